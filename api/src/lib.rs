@@ -1,0 +1,1 @@
+//! Doors of every node: gRPC services and client, webhooks, metrics, health.

@@ -1,0 +1,1 @@
+//! Starts, kills, restarts and replaces node processes.

@@ -1,0 +1,1 @@
+//! Chaos scenarios on real processes.

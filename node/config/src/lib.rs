@@ -1,0 +1,1 @@
+//! Prow's configuration files: parse, merge, default, validate.

@@ -1,0 +1,1 @@
+//! Forges: GitHub, git mirrors, OWNERS; one trait per capability.

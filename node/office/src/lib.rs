@@ -1,0 +1,1 @@
+//! Controllers: taking and leaving office, keyed work queue.

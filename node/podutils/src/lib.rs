@@ -1,0 +1,1 @@
+//! clonerefs, initupload, entrypoint, sidecar, decoration.

@@ -1,0 +1,1 @@
+//! Prow's own JSON and YAML object types.

@@ -1,0 +1,1 @@
+//! Reporters: the outbox to forges.

@@ -1,0 +1,1 @@
+//! A GitHub-compatible forge in a box.

@@ -1,0 +1,1 @@
+//! One binary: serve, dev, demo, agent and the operator's commands.

@@ -1,0 +1,1 @@
+//! Tide: pools, batches, merge intents.

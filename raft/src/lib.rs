@@ -1,0 +1,1 @@
+//! WAL, snapshots, archive, consensus, transport and the Store handle.

@@ -1,0 +1,1 @@
+//! Replicated state: records, commands, apply, indexes, queries.
