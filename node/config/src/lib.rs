@@ -1,1 +1,8 @@
-//! Prow's configuration files: parse, merge, default, validate.
+//! Prow's configuration files: parse, merge, default, validate. A pure library: files come in as bytes, a configuration
+//! and a list of diagnostics come out.
+//!
+//! Here stand Prow's YAML dialect, the types of `config.yaml`, of job files and of `plugins.yaml`, what Prow derives from
+//! them (which job runs when, Tide's queries, who must pass) and the ProwJobs made from them. Network, store and
+//! the plugins' own sections never do: a plugin registers how its section is read.
+
+pub mod yaml;

@@ -1,0 +1,655 @@
+//! Parser events → nodes: anchors, merge keys, tags and map keys as go-yaml v2 treats them, and what libyaml refuses
+//! but a YAML 1.2 parser accepts.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
+
+use super::scalar::{self, Number};
+use super::{Entry, Node, NodeValue, Position};
+
+/// How the parser's errors about too little indentation begin.
+const UNINDENTED: &str = "invalid indentation";
+/// Continuation lines that are indented before the parser's error is believed; each costs a parse.
+const MAX_REINDENTED_LINES: usize = 100;
+/// Deeper than any block in a file that people write.
+const REINDENTATION: usize = 64;
+/// Nesting beyond this is refused, so that a hostile file cannot overflow the stack.
+const MAX_DEPTH: usize = 500;
+/// Below this many expanded nodes a document may consist of aliases alone; go-yaml's bound.
+const ALIAS_FREE_NODES: u64 = 400_000;
+/// Above this many expanded nodes at most a tenth may come from aliases; go-yaml's bound.
+const ALIAS_STRICT_NODES: u64 = 4_000_000;
+/// Mappings with more keys than this get an index for finding doubles.
+const INDEXED_MAPPING: usize = 16;
+
+/// Why a document cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("yaml: line {}: {message}", .at.line)]
+pub struct YamlError {
+    pub at: Position,
+    pub message: String,
+}
+
+/// What upstream accepts in silence and a person would like to know (CFG-026).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notice {
+    pub at: Position,
+    pub message: String,
+}
+
+/// The first document of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Document {
+    /// Null if the file is empty.
+    pub root: Arc<Node>,
+    pub notices: Vec<Notice>,
+}
+
+/// Reads the first document of a file.
+///
+/// # Errors
+/// The first thing that go-yaml would refuse, with its line.
+pub fn parse(bytes: &[u8]) -> Result<Document, YamlError> {
+    let text = std::str::from_utf8(bytes).map_err(|e| {
+        let line = bytes[..e.valid_up_to()]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count()
+            + 1;
+        error(line, 1, "invalid UTF-8 octet")
+    })?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    refuse_control_characters(text)?;
+    refuse_unread_prefixes(text)?;
+    let first = compose(text);
+    match &first {
+        Err(e) if e.message.starts_with(UNINDENTED) => {
+            indent_continuations(text, e).unwrap_or(first)
+        }
+        _ => first,
+    }
+}
+
+fn compose(text: &str) -> Result<Document, YamlError> {
+    let mut composer = Composer {
+        parser: Parser::new_from_str(text),
+        text,
+        odd_escapes: ["\\/", "\\ud", "\\uD"]
+            .iter()
+            .any(|escape| text.contains(escape)),
+        anchors: HashMap::new(),
+        notices: Vec::new(),
+    };
+    let root = composer.document()?;
+    Ok(Document {
+        root,
+        notices: composer.notices,
+    })
+}
+
+/// YAML 1.2 wants the lines of a flow collection and of a quoted scalar indented like their block; libyaml does not care.
+/// Leading blanks mean nothing there, so the lines are indented until the parser is content. None if that does not help.
+fn indent_continuations(text: &str, first: &YamlError) -> Option<Result<Document, YamlError>> {
+    let mut lines: Vec<Cow<'_, str>> = text.split_inclusive('\n').map(Cow::Borrowed).collect();
+    let mut refused = first.clone();
+    for _ in 0..MAX_REINDENTED_LINES {
+        let at = usize::try_from(refused.at.line).ok()?.checked_sub(1)?;
+        // For a quoted scalar the parser names the line of its opening quote, for anything else the line at fault.
+        let from = if refused.message.ends_with("quoted scalar") {
+            at + 1
+        } else {
+            at
+        };
+        let line = lines
+            .iter_mut()
+            .skip(from)
+            .find(|line| matches!(line, Cow::Borrowed(l) if !l.trim().is_empty()))?;
+        *line = Cow::Owned(format!("{:REINDENTATION$}{line}", ""));
+        match compose(&lines.concat()) {
+            Err(e) if e.message.starts_with(UNINDENTED) => refused = e,
+            Err(_) => return None,
+            Ok(document) => return Some(Ok(document)),
+        }
+    }
+    None
+}
+
+fn error(line: usize, column: usize, message: impl Into<String>) -> YamlError {
+    let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    YamlError {
+        at: Position {
+            line: clamp(line),
+            column: clamp(column),
+        },
+        message: message.into(),
+    }
+}
+
+/// libyaml's reader accepts the printable characters of YAML 1.1 only.
+fn refuse_control_characters(text: &str) -> Result<(), YamlError> {
+    let refused = |c: char| {
+        !matches!(c, '\t' | '\n' | '\r' | ' '..='~' | '\u{85}' | '\u{a0}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..)
+            || c == '\u{feff}'
+    };
+    // Almost every file is plain ASCII: look at bytes first.
+    if text
+        .bytes()
+        .all(|b| matches!(b, b'\t' | b'\n' | b'\r' | b' '..=b'~'))
+    {
+        return Ok(());
+    }
+    match text.char_indices().find(|(_, c)| refused(*c)) {
+        None => Ok(()),
+        Some((at, _)) => {
+            let line = text[..at].matches('\n').count() + 1;
+            Err(error(line, 1, "control characters are not allowed"))
+        }
+    }
+}
+
+/// Directives of another YAML version, and tabs where the first token of the document could stand.
+fn refuse_unread_prefixes(text: &str) -> Result<(), YamlError> {
+    for (number, line) in text.lines().enumerate() {
+        let blank = line.trim_start_matches(' ');
+        if blank.starts_with('\t') {
+            return Err(error(
+                number + 1,
+                line.len() - blank.len() + 1,
+                "found character that cannot start any token",
+            ));
+        }
+        match line.strip_prefix("%YAML") {
+            Some(version) if version.split_whitespace().next() != Some("1.1") => {
+                return Err(error(number + 1, 1, "found incompatible YAML document"));
+            }
+            Some(_) => {}
+            // Directives stand before the first document.
+            None if blank.is_empty() || blank.starts_with('#') || line.starts_with('%') => {}
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+/// A node with the number of nodes that it expands to, and how many of them come from aliases.
+#[derive(Clone)]
+struct Composed {
+    node: Arc<Node>,
+    nodes: u64,
+    aliased: u64,
+}
+
+struct Composer<'input> {
+    parser: Parser<'input, StrInput<'input>>,
+    text: &'input str,
+    /// Whether some escape of the file is one that YAML 1.2 has and libyaml has not.
+    odd_escapes: bool,
+    /// By the parser's number; none while the anchored node is not complete: an alias there would contain itself.
+    anchors: HashMap<usize, Option<Composed>>,
+    notices: Vec<Notice>,
+}
+
+impl<'input> Composer<'input> {
+    fn next(&mut self) -> Result<(Event<'input>, Span), YamlError> {
+        match self.parser.next_event() {
+            Some(Ok(event)) => Ok(event),
+            Some(Err(e)) => Err(scan_error(&e)),
+            None => Err(error(0, 0, "unexpected end of document")),
+        }
+    }
+
+    fn document(&mut self) -> Result<Arc<Node>, YamlError> {
+        let root = loop {
+            match self.next()? {
+                (Event::StreamStart | Event::DocumentStart(_) | Event::Nothing, _) => {}
+                (Event::StreamEnd, _) => {
+                    return Ok(Arc::new(Node {
+                        value: NodeValue::Null,
+                        at: Position { line: 1, column: 1 },
+                    }));
+                }
+                (event, span) => break self.node(event, span, 0)?,
+            }
+        };
+        refuse_excessive_aliases(&root)?;
+        match self.next()? {
+            (Event::DocumentEnd, _) => {}
+            (_, span) => return Err(at_span(span, "did not find expected <document start>")),
+        }
+        // Later documents are ignored, and so are their errors (CFG-020); CFG-026 makes them known.
+        if let Some(Ok((Event::DocumentStart(_), span))) = self.parser.next_event() {
+            self.notices.push(Notice {
+                at: position(span),
+                message: "only the first document of a file is read; this one is ignored"
+                    .to_owned(),
+            });
+        }
+        Ok(root.node)
+    }
+
+    fn node(
+        &mut self,
+        event: Event<'input>,
+        span: Span,
+        depth: usize,
+    ) -> Result<Composed, YamlError> {
+        if depth > MAX_DEPTH {
+            return Err(at_span(
+                span,
+                format!("nested deeper than {MAX_DEPTH} levels"),
+            ));
+        }
+        let (anchor, value, nodes, aliased) = match event {
+            Event::Alias(id) => {
+                return match self.anchors.get(&id) {
+                    Some(Some(anchored)) => Ok(Composed {
+                        aliased: anchored.nodes,
+                        ..anchored.clone()
+                    }),
+                    _ => Err(at_span(span, "anchor value contains itself")),
+                };
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                if self.odd_escapes && style == ScalarStyle::DoubleQuoted {
+                    self.refuse_odd_escapes(span)?;
+                }
+                (
+                    anchor,
+                    meaning(text.into_owned(), style, tag.as_deref(), span)?,
+                    1,
+                    0,
+                )
+            }
+            Event::SequenceStart(anchor, _) => {
+                self.anchors.insert(anchor, None);
+                let (value, nodes, aliased) = self.sequence(depth)?;
+                (anchor, value, nodes, aliased)
+            }
+            Event::MappingStart(anchor, _) => {
+                self.anchors.insert(anchor, None);
+                let (value, nodes, aliased) = self.mapping(depth)?;
+                (anchor, value, nodes, aliased)
+            }
+            _ => return Err(at_span(span, "did not find expected node content")),
+        };
+        let composed = Composed {
+            node: Arc::new(Node {
+                value,
+                at: position(span),
+            }),
+            nodes,
+            aliased,
+        };
+        if anchor != 0 {
+            self.anchors.insert(anchor, Some(composed.clone()));
+        }
+        Ok(composed)
+    }
+
+    fn sequence(&mut self, depth: usize) -> Result<(NodeValue, u64, u64), YamlError> {
+        let (mut items, mut nodes, mut aliased) = (Vec::new(), 1u64, 0u64);
+        loop {
+            match self.next()? {
+                (Event::SequenceEnd, _) => return Ok((NodeValue::Sequence(items), nodes, aliased)),
+                (event, span) => {
+                    let item = self.node(event, span, depth + 1)?;
+                    nodes = nodes.saturating_add(item.nodes);
+                    aliased = aliased.saturating_add(item.aliased);
+                    items.push(item.node);
+                }
+            }
+        }
+    }
+
+    fn mapping(&mut self, depth: usize) -> Result<(NodeValue, u64, u64), YamlError> {
+        let mut building = Building::default();
+        let (mut nodes, mut aliased) = (1u64, 0u64);
+        loop {
+            let (event, span) = match self.next()? {
+                (Event::MappingEnd, _) => {
+                    return Ok((NodeValue::Mapping(building.entries), nodes, aliased));
+                }
+                key => key,
+            };
+            let is_merge = is_merge_key(&event);
+            let key_at = position(span);
+            let key = self.node(event, span, depth + 1)?;
+            let (event, span) = self.next()?;
+            let value = self.node(event, span, depth + 1)?;
+            nodes = nodes.saturating_add(1).saturating_add(value.nodes);
+            aliased = aliased.saturating_add(value.aliased);
+            if is_merge {
+                building.merge(&value.node)?;
+                continue;
+            }
+            let name = key_text(&key.node)?;
+            if let Some(first) = building.written(&name) {
+                self.notices.push(Notice {
+                    at: key_at,
+                    message: format!(
+                        "key {name:?} is already set in line {}; the last one counts",
+                        first.line
+                    ),
+                });
+            }
+            building.set(
+                Entry {
+                    key: name,
+                    key_at,
+                    value: value.node,
+                },
+                true,
+            );
+        }
+    }
+
+    /// Escapes that YAML 1.2 took over from JSON, and halves of UTF-16 pairs.
+    fn refuse_odd_escapes(&self, span: Span) -> Result<(), YamlError> {
+        let raw: String = self
+            .text
+            .chars()
+            .skip(span.start.index())
+            .take(span.end.index().saturating_sub(span.start.index()))
+            .collect();
+        let mut rest = raw.chars();
+        while let Some(c) = rest.next() {
+            if c != '\\' {
+                continue;
+            }
+            match rest.next() {
+                Some('/') => return Err(at_span(span, "found unknown escape character")),
+                Some('u') => {
+                    let digits: String = rest.clone().take(4).collect();
+                    if u32::from_str_radix(&digits, 16)
+                        .is_ok_and(|code| char::from_u32(code).is_none())
+                    {
+                        return Err(at_span(span, "found invalid Unicode character escape code"));
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A mapping under construction.
+#[derive(Default)]
+struct Building {
+    entries: Vec<Entry>,
+    /// For each entry: whether the mapping itself wrote it, or a merge key brought it.
+    own: Vec<bool>,
+    index: HashMap<String, usize>,
+}
+
+impl Building {
+    fn find(&mut self, key: &str) -> Option<usize> {
+        if self.entries.len() <= INDEXED_MAPPING {
+            return self.entries.iter().position(|e| e.key == key);
+        }
+        for at in self.index.len()..self.entries.len() {
+            self.index.insert(self.entries[at].key.clone(), at);
+        }
+        self.index.get(key).copied()
+    }
+
+    fn written(&mut self, key: &str) -> Option<Position> {
+        self.find(key)
+            .filter(|at| self.own[*at])
+            .map(|at| self.entries[at].key_at)
+    }
+
+    fn set(&mut self, entry: Entry, own: bool) {
+        if let Some(at) = self.find(&entry.key) {
+            self.entries[at] = entry;
+            self.own[at] = own;
+        } else {
+            self.entries.push(entry);
+            self.own.push(own);
+        }
+    }
+
+    /// go-yaml v2 merges where it meets the key: keys above lose, keys below win. Of several mappings the first wins.
+    fn merge(&mut self, value: &Node) -> Result<(), YamlError> {
+        let refused = |node: &Node| YamlError {
+            at: node.at,
+            message: "map merge requires map or sequence of maps as the value".to_owned(),
+        };
+        match &value.value {
+            NodeValue::Mapping(entries) => entries.iter().for_each(|e| self.set(e.clone(), false)),
+            NodeValue::Sequence(items) => {
+                for item in items.iter().rev() {
+                    let NodeValue::Mapping(entries) = &item.value else {
+                        return Err(refused(item));
+                    };
+                    entries.iter().for_each(|e| self.set(e.clone(), false));
+                }
+            }
+            _ => return Err(refused(value)),
+        }
+        Ok(())
+    }
+}
+
+fn is_merge_key(event: &Event<'_>) -> bool {
+    match event {
+        Event::Scalar(text, style, _, tag) => {
+            text == "<<"
+                && match tag {
+                    None => *style == ScalarStyle::Plain,
+                    Some(tag) => tag.is_yaml_core_schema() && tag.suffix == "merge",
+                }
+        }
+        _ => false,
+    }
+}
+
+/// The text of a key, as upstream turns keys of other kinds into JSON names.
+fn key_text(key: &Node) -> Result<String, YamlError> {
+    let refused = |message: String| {
+        Err(YamlError {
+            at: key.at,
+            message,
+        })
+    };
+    match &key.value {
+        NodeValue::String(s) => Ok(s.clone()),
+        NodeValue::Bool(b) => Ok(b.to_string()),
+        NodeValue::Number(Number::Int(i)) => Ok(i.to_string()),
+        NodeValue::Number(n @ Number::Float(_)) => Ok(match n.as_string().as_str() {
+            "+Inf" => ".inf".to_owned(),
+            "-Inf" => "-.inf".to_owned(),
+            "NaN" => ".nan".to_owned(),
+            digits => digits.to_owned(),
+        }),
+        NodeValue::Number(Number::Uint(_)) => {
+            refused("unsupported map key of type: uint64".to_owned())
+        }
+        NodeValue::Null => refused("unsupported map key of type: null".to_owned()),
+        NodeValue::Sequence(_) | NodeValue::Mapping(_) => {
+            refused(format!("invalid map key: {}", key.kind()))
+        }
+    }
+}
+
+fn meaning(
+    text: String,
+    style: ScalarStyle,
+    tag: Option<&Tag>,
+    span: Span,
+) -> Result<NodeValue, YamlError> {
+    let Some(tag) = tag else {
+        return Ok(if style == ScalarStyle::Plain {
+            scalar::resolve_plain(&text)
+        } else {
+            NodeValue::String(text)
+        });
+    };
+    if !tag.is_yaml_core_schema() {
+        return Ok(NodeValue::String(text));
+    }
+    let wrong = |text: &str| {
+        Err(at_span(
+            span,
+            format!("cannot decode `{text}` as a !!{}", tag.suffix),
+        ))
+    };
+    match tag.suffix.as_str() {
+        "binary" => match decode_base64(&text) {
+            Some(decoded) => Ok(NodeValue::String(decoded)),
+            None => Err(at_span(span, "!!binary value contains invalid base64 data")),
+        },
+        "bool" | "int" | "float" | "null" => {
+            let value = scalar::resolve_plain(&text);
+            match (tag.suffix.as_str(), &value) {
+                ("bool", NodeValue::Bool(_)) | ("null", NodeValue::Null) => Ok(value),
+                ("int", NodeValue::Number(Number::Int(_) | Number::Uint(_))) => Ok(value),
+                ("float", NodeValue::Number(Number::Float(_))) => Ok(value),
+                ("float", NodeValue::Number(Number::Int(i))) => {
+                    Ok(NodeValue::Number(Number::Float(*i as f64)))
+                }
+                _ => wrong(&text),
+            }
+        }
+        _ => Ok(NodeValue::String(text)),
+    }
+}
+
+/// Standard base64 with padding; line breaks are ignored, as Go ignores them.
+fn decode_base64(text: &str) -> Option<String> {
+    let digit = |b: u8| match b {
+        b'A'..=b'Z' => Some(u32::from(b - b'A')),
+        b'a'..=b'z' => Some(u32::from(b - b'a') + 26),
+        b'0'..=b'9' => Some(u32::from(b - b'0') + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let bytes: Vec<u8> = text
+        .bytes()
+        .filter(|b| !matches!(b, b'\r' | b'\n'))
+        .collect();
+    if !bytes.len().is_multiple_of(4) {
+        return None;
+    }
+    let mut decoded = Vec::with_capacity(bytes.len() / 4 * 3);
+    let groups = bytes.len() / 4;
+    for (at, group) in bytes.chunks_exact(4).enumerate() {
+        let padding = group.iter().rev().take_while(|b| **b == b'=').count();
+        if padding > 2 || (padding > 0 && at + 1 != groups) {
+            return None;
+        }
+        let mut word = 0;
+        for b in &group[..4 - padding] {
+            word = word << 6 | digit(*b)?;
+        }
+        word <<= 6 * padding;
+        decoded.extend_from_slice(&word.to_be_bytes()[1..4 - padding]);
+    }
+    Some(String::from_utf8_lossy(&decoded).into_owned())
+}
+
+/// go-yaml's defence against a small file that expands to a huge one.
+fn refuse_excessive_aliases(root: &Composed) -> Result<(), YamlError> {
+    let allowed = if root.nodes <= ALIAS_FREE_NODES {
+        0.99
+    } else if root.nodes >= ALIAS_STRICT_NODES {
+        0.10
+    } else {
+        let above =
+            (root.nodes - ALIAS_FREE_NODES) as f64 / (ALIAS_STRICT_NODES - ALIAS_FREE_NODES) as f64;
+        0.99 - 0.89 * above
+    };
+    if root.aliased > 100 && root.nodes > 1000 && root.aliased as f64 / root.nodes as f64 > allowed
+    {
+        return Err(YamlError {
+            at: root.node.at,
+            message: "document contains excessive aliasing".to_owned(),
+        });
+    }
+    Ok(())
+}
+
+fn position(span: Span) -> Position {
+    let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Position {
+        line: clamp(span.start.line()),
+        column: clamp(span.start.col() + 1),
+    }
+}
+
+fn at_span(span: Span, message: impl Into<String>) -> YamlError {
+    YamlError {
+        at: position(span),
+        message: message.into(),
+    }
+}
+
+fn scan_error(e: &ScanError) -> YamlError {
+    error(e.marker().line(), e.marker().col() + 1, e.info())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> String {
+        match parse(text.as_bytes()) {
+            Ok(document) => document.root.to_json().unwrap().to_string(),
+            Err(e) => e.to_string(),
+        }
+    }
+
+    #[test]
+    fn cfg_020_aliases_that_expand_without_end_are_refused() {
+        let mut text = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for n in 1..9 {
+            text += &format!(
+                "a{n}: &a{n} [{}]\n",
+                vec![format!("*a{}", n - 1); 10].join(", ")
+            );
+        }
+        insta::assert_snapshot!(json(&text), @"yaml: line 1: document contains excessive aliasing");
+        insta::assert_snapshot!(json("a: &a [*a]"), @"yaml: line 1: anchor value contains itself");
+        let deep = "[".repeat(600) + &"]".repeat(600);
+        insta::assert_snapshot!(json(&deep), @"yaml: line 1: recursion limit exceeded");
+        let deep: String = (0..600).map(|n| format!("{}-\n", "  ".repeat(n))).collect();
+        insta::assert_snapshot!(json(&deep), @"yaml: line 502: nested deeper than 500 levels");
+    }
+
+    #[test]
+    fn cfg_026_doubled_keys_and_later_documents_are_noticed() {
+        let document = parse(b"a: 1\nb: 2\na: 3\n---\nc: 1\n").unwrap();
+        assert_eq!(
+            document.root.to_json().unwrap().to_string(),
+            r#"{"a":3,"b":2}"#
+        );
+        let notices: Vec<_> = document
+            .notices
+            .iter()
+            .map(|n| format!("{}: {}", n.at.line, n.message))
+            .collect();
+        insta::assert_snapshot!(notices.join("\n"), @r#"
+        3: key "a" is already set in line 1; the last one counts
+        4: only the first document of a file is read; this one is ignored
+        "#);
+    }
+
+    #[test]
+    fn cfg_020_continuation_lines_need_no_indentation() {
+        assert_eq!(
+            json("a:\n  b: [\n1,\n  2\n]\n  c: \"x\n y\""),
+            r#"{"a":{"b":[1,2],"c":"x y"}}"#
+        );
+        insta::assert_snapshot!(json("a:\n  b: [\n1\n  c: }"), @"yaml: line 3: invalid indentation");
+    }
+
+    #[test]
+    fn a_merge_is_no_doubled_key() {
+        let document = parse(b"d: &d {x: 1}\ne:\n  <<: *d\n  x: 2\n").unwrap();
+        assert!(document.notices.is_empty());
+    }
+}
