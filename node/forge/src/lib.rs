@@ -1,1 +1,27 @@
-//! Forges: GitHub, git mirrors, OWNERS; one trait per capability.
+//! The product's view of forges: what GitHub knows and can do, in the product's words.
+//!
+//! Here stand the capabilities ([`forge`], one trait each, and the data they speak of), GitHub behind them
+//! (`github`), the payloads of its webhooks ([`webhook`]), bare git mirrors with what is read and merged in them,
+//! and OWNERS files.
+//!
+//! Here never stand decisions: who may do what, what is tested or merged, when to try again after an outage. Neither
+//! does the receiving of webhooks (headers, signatures): that is a door's.
+
+pub mod delivery;
+mod error;
+pub mod forge;
+mod github;
+pub mod merge;
+pub mod search;
+pub mod types;
+pub mod webhook;
+
+pub use delivery::{Hook, HookDelivery, HookScope};
+pub use error::{ForgeError, Result};
+pub use forge::{
+    Assignees, Comments, Contents, Deliveries, Forge, Identity, Issues, Labels, Membership, Merges,
+    PullRequests, Repositories, Reviewers, Search, Statuses,
+};
+pub use merge::{MergeError, MergeRefused, MergeRequest, Merged, Refusal};
+pub use search::{SearchRequest, SearchedPullRequest};
+pub use types::*;

@@ -1,0 +1,3 @@
+//! GitHub behind the capabilities.
+
+pub(crate) mod wire;

@@ -1,0 +1,710 @@
+//! What GitHub's webhooks say, typed: the events that have handlers (HOOK-009), and the comment-like thing that five
+//! of them have in common (HOOK-014). Headers and signatures are checked by the door that receives them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::github::wire::{
+    WireComment, WireIssue, WireLabel, WirePullRequest, WireRepo, WireReview, WireReviewComment,
+    WireUser, nullable, status_state, user,
+};
+use crate::types::{
+    CommitStatus, Issue, IssueComment, Label, PullRequest, RepoId, Repository, Review,
+    ReviewComment, State, User,
+};
+
+/// A payload that is not what its event type promises.
+#[derive(Debug, thiserror::Error)]
+#[error("{event} payload: {source}")]
+pub struct PayloadError {
+    pub event: String,
+    #[source]
+    pub source: serde_json::Error,
+}
+
+/// A webhook's content.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    PullRequest(Box<PullRequestEvent>),
+    Issue(Box<IssueEvent>),
+    IssueComment(Box<IssueCommentEvent>),
+    Review(Box<ReviewEvent>),
+    ReviewComment(Box<ReviewCommentEvent>),
+    Push(Box<PushEvent>),
+    Status(Box<StatusEvent>),
+    /// GitHub's greeting to a new webhook.
+    Ping,
+    /// An event without a handler here; external plugins may want it.
+    Other,
+}
+
+/// What a pull request event is about. Words of GitHub's; an unknown one is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
+pub enum PullRequestAction {
+    Opened,
+    Edited,
+    Closed,
+    Reopened,
+    Synchronize,
+    Labeled,
+    Unlabeled,
+    Assigned,
+    Unassigned,
+    ReviewRequested,
+    ReviewRequestRemoved,
+    ReadyForReview,
+    ConvertedToDraft,
+    Locked,
+    Unlocked,
+    AutoMergeEnabled,
+    AutoMergeDisabled,
+    Other(String),
+}
+
+impl PullRequestAction {
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Opened => "opened",
+            Self::Edited => "edited",
+            Self::Closed => "closed",
+            Self::Reopened => "reopened",
+            Self::Synchronize => "synchronize",
+            Self::Labeled => "labeled",
+            Self::Unlabeled => "unlabeled",
+            Self::Assigned => "assigned",
+            Self::Unassigned => "unassigned",
+            Self::ReviewRequested => "review_requested",
+            Self::ReviewRequestRemoved => "review_request_removed",
+            Self::ReadyForReview => "ready_for_review",
+            Self::ConvertedToDraft => "converted_to_draft",
+            Self::Locked => "locked",
+            Self::Unlocked => "unlocked",
+            Self::AutoMergeEnabled => "auto_merge_enabled",
+            Self::AutoMergeDisabled => "auto_merge_disabled",
+            Self::Other(word) => word,
+        }
+    }
+}
+
+impl From<String> for PullRequestAction {
+    fn from(word: String) -> Self {
+        match word.as_str() {
+            "opened" => Self::Opened,
+            "edited" => Self::Edited,
+            "closed" => Self::Closed,
+            "reopened" => Self::Reopened,
+            "synchronize" => Self::Synchronize,
+            "labeled" => Self::Labeled,
+            "unlabeled" => Self::Unlabeled,
+            "assigned" => Self::Assigned,
+            "unassigned" => Self::Unassigned,
+            "review_requested" => Self::ReviewRequested,
+            "review_request_removed" => Self::ReviewRequestRemoved,
+            "ready_for_review" => Self::ReadyForReview,
+            "converted_to_draft" => Self::ConvertedToDraft,
+            "locked" => Self::Locked,
+            "unlocked" => Self::Unlocked,
+            "auto_merge_enabled" => Self::AutoMergeEnabled,
+            "auto_merge_disabled" => Self::AutoMergeDisabled,
+            _ => Self::Other(word),
+        }
+    }
+}
+
+impl From<PullRequestAction> for String {
+    fn from(action: PullRequestAction) -> Self {
+        action.as_str().to_owned()
+    }
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct PullRequestEvent {
+    pub action: PullRequestAction,
+    pub pull_request: PullRequest,
+    /// The base repository.
+    pub repository: Repository,
+    /// The label that was set or removed, for these two actions.
+    pub label: Option<Label>,
+    pub sender: User,
+    /// What an edit replaced.
+    pub changes: Changes,
+}
+
+/// The former values of what an edit changed; `None` for what it did not touch.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Changes {
+    pub title: Option<String>,
+    pub body: Option<String>,
+    pub base_branch: Option<String>,
+    pub base_sha: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct IssueEvent {
+    /// `opened`, `edited`, `labeled`, …
+    pub action: String,
+    pub issue: Issue,
+    pub repository: Repository,
+    pub label: Option<Label>,
+    pub sender: User,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct IssueCommentEvent {
+    /// `created`, `edited`, `deleted`.
+    pub action: String,
+    pub issue: Issue,
+    pub comment: IssueComment,
+    pub repository: Repository,
+    pub sender: User,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReviewEvent {
+    /// `submitted`, `edited`, `dismissed`.
+    pub action: String,
+    pub pull_request: PullRequest,
+    pub review: Review,
+    pub repository: Repository,
+    pub sender: User,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReviewCommentEvent {
+    /// `created`, `edited`, `deleted`.
+    pub action: String,
+    pub pull_request: PullRequest,
+    pub comment: ReviewComment,
+    pub repository: Repository,
+    pub sender: User,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct PushEvent {
+    /// `refs/heads/main`, `refs/tags/v1`.
+    pub git_ref: String,
+    /// Forty zeros if the ref is new.
+    pub before: String,
+    /// Forty zeros if it was deleted.
+    pub after: String,
+    pub created: bool,
+    pub deleted: bool,
+    pub forced: bool,
+    /// The page that shows the difference.
+    pub compare_url: String,
+    /// At most 2048, oldest first.
+    pub commits: Vec<PushedCommit>,
+    /// The pusher's login.
+    pub pusher: String,
+    pub sender: User,
+    pub repository: Repository,
+}
+
+impl PushEvent {
+    /// The branch's or tag's name.
+    #[must_use]
+    pub fn branch(&self) -> &str {
+        let name = self
+            .git_ref
+            .strip_prefix("refs/heads/")
+            .unwrap_or(&self.git_ref);
+        name.strip_prefix("refs/tags/").unwrap_or(name)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct PushedCommit {
+    pub id: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub message: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub added: Vec<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub removed: Vec<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    pub modified: Vec<String>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct StatusEvent {
+    pub sha: String,
+    pub status: CommitStatus,
+    pub repository: Repository,
+    pub sender: User,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GenericAction {
+    /// Something was written: a comment, a review, an opened issue or pull request.
+    Created,
+    Edited,
+    /// A comment was deleted, a review dismissed.
+    Deleted,
+}
+
+/// Text that somebody wrote, wherever they wrote it (HOOK-014, HOOK-015).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GenericComment {
+    pub is_pr: bool,
+    pub action: GenericAction,
+    pub body: String,
+    /// The text's page.
+    pub html_url: String,
+    pub number: u64,
+    pub repo: RepoId,
+    /// Who wrote the text.
+    pub user: User,
+    pub issue_author: User,
+    pub assignees: Vec<User>,
+    pub issue_state: State,
+    pub issue_title: String,
+    pub issue_body: String,
+    pub issue_html_url: String,
+    /// Of the issue or pull request; for reviews and their comments, of these.
+    pub node_id: String,
+    /// Issue comments and review comments only.
+    pub comment_id: Option<u64>,
+}
+
+impl Event {
+    /// Reads a payload of the type that `X-GitHub-Event` names.
+    ///
+    /// # Errors
+    /// The payload is not JSON, or lacks what every event of that type has.
+    pub fn parse(event_type: &str, payload: &[u8]) -> Result<Self, PayloadError> {
+        fn read<'a, T: Deserialize<'a>>(
+            event_type: &str,
+            payload: &'a [u8],
+        ) -> Result<T, PayloadError> {
+            serde_json::from_slice(payload).map_err(|source| PayloadError {
+                event: event_type.to_owned(),
+                source,
+            })
+        }
+        Ok(match event_type {
+            "pull_request" => {
+                let wire: WirePullRequestEvent = read(event_type, payload)?;
+                Self::PullRequest(Box::new(wire.into()))
+            }
+            "issues" => {
+                let wire: WireIssueEvent = read(event_type, payload)?;
+                Self::Issue(Box::new(wire.into()))
+            }
+            "issue_comment" => {
+                let wire: WireIssueCommentEvent = read(event_type, payload)?;
+                Self::IssueComment(Box::new(wire.into()))
+            }
+            "pull_request_review" => {
+                let wire: WireReviewEvent = read(event_type, payload)?;
+                Self::Review(Box::new(wire.into()))
+            }
+            "pull_request_review_comment" => {
+                let wire: WireReviewCommentEvent = read(event_type, payload)?;
+                Self::ReviewComment(Box::new(wire.into()))
+            }
+            "push" => {
+                let wire: WirePushEvent = read(event_type, payload)?;
+                Self::Push(Box::new(wire.into()))
+            }
+            "status" => {
+                let wire: WireStatusEvent = read(event_type, payload)?;
+                Self::Status(Box::new(wire.into()))
+            }
+            "ping" => Self::Ping,
+            _ => Self::Other,
+        })
+    }
+
+    /// The repository whose plugins the event concerns (HOOK-016); `None` for events without a handler.
+    #[must_use]
+    pub fn repo(&self) -> Option<&RepoId> {
+        match self {
+            Self::PullRequest(event) => Some(&event.pull_request.repo),
+            Self::Issue(event) => Some(&event.repository.id),
+            Self::IssueComment(event) => Some(&event.repository.id),
+            Self::Review(event) => Some(&event.pull_request.repo),
+            Self::ReviewComment(event) => Some(&event.pull_request.repo),
+            Self::Push(event) => Some(&event.repository.id),
+            Self::Status(event) => Some(&event.repository.id),
+            Self::Ping | Self::Other => None,
+        }
+    }
+
+    /// The issue or pull request it concerns.
+    #[must_use]
+    pub fn number(&self) -> Option<u64> {
+        match self {
+            Self::PullRequest(event) => Some(event.pull_request.number),
+            Self::Issue(event) => Some(event.issue.number),
+            Self::IssueComment(event) => Some(event.issue.number),
+            Self::Review(event) => Some(event.pull_request.number),
+            Self::ReviewComment(event) => Some(event.pull_request.number),
+            Self::Push(_) | Self::Status(_) | Self::Ping | Self::Other => None,
+        }
+    }
+
+    /// The payload's `action`; `None` for events that have none.
+    #[must_use]
+    pub fn action(&self) -> Option<&str> {
+        match self {
+            Self::PullRequest(event) => Some(event.action.as_str()),
+            Self::Issue(event) => Some(&event.action),
+            Self::IssueComment(event) => Some(&event.action),
+            Self::Review(event) => Some(&event.action),
+            Self::ReviewComment(event) => Some(&event.action),
+            Self::Push(_) | Self::Status(_) | Self::Ping | Self::Other => None,
+        }
+    }
+
+    /// The event as a piece of text, if its action is about text (HOOK-014).
+    #[must_use]
+    pub fn generic_comment(&self) -> Option<GenericComment> {
+        let action = match self.action()? {
+            "created" | "opened" | "submitted" => GenericAction::Created,
+            "edited" => GenericAction::Edited,
+            "deleted" | "dismissed" => GenericAction::Deleted,
+            _ => return None,
+        };
+        match self {
+            Self::PullRequest(event) => {
+                let pr = &event.pull_request;
+                let written = Written {
+                    body: &pr.body,
+                    html_url: &pr.html_url,
+                    user: &pr.author,
+                    node_id: &pr.node_id,
+                    comment_id: None,
+                };
+                Some(written.on_pull_request(action, pr, &event.repository))
+            }
+            Self::Issue(event) => {
+                let issue = &event.issue;
+                let written = Written {
+                    body: &issue.body,
+                    html_url: &issue.html_url,
+                    user: &issue.author,
+                    node_id: &issue.node_id,
+                    comment_id: None,
+                };
+                Some(written.on_issue(action, issue, &event.repository))
+            }
+            Self::IssueComment(event) => {
+                let comment = &event.comment;
+                let written = Written {
+                    body: &comment.body,
+                    html_url: &comment.html_url,
+                    user: &comment.author,
+                    node_id: &event.issue.node_id,
+                    comment_id: Some(comment.id),
+                };
+                Some(written.on_issue(action, &event.issue, &event.repository))
+            }
+            Self::Review(event) => {
+                let review = &event.review;
+                let written = Written {
+                    body: &review.body,
+                    html_url: &review.html_url,
+                    user: &review.author,
+                    node_id: &review.node_id,
+                    comment_id: None,
+                };
+                Some(written.on_pull_request(action, &event.pull_request, &event.repository))
+            }
+            Self::ReviewComment(event) => {
+                let comment = &event.comment;
+                let written = Written {
+                    body: &comment.body,
+                    html_url: &comment.html_url,
+                    user: &comment.author,
+                    node_id: &comment.node_id,
+                    comment_id: Some(comment.id),
+                };
+                Some(written.on_pull_request(action, &event.pull_request, &event.repository))
+            }
+            Self::Push(_) | Self::Status(_) | Self::Ping | Self::Other => None,
+        }
+    }
+}
+
+/// The text itself, apart from what it was written on.
+struct Written<'a> {
+    body: &'a str,
+    html_url: &'a str,
+    user: &'a User,
+    node_id: &'a str,
+    comment_id: Option<u64>,
+}
+
+impl Written<'_> {
+    fn on_pull_request(
+        &self,
+        action: GenericAction,
+        pr: &PullRequest,
+        repository: &Repository,
+    ) -> GenericComment {
+        GenericComment {
+            is_pr: true,
+            action,
+            body: self.body.to_owned(),
+            html_url: self.html_url.to_owned(),
+            number: pr.number,
+            repo: repository.id.clone(),
+            user: self.user.clone(),
+            issue_author: pr.author.clone(),
+            assignees: pr.assignees.clone(),
+            issue_state: pr.state,
+            issue_title: pr.title.clone(),
+            issue_body: pr.body.clone(),
+            issue_html_url: pr.html_url.clone(),
+            node_id: self.node_id.to_owned(),
+            comment_id: self.comment_id,
+        }
+    }
+
+    fn on_issue(
+        &self,
+        action: GenericAction,
+        issue: &Issue,
+        repository: &Repository,
+    ) -> GenericComment {
+        GenericComment {
+            is_pr: issue.is_pull_request,
+            action,
+            body: self.body.to_owned(),
+            html_url: self.html_url.to_owned(),
+            number: issue.number,
+            repo: repository.id.clone(),
+            user: self.user.clone(),
+            issue_author: issue.author.clone(),
+            assignees: issue.assignees.clone(),
+            issue_state: issue.state,
+            issue_title: issue.title.clone(),
+            issue_body: issue.body.clone(),
+            issue_html_url: issue.html_url.clone(),
+            node_id: self.node_id.to_owned(),
+            comment_id: self.comment_id,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WirePullRequestEvent {
+    action: PullRequestAction,
+    pull_request: WirePullRequest,
+    repository: WireRepo,
+    #[serde(default)]
+    label: Option<WireLabel>,
+    #[serde(default)]
+    sender: Option<WireUser>,
+    #[serde(default, deserialize_with = "nullable")]
+    changes: WireChanges,
+}
+
+#[derive(Default, Deserialize)]
+struct WireChanges {
+    #[serde(default)]
+    title: Option<WireFrom>,
+    #[serde(default)]
+    body: Option<WireFrom>,
+    #[serde(default)]
+    base: Option<WireBaseChange>,
+}
+
+#[derive(Deserialize)]
+struct WireFrom {
+    #[serde(default, deserialize_with = "nullable")]
+    from: String,
+}
+
+#[derive(Deserialize)]
+struct WireBaseChange {
+    #[serde(rename = "ref", default)]
+    branch: Option<WireFrom>,
+    #[serde(default)]
+    sha: Option<WireFrom>,
+}
+
+impl From<WirePullRequestEvent> for PullRequestEvent {
+    fn from(wire: WirePullRequestEvent) -> Self {
+        let (base_branch, base_sha) = wire
+            .changes
+            .base
+            .map_or((None, None), |base| (base.branch, base.sha));
+        let from = |change: Option<WireFrom>| change.map(|change| change.from);
+        Self {
+            action: wire.action,
+            pull_request: wire.pull_request.into_pull_request(&wire.repository.id()),
+            repository: wire.repository.into(),
+            label: wire.label.map(Into::into),
+            sender: user(wire.sender),
+            changes: Changes {
+                title: from(wire.changes.title),
+                body: from(wire.changes.body),
+                base_branch: from(base_branch),
+                base_sha: from(base_sha),
+            },
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WireIssueEvent {
+    action: String,
+    issue: WireIssue,
+    repository: WireRepo,
+    #[serde(default)]
+    label: Option<WireLabel>,
+    #[serde(default)]
+    sender: Option<WireUser>,
+}
+
+impl From<WireIssueEvent> for IssueEvent {
+    fn from(wire: WireIssueEvent) -> Self {
+        Self {
+            action: wire.action,
+            issue: wire.issue.into_issue(&wire.repository.id()),
+            repository: wire.repository.into(),
+            label: wire.label.map(Into::into),
+            sender: user(wire.sender),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WireIssueCommentEvent {
+    action: String,
+    issue: WireIssue,
+    comment: WireComment,
+    repository: WireRepo,
+    #[serde(default)]
+    sender: Option<WireUser>,
+}
+
+impl From<WireIssueCommentEvent> for IssueCommentEvent {
+    fn from(wire: WireIssueCommentEvent) -> Self {
+        Self {
+            action: wire.action,
+            issue: wire.issue.into_issue(&wire.repository.id()),
+            comment: wire.comment.into(),
+            repository: wire.repository.into(),
+            sender: user(wire.sender),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WireReviewEvent {
+    action: String,
+    pull_request: WirePullRequest,
+    review: WireReview,
+    repository: WireRepo,
+    #[serde(default)]
+    sender: Option<WireUser>,
+}
+
+impl From<WireReviewEvent> for ReviewEvent {
+    fn from(wire: WireReviewEvent) -> Self {
+        Self {
+            action: wire.action,
+            pull_request: wire.pull_request.into_pull_request(&wire.repository.id()),
+            review: wire.review.into(),
+            repository: wire.repository.into(),
+            sender: user(wire.sender),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WireReviewCommentEvent {
+    action: String,
+    pull_request: WirePullRequest,
+    comment: WireReviewComment,
+    repository: WireRepo,
+    #[serde(default)]
+    sender: Option<WireUser>,
+}
+
+impl From<WireReviewCommentEvent> for ReviewCommentEvent {
+    fn from(wire: WireReviewCommentEvent) -> Self {
+        Self {
+            action: wire.action,
+            pull_request: wire.pull_request.into_pull_request(&wire.repository.id()),
+            comment: wire.comment.into(),
+            repository: wire.repository.into(),
+            sender: user(wire.sender),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WirePushEvent {
+    #[serde(rename = "ref")]
+    git_ref: String,
+    before: String,
+    after: String,
+    #[serde(default, deserialize_with = "nullable")]
+    created: bool,
+    #[serde(default, deserialize_with = "nullable")]
+    deleted: bool,
+    #[serde(default, deserialize_with = "nullable")]
+    forced: bool,
+    #[serde(default, deserialize_with = "nullable")]
+    compare: String,
+    #[serde(default, deserialize_with = "nullable")]
+    commits: Vec<PushedCommit>,
+    #[serde(default)]
+    pusher: Option<WireUser>,
+    #[serde(default)]
+    sender: Option<WireUser>,
+    repository: WireRepo,
+}
+
+impl From<WirePushEvent> for PushEvent {
+    fn from(wire: WirePushEvent) -> Self {
+        Self {
+            git_ref: wire.git_ref,
+            before: wire.before,
+            after: wire.after,
+            created: wire.created,
+            deleted: wire.deleted,
+            forced: wire.forced,
+            compare_url: wire.compare,
+            commits: wire.commits,
+            pusher: wire.pusher.map(|pusher| pusher.name).unwrap_or_default(),
+            sender: user(wire.sender),
+            repository: wire.repository.into(),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct WireStatusEvent {
+    sha: String,
+    state: String,
+    context: String,
+    #[serde(default, deserialize_with = "nullable")]
+    description: String,
+    #[serde(default, deserialize_with = "nullable")]
+    target_url: String,
+    repository: WireRepo,
+    #[serde(default)]
+    sender: Option<WireUser>,
+}
+
+impl From<WireStatusEvent> for StatusEvent {
+    fn from(wire: WireStatusEvent) -> Self {
+        Self {
+            sha: wire.sha,
+            status: CommitStatus {
+                context: wire.context,
+                state: status_state(&wire.state),
+                description: wire.description,
+                target_url: wire.target_url,
+            },
+            repository: wire.repository.into(),
+            sender: user(wire.sender),
+        }
+    }
+}
