@@ -1,6 +1,10 @@
 //! Upstream's own answers, where they are at hand: durations and ProwJobs with everything derived from them.
 
-#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "helpers of tests fail the test and say what they skip"
+)]
 
 use std::collections::BTreeMap;
 use std::fs;
