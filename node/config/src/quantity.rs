@@ -1,0 +1,158 @@
+//! Kubernetes' quantities (`100m`, `2Gi`, `1e3`), as far as a configuration needs them: which texts are some, and how
+//! Kubernetes spells them after reading.
+
+/// Digits that a 64-bit integer surely holds; Kubernetes keeps the spelling of shorter numbers.
+const MAX_DIGITS: i32 = 18;
+/// Digits that remain for a binary quantity on Kubernetes' fast path.
+const MAX_BINARY_DIGITS: i32 = 15;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Decimal,
+    Exponent,
+    Binary,
+}
+
+struct Parts<'a> {
+    negative: bool,
+    whole: &'a str,
+    fraction: &'a str,
+    format: Format,
+    /// Power of ten, or of two for a binary suffix.
+    exponent: i32,
+}
+
+/// The spelling of a quantity after Kubernetes read it, none if it is no quantity. Most keep theirs; fractions
+/// of binary units and numbers beyond 64 bits are written anew.
+pub(crate) fn spelling(text: &str) -> Option<String> {
+    let parts = parse(text)?;
+    let (whole, fraction) = (length(parts.whole), length(parts.fraction));
+    let kept = match parts.format {
+        Format::Binary => {
+            parts.exponent >= 0
+                && fraction == 0
+                && MAX_BINARY_DIGITS - whole - (parts.exponent as f32 * 3.0 / 10.0) as i32 > 0
+        }
+        Format::Decimal | Format::Exponent => whole + fraction <= MAX_DIGITS && parts.exponent - fraction >= -9,
+    };
+    if text == "0" || kept {
+        return Some(text.to_owned());
+    }
+    Some(canonical(&parts).unwrap_or_else(|| text.to_owned()))
+}
+
+fn length(digits: &str) -> i32 {
+    i32::try_from(digits.len()).unwrap_or(i32::MAX)
+}
+
+fn parse(text: &str) -> Option<Parts<'_>> {
+    let (negative, unsigned) = match text.as_bytes().first()? {
+        b'-' => (true, &text[1..]),
+        b'+' => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let digits = |s: &str| s.bytes().take_while(u8::is_ascii_digit).count();
+    let (whole, rest) = unsigned.split_at(digits(unsigned));
+    let (fraction, suffix) = match rest.strip_prefix('.') {
+        Some(rest) => rest.split_at(digits(rest)),
+        None => ("", rest),
+    };
+    if whole.is_empty() && fraction.is_empty() {
+        return None;
+    }
+    let (format, exponent) = match suffix {
+        "" => (Format::Decimal, 0),
+        "n" => (Format::Decimal, -9),
+        "u" => (Format::Decimal, -6),
+        "m" => (Format::Decimal, -3),
+        "k" => (Format::Decimal, 3),
+        "M" => (Format::Decimal, 6),
+        "G" => (Format::Decimal, 9),
+        "T" => (Format::Decimal, 12),
+        "P" => (Format::Decimal, 15),
+        "E" => (Format::Decimal, 18),
+        "Ki" => (Format::Binary, 10),
+        "Mi" => (Format::Binary, 20),
+        "Gi" => (Format::Binary, 30),
+        "Ti" => (Format::Binary, 40),
+        "Pi" => (Format::Binary, 50),
+        "Ei" => (Format::Binary, 60),
+        _ => (Format::Exponent, suffix.strip_prefix(['e', 'E'])?.parse().ok()?),
+    };
+    let whole = match whole.trim_start_matches('0') {
+        "" if !whole.is_empty() => "0",
+        significant => significant,
+    };
+    Some(Parts { negative, whole, fraction, format, exponent })
+}
+
+/// The number anew, with the largest suffix that leaves an integer; none beyond what 128 bits hold.
+fn canonical(parts: &Parts<'_>) -> Option<String> {
+    let mut digits: i128 = format!("{}{}", parts.whole, parts.fraction).parse().ok()?;
+    let sign = if parts.negative { "-" } else { "" };
+    let scale = length(parts.fraction);
+    if parts.format == Format::Binary {
+        let mut numerator = digits.checked_mul(1i128.checked_shl(u32::try_from(parts.exponent).ok()?)?)?;
+        let denominator = 10i128.checked_pow(u32::try_from(scale).ok()?)?;
+        if numerator % denominator == 0 {
+            numerator /= denominator;
+            let mut power = 0;
+            while power < 6 && numerator != 0 && numerator % 1024 == 0 {
+                numerator /= 1024;
+                power += 1;
+            }
+            return Some(format!("{sign}{numerator}{}", ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]));
+        }
+        // A fraction of a byte: Kubernetes falls back to thousandths and below, rounding up at a billionth.
+        let billionths = numerator.checked_mul(1_000_000_000)?;
+        let rounded = billionths / denominator + i128::from(billionths % denominator != 0);
+        return Some(format!("{sign}{}", with_suffix(rounded, -9)));
+    }
+    let mut exponent = parts.exponent - scale;
+    while exponent < -9 {
+        digits = digits / 10 + i128::from(digits % 10 != 0);
+        exponent += 1;
+    }
+    Some(format!("{sign}{}", with_suffix(digits, exponent)))
+}
+
+fn with_suffix(mut digits: i128, mut exponent: i32) -> String {
+    while digits != 0 && digits % 10 == 0 && exponent < 18 {
+        digits /= 10;
+        exponent += 1;
+    }
+    while exponent.rem_euclid(3) != 0 || exponent > 18 {
+        digits = digits.saturating_mul(10);
+        exponent -= 1;
+    }
+    let suffix = match exponent {
+        -9 => "n",
+        -6 => "u",
+        -3 => "m",
+        3 => "k",
+        6 => "M",
+        9 => "G",
+        12 => "T",
+        15 => "P",
+        18 => "E",
+        _ => "",
+    };
+    format!("{digits}{suffix}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_are_kept_but_for_fractions_of_binary_units() {
+        for text in ["100m", "2Gi", "0.5", "4", "1e3", "1.5", "1024Mi", "+1", "0"] {
+            assert_eq!(spelling(text).as_deref(), Some(text));
+        }
+        assert_eq!(spelling("1.5Gi").as_deref(), Some("1536Mi"));
+        assert_eq!(spelling("0.5Ki").as_deref(), Some("512"));
+        for text in ["", "m", "1x", "1 Gi", "1KI", ".", "e3"] {
+            assert_eq!(spelling(text), None, "{text:?}");
+        }
+    }
+}
