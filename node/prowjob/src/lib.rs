@@ -21,6 +21,8 @@ pub mod job_spec;
 pub mod job_url;
 pub mod labels;
 pub mod new_job;
+#[cfg(feature = "record")]
+pub mod record;
 pub mod refs;
 pub mod reporting;
 pub mod run_files;
