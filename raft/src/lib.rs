@@ -1,1 +1,4 @@
 //! WAL, snapshots, archive, consensus, transport and the Store handle.
+
+pub mod disk;
+pub mod wal;

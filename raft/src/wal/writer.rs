@@ -1,0 +1,287 @@
+//! The one thread that writes: drain the queue, one write, one sync, then the answers in order.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use prost::Message as _;
+use tokio::sync::{Semaphore, mpsc};
+use trireme_proto::raft as proto;
+
+use super::{
+    Failure,
+    log::{Log, Place, Segment},
+    record::{Kind, LogId, MAX_PAYLOAD_BYTES, Record, SEGMENT_HEADER_BYTES, segment_header},
+};
+use crate::disk::{Disk, DiskFile};
+
+/// One write is not made longer than this once it holds a request.
+const MAX_WRITE_BYTES: usize = 4 << 20;
+
+/// Called on the writer's thread, in the order of the requests. Must not block.
+pub(crate) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+pub(super) struct Request {
+    pub(super) records: Vec<Record>,
+    /// Tickets of the entries among the records, in order.
+    pub(super) tickets: Vec<u64>,
+    /// Whether it must be on disk before the answer.
+    pub(super) sync: bool,
+    pub(super) done: Option<Done>,
+    /// Permits of the queue to give back.
+    pub(super) permits: u32,
+}
+
+/// What the next segment starts with.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Marks {
+    pub(super) vote: Option<proto::Vote>,
+    pub(super) committed: Option<LogId>,
+    pub(super) purged: Option<LogId>,
+    pub(super) last: Option<LogId>,
+}
+
+impl Marks {
+    pub(super) fn record(&self) -> Record {
+        let marks = proto::LogMarks {
+            vote: self.vote,
+            committed: self.committed.map(Into::into),
+            purged: self.purged.map(Into::into),
+            last: self.last.map(Into::into),
+        };
+        Record {
+            kind: Kind::Marks,
+            id: self.last,
+            payload: marks.encode_to_vec().into(),
+        }
+    }
+
+    fn follow(&mut self, record: &Record) {
+        match record.kind {
+            Kind::Marks => {}
+            Kind::Entry => self.last = record.id,
+            // What was encoded a moment ago decodes.
+            Kind::Vote => self.vote = proto::Vote::decode(&*record.payload).ok(),
+            Kind::Committed => self.committed = record.id,
+            Kind::Truncate => self.last = record.id.or(self.purged),
+            Kind::Purge => {
+                let index = |id: Option<LogId>| id.map(|id| id.index);
+                if index(self.purged) < index(record.id) {
+                    self.purged = record.id;
+                }
+                if index(self.last) <= index(self.purged) {
+                    self.last = self.purged;
+                }
+            }
+        }
+    }
+}
+
+pub(super) struct Writer {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) dir: PathBuf,
+    pub(super) segment_bytes: u64,
+    pub(super) log: Arc<Mutex<Log>>,
+    pub(super) failure: Arc<Failure>,
+    pub(super) queue: Arc<Semaphore>,
+    pub(super) marks: Marks,
+    pub(super) segment: u64,
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<dyn DiskFile>,
+    /// Where the next record goes.
+    pub(super) end: u64,
+    /// Everything before is on disk.
+    pub(super) synced: u64,
+}
+
+impl Writer {
+    pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        let mut waiting = None;
+        while let Some(first) = waiting.take().or_else(|| requests.blocking_recv()) {
+            let mut bytes = size_of(&first);
+            let mut batch = vec![first];
+            while let Ok(next) = requests.try_recv() {
+                bytes += size_of(&next);
+                if bytes > MAX_WRITE_BYTES {
+                    waiting = Some(next);
+                    break;
+                }
+                batch.push(next);
+            }
+            self.answer(batch);
+        }
+    }
+
+    fn answer(&mut self, mut batch: Vec<Request>) {
+        let written = match self.failure.check() {
+            Ok(()) => self.write(&mut batch).map_err(|(doing, path, error)| {
+                self.failure.set(format!(
+                    "{doing} {} failed: {error}. The log accepts nothing more; check the disk, then restart the node",
+                    path.display()
+                ))
+            }),
+            Err(error) => Err(error),
+        };
+        for request in batch {
+            self.queue.add_permits(request.permits as usize);
+            if let Some(done) = request.done {
+                done(match &written {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+                });
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &mut [Request]) -> Result<(), (&'static str, PathBuf, io::Error)> {
+        let bytes: usize = batch.iter().map(size_of).sum();
+        let records = self.end > SEGMENT_HEADER_BYTES as u64;
+        if records && self.end + bytes as u64 > self.segment_bytes {
+            self.start_segment()?;
+        }
+        let mut buffer = Vec::with_capacity(bytes);
+        let mut places = Vec::new();
+        let mut max_index = None;
+        let mut purge = false;
+        for request in batch.iter_mut() {
+            let mut tickets = request.tickets.iter();
+            for record in std::mem::take(&mut request.records) {
+                let at = record.write(self.segment, self.synced as u32, &mut buffer);
+                self.marks.follow(&record);
+                purge |= record.kind == Kind::Purge;
+                if record.kind == Kind::Entry
+                    && let (Some(ticket), Some(LogId { index, .. })) = (tickets.next(), record.id)
+                {
+                    let place = Place {
+                        segment: self.segment,
+                        offset: self.end + at as u64,
+                        length: record.payload.len() as u32,
+                    };
+                    places.push((index, *ticket, place));
+                    max_index = max_index.max(Some(index));
+                }
+            }
+        }
+        self.file
+            .write_at(self.end, &buffer)
+            .map_err(|error| ("writing to", self.path.clone(), error))?;
+        self.end += buffer.len() as u64;
+        // A committed mark alone may be lost: it only spares a restarted node some waiting.
+        if batch.iter().any(|request| request.sync) {
+            self.file
+                .sync_data()
+                .map_err(|error| ("syncing", self.path.clone(), error))?;
+            self.synced = self.end;
+        }
+        {
+            let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            for (index, ticket, place) in places {
+                log.placed(index, ticket, place);
+            }
+            if let Some(segment) = log.segments.get_mut(&self.segment) {
+                segment.max_index = segment.max_index.max(max_index);
+            }
+            log.evict();
+        }
+        if purge {
+            self.unlink_purged()?;
+        }
+        Ok(())
+    }
+
+    fn start_segment(&mut self) -> Result<(), (&'static str, PathBuf, io::Error)> {
+        if self.synced < self.end {
+            self.file
+                .sync_data()
+                .map_err(|error| ("syncing", self.path.clone(), error))?;
+        }
+        let number = self.segment + 1;
+        let path = segment_path(&self.dir, number);
+        let (file, end) = create_segment(
+            &*self.disk,
+            &self.dir,
+            &path,
+            number,
+            self.end,
+            self.segment_bytes,
+            &self.marks,
+        )
+        .map_err(|error| ("creating", path.clone(), error))?;
+        self.log
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .segments
+            .insert(
+                number,
+                Segment {
+                    path: path.clone(),
+                    file: Arc::clone(&file),
+                    max_index: None,
+                },
+            );
+        self.segment = number;
+        self.path = path;
+        self.file = file;
+        self.end = end;
+        self.synced = end;
+        Ok(())
+    }
+
+    /// Oldest first, so that what is left always starts with the marks of what went.
+    fn unlink_purged(&mut self) -> Result<(), (&'static str, PathBuf, io::Error)> {
+        let Some(purged) = self.marks.purged else {
+            return Ok(());
+        };
+        let gone: Vec<Segment> = {
+            let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut gone = Vec::new();
+            while let Some(first) = log.segments.first_entry() {
+                let unneeded = first.get().max_index.is_none_or(|max| max <= purged.index);
+                if *first.key() == self.segment || !unneeded {
+                    break;
+                }
+                gone.push(first.remove());
+            }
+            gone
+        };
+        for segment in &gone {
+            // One by one: a gap between the segments that are left would look like a loss.
+            self.disk
+                .unlink(&segment.path)
+                .and_then(|()| self.disk.sync_dir(&self.dir))
+                .map_err(|error| ("removing", segment.path.clone(), error))?;
+        }
+        Ok(())
+    }
+}
+
+fn size_of(request: &Request) -> usize {
+    request.records.iter().map(Record::size).sum()
+}
+
+pub(super) fn segment_path(dir: &Path, number: u64) -> PathBuf {
+    dir.join(format!("{number:020}.wal"))
+}
+
+/// Creates a segment that holds only `marks`; answers where its next record goes.
+pub(super) fn create_segment(
+    disk: &dyn Disk,
+    dir: &Path,
+    path: &Path,
+    number: u64,
+    former_end: u64,
+    bytes: u64,
+    marks: &Marks,
+) -> io::Result<(Arc<dyn DiskFile>, u64)> {
+    let file = disk.create(path, bytes)?;
+    let mut start = segment_header(number, former_end);
+    marks.record().write(number, 0, &mut start);
+    file.write_at(0, &start)?;
+    file.sync_data()?;
+    disk.sync_dir(dir)?;
+    Ok((file, start.len() as u64))
+}
+
+const _: () = assert!(MAX_PAYLOAD_BYTES < u32::MAX as usize);
