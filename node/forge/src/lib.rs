@@ -1,8 +1,8 @@
 //! The product's view of forges: what GitHub knows and can do, in the product's words.
 //!
 //! Here stand the capabilities ([`forge`], one trait each, and the data they speak of), GitHub behind them
-//! (`github`), the payloads of its webhooks ([`webhook`]), bare git mirrors with what is read and merged in them,
-//! and OWNERS files.
+//! ([`github`]), the payloads of its webhooks ([`webhook`]), bare git mirrors with what is read and merged in them
+//! ([`git`]), and OWNERS files.
 //!
 //! Here never stand decisions: who may do what, what is tested or merged, when to try again after an outage. Neither
 //! does the receiving of webhooks (headers, signatures): that is a door's.
@@ -10,7 +10,8 @@
 pub mod delivery;
 mod error;
 pub mod forge;
-mod github;
+pub mod git;
+pub mod github;
 pub mod merge;
 pub mod search;
 pub mod types;

@@ -1,0 +1,182 @@
+//! One request, one answer: octocrab's client underneath, a bound on time and size around it, and the question that
+//! matters after a failure: can GitHub have received it?
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
+use url::Url;
+
+/// How long to wait for a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The largest answer we read. A page of 100 changed files with patches stays well below.
+const MAX_ANSWER: usize = 32 << 20;
+
+/// The version of GitHub's REST API that we were written against; the same as Prow's.
+const API_VERSION: &str = "2022-11-28";
+
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Bytes,
+}
+
+/// Nothing usable came back.
+#[derive(Debug)]
+pub(super) struct Lost {
+    pub(super) reason: String,
+    /// GitHub may have received the request.
+    pub(super) maybe_sent: bool,
+    /// An answer came, but is larger than [`MAX_ANSWER`].
+    pub(super) too_large: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Transport {
+    octocrab: Octocrab,
+}
+
+impl Transport {
+    /// `https` needs the machine's root certificates, `http` (a sandbox) does without.
+    pub(super) fn new(api: &Url) -> Result<Self, octocrab::Error> {
+        let octocrab = if api.scheme() == "http" {
+            let mut connector = HttpConnector::new();
+            connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+            let service = Client::builder(TokioExecutor::new()).build::<_, OctoBody>(connector);
+            match OctocrabBuilder::new_empty()
+                .with_service(service)
+                .with_auth(AuthState::None)
+                .build()
+            {
+                Ok(octocrab) => octocrab,
+                Err(never) => match never {},
+            }
+        } else {
+            Octocrab::builder()
+                .set_connect_timeout(Some(CONNECT_TIMEOUT))
+                .build()?
+        };
+        Ok(Self { octocrab })
+    }
+
+    /// Sends to an absolute URL. `headers` bring the authorization; the rest of what GitHub wants is added here.
+    pub(super) async fn send(
+        &self,
+        method: &Method,
+        url: &Url,
+        headers: &HeaderMap,
+        body: Option<&str>,
+        within: Duration,
+    ) -> Result<Answer, Lost> {
+        let request =
+            build(method, url, headers, body).map_err(|error| Lost::never(error.to_string()))?;
+        match tokio::time::timeout(within, self.exchange(request)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(Lost {
+                reason: format!("no answer within {} ms", within.as_millis()),
+                maybe_sent: true,
+                too_large: false,
+            }),
+        }
+    }
+
+    async fn exchange(&self, request: Request<OctoBody>) -> Result<Answer, Lost> {
+        let response = self.octocrab.send(request).await.map_err(|error| Lost {
+            reason: deepest(&error),
+            maybe_sent: !failed_to_connect(&error),
+            too_large: false,
+        })?;
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, MAX_ANSWER)
+            .collect()
+            .await
+            .map_err(|error| {
+                let too_large = error.is::<LengthLimitError>();
+                Lost {
+                    reason: if too_large {
+                        format!("the answer is larger than {} MiB", MAX_ANSWER >> 20)
+                    } else {
+                        format!("the answer broke off: {error}")
+                    },
+                    maybe_sent: true,
+                    too_large,
+                }
+            })?;
+        Ok(Answer {
+            status: parts.status,
+            headers: parts.headers,
+            body: body.to_bytes(),
+        })
+    }
+}
+
+impl Lost {
+    fn never(reason: String) -> Self {
+        Self {
+            reason,
+            maybe_sent: false,
+            too_large: false,
+        }
+    }
+}
+
+fn build(
+    method: &Method,
+    url: &Url,
+    headers: &HeaderMap,
+    body: Option<&str>,
+) -> Result<Request<OctoBody>, http::Error> {
+    let mut builder = Request::builder()
+        .method(method)
+        .uri(url.as_str())
+        .header("x-github-api-version", API_VERSION);
+    if url.scheme() == "http" {
+        // Over TLS octocrab names itself.
+        builder = builder.header(
+            header::USER_AGENT,
+            concat!("trireme/", env!("CARGO_PKG_VERSION")),
+        );
+    }
+    for (name, value) in headers {
+        builder = builder.header(name, value);
+    }
+    match body {
+        Some(body) => builder
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body.to_owned().into()),
+        None => builder
+            .header(header::CONTENT_LENGTH, "0")
+            .body(OctoBody::empty()),
+    }
+}
+
+/// The connection was never made, so nothing can have arrived.
+fn failed_to_connect(error: &octocrab::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
+            return error.is_connect();
+        }
+        cause = error.source();
+    }
+    false
+}
+
+/// octocrab's own sentences carry stack traces; the innermost cause says what happened.
+pub(super) fn deepest(error: &octocrab::Error) -> String {
+    let mut text = "no connection".to_owned();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = error.to_string();
+        cause = error.source();
+    }
+    text
+}
