@@ -1,1 +1,54 @@
-//! Replicated state: records, commands, apply, indexes, queries.
+//! The replicated state: records, commands, `apply`, indexes, queries.
+//!
+//! A pure library. [`State::apply`] takes one log entry and is total and deterministic: every replica computes the same
+//! records, the same outcomes and the same [digest](State::digest) from the same log. A bad command is a rejected
+//! outcome and changes nothing. A clone of [`State`] shares everything with the original and is an immutable view.
+//!
+//! One module per record kind holds the record's key, its indexes, the functions of its commands and its queries. An
+//! index follows from the records alone, so that a snapshot holds only records; the cost of a command or query does not
+//! grow with the number of records, except where a name says that it lists them.
+//!
+//! What never stands here: I/O, consensus, async, clocks, randomness, floats, hash maps, parsing, decompression.
+
+mod agents;
+mod alarms;
+mod apply;
+mod archive;
+pub mod archive_keys;
+mod blobs;
+mod change;
+mod configs;
+mod cursors;
+mod deliveries;
+mod digest;
+mod effects;
+pub mod ids;
+mod intents;
+mod invariants;
+mod jobs;
+mod level;
+pub mod limits;
+mod office;
+mod plans;
+mod pools;
+mod pulls;
+mod reject;
+mod reports;
+mod requests;
+mod snapshot;
+mod state;
+mod table;
+mod timers;
+
+pub use apply::{Applied, ArchiveOp};
+pub use archive::run_summary;
+pub use change::{Change, RecordKey, change_batch};
+pub use deliveries::arrival;
+pub use digest::Digest;
+pub use jobs::{GITHUB_REPORTER, JobFilter, is_complete, seq_of, state_name};
+pub use level::{BASE_LEVEL, FEATURE_LEVEL, is_known, min_level_of};
+pub use plans::{is_committed, next_effect};
+pub use reports::is_owed;
+pub use snapshot::SnapshotError;
+pub use state::{Counts, State};
+pub use table::Seq;

@@ -1,0 +1,244 @@
+//! What one entry changed, and the keys of what left the state.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use trireme_proto::state as pb;
+
+/// A record's new value, or the key of a record that left the state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    Job(Arc<pb::Job>),
+    PullRequest(Arc<pb::PullRequest>),
+    Pool(Arc<pb::MergePool>),
+    Intent(Arc<pb::MergeIntent>),
+    Delivery(Arc<pb::Delivery>),
+    Plan(Arc<pb::Plan>),
+    Report(Arc<pb::Report>),
+    Config(Arc<pb::ConfigVersion>),
+    Agent(Arc<pb::Agent>),
+    Office(Arc<pb::Office>),
+    Timer(Arc<pb::Timer>),
+    Cursor(Arc<pb::Cursor>),
+    Alarm(Arc<pb::Alarm>),
+    FeatureLevel(u32),
+    Removed(RecordKey),
+}
+
+/// Names one record.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum RecordKey {
+    Job {
+        id: String,
+    },
+    PullRequest {
+        org: String,
+        repo: String,
+        number: u64,
+    },
+    Pool {
+        org: String,
+        repo: String,
+        branch: String,
+    },
+    Intent {
+        id: String,
+    },
+    Delivery {
+        guid: String,
+    },
+    Plan {
+        guid: String,
+        plugin: String,
+    },
+    Report {
+        job_id: String,
+        reporter: String,
+    },
+    Config {
+        number: u64,
+    },
+    Agent {
+        id: String,
+    },
+    Office,
+    Timer {
+        key: String,
+    },
+    Cursor {
+        key: String,
+    },
+    Alarm {
+        key: String,
+    },
+    FeatureLevel,
+}
+
+impl Change {
+    pub fn key(&self) -> RecordKey {
+        match self {
+            Self::Job(job) => RecordKey::Job { id: job.id.clone() },
+            Self::PullRequest(pr) => RecordKey::PullRequest {
+                org: pr.org.clone(),
+                repo: pr.repo.clone(),
+                number: pr.number,
+            },
+            Self::Pool(pool) => RecordKey::Pool {
+                org: pool.org.clone(),
+                repo: pool.repo.clone(),
+                branch: pool.branch.clone(),
+            },
+            Self::Intent(intent) => RecordKey::Intent {
+                id: intent.id.clone(),
+            },
+            Self::Delivery(delivery) => RecordKey::Delivery {
+                guid: delivery.guid.clone(),
+            },
+            Self::Plan(plan) => RecordKey::Plan {
+                guid: plan.guid.clone(),
+                plugin: plan.plugin.clone(),
+            },
+            Self::Report(report) => RecordKey::Report {
+                job_id: report.job_id.clone(),
+                reporter: report.reporter.clone(),
+            },
+            Self::Config(config) => RecordKey::Config {
+                number: config.number,
+            },
+            Self::Agent(agent) => RecordKey::Agent {
+                id: agent.id.clone(),
+            },
+            Self::Office(_) => RecordKey::Office,
+            Self::Timer(timer) => RecordKey::Timer {
+                key: timer.key.clone(),
+            },
+            Self::Cursor(cursor) => RecordKey::Cursor {
+                key: cursor.key.clone(),
+            },
+            Self::Alarm(alarm) => RecordKey::Alarm {
+                key: alarm.key.clone(),
+            },
+            Self::FeatureLevel(_) => RecordKey::FeatureLevel,
+            Self::Removed(key) => key.clone(),
+        }
+    }
+}
+
+/// Keeps the last change of each record: what a record was within an entry is nobody's business.
+pub(crate) fn coalesce(mut changes: Vec<Change>) -> Vec<Change> {
+    if changes.len() < 2 {
+        return changes;
+    }
+    let mut seen = BTreeSet::new();
+    let mut kept = Vec::with_capacity(changes.len());
+    while let Some(change) = changes.pop() {
+        if seen.insert(change.key()) {
+            kept.push(change);
+        }
+    }
+    kept.reverse();
+    kept
+}
+
+impl From<&Change> for pb::Change {
+    fn from(change: &Change) -> Self {
+        use pb::change::Record;
+        let record = match change {
+            Change::Job(job) => Record::Job((**job).clone()),
+            Change::PullRequest(pr) => Record::PullRequest((**pr).clone()),
+            Change::Pool(pool) => Record::Pool((**pool).clone()),
+            Change::Intent(intent) => Record::Intent((**intent).clone()),
+            Change::Delivery(delivery) => Record::Delivery((**delivery).clone()),
+            Change::Plan(plan) => Record::Plan((**plan).clone()),
+            Change::Report(report) => Record::Report((**report).clone()),
+            Change::Config(config) => Record::Config((**config).clone()),
+            Change::Agent(agent) => Record::Agent((**agent).clone()),
+            Change::Office(office) => Record::Office(**office),
+            Change::Timer(timer) => Record::Timer((**timer).clone()),
+            Change::Cursor(cursor) => Record::Cursor((**cursor).clone()),
+            Change::Alarm(alarm) => Record::Alarm((**alarm).clone()),
+            Change::FeatureLevel(level) => Record::FeatureLevel(pb::FeatureLevel { level: *level }),
+            Change::Removed(key) => {
+                return Self {
+                    record: Some(key.clone().into()),
+                    removed: true,
+                };
+            }
+        };
+        Self {
+            record: Some(record),
+            removed: false,
+        }
+    }
+}
+
+impl From<RecordKey> for pb::change::Record {
+    fn from(key: RecordKey) -> Self {
+        match key {
+            RecordKey::Job { id } => Self::Job(pb::Job {
+                id,
+                ..Default::default()
+            }),
+            RecordKey::PullRequest { org, repo, number } => Self::PullRequest(pb::PullRequest {
+                org,
+                repo,
+                number,
+                ..Default::default()
+            }),
+            RecordKey::Pool { org, repo, branch } => Self::Pool(pb::MergePool {
+                org,
+                repo,
+                branch,
+                ..Default::default()
+            }),
+            RecordKey::Intent { id } => Self::Intent(pb::MergeIntent {
+                id,
+                ..Default::default()
+            }),
+            RecordKey::Delivery { guid } => Self::Delivery(pb::Delivery {
+                guid,
+                ..Default::default()
+            }),
+            RecordKey::Plan { guid, plugin } => Self::Plan(pb::Plan {
+                guid,
+                plugin,
+                ..Default::default()
+            }),
+            RecordKey::Report { job_id, reporter } => Self::Report(pb::Report {
+                job_id,
+                reporter,
+                ..Default::default()
+            }),
+            RecordKey::Config { number } => Self::Config(pb::ConfigVersion {
+                number,
+                ..Default::default()
+            }),
+            RecordKey::Agent { id } => Self::Agent(pb::Agent {
+                id,
+                ..Default::default()
+            }),
+            RecordKey::Office => Self::Office(pb::Office::default()),
+            RecordKey::Timer { key } => Self::Timer(pb::Timer {
+                key,
+                ..Default::default()
+            }),
+            RecordKey::Cursor { key } => Self::Cursor(pb::Cursor {
+                key,
+                ..Default::default()
+            }),
+            RecordKey::Alarm { key } => Self::Alarm(pb::Alarm {
+                key,
+                ..Default::default()
+            }),
+            RecordKey::FeatureLevel => Self::FeatureLevel(pb::FeatureLevel::default()),
+        }
+    }
+}
+
+/// The changes of one entry as they cross a wire.
+pub fn change_batch(revision: u64, stamp_ms: i64, changes: &[Change]) -> pb::ChangeBatch {
+    pb::ChangeBatch {
+        revision,
+        stamp_ms,
+        changes: changes.iter().map(Into::into).collect(),
+    }
+}

@@ -1,0 +1,160 @@
+//! Configuration versions: numbered without gaps, the last few in memory, older ones in the archive.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use bytes::Bytes;
+use trireme_proto::state::{ConfigVersion, Done, PutConfig};
+
+use crate::{
+    State,
+    apply::Entry,
+    archive,
+    change::{Change, RecordKey},
+    digest::Sum,
+    ids::config_root,
+    limits::{CONFIG_MEMORY, MAX_CONFIG_BYTES, MAX_CONFIG_FILES},
+    reject::{Verdict, at_most, conflict, cut, invalid, name, not_found, record_size},
+    table::{Record, Table},
+};
+
+/// What a file may be to a configuration.
+const ROLES: [&str; 4] = ["main", "plugins", "job", "supplemental"];
+
+impl Record for ConfigVersion {
+    const KIND: u8 = 9;
+    type Key = u64;
+
+    fn key(&self) -> u64 {
+        self.number
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Configs {
+    rows: Table<ConfigVersion>,
+}
+
+impl Configs {
+    pub(crate) fn put(
+        &mut self,
+        digest: &mut Sum,
+        config: Arc<ConfigVersion>,
+    ) -> Option<Arc<ConfigVersion>> {
+        self.rows.put(digest, config)
+    }
+
+    pub(crate) fn last_number(&self) -> u64 {
+        self.rows
+            .iter()
+            .next_back()
+            .map_or(0, |config| config.number)
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<ConfigVersion>> {
+        self.rows.iter()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+}
+
+pub(crate) fn put(state: &mut State, entry: &mut Entry, command: &PutConfig) -> Verdict {
+    let Some(asked) = &command.config else {
+        return Err(invalid("no configuration"));
+    };
+    let current = state.configs.last_number();
+    if command.expected_current != 0 && command.expected_current != current {
+        return Err(conflict(format!(
+            "configuration {current} is current, not {}: look at it and apply again",
+            command.expected_current
+        )));
+    }
+    if asked.files.is_empty() {
+        return Err(invalid("a configuration without files"));
+    }
+    at_most("files", asked.files.len(), MAX_CONFIG_FILES)?;
+    let mut paths = BTreeSet::new();
+    let mut bytes: u64 = 0;
+    for file in &asked.files {
+        name("path", &file.path)?;
+        if !ROLES.contains(&file.role.as_str()) {
+            return Err(invalid(format!(
+                "{}: role {:?}, expected one of {ROLES:?}",
+                file.path, file.role
+            )));
+        }
+        if !paths.insert((&file.role, &file.path)) {
+            return Err(invalid(format!("{} file {:?} twice", file.role, file.path)));
+        }
+        let Some(blob) = &file.blob else {
+            return Err(invalid(format!("{}: no blob", file.path)));
+        };
+        state.check_blob(blob)?;
+        bytes = bytes.saturating_add(blob.size);
+    }
+    if bytes > MAX_CONFIG_BYTES {
+        return Err(invalid(format!(
+            "{bytes} bytes of configuration, at most {MAX_CONFIG_BYTES} are allowed"
+        )));
+    }
+    if asked.rollback_of > current {
+        return Err(not_found("configuration", &asked.rollback_of.to_string()));
+    }
+    let root = config_root(&asked.files);
+    if !asked.root.is_empty() && asked.root != root.as_slice() {
+        return Err(invalid("the root is not that of the files"));
+    }
+    let config = ConfigVersion {
+        number: current.saturating_add(1),
+        root: Bytes::copy_from_slice(&root),
+        created_ms: entry.stamp_ms,
+        revision: entry.index,
+        author: cut(&asked.author),
+        message: cut(&asked.message),
+        ..asked.clone()
+    };
+    record_size("the configuration", &config)?;
+
+    let number = config.number;
+    for blob in config.files.iter().filter_map(|file| file.blob.as_ref()) {
+        state.blobs.refer(&blob.sha256);
+    }
+    let config = Arc::new(config);
+    state.configs.put(&mut state.digest, config.clone());
+    entry.changed(Change::Config(config));
+    while state.configs.len() > CONFIG_MEMORY {
+        let Some(oldest) = state.configs.iter().next().cloned() else {
+            break;
+        };
+        state.configs.rows.remove(&mut state.digest, &oldest.number);
+        archive::config(entry, &oldest);
+        entry.changed(Change::Removed(RecordKey::Config {
+            number: oldest.number,
+        }));
+        for blob in oldest.files.iter().filter_map(|file| file.blob.as_ref()) {
+            state.release_blob(entry, &blob.sha256);
+        }
+    }
+    Ok(Done {
+        config_version: number,
+        ..Done::default()
+    })
+}
+
+impl State {
+    /// The current configuration.
+    pub fn config(&self) -> Option<&Arc<ConfigVersion>> {
+        self.configs.iter().next_back()
+    }
+
+    /// A version in memory; older ones are in the archive.
+    pub fn config_version(&self, number: u64) -> Option<&Arc<ConfigVersion>> {
+        self.configs.rows.get(&number)
+    }
+
+    /// Versions in memory, oldest first.
+    pub fn config_versions(&self) -> impl DoubleEndedIterator<Item = &Arc<ConfigVersion>> {
+        self.configs.iter()
+    }
+}

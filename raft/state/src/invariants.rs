@@ -1,0 +1,129 @@
+//! What must hold of every state that `apply` made. For tests and for `doctor`-like checks: walks everything.
+
+use trireme_proto::state::{DeliveryState, IntentState, JobState};
+
+use crate::{
+    State,
+    jobs::is_complete,
+    plans::{is_committed, is_settled},
+};
+
+impl State {
+    /// Rebuilds the state from its records and compares indexes and digest; then checks what the records promise each
+    /// other. Cost grows with the state.
+    ///
+    /// # Errors
+    /// The first promise that is broken.
+    pub fn check_invariants(&self) -> Result<(), String> {
+        let rebuilt =
+            Self::from_snapshot_rows(self.snapshot_rows()).map_err(|error| error.to_string())?;
+        if rebuilt != *self {
+            return Err("an index does not follow from the records".to_owned());
+        }
+        self.check_jobs()?;
+        self.check_inbox()?;
+        for intent in self
+            .intents()
+            .filter(|intent| intent.state() == IntentState::Open)
+        {
+            let others = self.intents_of(&intent.org, &intent.repo, intent.number);
+            if others
+                .filter(|other| other.state() == IntentState::Open)
+                .count()
+                != 1
+            {
+                return Err(format!(
+                    "{}/{}#{} has several open intents",
+                    intent.org, intent.repo, intent.number
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_jobs(&self) -> Result<(), String> {
+        for job in self.jobs.iter() {
+            let state = job.state();
+            let terminal = matches!(
+                state,
+                JobState::Success | JobState::Failure | JobState::Error
+            );
+            let broken = if state == JobState::Unspecified {
+                Some("has no state")
+            } else if terminal && !is_complete(job) {
+                Some("is terminal and not complete")
+            } else if is_complete(job) && !terminal && state != JobState::Aborted {
+                Some("is complete and not terminal")
+            } else if is_complete(job) && job.lease.is_some() {
+                Some("is complete and leased")
+            } else if state == JobState::Pending && job.lease.is_none() {
+                Some("is pending without a lease")
+            } else if state == JobState::Aborted && !is_complete(job) && job.lease.is_none() {
+                Some("is aborted, held by nobody and not complete")
+            } else if job.lease.is_some() && !matches!(state, JobState::Pending | JobState::Aborted)
+            {
+                Some("is leased and neither pending nor aborted")
+            } else {
+                None
+            };
+            if let Some(broken) = broken {
+                return Err(format!("job {} {broken}", job.id));
+            }
+            for reporter in &job.reporters {
+                match self.report(&job.id, reporter) {
+                    Some(report) if report.owed == job.state => {}
+                    _ => {
+                        return Err(format!(
+                            "job {} owes {reporter} another state than its own",
+                            job.id
+                        ));
+                    }
+                }
+            }
+        }
+        match self
+            .reports
+            .iter()
+            .find(|report| self.job(&report.job_id).is_none())
+        {
+            Some(orphan) => Err(format!("a report of {} outlived it", orphan.job_id)),
+            None => Ok(()),
+        }
+    }
+
+    fn check_inbox(&self) -> Result<(), String> {
+        for delivery in self.deliveries.iter() {
+            let settled = |plugin: &String| {
+                let plan = self.plan(&delivery.guid, plugin);
+                plan.is_none_or(|plan| {
+                    plan.dead || is_committed(plan) && plan.effects.iter().all(is_settled)
+                })
+            };
+            if let Some(plugin) = delivery.settled.iter().find(|plugin| !settled(plugin)) {
+                return Err(format!(
+                    "delivery {}: {plugin} is settled with open effects",
+                    delivery.guid
+                ));
+            }
+            let all = delivery
+                .plugins
+                .iter()
+                .all(|plugin| delivery.settled.contains(plugin));
+            let handled = delivery.state() == DeliveryState::Handled;
+            if handled != (all && delivery.state() != DeliveryState::Received) {
+                return Err(format!(
+                    "delivery {} is handled or not, against its plugins",
+                    delivery.guid
+                ));
+            }
+        }
+        match self
+            .plans
+            .iter()
+            .find(|plan| self.delivery(&plan.guid).is_none())
+        {
+            Some(orphan) => Err(format!("a plan of {} outlived it", orphan.guid)),
+            None => Ok(()),
+        }
+    }
+}

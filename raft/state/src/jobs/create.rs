@@ -1,0 +1,176 @@
+//! Making jobs: what a new one may look like, `unless_exists`, and the older presubmits that it replaces.
+
+use trireme_proto::state::{CreateJobs, Done, Job, JobState, JobType, NewJob};
+
+use super::{GITHUB_REPORTER, is_complete, rivalry, seq_of, twinship};
+use crate::{
+    State,
+    apply::Entry,
+    limits::{MAX_JOBS, MAX_JOBS_PER_COMMAND, MAX_PROWJOB_BYTES, MAX_PULLS_PER_JOB, MAX_REPORTERS},
+    reject::{Verdict, at_most, exhausted, invalid, name, optional_name, record_size},
+};
+
+/// What became of new jobs.
+#[derive(Default)]
+pub(crate) struct Made {
+    pub(crate) created: Vec<String>,
+    pub(crate) existing: Vec<String>,
+    pub(crate) aborted: Vec<String>,
+}
+
+pub(crate) fn create_jobs(state: &mut State, entry: &mut Entry, command: &CreateJobs) -> Verdict {
+    state.check_new_jobs(&command.jobs)?;
+    state.check_cursors(&command.cursors)?;
+    let made = state.make_jobs(entry, &command.jobs);
+    let moved = state.put_cursors(entry, &command.cursors);
+    let duplicate = made.created.is_empty() && made.aborted.is_empty() && !moved;
+    Ok(Done {
+        created: made.created,
+        existing: made.existing,
+        aborted: made.aborted,
+        duplicate,
+        ..Done::default()
+    })
+}
+
+fn check_new_job(new: &NewJob) -> Verdict<()> {
+    let Some(job) = &new.job else {
+        return Err(invalid("a new job without its record"));
+    };
+    name("job.id", &job.id)?;
+    name("job.job", &job.job)?;
+    let named = |what: &str| format!("job {:?}: {what}", job.job);
+    for (field, value) in [
+        ("org", &job.org),
+        ("repo", &job.repo),
+        ("base_ref", &job.base_ref),
+        ("base_sha", &job.base_sha),
+        ("context", &job.context),
+        ("cluster", &job.cluster),
+        ("agent", &job.agent),
+        ("queue", &job.queue),
+    ] {
+        optional_name(field, value)?;
+    }
+    match job.r#type() {
+        JobType::Unspecified => return Err(invalid(named("no known type"))),
+        JobType::Presubmit | JobType::Batch if job.pulls.is_empty() => {
+            return Err(invalid(named("a presubmit or batch without pull requests")));
+        }
+        JobType::Presubmit | JobType::Batch | JobType::Postsubmit => {
+            name("org", &job.org)?;
+            name("repo", &job.repo)?;
+        }
+        JobType::Periodic => {}
+    }
+    if !matches!(
+        job.state(),
+        JobState::Unspecified | JobState::Scheduling | JobState::Triggered
+    ) {
+        return Err(invalid(named("a new job is scheduling or triggered")));
+    }
+    at_most(
+        "pull requests of one job",
+        job.pulls.len(),
+        MAX_PULLS_PER_JOB,
+    )?;
+    for pull in &job.pulls {
+        optional_name("head_sha", &pull.head_sha)?;
+        optional_name("author", &pull.author)?;
+    }
+    at_most("reporters of one job", job.reporters.len(), MAX_REPORTERS)?;
+    for (at, reporter) in job.reporters.iter().enumerate() {
+        name("reporter", reporter)?;
+        if job.reporters.iter().take(at).any(|other| other == reporter) {
+            return Err(invalid(named(&format!("reporter {reporter:?} twice"))));
+        }
+    }
+    if job.prowjob.len() > MAX_PROWJOB_BYTES {
+        return Err(invalid(named(&format!(
+            "a ProwJob of more than {MAX_PROWJOB_BYTES} bytes"
+        ))));
+    }
+    record_size("the job", job)
+}
+
+impl State {
+    pub(crate) fn check_new_jobs(&self, jobs: &[NewJob]) -> Verdict<()> {
+        at_most("new jobs", jobs.len(), MAX_JOBS_PER_COMMAND)?;
+        if self.jobs.len().saturating_add(jobs.len()) > MAX_JOBS {
+            return Err(exhausted("jobs", MAX_JOBS));
+        }
+        jobs.iter().try_for_each(check_new_job)
+    }
+
+    /// Creates checked jobs in their order; those that are there already are only named.
+    pub(crate) fn make_jobs(&mut self, entry: &mut Entry, jobs: &[NewJob]) -> Made {
+        let mut made = Made::default();
+        for new in jobs {
+            let Some(job) = &new.job else { continue };
+            if self.jobs.get(&job.id).is_some() {
+                made.existing.push(job.id.clone());
+            } else if let Some(twin) = new.unless_exists.then(|| self.twin_of(job)).flatten() {
+                made.existing.push(twin);
+            } else {
+                if new.supersede {
+                    self.supersede_older(entry, job, &mut made);
+                }
+                made.created.push(job.id.clone());
+                self.make_job(entry, job);
+            }
+        }
+        made
+    }
+
+    /// The newest incomplete or successful job that does the same work. A periodic does its work again each time, so
+    /// of those only an incomplete one counts.
+    fn twin_of(&self, job: &Job) -> Option<String> {
+        let periodic = job.r#type() == JobType::Periodic;
+        self.jobs
+            .twins
+            .of(twinship(job))
+            .rev()
+            .filter_map(|seq| self.jobs.at(seq))
+            .find(|twin| !periodic || !is_complete(twin))
+            .map(|twin| twin.id.clone())
+    }
+
+    /// EXE-060, EXE-066: older incomplete presubmits of the same job on the same pull request are aborted, and GitHub,
+    /// which will show the newer run, is not told.
+    fn supersede_older(&mut self, entry: &mut Entry, job: &Job, made: &mut Made) {
+        if job.r#type() != JobType::Presubmit {
+            return;
+        }
+        let older: Vec<_> = self
+            .jobs
+            .rivals
+            .of(rivalry(job))
+            .filter_map(|seq| self.jobs.at(seq))
+            .cloned()
+            .collect();
+        for rival in older {
+            let reason = format!("Superseded by run {}.", job.id);
+            made.aborted.push(rival.id.clone());
+            self.abort(entry, &rival, &reason, Some(GITHUB_REPORTER));
+        }
+    }
+
+    fn make_job(&mut self, entry: &mut Entry, asked: &Job) {
+        let mut job = asked.clone();
+        if job.state() == JobState::Unspecified {
+            job.set_state(JobState::Triggered);
+        }
+        job.created_revision = entry.index;
+        job.created_ordinal = entry.next_job();
+        job.created_ms = entry.stamp_ms;
+        job.pending_ms = 0;
+        job.completed_ms = 0;
+        job.build_id.clear();
+        job.attempt = 0;
+        job.lease = None;
+        job.abort_reason.clear();
+        job.prev_report_states.clear();
+        debug_assert!(self.jobs.at(&seq_of(&job)).is_none());
+        self.settle_job_change(entry, job, None);
+    }
+}

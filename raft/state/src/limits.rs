@@ -1,0 +1,111 @@
+//! Every bound of the replicated state, by name. Bytes, milliseconds or counts, as the name says.
+
+/// Largest log entry, encoded.
+pub const MAX_ENTRY_BYTES: usize = 1 << 20;
+/// Commands that may be packed into one entry.
+pub const MAX_BATCH_COMMANDS: usize = 64;
+/// Largest packed entry; one that holds a single command may be as large as [`MAX_ENTRY_BYTES`].
+pub const MAX_BATCH_BYTES: usize = 256 << 10;
+
+/// Data of one blob chunk.
+pub const BLOB_CHUNK: usize = 512 << 10;
+/// Chunks of one blob: 64 MiB as stored.
+pub const MAX_BLOB_CHUNKS: u32 = 128;
+/// Uncompressed size of one blob.
+pub const MAX_BLOB_BYTES: u64 = 64 << 20;
+/// Stored bytes of all blobs that nothing refers to yet.
+pub const MAX_UNREFERENCED_BLOB_BYTES: u64 = 512 << 20;
+/// How long a blob stays without a reference.
+pub const BLOB_GRACE_MS: i64 = 60 * MINUTE_MS;
+
+/// A webhook's body, uncompressed.
+pub const MAX_DELIVERY: u64 = 25 << 20;
+/// A webhook's body that travels inside its command, compressed.
+pub const MAX_INLINE_PAYLOAD: usize = 256 << 10;
+/// How long the guid of a delivery is remembered.
+pub const DELIVERY_MEMORY_MS: i64 = 24 * 60 * MINUTE_MS;
+/// Guids remembered. At the bound deliveries are refused: forgetting one early could run a webhook twice.
+pub const DELIVERY_MEMORY: usize = 2_000_000;
+/// Deliveries in memory, handled or not.
+pub const MAX_DELIVERIES: usize = 500_000;
+
+/// Answers to client requests that are remembered.
+pub const REQUEST_MEMORY: usize = 100_000;
+/// How long they are remembered.
+pub const REQUEST_MEMORY_MS: i64 = 10 * MINUTE_MS;
+/// A client's request id.
+pub const MAX_REQUEST_ID_BYTES: usize = 128;
+
+/// Jobs in memory, complete or not.
+pub const MAX_JOBS: usize = 500_000;
+/// Prow's ProwJob JSON of one job.
+pub const MAX_PROWJOB_BYTES: usize = 256 << 10;
+/// Jobs that one command creates, or that it aborts.
+pub const MAX_JOBS_PER_COMMAND: usize = 1000;
+/// Pull requests of one batch job.
+pub const MAX_PULLS_PER_JOB: usize = 1000;
+/// Reporters of one job.
+pub const MAX_REPORTERS: usize = 16;
+
+/// Plugins enabled for one delivery.
+pub const MAX_PLUGINS: usize = 128;
+/// Writes to a forge in one plan.
+pub const MAX_EFFECTS_PER_PLAN: usize = 1000;
+
+/// Any one record, encoded, blobs aside.
+pub const MAX_RECORD_BYTES: usize = 900 << 10;
+/// Identifiers, logins, names, refs, shas.
+pub const MAX_NAME_BYTES: usize = 1024;
+/// Reasons, descriptions, errors; longer ones are cut.
+pub const MAX_TEXT_BYTES: usize = 4096;
+
+/// Pull requests mirrored.
+pub const MAX_PULL_REQUESTS: usize = 1_000_000;
+/// Pull requests or contexts in one command.
+pub const MAX_PULLS_PER_COMMAND: usize = 1000;
+/// Contexts of one head.
+pub const MAX_CONTEXTS: usize = 2000;
+/// How long a closed pull request stays in the mirror.
+pub const CLOSED_PULL_MEMORY_MS: i64 = 7 * 24 * 60 * MINUTE_MS;
+/// Closed pull requests in the mirror; beyond, the one closed first leaves early.
+pub const CLOSED_PULL_MEMORY: usize = 20_000;
+
+/// Merge pools.
+pub const MAX_POOLS: usize = 100_000;
+/// How long a settled merge intent stays in memory.
+pub const INTENT_MEMORY_MS: i64 = 7 * 24 * 60 * MINUTE_MS;
+/// Settled intents in memory; beyond, the one settled first leaves early.
+pub const INTENT_MEMORY: usize = 50_000;
+/// Merge intents that are open at once.
+pub const MAX_OPEN_INTENTS: usize = 100_000;
+
+/// Configuration versions in memory; older ones are in the archive.
+pub const CONFIG_MEMORY: usize = 20;
+/// Files of one configuration.
+pub const MAX_CONFIG_FILES: usize = 10_000;
+/// All files of one configuration, uncompressed.
+pub const MAX_CONFIG_BYTES: u64 = 64 << 20;
+
+/// Agents, lost ones included.
+pub const MAX_AGENTS: usize = 10_000;
+/// How long a lost agent is remembered.
+pub const LOST_AGENT_MEMORY_MS: i64 = 24 * 60 * MINUTE_MS;
+
+/// Cursors, and timers.
+pub const MAX_CURSORS: usize = 200_000;
+/// Timers.
+pub const MAX_TIMERS: usize = 200_000;
+/// Cursors in one command.
+pub const MAX_CURSORS_PER_COMMAND: usize = 1000;
+/// Alarms.
+pub const MAX_ALARMS: usize = 1000;
+
+/// Records that one command sweeps.
+pub const MAX_SWEEP: usize = 1000;
+/// Expired rows that one entry removes on its way, per kind, so that no entry pays for a long silence.
+pub const PRUNE_PER_ENTRY: usize = 256;
+
+/// Largest value of the archive; larger records are cut into chunks.
+pub const MAX_ARCHIVE_VALUE: usize = 64 << 10;
+
+const MINUTE_MS: i64 = 60_000;

@@ -1,0 +1,220 @@
+//! Tables of one record kind: the records by key, each with its hash, which the state's digest sums up.
+//! Indexes do not live here but beside the record kinds, in their own modules.
+
+use std::{fmt::Debug, sync::Arc};
+
+use bytes::Bytes;
+use imbl::{OrdMap, OrdSet};
+
+use crate::digest::{Sum, sha256};
+
+/// Names and ids inside indexes.
+pub(crate) type Name = Arc<str>;
+
+/// Where a record stands in the order of creation: log index, then place within the entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Seq {
+    /// Log index of the entry that made it.
+    pub revision: u64,
+    /// Place within that entry.
+    pub ordinal: u32,
+}
+
+impl Seq {
+    pub(crate) const MIN: Self = Self {
+        revision: 0,
+        ordinal: 0,
+    };
+    pub(crate) const MAX: Self = Self {
+        revision: u64::MAX,
+        ordinal: u32::MAX,
+    };
+}
+
+/// A kind of record. Indexes and keys follow from the record alone, so that a snapshot needs only records.
+pub(crate) trait Record: prost::Message + Clone + PartialEq + Default {
+    /// Part of the hash; never reused.
+    const KIND: u8;
+    type Key: Ord + Clone + Debug;
+    fn key(&self) -> Self::Key;
+
+    /// The record without its large constant part, and that part: hashed once, however often the record changes.
+    fn split_bulk(&self) -> Option<(Self, Bytes)> {
+        None
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Row<R> {
+    record: Arc<R>,
+    hash: Sum,
+    bulk: Option<(Bytes, [u8; 32])>,
+}
+
+impl<R: Record> Row<R> {
+    fn new(record: Arc<R>, former: Option<&Self>) -> Self {
+        let Some((rest, bulk)) = record.split_bulk() else {
+            let hash = Sum::of(R::KIND, &[&record.encode_to_vec()]);
+            return Self {
+                record,
+                hash,
+                bulk: None,
+            };
+        };
+        let bulk_hash = match former.and_then(|row| row.bulk.as_ref()) {
+            Some((bytes, hash)) if bytes.as_ptr() == bulk.as_ptr() && bytes.len() == bulk.len() => {
+                *hash
+            }
+            _ => sha256(&[&bulk]),
+        };
+        let hash = Sum::of(R::KIND, &[&rest.encode_to_vec(), &bulk_hash]);
+        Self {
+            record,
+            hash,
+            bulk: Some((bulk, bulk_hash)),
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Table<R: Record> {
+    rows: OrdMap<R::Key, Row<R>>,
+}
+
+impl<R: Record> Default for Table<R> {
+    fn default() -> Self {
+        Self {
+            rows: OrdMap::new(),
+        }
+    }
+}
+
+impl<R: Record> Table<R> {
+    pub(crate) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(crate) fn get<Q>(&self, key: &Q) -> Option<&Arc<R>>
+    where
+        Q: Ord + ?Sized,
+        R::Key: std::borrow::Borrow<Q>,
+    {
+        self.rows.get(key).map(|row| &row.record)
+    }
+
+    /// Puts a record and returns the one that it replaced.
+    pub(crate) fn put(&mut self, digest: &mut Sum, record: Arc<R>) -> Option<Arc<R>> {
+        let key = record.key();
+        let row = Row::new(record, self.rows.get(&key));
+        digest.add(&row.hash);
+        let former = self.rows.insert(key, row)?;
+        digest.sub(&former.hash);
+        Some(former.record)
+    }
+
+    pub(crate) fn remove(&mut self, digest: &mut Sum, key: &R::Key) -> Option<Arc<R>> {
+        let former = self.rows.remove(key)?;
+        digest.sub(&former.hash);
+        Some(former.record)
+    }
+
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &Arc<R>> {
+        self.rows.values().map(|row| &row.record)
+    }
+
+    pub(crate) fn range<'a>(
+        &'a self,
+        range: impl std::ops::RangeBounds<R::Key> + 'a,
+    ) -> impl DoubleEndedIterator<Item = &'a Arc<R>> + 'a {
+        self.rows.range(range).map(|(_, row)| &row.record)
+    }
+}
+
+/// Rows in groups: `(group, member)`, ordered.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Groups<G: Ord, M: Ord>(OrdSet<(G, M)>);
+
+impl<G: Ord, M: Ord> Default for Groups<G, M> {
+    fn default() -> Self {
+        Self(OrdSet::new())
+    }
+}
+
+/// The ends of a group's range.
+pub(crate) trait Ends {
+    fn least() -> Self;
+    fn greatest() -> Self;
+}
+
+impl Ends for Seq {
+    fn least() -> Self {
+        Self::MIN
+    }
+    fn greatest() -> Self {
+        Self::MAX
+    }
+}
+
+impl Ends for (i64, Seq) {
+    fn least() -> Self {
+        (i64::MIN, Seq::MIN)
+    }
+    fn greatest() -> Self {
+        (i64::MAX, Seq::MAX)
+    }
+}
+
+impl<G: Ord + Clone, M: Ord + Clone + Ends> Groups<G, M> {
+    pub(crate) fn insert(&mut self, group: G, member: M) {
+        self.0.insert((group, member));
+    }
+
+    pub(crate) fn remove(&mut self, group: G, member: M) {
+        self.0.remove(&(group, member));
+    }
+
+    pub(crate) fn of(&self, group: G) -> impl DoubleEndedIterator<Item = &M> {
+        self.0
+            .range((group.clone(), M::least())..=(group, M::greatest()))
+            .map(|(_, member)| member)
+    }
+}
+
+/// How many records share a key; keys without any are gone.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Tally<K: Ord>(OrdMap<K, u32>);
+
+impl<K: Ord> Default for Tally<K> {
+    fn default() -> Self {
+        Self(OrdMap::new())
+    }
+}
+
+impl<K: Ord + Clone> Tally<K> {
+    pub(crate) fn up(&mut self, key: K) {
+        let count = self.0.entry(key).or_insert(0);
+        *count = count.saturating_add(1);
+    }
+
+    pub(crate) fn down<Q>(&mut self, key: &Q)
+    where
+        Q: Ord + ?Sized,
+        K: std::borrow::Borrow<Q>,
+    {
+        match self.0.get_mut(key) {
+            Some(count) if *count > 1 => *count -= 1,
+            Some(_) => {
+                self.0.remove(key);
+            }
+            None => {}
+        }
+    }
+
+    pub(crate) fn get<Q>(&self, key: &Q) -> u32
+    where
+        Q: Ord + ?Sized,
+        K: std::borrow::Borrow<Q>,
+    {
+        self.0.get(key).copied().unwrap_or(0)
+    }
+}
