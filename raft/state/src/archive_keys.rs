@@ -173,25 +173,40 @@ pub enum ArchiveReadError {
     },
 }
 
-/// Splits a row: the record's prefix, the chunk's number, the count of chunks, the piece.
-pub fn split_row<'a>(
-    key: &'a [u8],
-    value: &'a [u8],
-) -> Result<(&'a [u8], u16, u16, &'a [u8]), ArchiveReadError> {
-    let short = || ArchiveReadError::TooShort {
-        key: Bytes::copy_from_slice(key),
-    };
-    let (prefix, at) = key.split_last_chunk::<2>().ok_or_else(short)?;
-    let (count, piece) = value.split_first_chunk::<COUNT_BYTES>().ok_or_else(short)?;
-    Ok((
-        prefix,
-        u16::from_be_bytes(*at),
-        u16::from_be_bytes(*count),
-        piece,
-    ))
+/// One row, split into its parts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk<'a> {
+    /// The record's key.
+    pub prefix: &'a [u8],
+    /// Which chunk of the record.
+    pub at: u16,
+    /// How many it has.
+    pub count: u16,
+    pub piece: &'a [u8],
 }
 
-/// Joins rows that come in key order into records: `(prefix, record)`, as many as are whole.
+impl<'a> Chunk<'a> {
+    /// # Errors
+    /// If the row is shorter than a chunk's can be.
+    pub fn split(key: &'a [u8], value: &'a [u8]) -> Result<Self, ArchiveReadError> {
+        let short = || ArchiveReadError::TooShort {
+            key: Bytes::copy_from_slice(key),
+        };
+        let (prefix, at) = key.split_last_chunk::<2>().ok_or_else(short)?;
+        let (count, piece) = value.split_first_chunk::<COUNT_BYTES>().ok_or_else(short)?;
+        Ok(Self {
+            prefix,
+            at: u16::from_be_bytes(*at),
+            count: u16::from_be_bytes(*count),
+            piece,
+        })
+    }
+}
+
+/// Joins rows that come in key order into records: `(prefix, record)`.
+///
+/// # Errors
+/// If a record is not whole.
 pub fn join<'a>(
     rows: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
 ) -> Result<Vec<(Bytes, Bytes)>, ArchiveReadError> {
@@ -217,7 +232,12 @@ pub fn join<'a>(
     let mut records = Vec::new();
     let mut open: Option<Part> = None;
     for (key, value) in rows {
-        let (prefix, at, count, piece) = split_row(key, value)?;
+        let Chunk {
+            prefix,
+            at,
+            count,
+            piece,
+        } = Chunk::split(key, value)?;
         let mut part = match open.take() {
             Some(part) if part.prefix == prefix => part,
             former => {

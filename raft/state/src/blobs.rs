@@ -64,21 +64,13 @@ fn sha_of(bytes: &Bytes) -> Option<Sha> {
 
 impl Blobs {
     /// Puts a chunk that fits its blob. Also the way back from a snapshot.
-    fn put(
-        &mut self,
-        digest: &mut Sum,
-        sha: Sha,
-        asked: &BlobRef,
-        count: u32,
-        index: u32,
-        data: Bytes,
-        put_ms: i64,
-    ) {
+    fn put(&mut self, digest: &mut Sum, sha: Sha, row: BlobChunkRow) {
         self.shelve(&sha, false);
+        let size = row.blob.map_or(0, |blob| blob.size);
         let mut blob = self.rows.get(&sha).map_or_else(
             || Blob {
-                size: asked.size,
-                count,
+                size,
+                count: row.count,
                 chunks: OrdMap::new(),
                 stored: 0,
                 last_put_ms: 0,
@@ -89,17 +81,22 @@ impl Blobs {
             KIND,
             &[
                 &sha,
-                &asked.size.to_be_bytes(),
-                &count.to_be_bytes(),
-                &index.to_be_bytes(),
-                &put_ms.to_be_bytes(),
-                &sha256(&[&data]),
+                &size.to_be_bytes(),
+                &row.count.to_be_bytes(),
+                &row.index.to_be_bytes(),
+                &row.put_ms.to_be_bytes(),
+                &sha256(&[&row.data]),
             ],
         );
         digest.add(&hash);
-        blob.stored = blob.stored.saturating_add(data.len() as u64);
-        blob.last_put_ms = blob.last_put_ms.max(put_ms);
-        blob.chunks.insert(index, Chunk { data, hash, put_ms });
+        blob.stored = blob.stored.saturating_add(row.data.len() as u64);
+        blob.last_put_ms = blob.last_put_ms.max(row.put_ms);
+        let chunk = Chunk {
+            data: row.data,
+            hash,
+            put_ms: row.put_ms,
+        };
+        blob.chunks.insert(row.index, chunk);
         self.rows.insert(sha, Arc::new(blob));
         self.shelve(&sha, true);
     }
@@ -183,24 +180,20 @@ impl Blobs {
 
     /// Whether the row fitted: false for a row that no state would have written.
     pub(crate) fn restore(&mut self, digest: &mut Sum, row: BlobChunkRow) -> bool {
-        let Some((sha, blob)) = row
-            .blob
-            .as_ref()
-            .and_then(|blob| Some((sha_of(&blob.sha256)?, blob)))
-        else {
+        let sha = row.blob.as_ref().and_then(|blob| sha_of(&blob.sha256));
+        let (Some(sha), Some(blob)) = (sha, &row.blob) else {
             return false;
         };
-        let fits = self.rows.get(&sha).is_none_or(|former| {
-            former.size == blob.size
-                && former.count == row.count
-                && !former.chunks.contains_key(&row.index)
-        });
-        if fits && row.index < row.count {
-            self.put(
-                digest, sha, blob, row.count, row.index, row.data, row.put_ms,
-            );
+        let fits = row.index < row.count
+            && self.rows.get(&sha).is_none_or(|former| {
+                former.size == blob.size
+                    && former.count == row.count
+                    && !former.chunks.contains_key(&row.index)
+            });
+        if fits {
+            self.put(digest, sha, row);
         }
-        fits && row.index < row.count
+        fits
     }
 }
 
@@ -239,13 +232,14 @@ pub(crate) fn put_chunk(state: &mut State, entry: &mut Entry, command: &PutBlobC
         let chunk = former.chunks.get(&command.index);
         if alike && chunk.is_some_and(|chunk| chunk.data == command.data) {
             // Still wanted: its hour begins anew. Chunks of a named blob do not expire.
-            if !state.blobs.references.contains_key(&sha) {
-                state
+            let named = state.blobs.references.contains_key(&sha);
+            let index = command.index;
+            let touched = !named
+                && state
                     .blobs
-                    .touch(&mut state.digest, &sha, command.index, entry.stamp_ms);
-            }
+                    .touch(&mut state.digest, &sha, index, entry.stamp_ms);
             return Ok(Done {
-                duplicate: true,
+                duplicate: !touched,
                 ..Done::default()
             });
         }
@@ -271,15 +265,14 @@ pub(crate) fn put_chunk(state: &mut State, entry: &mut Entry, command: &PutBlobC
     if starts_over {
         state.blobs.remove(&mut state.digest, &sha);
     }
-    state.blobs.put(
-        &mut state.digest,
-        sha,
-        asked,
-        command.count,
-        command.index,
-        command.data.clone(),
-        entry.stamp_ms,
-    );
+    let row = BlobChunkRow {
+        blob: Some(asked.clone()),
+        index: command.index,
+        count: command.count,
+        data: command.data.clone(),
+        put_ms: entry.stamp_ms,
+    };
+    state.blobs.put(&mut state.digest, sha, row);
     Ok(Done::default())
 }
 
@@ -306,16 +299,17 @@ pub(crate) fn sweep(state: &mut State, entry: &mut Entry, command: &SweepBlobs) 
 }
 
 impl Blobs {
-    fn touch(&mut self, digest: &mut Sum, sha: &Sha, index: u32, put_ms: i64) {
+    /// Whether the chunk is younger now.
+    fn touch(&mut self, digest: &mut Sum, sha: &Sha, index: u32, put_ms: i64) -> bool {
         let Some(blob) = self.rows.get(sha) else {
-            return;
+            return false;
         };
         let (size, count) = (blob.size, blob.count);
         let Some(chunk) = blob.chunks.get(&index).cloned() else {
-            return;
+            return false;
         };
         if chunk.put_ms >= put_ms {
-            return;
+            return false;
         }
         self.shelve(sha, false);
         digest.sub(&chunk.hash);
@@ -325,11 +319,22 @@ impl Blobs {
             blob.stored = blob.stored.saturating_sub(chunk.data.len() as u64);
         }
         self.shelve(sha, true);
-        let asked = BlobRef {
+        let blob = Some(BlobRef {
             sha256: Bytes::copy_from_slice(sha),
             size,
-        };
-        self.put(digest, *sha, &asked, count, index, chunk.data, put_ms);
+        });
+        self.put(
+            digest,
+            *sha,
+            BlobChunkRow {
+                blob,
+                index,
+                count,
+                data: chunk.data,
+                put_ms,
+            },
+        );
+        true
     }
 }
 
