@@ -63,8 +63,11 @@ impl<T: OmitEmpty> OmitEmpty for Option<T> {
     }
 }
 
-/// Reads `null` as the zero value, as Go does for every kind of field.
-pub(crate) fn null_as_zero<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+/// For `deserialize_with`: reads `null` as the zero value, as Go does for every kind of field.
+///
+/// # Errors
+/// What the value's own `Deserialize` reports.
+pub fn null_as_zero<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Default + Deserialize<'de>,

@@ -4,6 +4,7 @@
 
 use std::io;
 
+pub use crate::go::null_as_zero;
 use serde::Serialize;
 use serde_json::Value;
 use serde_json::ser::{CompactFormatter, Formatter, PrettyFormatter, Serializer};

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
 use crate::go_json;
-use crate::job::ProwJob;
+use crate::job::{ProwJob, ProwJobState};
 use crate::job_spec::JobSpec;
 use crate::refs::{self, Refs};
 
@@ -204,6 +204,20 @@ impl Started {
             repo_version: version,
             ..Self::default()
         }
+    }
+}
+
+impl Finished {
+    /// What the reporter writes for a run that is over and has no such file yet (CRI-062); `None` while it is not over.
+    pub fn for_job(job: &ProwJob) -> Option<Self> {
+        let completion = job.status.completion_time?;
+        Some(Self {
+            timestamp: Some(completion.unix()),
+            passed: Some(job.status.state == ProwJobState::Success),
+            metadata: Metadata::from([("uploader".to_owned(), "crier".into())]),
+            result: job.status.state.to_string(),
+            ..Self::default()
+        })
     }
 }
 
