@@ -1,0 +1,484 @@
+//! Finished history, larger than memory: rows by key, off the path of acknowledgements.
+//!
+//! Apply hands over idempotent writes; one thread performs them in batches, each with the log index it reaches. Until
+//! then they are read from an overlay of bounded size, which makes apply wait when it is full. A [`checkpoint`] makes
+//! everything up to an index durable; a snapshot at that index counts only afterwards. The archive may run ahead of the
+//! snapshot: writing the same rows again changes nothing. Live state never depends on it.
+//!
+//! [`checkpoint`]: Archive::checkpoint
+
+mod memory;
+mod sled_home;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    ops::Bound,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    thread::JoinHandle,
+};
+
+use bytes::Bytes;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use trireme_state::ArchiveOp;
+
+pub use memory::MemoryHome;
+pub use sled_home::SledHome;
+
+/// Operations performed in one batch.
+const MAX_BATCH_OPS: usize = 2000;
+/// Bytes of one batch; a single operation may be longer.
+const MAX_BATCH_BYTES: usize = 4 << 20;
+/// Requests waiting for the thread, beside their bytes.
+const QUEUE_REQUESTS: usize = 4096;
+const PERMIT_BYTES: usize = 1024;
+
+/// A row: key and value.
+pub type Row = (Bytes, Bytes);
+
+/// Where rows lie. All calls block.
+pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
+    /// Log index up to which all writes were performed.
+    fn applied(&self) -> io::Result<u64>;
+    /// Performs `ops` and moves [`ArchiveStore::applied`] to `applied`, both or neither.
+    fn write(&self, ops: &[ArchiveOp], applied: u64) -> io::Result<()>;
+    fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>>;
+    /// Up to `limit` rows with keys in `range`, in order, or in reverse.
+    fn range(
+        &self,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        reverse: bool,
+        limit: usize,
+    ) -> io::Result<Vec<Row>>;
+    /// Returns once all writes so far would survive a power cut.
+    fn checkpoint(&self) -> io::Result<()>;
+}
+
+/// Opens and replaces stores.
+pub trait ArchiveHome: fmt::Debug + Send + Sync + 'static {
+    /// The present store; a new, empty one if there is none, or if it does not open: then it is set aside.
+    fn open(&self) -> io::Result<Opened>;
+    /// An empty store beside the present one.
+    fn begin(&self) -> io::Result<Arc<dyn ArchiveStore>>;
+    /// Makes the store of the last `begin` the present one. The former is removed.
+    fn finish(&self) -> io::Result<()>;
+}
+
+/// What [`ArchiveHome::open`] found.
+#[derive(Debug)]
+pub struct Opened {
+    pub store: Arc<dyn ArchiveStore>,
+    /// Why the former store was set aside, if it was.
+    pub lost: Option<String>,
+}
+
+/// Sizes of the archive's memory.
+#[derive(Debug, Clone)]
+pub struct ArchiveOptions {
+    /// Bytes of rows that wait to be written; more makes apply wait.
+    pub overlay_bytes: usize,
+}
+
+impl Default for ArchiveOptions {
+    fn default() -> Self {
+        Self {
+            overlay_bytes: 64 << 20,
+        }
+    }
+}
+
+/// The archive of one node.
+pub struct Archive {
+    home: Arc<dyn ArchiveHome>,
+    shared: Arc<Shared>,
+    requests: Option<mpsc::Sender<Request>>,
+    thread: Option<JoinHandle<()>>,
+    lost: Option<String>,
+}
+
+struct Shared {
+    store: RwLock<Arc<dyn ArchiveStore>>,
+    overlay: Mutex<Overlay>,
+    room: Semaphore,
+    permits: u32,
+}
+
+/// Rows that are not in the store yet.
+#[derive(Default)]
+struct Overlay {
+    rows: BTreeMap<Bytes, Waiting>,
+    next_ticket: u64,
+    failed: Option<String>,
+    /// Keys written or deleted since a refill began: what a peer says of them may be older.
+    touched: Option<BTreeSet<Bytes>>,
+}
+
+struct Waiting {
+    /// None = deleted.
+    value: Option<Bytes>,
+    ticket: u64,
+}
+
+enum Request {
+    Write {
+        index: u64,
+        ops: Vec<ArchiveOp>,
+        /// Of the last of `ops`; the others' precede it.
+        ticket: u64,
+        permits: u32,
+    },
+    Checkpoint {
+        index: u64,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    /// Everything before was meant for the former store.
+    Replace {
+        store: Arc<dyn ArchiveStore>,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    Fill {
+        rows: Vec<Row>,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+}
+
+impl fmt::Debug for Archive {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Archive").field("home", &self.home).finish()
+    }
+}
+
+impl Archive {
+    /// Blocks while opening the store.
+    pub fn open(home: Arc<dyn ArchiveHome>, options: &ArchiveOptions) -> io::Result<Self> {
+        let Opened { store, lost } = home.open()?;
+        let permits = u32::try_from((options.overlay_bytes / PERMIT_BYTES).max(1))
+            .unwrap_or(u32::MAX)
+            .min((Semaphore::MAX_PERMITS / 2) as u32);
+        let shared = Arc::new(Shared {
+            store: RwLock::new(store),
+            overlay: Mutex::new(Overlay::default()),
+            room: Semaphore::new(permits as usize),
+            permits,
+        });
+        let (requests, received) = mpsc::channel(QUEUE_REQUESTS);
+        let worker = Arc::clone(&shared);
+        let thread = std::thread::Builder::new()
+            .name("trireme-archive".to_owned())
+            .spawn(move || worker.run(received))?;
+        Ok(Self {
+            home,
+            shared,
+            requests: Some(requests),
+            thread: Some(thread),
+            lost,
+        })
+    }
+
+    /// Why the store was set aside at opening; it wants to be refilled from a peer then.
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
+    }
+
+    /// Log index that the store itself has reached.
+    pub fn applied(&self) -> io::Result<u64> {
+        self.shared.store().applied()
+    }
+
+    /// Hands over the writes of one log entry. Waits while the overlay is full.
+    pub async fn submit(&self, index: u64, ops: Vec<ArchiveOp>) -> io::Result<()> {
+        if ops.is_empty() {
+            return Ok(());
+        }
+        let bytes: usize = ops.iter().map(size_of).sum();
+        let permits = (bytes.div_ceil(PERMIT_BYTES) as u32).clamp(1, self.shared.permits);
+        match self.shared.room.acquire_many(permits).await {
+            Ok(room) => room.forget(),
+            Err(_) => return Err(closed()),
+        }
+        let ticket = {
+            let mut overlay = self.shared.overlay();
+            if let Some(reason) = &overlay.failed {
+                return Err(io::Error::other(reason.clone()));
+            }
+            for op in &ops {
+                let (key, value) = match op {
+                    ArchiveOp::Put { key, value } => (key, Some(value.clone())),
+                    ArchiveOp::Delete { key } => (key, None),
+                };
+                let ticket = overlay.next_ticket;
+                overlay.next_ticket += 1;
+                overlay.rows.insert(key.clone(), Waiting { value, ticket });
+                if let Some(touched) = &mut overlay.touched {
+                    touched.insert(key.clone());
+                }
+            }
+            overlay.next_ticket - 1
+        };
+        self.send(Request::Write {
+            index,
+            ops,
+            ticket,
+            permits,
+        })
+        .await
+    }
+
+    /// Returns once everything submitted before would survive a power cut; the store then says it reached `index`.
+    pub async fn checkpoint(&self, index: u64) -> io::Result<()> {
+        let (done, answered) = oneshot::channel();
+        self.send(Request::Checkpoint { index, done }).await?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    /// Blocks while the store reads from disk.
+    pub fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
+        if let Some(waiting) = self.shared.overlay().rows.get(key) {
+            return Ok(waiting.value.clone());
+        }
+        self.shared.store().get(key)
+    }
+
+    /// Up to `limit` rows with keys in `range`, in order of their keys, or in reverse. Blocks while reading.
+    pub fn range(
+        &self,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        reverse: bool,
+        limit: usize,
+    ) -> io::Result<Vec<Row>> {
+        if is_empty(range) || limit == 0 {
+            return Ok(Vec::new());
+        }
+        // First the overlay, then the store: what moves meanwhile is seen twice, never missed.
+        let mut merged: BTreeMap<Bytes, Option<Bytes>> = {
+            let overlay = self.shared.overlay();
+            let within = overlay.rows.range::<[u8], _>(range);
+            within
+                .map(|(key, waiting)| (key.clone(), waiting.value.clone()))
+                .collect()
+        };
+        // A row that the overlay hides does not count.
+        let hidden = merged.values().filter(|value| value.is_none()).count();
+        for (key, value) in
+            self.shared
+                .store()
+                .range(range, reverse, limit.saturating_add(hidden))?
+        {
+            merged.entry(key).or_insert(Some(value));
+        }
+        let live = merged
+            .into_iter()
+            .filter_map(|(key, value)| Some((key, value?)));
+        Ok(if reverse {
+            live.rev().take(limit).collect()
+        } else {
+            live.take(limit).collect()
+        })
+    }
+
+    /// Puts rows of a peer's archive where this one has none, in place of a store that was lost.
+    pub(crate) async fn fill(&self, rows: Vec<Row>) -> io::Result<()> {
+        let (done, answered) = oneshot::channel();
+        self.send(Request::Fill { rows, done }).await?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    /// From now on until [`Archive::end_fill`], rows written here win over those filled in.
+    pub(crate) fn begin_fill(&self) {
+        self.shared.overlay().touched = Some(BTreeSet::new());
+    }
+
+    pub(crate) fn end_fill(&self) {
+        self.shared.overlay().touched = None;
+    }
+
+    /// An empty store beside the present one, to be filled from a snapshot's rows. Blocks.
+    pub(crate) fn begin_replacement(&self) -> io::Result<Arc<dyn ArchiveStore>> {
+        self.home.begin()
+    }
+
+    /// Makes a filled replacement the archive.
+    pub(crate) async fn replace(&self, store: Arc<dyn ArchiveStore>) -> io::Result<()> {
+        let home = Arc::clone(&self.home);
+        tokio::task::spawn_blocking(move || home.finish())
+            .await
+            .map_err(io::Error::other)??;
+        let (done, answered) = oneshot::channel();
+        self.send(Request::Replace { store, done }).await?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    /// Why nothing can be written any more, if so.
+    pub(crate) fn failed(&self) -> Option<String> {
+        self.shared.overlay().failed.clone()
+    }
+
+    async fn send(&self, request: Request) -> io::Result<()> {
+        match &self.requests {
+            Some(requests) => requests.send(request).await.map_err(|_| closed()),
+            None => Err(closed()),
+        }
+    }
+}
+
+impl Drop for Archive {
+    /// Waits until what was submitted is written.
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the archive's thread panicked");
+        }
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::new(io::ErrorKind::BrokenPipe, "the archive is closed")
+}
+
+fn size_of(op: &ArchiveOp) -> usize {
+    match op {
+        ArchiveOp::Put { key, value } => key.len() + value.len(),
+        ArchiveOp::Delete { key } => key.len(),
+    }
+}
+
+fn is_empty(range: (Bound<&[u8]>, Bound<&[u8]>)) -> bool {
+    match range {
+        (Bound::Included(from), Bound::Included(to)) => from > to,
+        (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(to))
+        | (Bound::Excluded(from), Bound::Included(to)) => from >= to,
+        _ => false,
+    }
+}
+
+impl Shared {
+    fn overlay(&self) -> MutexGuard<'_, Overlay> {
+        self.overlay.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn store(&self) -> Arc<dyn ArchiveStore> {
+        Arc::clone(&self.store.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn run(&self, mut requests: mpsc::Receiver<Request>) {
+        let mut waiting = None;
+        while let Some(request) = waiting.take().or_else(|| requests.blocking_recv()) {
+            match request {
+                Request::Write {
+                    index,
+                    ops,
+                    ticket,
+                    permits,
+                } => {
+                    let mut batch = Batch {
+                        index,
+                        bytes: ops.iter().map(size_of).sum(),
+                        ops,
+                        ticket,
+                        permits: permits as usize,
+                    };
+                    while batch.ops.len() < MAX_BATCH_OPS && batch.bytes < MAX_BATCH_BYTES {
+                        match requests.try_recv() {
+                            Ok(Request::Write {
+                                index,
+                                ops,
+                                ticket,
+                                permits,
+                            }) => {
+                                batch.index = index;
+                                batch.bytes += ops.iter().map(size_of).sum::<usize>();
+                                batch.ops.extend(ops);
+                                batch.ticket = ticket;
+                                batch.permits += permits as usize;
+                            }
+                            Ok(other) => {
+                                waiting = Some(other);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.write(batch);
+                }
+                Request::Checkpoint { index, done } => {
+                    let _ = done.send(self.checkpoint(index));
+                }
+                Request::Replace { store, done } => {
+                    *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
+                    self.overlay().rows.clear();
+                    let _ = done.send(Ok(()));
+                }
+                Request::Fill { rows, done } => {
+                    let _ = done.send(self.fill(rows));
+                }
+            }
+        }
+    }
+
+    fn write(&self, batch: Batch) {
+        let written = match self.overlay().failed.clone() {
+            None => self.store().write(&batch.ops, batch.index),
+            Some(reason) => Err(io::Error::other(reason)),
+        };
+        let mut overlay = self.overlay();
+        match written {
+            Ok(()) => {
+                for op in &batch.ops {
+                    let (ArchiveOp::Put { key, .. } | ArchiveOp::Delete { key }) = op;
+                    if overlay
+                        .rows
+                        .get(key)
+                        .is_some_and(|row| row.ticket <= batch.ticket)
+                    {
+                        overlay.rows.remove(key);
+                    }
+                }
+            }
+            // Apply finds out with its next write; nothing may be dropped silently.
+            Err(error) => {
+                overlay.failed.get_or_insert_with(|| {
+                    tracing::error!(%error, "the archive failed");
+                    format!("writing to the archive failed: {error}")
+                });
+            }
+        }
+        drop(overlay);
+        self.room.add_permits(batch.permits);
+    }
+
+    fn checkpoint(&self, index: u64) -> io::Result<()> {
+        if let Some(reason) = &self.overlay().failed {
+            return Err(io::Error::other(reason.clone()));
+        }
+        let store = self.store();
+        let reached = store.applied()?.max(index);
+        store.write(&[], reached)?;
+        store.checkpoint()
+    }
+
+    fn fill(&self, rows: Vec<Row>) -> io::Result<()> {
+        let store = self.store();
+        let mut ops = Vec::new();
+        for (key, value) in rows {
+            let touched = self
+                .overlay()
+                .touched
+                .as_ref()
+                .is_some_and(|touched| touched.contains(&key));
+            if !touched && store.get(&key)?.is_none() {
+                ops.push(ArchiveOp::Put { key, value });
+            }
+        }
+        store.write(&ops, store.applied()?)
+    }
+}
+
+struct Batch {
+    index: u64,
+    ops: Vec<ArchiveOp>,
+    bytes: usize,
+    ticket: u64,
+    permits: usize,
+}

@@ -1,0 +1,327 @@
+//! The archive on sled 0.34.
+//!
+//! ```text
+//! CURRENT        what wrote it and which directory is the present one: `sled-0.34 1 db-3`
+//! db-<n>/        one sled database
+//! broken-<n>/    a database that did not open, kept for inspection
+//! ```
+//! One tree, keyed by a prefix: `m` marks, `r` rows, `c` the further chunks of a row. sled's own flush is no fsync on
+//! Linux, so a checkpoint syncs its file as well. sled 1.0 opens a 0.34 directory silently empty: hence the marker.
+
+use std::{
+    fs::{self, File},
+    io,
+    ops::Bound,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use trireme_state::ArchiveOp;
+
+use super::{ArchiveHome, ArchiveStore, Opened, Row};
+use crate::disk::{RealDisk, replace_file};
+
+const MARKER: &str = "sled-0.34 1";
+const APPLIED: &[u8] = b"mapplied";
+/// Longer values are cut into chunks: sled puts large ones into files of their own.
+const CHUNK_BYTES: usize = 64 << 10;
+/// Memory of sled's page cache.
+const CACHE_BYTES: u64 = 32 << 20;
+/// Most recent databases that did not open.
+const BROKEN_KEPT: u64 = 2;
+
+/// A directory with sled databases, one of them present.
+#[derive(Debug)]
+pub struct SledHome {
+    root: PathBuf,
+    /// Number of the present database, and of the one being filled.
+    numbers: Mutex<(u64, Option<u64>)>,
+}
+
+impl SledHome {
+    /// `root` must exist.
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            numbers: Mutex::new((0, None)),
+        }
+    }
+
+    fn path(&self, number: u64) -> PathBuf {
+        self.root.join(format!("db-{number}"))
+    }
+
+    fn mark(&self, number: u64) -> io::Result<()> {
+        replace_file(
+            &RealDisk,
+            &self.root.join("CURRENT"),
+            format!("{MARKER} db-{number}\n").as_bytes(),
+        )
+    }
+
+    /// Databases and set-aside ones found: numbers by prefix.
+    fn found(&self, prefix: &str) -> io::Result<Vec<u64>> {
+        let mut numbers = Vec::new();
+        for entry in fs::read_dir(&self.root)? {
+            let name = entry?.file_name();
+            if let Some(number) = name
+                .to_str()
+                .and_then(|name| name.strip_prefix(prefix)?.parse().ok())
+            {
+                numbers.push(number);
+            }
+        }
+        numbers.sort_unstable();
+        Ok(numbers)
+    }
+
+    fn current(&self) -> io::Result<Option<Result<u64, String>>> {
+        let text = match fs::read_to_string(self.root.join("CURRENT")) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let number = text
+            .trim()
+            .strip_prefix(MARKER)
+            .and_then(|rest| rest.trim().strip_prefix("db-")?.parse().ok());
+        Ok(Some(number.ok_or_else(|| {
+            format!("CURRENT says `{}`, expected `{MARKER} db-<n>`", text.trim())
+        })))
+    }
+
+    fn set_aside(&self, number: u64) -> io::Result<()> {
+        let mut broken = self.found("broken-")?;
+        let next = broken.last().map_or(1, |last| last + 1);
+        if self.path(number).exists() {
+            fs::rename(self.path(number), self.root.join(format!("broken-{next}")))?;
+            broken.push(next);
+        }
+        for old in broken.iter().filter(|old| **old + BROKEN_KEPT <= next) {
+            fs::remove_dir_all(self.root.join(format!("broken-{old}")))?;
+        }
+        Ok(())
+    }
+}
+
+impl ArchiveHome for SledHome {
+    fn open(&self) -> io::Result<Opened> {
+        let (current, mut lost) = match self.current()? {
+            None => (None, None),
+            Some(Ok(number)) => (Some(number), None),
+            Some(Err(reason)) => (None, Some(reason)),
+        };
+        let mut opened = None;
+        if let Some(number) = current {
+            match SledStore::open(&self.path(number)) {
+                Ok(store) => opened = Some((number, store)),
+                Err(error) => lost = Some(error.to_string()),
+            }
+        }
+        let (number, store) = match opened {
+            Some(opened) => opened,
+            None => {
+                if let Some(reason) = &lost {
+                    tracing::error!(
+                        reason,
+                        path = %self.root.display(),
+                        "the archive does not open: setting it aside"
+                    );
+                }
+                let all = self.found("db-")?;
+                for number in &all {
+                    self.set_aside(*number)?;
+                }
+                let number = all.last().map_or(1, |last| last + 1);
+                let store = SledStore::open(&self.path(number))?;
+                self.mark(number)?;
+                (number, store)
+            }
+        };
+        // A replacement that was never finished.
+        for other in self.found("db-")? {
+            if other != number {
+                fs::remove_dir_all(self.path(other))?;
+            }
+        }
+        *self.numbers.lock().unwrap_or_else(PoisonError::into_inner) = (number, None);
+        Ok(Opened {
+            store: Arc::new(store),
+            lost,
+        })
+    }
+
+    fn begin(&self) -> io::Result<Arc<dyn ArchiveStore>> {
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = self.found("db-")?.last().map_or(1, |last| last + 1);
+        let store = SledStore::open(&self.path(next))?;
+        if let Some(former) = numbers.1.replace(next) {
+            // The transfer it was for was given up; sled holds no lock on what is removed.
+            fs::remove_dir_all(self.path(former))?;
+        }
+        Ok(Arc::new(store))
+    }
+
+    fn finish(&self) -> io::Result<()> {
+        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(next) = numbers.1.take() else {
+            return Err(io::Error::other("no replacement of the archive was begun"));
+        };
+        self.mark(next)?;
+        let former = std::mem::replace(&mut numbers.0, next);
+        fs::remove_dir_all(self.path(former))
+    }
+}
+
+#[derive(Debug)]
+struct SledStore {
+    db: sled::Db,
+    file: PathBuf,
+}
+
+impl SledStore {
+    fn open(path: &Path) -> io::Result<Self> {
+        let config = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .flush_every_ms(None);
+        // sled panics on some kinds of damage.
+        let opening = std::thread::Builder::new()
+            .name("trireme-archive-open".to_owned())
+            .spawn(move || config.open())?;
+        let db = match opening.join() {
+            Ok(opened) => opened.map_err(io::Error::other)?,
+            Err(_) => return Err(io::Error::other("sled panicked while opening its files")),
+        };
+        Ok(Self {
+            db,
+            file: path.join("db"),
+        })
+    }
+
+    fn value(&self, key: &[u8], first: &[u8]) -> io::Result<Bytes> {
+        let damaged = || {
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a row of the archive is damaged",
+            )
+        };
+        let (count, rest) = first.split_first_chunk::<4>().ok_or_else(damaged)?;
+        let mut value = rest.to_vec();
+        for number in 0..u32::from_be_bytes(*count) {
+            let chunk = self
+                .db
+                .get(chunk_key(key, number))
+                .map_err(io::Error::other)?
+                .ok_or_else(damaged)?;
+            value.extend_from_slice(&chunk);
+        }
+        Ok(value.into())
+    }
+
+    fn remove_chunks(&self, key: &[u8], batch: &mut sled::Batch) -> io::Result<()> {
+        if let Some(old) = self.db.get(row_key(key)).map_err(io::Error::other)?
+            && let Some((count, _)) = old.split_first_chunk::<4>()
+        {
+            for number in 0..u32::from_be_bytes(*count) {
+                batch.remove(chunk_key(key, number));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ArchiveStore for SledStore {
+    fn applied(&self) -> io::Result<u64> {
+        let value = self.db.get(APPLIED).map_err(io::Error::other)?;
+        Ok(value
+            .and_then(|value| Some(u64::from_be_bytes(value.as_ref().try_into().ok()?)))
+            .unwrap_or(0))
+    }
+
+    fn write(&self, ops: &[ArchiveOp], applied: u64) -> io::Result<()> {
+        let mut batch = sled::Batch::default();
+        for op in ops {
+            match op {
+                ArchiveOp::Put { key, value } => {
+                    self.remove_chunks(key, &mut batch)?;
+                    let mut chunks = value.chunks(CHUNK_BYTES);
+                    let first = chunks.next().unwrap_or_default();
+                    let mut row = Vec::with_capacity(4 + first.len());
+                    row.extend_from_slice(&(chunks.len() as u32).to_be_bytes());
+                    row.extend_from_slice(first);
+                    batch.insert(row_key(key), row);
+                    for (number, chunk) in chunks.enumerate() {
+                        batch.insert(chunk_key(key, number as u32), chunk);
+                    }
+                }
+                ArchiveOp::Delete { key } => {
+                    self.remove_chunks(key, &mut batch)?;
+                    batch.remove(row_key(key));
+                }
+            }
+        }
+        batch.insert(APPLIED, &applied.to_be_bytes());
+        self.db.apply_batch(batch).map_err(io::Error::other)
+    }
+
+    fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
+        match self.db.get(row_key(key)).map_err(io::Error::other)? {
+            Some(first) => Ok(Some(self.value(key, &first)?)),
+            None => Ok(None),
+        }
+    }
+
+    fn range(
+        &self,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        reverse: bool,
+        limit: usize,
+    ) -> io::Result<Vec<Row>> {
+        let from = match range.0 {
+            Bound::Included(key) => Bound::Included(row_key(key)),
+            Bound::Excluded(key) => Bound::Excluded(row_key(key)),
+            Bound::Unbounded => Bound::Included(vec![b'r']),
+        };
+        let to = match range.1 {
+            Bound::Included(key) => Bound::Included(row_key(key)),
+            Bound::Excluded(key) => Bound::Excluded(row_key(key)),
+            Bound::Unbounded => Bound::Excluded(vec![b'r' + 1]),
+        };
+        let rows = self.db.range((from, to));
+        let read = |row: sled::Result<(sled::IVec, sled::IVec)>| {
+            let (key, first) = row.map_err(io::Error::other)?;
+            let key = Bytes::copy_from_slice(&key[1..]);
+            let value = self.value(&key, &first)?;
+            Ok((key, value))
+        };
+        if reverse {
+            rows.rev().take(limit).map(read).collect()
+        } else {
+            rows.take(limit).map(read).collect()
+        }
+    }
+
+    fn checkpoint(&self) -> io::Result<()> {
+        self.db.flush().map_err(io::Error::other)?;
+        File::open(&self.file)?.sync_data()
+    }
+}
+
+fn row_key(key: &[u8]) -> Vec<u8> {
+    let mut row = Vec::with_capacity(1 + key.len());
+    row.push(b'r');
+    row.extend_from_slice(key);
+    row
+}
+
+/// The key's length comes first, so that no two rows share a chunk.
+fn chunk_key(key: &[u8], number: u32) -> Vec<u8> {
+    let mut chunk = Vec::with_capacity(9 + key.len());
+    chunk.push(b'c');
+    chunk.extend_from_slice(&(key.len() as u32).to_be_bytes());
+    chunk.extend_from_slice(key);
+    chunk.extend_from_slice(&number.to_be_bytes());
+    chunk
+}

@@ -1,0 +1,89 @@
+//! What readers see: one immutable view per applied batch.
+
+use std::{collections::BTreeSet, ops::Deref, sync::Arc};
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+use trireme_proto::raft as proto;
+use trireme_state::State;
+
+use crate::{feed::Feed, wal::LogId};
+
+/// The replicated state at one revision, and the membership then. Never changes.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    /// Log index of the last entry applied.
+    pub revision: u64,
+    pub state: State,
+    pub(crate) applied: Option<LogId>,
+    pub(crate) membership: Arc<proto::StoredMembership>,
+    /// Every node id that was ever a member.
+    pub(crate) used_node_ids: Arc<BTreeSet<u64>>,
+}
+
+impl View {
+    /// Members and learners, by id.
+    pub fn nodes(&self) -> &[proto::Node] {
+        self.membership
+            .membership
+            .as_ref()
+            .map_or(&[], |membership| &membership.nodes)
+    }
+
+    /// Ids of those that vote.
+    pub fn voters(&self) -> BTreeSet<u64> {
+        self.membership
+            .membership
+            .iter()
+            .flat_map(|membership| &membership.configs)
+            .flat_map(|voters| voters.node_ids.iter().copied())
+            .collect()
+    }
+}
+
+impl Deref for View {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+/// The newest view, and who waits for newer ones.
+#[derive(Debug)]
+pub(crate) struct Published {
+    view: ArcSwap<View>,
+    revision: watch::Sender<Option<LogId>>,
+    pub(crate) feed: Feed,
+}
+
+impl Published {
+    pub(crate) fn new(view: View, feed: Feed) -> Self {
+        let applied = view.applied;
+        Self {
+            view: ArcSwap::from_pointee(view),
+            revision: watch::Sender::new(applied),
+            feed,
+        }
+    }
+
+    pub(crate) fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    pub(crate) fn publish(&self, view: View) {
+        let applied = view.applied;
+        self.view.store(Arc::new(view));
+        self.revision.send_replace(applied);
+    }
+
+    /// Waits until the entry at `revision` is applied.
+    pub(crate) async fn at_least(&self, revision: u64) -> Arc<View> {
+        let mut applied = self.revision.subscribe();
+        // The sender lives as long as self.
+        let _ = applied
+            .wait_for(|applied| applied.is_some_and(|applied| applied.index >= revision))
+            .await;
+        self.view()
+    }
+}
