@@ -2,7 +2,7 @@
 //!
 //! Here stand the capabilities ([`forge`], one trait each, and the data they speak of), GitHub behind them
 //! ([`github`]), the payloads of its webhooks ([`webhook`]), bare git mirrors with what is read and merged in them
-//! ([`git`]), and OWNERS files.
+//! ([`git`]), and OWNERS files ([`owners`]).
 //!
 //! Here never stand decisions: who may do what, what is tested or merged, when to try again after an outage. Neither
 //! does the receiving of webhooks (headers, signatures): that is a door's.
@@ -13,6 +13,7 @@ pub mod forge;
 pub mod git;
 pub mod github;
 pub mod merge;
+pub mod owners;
 pub mod search;
 pub mod types;
 pub mod webhook;

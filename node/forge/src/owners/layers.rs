@@ -1,0 +1,129 @@
+//! Sets in layers: who is closest to a file comes first.
+
+use std::collections::BTreeSet;
+
+/// Layer 0 is the closest. A member is in one layer only, the closest it was inserted into (OWN-013).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct LayeredSet {
+    layers: Vec<BTreeSet<String>>,
+}
+
+impl LayeredSet {
+    /// Layers may be empty.
+    #[must_use]
+    pub fn layers(&self) -> &[BTreeSet<String>] {
+        &self.layers
+    }
+
+    /// Members that are in a layer already stay there.
+    pub fn insert<S: Into<String>>(&mut self, layer: usize, members: impl IntoIterator<Item = S>) {
+        while self.layers.len() <= layer {
+            self.layers.push(BTreeSet::new());
+        }
+        for member in members {
+            let member = member.into();
+            if !self.contains(&member) {
+                self.layers[layer].insert(member);
+            }
+        }
+    }
+
+    #[must_use]
+    pub fn contains(&self, member: &str) -> bool {
+        self.layers.iter().any(|layer| layer.contains(member))
+    }
+
+    pub fn remove(&mut self, member: &str) {
+        for layer in &mut self.layers {
+            layer.remove(member);
+        }
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.layers.iter().map(BTreeSet::len).sum()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.layers.iter().all(BTreeSet::is_empty)
+    }
+
+    /// The closest first, by name within a layer.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.layers.iter().flatten().map(String::as_str)
+    }
+
+    #[must_use]
+    pub fn to_set(&self) -> BTreeSet<String> {
+        self.layers.iter().flatten().cloned().collect()
+    }
+
+    /// Without the members of `other`, in the same layers.
+    #[must_use]
+    pub fn difference(&self, other: &BTreeSet<String>) -> Self {
+        let layers = self.layers.iter();
+        Self {
+            layers: layers
+                .map(|layer| layer.difference(other).cloned().collect())
+                .collect(),
+        }
+    }
+
+    /// With the members of `other` in their layers there, unless they are here already.
+    #[must_use]
+    pub fn union(&self, other: &Self) -> Self {
+        let mut union = self.clone();
+        for (n, layer) in other.layers.iter().enumerate() {
+            union.insert(n, layer.iter().cloned());
+        }
+        union
+    }
+
+    /// Takes one out of the closest layer that has any. `choose` is given how many there are and returns which of them,
+    /// counted by name from 0 (OWN-020).
+    pub fn pop(&mut self, choose: impl FnOnce(usize) -> usize) -> Option<String> {
+        let layer = self.layers.iter().find(|layer| !layer.is_empty())?;
+        let chosen = choose(layer.len()).min(layer.len() - 1);
+        let member = layer.iter().nth(chosen)?.clone();
+        self.remove(&member);
+        Some(member)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(layers: &[&[&str]]) -> LayeredSet {
+        let mut set = LayeredSet::default();
+        for (n, layer) in layers.iter().enumerate() {
+            set.insert(n, layer.iter().copied());
+        }
+        set
+    }
+
+    /// OWN-013, OWN-020
+    #[test]
+    fn a_member_keeps_its_closest_layer() {
+        let layered = set(&[&["b"], &["a", "b"], &["c"]]);
+        assert_eq!(layered.iter().collect::<Vec<_>>(), ["b", "a", "c"]);
+        assert_eq!(layered.len(), 3);
+
+        let union = set(&[&["x"], &["b"]]).union(&layered);
+        assert_eq!(union, set(&[&["x"], &["a", "b"], &["c"]]));
+
+        let without_b = layered.difference(&BTreeSet::from(["b".to_owned()]));
+        assert_eq!(without_b, set(&[&[], &["a"], &["c"]]));
+    }
+
+    /// OWN-020
+    #[test]
+    fn the_pick_is_from_the_lowest_layer_that_has_any() {
+        let mut layered = set(&[&[], &["a", "b"], &["c"]]);
+        assert_eq!(layered.pop(|of| of - 1).as_deref(), Some("b"));
+        assert_eq!(layered.pop(|_| 0).as_deref(), Some("a"));
+        assert_eq!(layered.pop(|_| 99).as_deref(), Some("c"));
+        assert_eq!(layered.pop(|_| 0), None);
+    }
+}
