@@ -671,6 +671,24 @@ impl Actor {
         Ok(tip)
     }
 
+    /// Brings a branch of the parent into the fork's objects, as "Sync fork" does, without moving the fork's branches.
+    pub(crate) async fn sync_fork(
+        &self,
+        parent: &RepoName,
+        fork: &RepoName,
+        branch: &str,
+    ) -> Result<(), Refusal> {
+        let tip = self.engine.read(|forge| {
+            let tip = forge.repo(parent)?.branches.get(branch).cloned();
+            tip.ok_or_else(Refusal::not_found)
+        })?;
+        let reference = format!("refs/sandbox/upstream/{branch}");
+        self.git(fork)
+            .fetch(&self.git(parent), &tip, &reference)
+            .await?;
+        Ok(())
+    }
+
     /// Forks a repository into the user's account and gives the fork's name; an existing fork is left as it is.
     ///
     /// # Errors

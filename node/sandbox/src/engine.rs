@@ -24,6 +24,8 @@ use crate::render::Render;
 
 /// Deliveries waiting to be sent; beyond, they are recorded as failed.
 pub(crate) const MAX_QUEUED_DELIVERIES: usize = 100_000;
+/// GitHub's hourly budget of who is not signed in.
+const ANONYMOUS_RATE_LIMIT: u64 = 60;
 /// Length of a rate limit's window.
 const RATE_WINDOW: SignedDuration = SignedDuration::from_hours(1);
 
@@ -320,7 +322,10 @@ impl Engine {
         cost: u64,
     ) -> (Rate, bool) {
         let now = self.clock.now();
-        let limit = self.rate_limit;
+        let limit = match login {
+            Some(_) => self.rate_limit,
+            None => self.rate_limit.min(ANONYMOUS_RATE_LIMIT),
+        };
         let mut state = self.state();
         let key = (login.unwrap_or_default().to_lowercase(), resource);
         let fresh = Rate {

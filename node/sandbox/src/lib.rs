@@ -5,6 +5,7 @@
 //! the product asks, as GitHub would, and no more. Nothing on a production path uses it; it trusts whoever reaches it.
 
 mod actor;
+mod admin;
 mod clock;
 mod deliver;
 mod engine;
@@ -17,6 +18,8 @@ mod render;
 mod rest;
 mod sandbox;
 mod server;
+mod smart_http;
+pub mod world;
 
 pub use actor::{Actor, FileChange, MergeSpec, NewCommit, PullRequestSpec};
 pub use clock::Clock;

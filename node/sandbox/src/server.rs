@@ -42,7 +42,10 @@ struct Cut;
 /// Accepts connections until told to stop; those open then are dropped.
 pub(crate) async fn serve(listener: TcpListener, engine: Arc<Engine>, stop: CancellationToken) {
     let router = Router::new()
-        .merge(crate::rest::router())
+        .merge(crate::rest::router(&engine))
+        .merge(crate::smart_http::router())
+        .merge(crate::admin::router())
+        .fallback(|| async { Refusal::not_found() })
         .with_state(engine.clone());
     loop {
         let accepted = tokio::select! {

@@ -11,6 +11,8 @@ const CONFIG: &str = "
 [uploadpack]
 	allowAnySHA1InWant = true
 	allowFilter = true
+[transfer]
+	hideRefs = refs/sandbox
 [receive]
 	hideRefs = refs/pull
 	autogc = false

@@ -437,6 +437,41 @@ impl Render<'_> {
         })
     }
 
+    /// `GET /orgs/{org}/teams/{slug}`.
+    pub(crate) fn full_team(&self, org: &Account, team: &Team) -> Value {
+        let mut value = self.team(org, team);
+        let simple = self.organization(&org.login).unwrap_or(Value::Null);
+        extend(
+            &mut value,
+            json!({
+                "created_at": time(org.created_at),
+                "updated_at": time(org.created_at),
+                "members_count": team.members.len(),
+                "repos_count": team.repos.len(),
+                "organization": self.full_organization(org, simple),
+            }),
+        );
+        value
+    }
+
+    /// `GET /orgs/{org}`, from the simple form.
+    pub(crate) fn full_organization(&self, org: &Account, mut simple: Value) -> Value {
+        let repos = self.forge.repos();
+        let repos = repos.filter(|r| r.name.owner == org.login).count();
+        extend(
+            &mut simple,
+            json!({
+                "name": org.login, "company": null, "blog": "", "location": null, "email": null,
+                "twitter_username": null, "is_verified": false, "has_organization_projects": false,
+                "has_repository_projects": false, "public_repos": repos, "public_gists": 0, "followers": 0,
+                "following": 0, "html_url": format!("{}/{}", self.base, org.login),
+                "created_at": time(org.created_at), "updated_at": time(org.created_at), "archived_at": null,
+                "type": "Organization",
+            }),
+        );
+        simple
+    }
+
     /// `GET /repos/{o}/{r}/collaborators/{user}/permission`.
     pub(crate) fn collaborator_permission(&self, login: &str, permission: Permission) -> Value {
         let mut user = self.user(login);
