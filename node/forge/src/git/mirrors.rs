@@ -34,6 +34,9 @@ const REPACK_AFTER: u64 = 50;
 /// more. Their objects stay until the mirror goes.
 const MAX_PINS: usize = 2000;
 
+/// How the directory of a mirror that is being removed ends.
+const DOOMED: &str = ".doomed";
+
 /// How much the cache may hold. What is in use is never removed, so that it may be exceeded for a while.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MirrorLimits {
@@ -444,7 +447,7 @@ impl Inner {
             return false;
         };
         // Renamed first: a half-removed directory must never be taken for a mirror.
-        let doomed = mirror.path.with_extension("doomed");
+        let doomed = mirror.path.with_extension(&DOOMED[1..]);
         let path = mirror.path.clone();
         let removed = tokio::task::spawn_blocking(move || {
             if path.exists() {
@@ -569,7 +572,7 @@ fn explain(repo: &RepoId, commits: &[String], output: &Output) -> GitError {
     {
         return GitError::NotFound {
             repo: repo.clone(),
-            what: "the repository".to_owned(),
+            what: "repository".to_owned(),
         };
     }
     if any(&[
@@ -673,8 +676,12 @@ fn existing(dir: &Path) -> std::io::Result<BTreeMap<RepoId, Arc<Mirror>>> {
                 .unwrap_or_default()
                 .to_string_lossy()
                 .into_owned();
-            let Some(repo) = name.strip_suffix(".git") else {
+            if name.ends_with(DOOMED) {
                 std::fs::remove_dir_all(&path)?;
+                continue;
+            }
+            // Whatever else somebody put here is not ours to touch.
+            let Some(repo) = name.strip_suffix(".git") else {
                 continue;
             };
             clean(&path)?;

@@ -1,12 +1,11 @@
 //! What GitHub's webhooks say, typed: the events that have handlers (HOOK-009), and the comment-like thing that five
 //! of them have in common (HOOK-014). Headers and signatures are checked by the door that receives them.
 
+mod wire;
+
 use serde::{Deserialize, Serialize};
 
-use crate::github::wire::{
-    WireComment, WireIssue, WireLabel, WirePullRequest, WireRepo, WireReview, WireReviewComment,
-    WireUser, nullable, status_state, user,
-};
+use crate::github::wire::nullable;
 use crate::types::{
     CommitStatus, Issue, IssueComment, Label, PullRequest, RepoId, Repository, Review,
     ReviewComment, State, User,
@@ -285,31 +284,31 @@ impl Event {
         }
         Ok(match event_type {
             "pull_request" => {
-                let wire: WirePullRequestEvent = read(event_type, payload)?;
+                let wire: wire::WirePullRequestEvent = read(event_type, payload)?;
                 Self::PullRequest(Box::new(wire.into()))
             }
             "issues" => {
-                let wire: WireIssueEvent = read(event_type, payload)?;
+                let wire: wire::WireIssueEvent = read(event_type, payload)?;
                 Self::Issue(Box::new(wire.into()))
             }
             "issue_comment" => {
-                let wire: WireIssueCommentEvent = read(event_type, payload)?;
+                let wire: wire::WireIssueCommentEvent = read(event_type, payload)?;
                 Self::IssueComment(Box::new(wire.into()))
             }
             "pull_request_review" => {
-                let wire: WireReviewEvent = read(event_type, payload)?;
+                let wire: wire::WireReviewEvent = read(event_type, payload)?;
                 Self::Review(Box::new(wire.into()))
             }
             "pull_request_review_comment" => {
-                let wire: WireReviewCommentEvent = read(event_type, payload)?;
+                let wire: wire::WireReviewCommentEvent = read(event_type, payload)?;
                 Self::ReviewComment(Box::new(wire.into()))
             }
             "push" => {
-                let wire: WirePushEvent = read(event_type, payload)?;
+                let wire: wire::WirePushEvent = read(event_type, payload)?;
                 Self::Push(Box::new(wire.into()))
             }
             "status" => {
-                let wire: WireStatusEvent = read(event_type, payload)?;
+                let wire: wire::WireStatusEvent = read(event_type, payload)?;
                 Self::Status(Box::new(wire.into()))
             }
             "ping" => Self::Ping,
@@ -489,222 +488,44 @@ impl Written<'_> {
     }
 }
 
-#[derive(Deserialize)]
-struct WirePullRequestEvent {
-    action: PullRequestAction,
-    pull_request: WirePullRequest,
-    repository: WireRepo,
-    #[serde(default)]
-    label: Option<WireLabel>,
-    #[serde(default)]
-    sender: Option<WireUser>,
-    #[serde(default, deserialize_with = "nullable")]
-    changes: WireChanges,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-#[derive(Default, Deserialize)]
-struct WireChanges {
-    #[serde(default)]
-    title: Option<WireFrom>,
-    #[serde(default)]
-    body: Option<WireFrom>,
-    #[serde(default)]
-    base: Option<WireBaseChange>,
-}
+    /// HOOK-005: a payload that is not its type is told as such.
+    #[test]
+    fn a_payload_of_another_type_is_named() {
+        let error = Event::parse("pull_request", b"{\"action\": \"opened\"}").unwrap_err();
+        insta::assert_snapshot!(error, @"pull_request payload: missing field `pull_request` at line 1 column 20");
+        assert!(Event::parse("push", b"not json").is_err());
+        assert_eq!(Event::parse("gollum", b"{}").unwrap(), Event::Other);
+    }
 
-#[derive(Deserialize)]
-struct WireFrom {
-    #[serde(default, deserialize_with = "nullable")]
-    from: String,
-}
-
-#[derive(Deserialize)]
-struct WireBaseChange {
-    #[serde(rename = "ref", default)]
-    branch: Option<WireFrom>,
-    #[serde(default)]
-    sha: Option<WireFrom>,
-}
-
-impl From<WirePullRequestEvent> for PullRequestEvent {
-    fn from(wire: WirePullRequestEvent) -> Self {
-        let (base_branch, base_sha) = wire
-            .changes
-            .base
-            .map_or((None, None), |base| (base.branch, base.sha));
-        let from = |change: Option<WireFrom>| change.map(|change| change.from);
-        Self {
-            action: wire.action,
-            pull_request: wire.pull_request.into_pull_request(&wire.repository.id()),
-            repository: wire.repository.into(),
-            label: wire.label.map(Into::into),
-            sender: user(wire.sender),
-            changes: Changes {
-                title: from(wire.changes.title),
-                body: from(wire.changes.body),
-                base_branch: from(base_branch),
-                base_sha: from(base_sha),
-            },
+    #[test]
+    fn unknown_actions_are_kept() {
+        let action = PullRequestAction::from("enqueued".to_owned());
+        assert_eq!(action, PullRequestAction::Other("enqueued".into()));
+        assert_eq!(action.as_str(), "enqueued");
+        for word in ["opened", "review_request_removed", "converted_to_draft"] {
+            let action = PullRequestAction::from(word.to_owned());
+            assert_eq!(action.as_str(), word);
+            assert!(!matches!(action, PullRequestAction::Other(_)));
         }
     }
-}
 
-#[derive(Deserialize)]
-struct WireIssueEvent {
-    action: String,
-    issue: WireIssue,
-    repository: WireRepo,
-    #[serde(default)]
-    label: Option<WireLabel>,
-    #[serde(default)]
-    sender: Option<WireUser>,
-}
-
-impl From<WireIssueEvent> for IssueEvent {
-    fn from(wire: WireIssueEvent) -> Self {
-        Self {
-            action: wire.action,
-            issue: wire.issue.into_issue(&wire.repository.id()),
-            repository: wire.repository.into(),
-            label: wire.label.map(Into::into),
-            sender: user(wire.sender),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct WireIssueCommentEvent {
-    action: String,
-    issue: WireIssue,
-    comment: WireComment,
-    repository: WireRepo,
-    #[serde(default)]
-    sender: Option<WireUser>,
-}
-
-impl From<WireIssueCommentEvent> for IssueCommentEvent {
-    fn from(wire: WireIssueCommentEvent) -> Self {
-        Self {
-            action: wire.action,
-            issue: wire.issue.into_issue(&wire.repository.id()),
-            comment: wire.comment.into(),
-            repository: wire.repository.into(),
-            sender: user(wire.sender),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct WireReviewEvent {
-    action: String,
-    pull_request: WirePullRequest,
-    review: WireReview,
-    repository: WireRepo,
-    #[serde(default)]
-    sender: Option<WireUser>,
-}
-
-impl From<WireReviewEvent> for ReviewEvent {
-    fn from(wire: WireReviewEvent) -> Self {
-        Self {
-            action: wire.action,
-            pull_request: wire.pull_request.into_pull_request(&wire.repository.id()),
-            review: wire.review.into(),
-            repository: wire.repository.into(),
-            sender: user(wire.sender),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct WireReviewCommentEvent {
-    action: String,
-    pull_request: WirePullRequest,
-    comment: WireReviewComment,
-    repository: WireRepo,
-    #[serde(default)]
-    sender: Option<WireUser>,
-}
-
-impl From<WireReviewCommentEvent> for ReviewCommentEvent {
-    fn from(wire: WireReviewCommentEvent) -> Self {
-        Self {
-            action: wire.action,
-            pull_request: wire.pull_request.into_pull_request(&wire.repository.id()),
-            comment: wire.comment.into(),
-            repository: wire.repository.into(),
-            sender: user(wire.sender),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct WirePushEvent {
-    #[serde(rename = "ref")]
-    git_ref: String,
-    before: String,
-    after: String,
-    #[serde(default, deserialize_with = "nullable")]
-    created: bool,
-    #[serde(default, deserialize_with = "nullable")]
-    deleted: bool,
-    #[serde(default, deserialize_with = "nullable")]
-    forced: bool,
-    #[serde(default, deserialize_with = "nullable")]
-    compare: String,
-    #[serde(default, deserialize_with = "nullable")]
-    commits: Vec<PushedCommit>,
-    #[serde(default)]
-    pusher: Option<WireUser>,
-    #[serde(default)]
-    sender: Option<WireUser>,
-    repository: WireRepo,
-}
-
-impl From<WirePushEvent> for PushEvent {
-    fn from(wire: WirePushEvent) -> Self {
-        Self {
-            git_ref: wire.git_ref,
-            before: wire.before,
-            after: wire.after,
-            created: wire.created,
-            deleted: wire.deleted,
-            forced: wire.forced,
-            compare_url: wire.compare,
-            commits: wire.commits,
-            pusher: wire.pusher.map(|pusher| pusher.name).unwrap_or_default(),
-            sender: user(wire.sender),
-            repository: wire.repository.into(),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-struct WireStatusEvent {
-    sha: String,
-    state: String,
-    context: String,
-    #[serde(default, deserialize_with = "nullable")]
-    description: String,
-    #[serde(default, deserialize_with = "nullable")]
-    target_url: String,
-    repository: WireRepo,
-    #[serde(default)]
-    sender: Option<WireUser>,
-}
-
-impl From<WireStatusEvent> for StatusEvent {
-    fn from(wire: WireStatusEvent) -> Self {
-        Self {
-            sha: wire.sha,
-            status: CommitStatus {
-                context: wire.context,
-                state: status_state(&wire.state),
-                description: wire.description,
-                target_url: wire.target_url,
-            },
-            repository: wire.repository.into(),
-            sender: user(wire.sender),
-        }
+    #[test]
+    fn a_push_names_its_branch_or_tag() {
+        let push = |git_ref: &str| {
+            let payload = format!(
+                r#"{{"ref":"{git_ref}","before":"0","after":"1","repository":{{"name":"r","owner":{{"name":"o"}}}}}}"#
+            );
+            let Ok(Event::Push(push)) = Event::parse("push", payload.as_bytes()) else {
+                panic!("not a push");
+            };
+            assert_eq!(push.repository.id, RepoId::new("o", "r"));
+            push.branch().to_owned()
+        };
+        assert_eq!(push("refs/heads/release/1.0"), "release/1.0");
+        assert_eq!(push("refs/tags/v1"), "v1");
     }
 }
