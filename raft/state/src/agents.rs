@@ -104,6 +104,9 @@ pub(crate) fn set(state: &mut State, entry: &mut Entry, command: &SetAgent) -> V
     }
     let mut next = (*agent).clone();
     next.draining = command.draining;
+    if command.node_id != 0 {
+        next.node_id = command.node_id;
+    }
     if command.lost && !agent.lost {
         next.lost = true;
         next.lost_ms = entry.stamp_ms;

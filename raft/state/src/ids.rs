@@ -81,8 +81,8 @@ mod tests {
     /// Ids are stored: a changed derivation would create everything a second time.
     #[test]
     fn derivations_are_fixed() {
-        insta::assert_snapshot!(job_id("delivery-1", "trigger", 0), @"");
-        insta::assert_snapshot!(intent_id("o", "r", 1, "head", "base", 0), @"");
+        insta::assert_snapshot!(job_id("delivery-1", "trigger", 0), @"788a2793-89d0-5da5-962d-d9ac7fc3d39b");
+        insta::assert_snapshot!(intent_id("o", "r", 1, "head", "base", 0), @"ac6ca107-60ab-56d9-a648-9de021efdbb3");
     }
 
     #[test]

@@ -346,7 +346,8 @@ impl State {
         let mut next = job.clone();
         next.set_state(JobState::Aborted);
         next.abort_reason = cut(reason);
-        if !reason.is_empty() {
+        // Prow leaves the description of a replaced run as it was.
+        if silent.is_none() && !reason.is_empty() {
             next.description = cut(reason);
         }
         if next.lease.is_none() {

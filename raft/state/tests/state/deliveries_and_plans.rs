@@ -1,0 +1,488 @@
+//! The inbox: a delivery is accepted once, each plugin plans once, effects are done in order.
+
+use trireme_proto::state::{
+    self as pb, DeliveryState, EffectState, JobState, Rejection, command::Body,
+};
+
+use crate::replica::{
+    DAY_MS, Replica, abort, accept, blob, chunk, command, comment, commit, create, delivery, plan,
+    presubmit, pull_request, put_pulls, settle_effect, start_effect,
+};
+
+fn state_of(replica: &Replica, guid: &str) -> DeliveryState {
+    replica.state.delivery(guid).expect("accepted").state()
+}
+
+/// Delivery `g`, planned by `trigger` and `lgtm` with two effects each.
+fn planned() -> Replica {
+    let mut replica = Replica::new();
+    replica.done(accept("g"));
+    let plans = vec![
+        plan("trigger", vec![comment("one"), comment("two")]),
+        plan("lgtm", vec![comment("three")]),
+    ];
+    replica.done(Body::CommitPlans(commit(
+        "g",
+        &["trigger", "lgtm", "hold"],
+        plans,
+        &["hold"],
+    )));
+    replica
+}
+
+#[test]
+fn a_delivery_is_accepted_once() {
+    let mut replica = Replica::new();
+    assert!(!replica.done(accept("g")).duplicate);
+    let stored = replica.state.delivery("g").unwrap().clone();
+    assert_eq!(
+        (stored.received_ms, stored.revision),
+        (replica.now_ms, replica.index())
+    );
+    assert!(replica.done(accept("g")).duplicate);
+    assert_eq!(replica.state.delivery("g"), Some(&stored));
+    assert!(replica.last.changes.is_empty());
+}
+
+#[test]
+fn deliveries_are_read_in_order_of_arrival_also_within_an_entry() {
+    let mut replica = Replica::new();
+    replica.done(accept("m"));
+    replica.entry(vec![command(accept("z")), command(accept("a"))]);
+    let order = |replica: &Replica| -> Vec<String> {
+        replica
+            .state
+            .open_deliveries()
+            .map(|delivery| delivery.guid.clone())
+            .collect()
+    };
+    assert_eq!(order(&replica), ["m", "z", "a"]);
+    replica.done(Body::CommitPlans(commit("z", &[], vec![], &[])));
+    assert_eq!(order(&replica), ["m", "a"]);
+    let newest: Vec<_> = replica
+        .state
+        .deliveries_newest_first(None)
+        .map(|delivery| &delivery.guid)
+        .collect();
+    assert_eq!(newest, ["a", "z", "m"]);
+}
+
+#[test]
+fn a_guid_is_remembered_for_a_day_after_the_delivery_left() {
+    let mut replica = Replica::new();
+    replica.done(accept("g"));
+    replica.done(Body::CommitPlans(commit("g", &[], vec![], &[])));
+    let sweep = Body::SweepDeliveries(pb::SweepDeliveries {
+        guids: vec!["g".into()],
+    });
+    replica.done(sweep);
+    assert!(replica.state.delivery("g").is_none());
+    replica.pass(DAY_MS);
+    assert!(replica.done(accept("g")).duplicate);
+    replica.pass(1);
+    assert!(!replica.done(accept("g")).duplicate);
+}
+
+#[test]
+fn a_delivery_that_is_still_open_is_never_accepted_again() {
+    let mut replica = Replica::new();
+    replica.done(accept("g"));
+    replica.pass(3 * DAY_MS);
+    replica.entry(vec![]);
+    assert!(!replica.state.is_delivery_seen("g"));
+    assert!(replica.done(accept("g")).duplicate);
+}
+
+#[test]
+fn malformed_deliveries_are_refused() {
+    let mut replica = Replica::new();
+    let mut put = |delivery: pb::Delivery| {
+        replica.refused(Body::AcceptDelivery(pb::AcceptDelivery {
+            delivery: Some(delivery),
+        }))
+    };
+    assert_eq!(
+        put(pb::Delivery {
+            guid: String::new(),
+            ..delivery("g")
+        }),
+        Rejection::Invalid
+    );
+    assert_eq!(
+        put(pb::Delivery {
+            event: String::new(),
+            ..delivery("g")
+        }),
+        Rejection::Invalid
+    );
+    let large = pb::Delivery {
+        payload_zstd: vec![0; (256 << 10) + 1].into(),
+        ..delivery("g")
+    };
+    assert_eq!(put(large), Rejection::Invalid);
+    assert_eq!(
+        put(pb::Delivery {
+            blob: Some(blob(1, 1000)),
+            ..delivery("g")
+        }),
+        Rejection::Invalid
+    );
+    let by_blob = pb::Delivery {
+        payload_zstd: vec![].into(),
+        ..delivery("g")
+    };
+    let huge = pb::Delivery {
+        blob: Some(blob(1, (25 << 20) + 1)),
+        ..by_blob.clone()
+    };
+    assert_eq!(put(huge), Rejection::Invalid);
+    assert_eq!(
+        put(pb::Delivery {
+            blob: Some(blob(1, 1000)),
+            ..by_blob
+        }),
+        Rejection::NotFound
+    );
+}
+
+#[test]
+fn a_large_delivery_names_its_blob() {
+    let mut replica = Replica::new();
+    replica.done(chunk(1, 0, 1, b"payload"));
+    let large = pb::Delivery {
+        payload_zstd: vec![].into(),
+        blob: Some(blob(1, 1000)),
+        ..delivery("g")
+    };
+    replica.done(Body::AcceptDelivery(pb::AcceptDelivery {
+        delivery: Some(large),
+    }));
+    let sweep = || {
+        Body::SweepBlobs(pb::SweepBlobs {
+            sha256: vec![vec![1; 32].into()],
+        })
+    };
+    replica.pass(DAY_MS);
+    assert!(replica.done(sweep()).duplicate);
+    replica.done(Body::CommitPlans(commit("g", &[], vec![], &[])));
+    replica.done(Body::SweepDeliveries(pb::SweepDeliveries {
+        guids: vec!["g".into()],
+    }));
+    assert!(!replica.done(sweep()).duplicate);
+}
+
+#[test]
+fn a_delivery_without_plugins_is_handled_by_its_first_commit() {
+    let mut replica = Replica::new();
+    replica.done(accept("g"));
+    replica.done(Body::CommitPlans(commit("g", &[], vec![], &[])));
+    assert_eq!(state_of(&replica, "g"), DeliveryState::Handled);
+    assert_eq!(
+        replica.state.delivery("g").unwrap().handled_ms,
+        replica.now_ms
+    );
+}
+
+#[test]
+fn plugins_are_fixed_by_the_first_commit() {
+    let mut replica = Replica::new();
+    replica.done(accept("g"));
+    replica.done(Body::CommitPlans(commit("g", &["a", "b"], vec![], &["a"])));
+    assert_eq!(state_of(&replica, "g"), DeliveryState::Planned);
+    let other = commit("g", &["a", "b", "c"], vec![plan("c", vec![])], &[]);
+    assert_eq!(
+        replica.refused(Body::CommitPlans(other)),
+        Rejection::Invalid
+    );
+    replica.done(Body::CommitPlans(commit(
+        "g",
+        &[],
+        vec![plan("b", vec![])],
+        &[],
+    )));
+    assert_eq!(state_of(&replica, "g"), DeliveryState::Handled);
+    assert_eq!(replica.state.delivery("g").unwrap().plugins, ["a", "b"]);
+}
+
+#[test]
+fn a_plugin_plans_once() {
+    let mut replica = Replica::new();
+    replica.done(accept("g"));
+    let with_job = |id: &str, text: &str| pb::PlanBody {
+        jobs: vec![pb::NewJob {
+            job: Some(presubmit(id, "unit", 1, "head")),
+            ..pb::NewJob::default()
+        }],
+        ..plan("trigger", vec![comment(text)])
+    };
+    let first = commit("g", &["trigger", "hold"], vec![with_job("a", "first")], &[]);
+    assert_eq!(replica.done(Body::CommitPlans(first)).created, ["a"]);
+    let second = commit(
+        "g",
+        &["trigger", "hold"],
+        vec![with_job("b", "second")],
+        &["hold"],
+    );
+    let done = replica.done(Body::CommitPlans(second.clone()));
+    assert_eq!(
+        (done.already_planned, done.created),
+        (vec!["trigger".to_owned()], vec![])
+    );
+    assert!(!done.duplicate, "hold was new");
+    assert!(replica.state.job("b").is_none());
+    let again = replica.done(Body::CommitPlans(second));
+    assert!(again.duplicate);
+    assert_eq!(again.already_planned, ["trigger", "hold"]);
+    let stored = replica.state.plan("g", "trigger").unwrap();
+    assert_eq!(
+        (stored.jobs.as_slice(), stored.effects.len()),
+        (["a".to_owned()].as_slice(), 1)
+    );
+}
+
+#[test]
+fn jobs_aborts_and_the_mirror_change_in_the_entry_of_the_plan() {
+    let mut replica = Replica::new();
+    replica.done(create([presubmit("old", "unit", 1, "old")]));
+    replica.done(put_pulls([pull_request(2, "x", 1)]));
+    replica.done(accept("g"));
+    let body = pb::PlanBody {
+        jobs: vec![pb::NewJob {
+            job: Some(presubmit("new", "unit", 1, "new")),
+            ..pb::NewJob::default()
+        }],
+        abort: vec![pb::AbortJob {
+            id: "old".into(),
+            reason: "Aborted by trigger plugin.".into(),
+        }],
+        pull_requests: vec![pull_request(1, "new", 5)],
+        close_pull_requests: vec!["org/repo#2".into(), "org/repo#3".into()],
+        ..plan("trigger", vec![])
+    };
+    let done = replica.done(Body::CommitPlans(commit(
+        "g",
+        &["trigger"],
+        vec![body.clone()],
+        &[],
+    )));
+    assert_eq!(
+        (done.created, done.aborted),
+        (vec!["new".to_owned()], vec!["old".to_owned()])
+    );
+    assert_eq!(replica.job("old").state(), JobState::Aborted);
+    assert_eq!(
+        replica
+            .state
+            .pull_request("org", "repo", 1)
+            .unwrap()
+            .head_sha,
+        "new"
+    );
+    assert!(!replica.state.pull_request("org", "repo", 2).unwrap().open);
+    let stored = replica.state.plan("g", "trigger").unwrap();
+    assert_eq!(
+        (stored.jobs.as_slice(), stored.aborted.as_slice()),
+        (["new".to_owned()].as_slice(), ["old".to_owned()].as_slice())
+    );
+
+    replica.done(accept("h"));
+    for broken in ["org/repo", "repo#1", "org/repo#x", "/repo#1"] {
+        let body = pb::PlanBody {
+            close_pull_requests: vec![broken.into()],
+            ..body.clone()
+        };
+        let bad = commit("h", &["trigger"], vec![body], &[]);
+        assert_eq!(
+            replica.refused(Body::CommitPlans(bad)),
+            Rejection::Invalid,
+            "{broken}"
+        );
+    }
+}
+
+#[test]
+fn a_commit_that_contradicts_itself_is_refused() {
+    let mut replica = Replica::new();
+    replica.done(accept("g"));
+    let mut refused = |commit: pb::CommitPlans| replica.refused(Body::CommitPlans(commit));
+    let both = commit("g", &["a"], vec![plan("a", vec![])], &["a"]);
+    assert_eq!(refused(both), Rejection::Invalid);
+    let stranger = commit("g", &["a"], vec![], &["b"]);
+    assert_eq!(refused(stranger), Rejection::Invalid);
+    assert_eq!(
+        refused(commit("g", &["a", "a"], vec![], &[])),
+        Rejection::Invalid
+    );
+    let empty = commit(
+        "g",
+        &["a"],
+        vec![plan("a", vec![pb::Effect::default()])],
+        &[],
+    );
+    assert_eq!(refused(empty), Rejection::Invalid);
+    assert_eq!(
+        refused(commit("unknown", &["a"], vec![], &[])),
+        Rejection::NotFound
+    );
+}
+
+#[test]
+fn effects_are_done_in_order_and_the_delivery_is_handled_after_the_last() {
+    let mut replica = planned();
+    let open: Vec<_> = replica
+        .state
+        .open_effects()
+        .map(|(plan, next)| (plan.plugin.clone(), next))
+        .collect();
+    assert_eq!(open, [("lgtm".to_owned(), 0), ("trigger".to_owned(), 0)]);
+    assert_eq!(
+        replica.refused(start_effect("g", "trigger", 1)),
+        Rejection::Conflict
+    );
+    assert_eq!(
+        replica.refused(settle_effect("g", "trigger", 1, EffectState::Done)),
+        Rejection::Conflict
+    );
+
+    replica.done(start_effect("g", "trigger", 0));
+    let effect = replica.state.plan("g", "trigger").unwrap().effects[0].clone();
+    assert_eq!((effect.state(), effect.attempts), (EffectState::Started, 1));
+    assert_eq!(effect.started_ms, replica.now_ms);
+    replica.done(settle_effect("g", "trigger", 0, EffectState::Waiting));
+    replica.done(start_effect("g", "trigger", 0));
+    replica.done(settle_effect("g", "trigger", 0, EffectState::Done));
+    assert!(
+        replica
+            .done(settle_effect("g", "trigger", 0, EffectState::Done))
+            .duplicate
+    );
+    assert_eq!(
+        replica.refused(start_effect("g", "trigger", 0)),
+        Rejection::Conflict
+    );
+    replica.done(start_effect("g", "trigger", 1));
+    replica.done(settle_effect("g", "trigger", 1, EffectState::Done));
+    assert_eq!(state_of(&replica, "g"), DeliveryState::Planned);
+    replica.done(start_effect("g", "lgtm", 0));
+    replica.done(settle_effect("g", "lgtm", 0, EffectState::Done));
+    assert_eq!(state_of(&replica, "g"), DeliveryState::Handled);
+    assert_eq!(replica.state.open_effects().count(), 0);
+}
+
+#[test]
+fn a_dead_effect_settles_and_can_be_redriven() {
+    let mut replica = planned();
+    for (plugin, ordinal, result) in [
+        ("trigger", 0, EffectState::Dead),
+        ("trigger", 1, EffectState::Done),
+        ("lgtm", 0, EffectState::Done),
+    ] {
+        replica.done(start_effect("g", plugin, ordinal));
+        replica.done(settle_effect("g", plugin, ordinal, result));
+    }
+    assert_eq!(state_of(&replica, "g"), DeliveryState::Handled);
+    assert_eq!(replica.state.dead_plans().count(), 1);
+    let redrive = |ordinal| {
+        Body::Redrive(pb::Redrive {
+            guid: "g".into(),
+            plugin: "trigger".into(),
+            ordinal,
+            ..pb::Redrive::default()
+        })
+    };
+    assert_eq!(replica.refused(redrive(1)), Rejection::Conflict);
+    replica.done(redrive(0));
+    assert_eq!(state_of(&replica, "g"), DeliveryState::Planned);
+    let (open, next) = replica.state.open_effects().next().unwrap();
+    assert_eq!((open.effects[0].attempts, next), (0, 0));
+    replica.done(start_effect("g", "trigger", 0));
+    replica.done(settle_effect("g", "trigger", 0, EffectState::Done));
+    assert_eq!(state_of(&replica, "g"), DeliveryState::Handled);
+    assert_eq!(replica.state.dead_plans().count(), 0);
+}
+
+#[test]
+fn a_plugin_that_cannot_decide_is_counted_given_up_and_redriven() {
+    let mut replica = Replica::new();
+    replica.done(accept("g"));
+    let failed = |dead| {
+        Body::SettlePlan(pb::SettlePlan {
+            guid: "g".into(),
+            plugin: "trigger".into(),
+            error: "404".into(),
+            dead,
+        })
+    };
+    assert_eq!(replica.refused(failed(false)), Rejection::Conflict);
+    replica.done(Body::CommitPlans(commit("g", &["trigger"], vec![], &[])));
+    replica.done(failed(false));
+    replica.done(failed(true));
+    let dead = replica.state.plan("g", "trigger").unwrap();
+    assert_eq!(
+        (dead.failures, dead.error.as_str(), dead.dead),
+        (2, "404", true)
+    );
+    assert_eq!(state_of(&replica, "g"), DeliveryState::Handled);
+    assert_eq!(replica.refused(failed(true)), Rejection::Conflict);
+    // Given up is decided: a late plan does not count.
+    let late = commit("g", &[], vec![plan("trigger", vec![comment("late")])], &[]);
+    assert!(replica.done(Body::CommitPlans(late.clone())).duplicate);
+
+    replica.done(Body::Redrive(pb::Redrive {
+        guid: "g".into(),
+        plugin: "trigger".into(),
+        ..pb::Redrive::default()
+    }));
+    assert_eq!(state_of(&replica, "g"), DeliveryState::Planned);
+    replica.done(Body::CommitPlans(late));
+    assert_eq!(replica.state.plan("g", "trigger").unwrap().effects.len(), 1);
+}
+
+#[test]
+fn only_handled_deliveries_are_swept_and_their_plans_with_them() {
+    let mut replica = planned();
+    let sweep = || {
+        Body::SweepDeliveries(pb::SweepDeliveries {
+            guids: vec!["g".into(), "x".into()],
+        })
+    };
+    assert!(replica.done(sweep()).duplicate);
+    for (plugin, ordinal) in [("trigger", 0), ("trigger", 1), ("lgtm", 0)] {
+        replica.done(settle_effect("g", plugin, ordinal, EffectState::Dead));
+    }
+    assert_eq!(
+        replica
+            .state
+            .deliveries_handled_before(replica.now_ms + 1)
+            .count(),
+        1
+    );
+    assert!(!replica.done(sweep()).duplicate);
+    let counts = replica.state.counts();
+    assert_eq!(
+        (counts.deliveries, counts.plans, counts.seen_deliveries),
+        (0, 0, 1)
+    );
+}
+
+#[test]
+fn an_aborted_job_is_not_aborted_again_by_a_plan() {
+    let mut replica = Replica::new();
+    replica.done(create([presubmit("a", "unit", 1, "head")]));
+    replica.done(abort(&["a"]));
+    replica.done(accept("g"));
+    let body = pb::PlanBody {
+        abort: vec![pb::AbortJob {
+            id: "a".into(),
+            reason: String::new(),
+        }],
+        ..plan("trigger", vec![])
+    };
+    let done = replica.done(Body::CommitPlans(commit(
+        "g",
+        &["trigger"],
+        vec![body],
+        &[],
+    )));
+    assert_eq!(done.aborted, Vec::<String>::new());
+}

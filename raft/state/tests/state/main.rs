@@ -1,0 +1,19 @@
+//! Behaviour of the replicated state, told as stories. Every entry that a test applies goes through [`replica`], which
+//! checks what must hold always.
+
+mod agents_and_leases;
+mod archive;
+mod concurrency;
+mod config_and_blobs;
+mod deliveries_and_plans;
+mod job_creation;
+mod job_lifecycle;
+mod merge_intents;
+mod office;
+mod properties;
+mod pull_requests;
+mod replica;
+mod reports;
+mod requests;
+mod small_records;
+mod snapshots;
