@@ -49,6 +49,8 @@ pub struct RetryPolicy {
     pub first_wait: Duration,
     /// The longest wait. A rate limit that ends later is reported instead of waited for.
     pub longest_wait: Duration,
+    /// How long a mutation may take with all its attempts; never more than [`MUTATION_TIMEOUT`].
+    pub mutation_timeout: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -58,6 +60,7 @@ impl Default for RetryPolicy {
             tries_not_found: 3,
             first_wait: Duration::from_millis(500),
             longest_wait: Duration::from_secs(10),
+            mutation_timeout: MUTATION_TIMEOUT,
         }
     }
 }
@@ -223,7 +226,9 @@ impl Client {
     }
 
     async fn call_with_retries(&self, call: &Call<'_>) -> Result<Answer> {
-        let deadline = call.changes().then(|| Instant::now() + MUTATION_TIMEOUT);
+        let deadline = call
+            .changes()
+            .then(|| Instant::now() + self.retry.mutation_timeout.min(MUTATION_TIMEOUT));
         let mut renewed = false;
         let mut attempt = 1;
         loop {
