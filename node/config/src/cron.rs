@@ -56,16 +56,34 @@ struct Bounds {
     names: &'static [&'static str],
 }
 
-const SECONDS: Bounds = Bounds { min: 0, max: 59, names: &[] };
+const SECONDS: Bounds = Bounds {
+    min: 0,
+    max: 59,
+    names: &[],
+};
 const MINUTES: Bounds = SECONDS;
-const HOURS: Bounds = Bounds { min: 0, max: 23, names: &[] };
-const DAYS: Bounds = Bounds { min: 1, max: 31, names: &[] };
+const HOURS: Bounds = Bounds {
+    min: 0,
+    max: 23,
+    names: &[],
+};
+const DAYS: Bounds = Bounds {
+    min: 1,
+    max: 31,
+    names: &[],
+};
 const MONTHS: Bounds = Bounds {
     min: 1,
     max: 12,
-    names: &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"],
+    names: &[
+        "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec",
+    ],
 };
-const WEEKDAYS: Bounds = Bounds { min: 0, max: 6, names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"] };
+const WEEKDAYS: Bounds = Bounds {
+    min: 0,
+    max: 6,
+    names: &["sun", "mon", "tue", "wed", "thu", "fri", "sat"],
+};
 
 impl CronSchedule {
     /// The schedule as it is checked when a configuration is loaded.
@@ -76,13 +94,20 @@ impl CronSchedule {
         if text.is_empty() {
             return Err(CronError::Empty);
         }
-        let (zone, text) = match text.strip_prefix("TZ=").or_else(|| text.strip_prefix("CRON_TZ=")) {
+        let (zone, text) = match text
+            .strip_prefix("TZ=")
+            .or_else(|| text.strip_prefix("CRON_TZ="))
+        {
             None => (TimeZone::UTC, text),
             Some(prefixed) => {
-                let (name, rest) = prefixed.split_once(' ').ok_or_else(|| CronError::Location(prefixed.to_owned()))?;
+                let (name, rest) = prefixed
+                    .split_once(' ')
+                    .ok_or_else(|| CronError::Location(prefixed.to_owned()))?;
                 let zone = match name {
                     "" | "UTC" => TimeZone::UTC,
-                    name => TimeZone::get(name).map_err(|_| CronError::Location(name.to_owned()))?,
+                    name => {
+                        TimeZone::get(name).map_err(|_| CronError::Location(name.to_owned()))?
+                    }
                 };
                 (zone, rest.trim())
             }
@@ -94,7 +119,12 @@ impl CronSchedule {
         match fields.len() {
             5 => fields.insert(0, "0"),
             6 => {}
-            found => return Err(CronError::FieldCount { found, text: text.to_owned() }),
+            found => {
+                return Err(CronError::FieldCount {
+                    found,
+                    text: text.to_owned(),
+                });
+            }
         }
         Ok(Self(Kind::Fields(Fields {
             second: field(fields[0], &SECONDS)?,
@@ -198,14 +228,21 @@ impl Fields {
     }
 
     fn at(&self, civil: DateTime) -> Option<ZonedDateTime> {
-        self.zone.to_ambiguous_zoned_datetime(civil).compatible().ok()
+        self.zone
+            .to_ambiguous_zoned_datetime(civil)
+            .compatible()
+            .ok()
     }
 
     /// Both day fields must match if one of them was a star, else either does.
     fn day_matches(&self, t: &ZonedDateTime) -> bool {
         let day = has(self.day, t.day());
         let weekday = has(self.weekday, t.weekday().to_sunday_zero_offset());
-        if (self.day | self.weekday) & STAR != 0 { day && weekday } else { day || weekday }
+        if (self.day | self.weekday) & STAR != 0 {
+            day && weekday
+        } else {
+            day || weekday
+        }
     }
 }
 
@@ -225,38 +262,67 @@ fn descriptor(text: &str, zone: TimeZone) -> Result<CronSchedule, CronError> {
         weekday: any(&WEEKDAYS),
         zone,
     };
-    let monthly = Fields { month: any(&MONTHS), ..yearly.clone() };
+    let monthly = Fields {
+        month: any(&MONTHS),
+        ..yearly.clone()
+    };
     let fields = match text {
         "@yearly" | "@annually" => yearly,
         "@monthly" => monthly,
-        "@weekly" => Fields { day: any(&DAYS), weekday: first(&WEEKDAYS), ..monthly },
-        "@daily" | "@midnight" => Fields { day: any(&DAYS), ..monthly },
-        "@hourly" => Fields { day: any(&DAYS), hour: any(&HOURS), ..monthly },
+        "@weekly" => Fields {
+            day: any(&DAYS),
+            weekday: first(&WEEKDAYS),
+            ..monthly
+        },
+        "@daily" | "@midnight" => Fields {
+            day: any(&DAYS),
+            ..monthly
+        },
+        "@hourly" => Fields {
+            day: any(&DAYS),
+            hour: any(&HOURS),
+            ..monthly
+        },
         _ => {
             let Some(every) = text.strip_prefix("@every ") else {
                 return Err(CronError::Descriptor(text.to_owned()));
             };
-            let duration: GoDuration = every.parse().map_err(|_| CronError::Duration(text.to_owned()))?;
+            let duration: GoDuration = every
+                .parse()
+                .map_err(|_| CronError::Duration(text.to_owned()))?;
             let seconds = (duration.as_nanos() / 1_000_000_000).max(1);
-            return Ok(CronSchedule(Kind::Every(SignedDuration::from_secs(seconds))));
+            return Ok(CronSchedule(Kind::Every(SignedDuration::from_secs(
+                seconds,
+            ))));
         }
     };
     Ok(CronSchedule(Kind::Fields(fields)))
 }
 
 fn field(text: &str, bounds: &Bounds) -> Result<u64, CronError> {
-    text.split(',').filter(|part| !part.is_empty()).try_fold(0, |bits, part| Ok(bits | part_of_field(part, bounds)?))
+    text.split(',')
+        .filter(|part| !part.is_empty())
+        .try_fold(0, |bits, part| Ok(bits | part_of_field(part, bounds)?))
 }
 
 fn part_of_field(text: &str, bounds: &Bounds) -> Result<u64, CronError> {
-    let refused = |reason| CronError::Field { reason, text: text.to_owned() };
+    let refused = |reason| CronError::Field {
+        reason,
+        text: text.to_owned(),
+    };
     let (limits, step) = match text.split_once('/') {
         None => (text, None),
         Some((_, step)) if step.contains('/') => return Err(refused("too many slashes")),
-        Some((limits, step)) => (limits, Some(number(step).ok_or_else(|| refused("failed to parse int"))?)),
+        Some((limits, step)) => (
+            limits,
+            Some(number(step).ok_or_else(|| refused("failed to parse int"))?),
+        ),
     };
     let value = |text: &str| {
-        let name = bounds.names.iter().position(|name| name.eq_ignore_ascii_case(text));
+        let name = bounds
+            .names
+            .iter()
+            .position(|name| name.eq_ignore_ascii_case(text));
         let value = match name {
             Some(at) => u32::try_from(at).ok().map(|at| at + bounds.min),
             None => number(text),
@@ -309,11 +375,16 @@ fn number(text: &str) -> Option<u32> {
         return None;
     }
     // Far above every bound, but a number.
-    digits.parse::<u64>().ok().map(|n| u32::try_from(n).unwrap_or(u32::MAX))
+    digits
+        .parse::<u64>()
+        .ok()
+        .map(|n| u32::try_from(n).unwrap_or(u32::MAX))
 }
 
 fn range(start: u32, end: u32, step: u32) -> u64 {
-    (start..=end).step_by(step as usize).fold(0, |bits, value| bits | 1 << value)
+    (start..=end)
+        .step_by(step as usize)
+        .fold(0, |bits, value| bits | 1 << value)
 }
 
 #[cfg(test)]
@@ -325,7 +396,10 @@ mod tests {
     fn job_020_days_combine() {
         let next = |text: &str| {
             let start: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-            CronSchedule::parse(text).unwrap().next_after(start).map(|t| t.to_string())
+            CronSchedule::parse(text)
+                .unwrap()
+                .next_after(start)
+                .map(|t| t.to_string())
         };
         assert_eq!(next("0 0 */2 * 1").as_deref(), Some("2026-01-03T00:00:00Z"));
         assert_eq!(next("0 0 * * 1").as_deref(), Some("2026-01-05T00:00:00Z"));

@@ -11,8 +11,8 @@ const MAX_REPEAT: u32 = 1000;
 const MAX_NESTING: u32 = 1000;
 
 const POSIX_CLASSES: [&str; 14] = [
-    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word",
-    "xdigit",
+    "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct",
+    "space", "upper", "word", "xdigit",
 ];
 
 /// A regular expression of a configuration. Cheap to clone; compiled when it is first used.
@@ -38,14 +38,25 @@ impl GoRegex {
     /// When Go would not compile the text.
     pub fn new(source: &str) -> Result<Self, RegexError> {
         let translated = Translator::new(source).run()?;
-        regex_syntax::ParserBuilder::new().nest_limit(MAX_NESTING * 2).build().parse(&translated).map_err(|e| {
-            let reason = match &e {
-                regex_syntax::Error::Parse(e) => e.kind().to_string(),
-                e => e.to_string(),
-            };
-            RegexError { reason, fragment: source.to_owned() }
-        })?;
-        Ok(Self(Arc::new(Inner { source: source.to_owned(), translated, compiled: OnceLock::new() })))
+        regex_syntax::ParserBuilder::new()
+            .nest_limit(MAX_NESTING * 2)
+            .build()
+            .parse(&translated)
+            .map_err(|e| {
+                let reason = match &e {
+                    regex_syntax::Error::Parse(e) => e.kind().to_string(),
+                    e => e.to_string(),
+                };
+                RegexError {
+                    reason,
+                    fragment: source.to_owned(),
+                }
+            })?;
+        Ok(Self(Arc::new(Inner {
+            source: source.to_owned(),
+            translated,
+            compiled: OnceLock::new(),
+        })))
     }
 
     /// The text as it was written.
@@ -70,8 +81,15 @@ impl GoRegex {
         let compile = || {
             let mut builder = regex::RegexBuilder::new(&self.0.translated);
             // The syntax is already accepted and Go knows no bound on the program, so neither may fail here.
-            let built = builder.nest_limit(MAX_NESTING * 2).size_limit(usize::MAX).build();
-            built.inspect_err(|e| tracing::error!(regex = self.0.source, error = %e, "cannot compile")).ok()
+            let built = builder
+                .nest_limit(MAX_NESTING * 2)
+                .size_limit(usize::MAX)
+                .build();
+            built
+                .inspect_err(
+                    |e| tracing::error!(regex = self.0.source, error = %e, "cannot compile"),
+                )
+                .ok()
         };
         self.0.compiled.get_or_init(compile).as_ref()
     }
@@ -137,7 +155,8 @@ impl<'a> Translator<'a> {
                 '*' | '+' | '?' => self.repeat(1, 1)?,
                 '{' => match counted(self.rest) {
                     Some((length, min, max)) => {
-                        if min > MAX_REPEAT || max.is_some_and(|max| max > MAX_REPEAT || max < min) {
+                        if min > MAX_REPEAT || max.is_some_and(|max| max > MAX_REPEAT || max < min)
+                        {
                             return Err(error("invalid repeat count", &self.rest[..length]));
                         }
                         self.repeat(length, max.unwrap_or(min).max(1))?;
@@ -200,13 +219,20 @@ impl<'a> Translator<'a> {
             return self.opened();
         }
         // Flags, alone or before a group. `regex` knows more of them than Go.
-        let end = after.find([':', ')']).ok_or_else(|| error("missing argument to repetition operator", self.rest))?;
+        let end = after
+            .find([':', ')'])
+            .ok_or_else(|| error("missing argument to repetition operator", self.rest))?;
         let flags = &after[..end];
-        let valid = flags.chars().all(|c| matches!(c, 'i' | 'm' | 's' | 'U' | '-'))
+        let valid = flags
+            .chars()
+            .all(|c| matches!(c, 'i' | 'm' | 's' | 'U' | '-'))
             && flags.matches('-').count() <= 1
             && !flags.ends_with('-');
         if !valid {
-            return Err(error("invalid or unsupported Perl syntax", &self.rest[..self.rest.len().min(end + 3)]));
+            return Err(error(
+                "invalid or unsupported Perl syntax",
+                &self.rest[..self.rest.len().min(end + 3)],
+            ));
         }
         let group = after[end..].starts_with(':');
         let taken = self.take(end + 3);
@@ -250,8 +276,12 @@ impl<'a> Translator<'a> {
     fn repeat(&mut self, length: usize, count: u32) -> Result<(), RegexError> {
         let operator = &self.rest[..length];
         match self.before {
-            Before::Nothing => return Err(error("missing argument to repetition operator", operator)),
-            Before::Repetition => return Err(error("invalid nested repetition operator", operator)),
+            Before::Nothing => {
+                return Err(error("missing argument to repetition operator", operator));
+            }
+            Before::Repetition => {
+                return Err(error("invalid nested repetition operator", operator));
+            }
             Before::Item => {}
         }
         let total = self.last_count.saturating_mul(count);
@@ -341,7 +371,10 @@ impl<'a> Translator<'a> {
             }
             // A hyphen is literal at either end, and Go refuses it between other items.
             if c == '-' && !first && !self.rest.starts_with("-]") {
-                return Err(error("invalid character class range", &self.rest[..self.rest.len().min(2)]));
+                return Err(error(
+                    "invalid character class range",
+                    &self.rest[..self.rest.len().min(2)],
+                ));
             }
             first = false;
             if self.rest.starts_with("[:")
@@ -349,7 +382,10 @@ impl<'a> Translator<'a> {
             {
                 let name = self.rest[2..end].trim_start_matches('^');
                 if !POSIX_CLASSES.contains(&name) {
-                    return Err(error("invalid character class range", &self.rest[..end + 2]));
+                    return Err(error(
+                        "invalid character class range",
+                        &self.rest[..end + 2],
+                    ));
                 }
                 let taken = self.take(end + 2);
                 self.out.push_str(taken);
@@ -382,7 +418,10 @@ impl<'a> Translator<'a> {
                 self.take(1);
                 let high = self.class_char(whole)?;
                 if high < low {
-                    return Err(error("invalid character class range", &format!("{low}-{high}")));
+                    return Err(error(
+                        "invalid character class range",
+                        &format!("{low}-{high}"),
+                    ));
                 }
                 self.out.push('-');
                 push_class_literal(&mut self.out, high);
@@ -411,14 +450,22 @@ impl<'a> Translator<'a> {
 enum Escaped {
     Char(char),
     /// Items of an ASCII class, as they stand between brackets.
-    Class { items: &'static str, negated: bool },
+    Class {
+        items: &'static str,
+        negated: bool,
+    },
     /// `\pN` or `\p{Name}`, negated or not.
     Property,
 }
 
 /// The escape at the start of a text, and its length in bytes.
 fn escaped(text: &str) -> Result<(usize, Escaped), RegexError> {
-    let invalid = || error("invalid escape sequence", &text.chars().take(2).collect::<String>());
+    let invalid = || {
+        error(
+            "invalid escape sequence",
+            &text.chars().take(2).collect::<String>(),
+        )
+    };
     let Some(c) = text[1..].chars().next() else {
         return Err(error("trailing backslash at end of expression", ""));
     };
@@ -450,13 +497,20 @@ fn escaped(text: &str) -> Result<(usize, Escaped), RegexError> {
         'v' => char('\x0b'),
         'x' => hexadecimal(text).ok_or_else(invalid),
         '0'..='7' => {
-            let digits = text[1..].bytes().take(3).take_while(|b| (b'0'..=b'7').contains(b)).count();
+            let digits = text[1..]
+                .bytes()
+                .take(3)
+                .take_while(|b| (b'0'..=b'7').contains(b))
+                .count();
             // A single digit other than zero is a reference back, which Go does not know.
             if c != '0' && digits == 1 {
                 return Err(invalid());
             }
-            let code = u32::from_str_radix(&text[1..=digits], 8).ok().and_then(char::from_u32);
-            code.map(|c| (1 + digits, Escaped::Char(c))).ok_or_else(invalid)
+            let code = u32::from_str_radix(&text[1..=digits], 8)
+                .ok()
+                .and_then(char::from_u32);
+            code.map(|c| (1 + digits, Escaped::Char(c)))
+                .ok_or_else(invalid)
         }
         c if c.is_ascii() && !c.is_ascii_alphanumeric() => char(c),
         _ => Err(invalid()),
@@ -475,7 +529,10 @@ fn hexadecimal(text: &str) -> Option<(usize, Escaped)> {
     if digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
-    Some((length, Escaped::Char(char::from_u32(u32::from_str_radix(digits, 16).ok()?)?)))
+    Some((
+        length,
+        Escaped::Char(char::from_u32(u32::from_str_radix(digits, 16).ok()?)?),
+    ))
 }
 
 /// `{n}`, `{n,}` or `{n,m}` at the start of a text: its length in bytes and its bounds. Anything else is literal.
@@ -514,7 +571,11 @@ fn push_class_literal(out: &mut String, c: char) {
 fn push_property(out: &mut String, text: &str) {
     match text.find("{^") {
         Some(at) => {
-            out.push_str(if text.starts_with(r"\p") { r"\P{" } else { r"\p{" });
+            out.push_str(if text.starts_with(r"\p") {
+                r"\P{"
+            } else {
+                r"\p{"
+            });
             out.push_str(&text[at + 2..]);
         }
         None => out.push_str(text),
@@ -522,7 +583,10 @@ fn push_property(out: &mut String, text: &str) {
 }
 
 fn error(reason: &str, fragment: &str) -> RegexError {
-    RegexError { reason: reason.to_owned(), fragment: fragment.to_owned() }
+    RegexError {
+        reason: reason.to_owned(),
+        fragment: fragment.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -541,7 +605,20 @@ mod tests {
         assert_eq!(found(r"\<x\>", "<x>"), Some(0..3));
         assert_eq!(found(r"[\d\-_]+", "1-_"), Some(0..3));
         assert_eq!(found(r"\p{^Greek}", "α"), None);
-        for refused in ["(?x)a", "a**", "(?=a)", r"\1", "a{1001}", "(a{500}){3}", "*", "[z-a]", "[a-c-e]", "(", ")", r"\"] {
+        for refused in [
+            "(?x)a",
+            "a**",
+            "(?=a)",
+            r"\1",
+            "a{1001}",
+            "(a{500}){3}",
+            "*",
+            "[z-a]",
+            "[a-c-e]",
+            "(",
+            ")",
+            r"\",
+        ] {
             assert!(GoRegex::new(refused).is_err(), "{refused}");
         }
     }

@@ -3,16 +3,35 @@
 //!
 //! Here stand Prow's YAML dialect, the types of `config.yaml`, of job files and of `plugins.yaml`, what Prow derives from
 //! them (which job runs when, Tide's queries, who must pass) and the ProwJobs made from them. Network, store and
-//! the plugins' own sections never do: a plugin registers how its section is read.
+//! the plugins' own sections never do: a plugin registers how its section is read. One function, [`files::read`],
+//! touches a disk.
 
-mod cron;
 #[macro_use]
 mod decode;
+
+mod check;
+mod config;
+mod cron;
 mod diagnostic;
+pub mod files;
+pub mod gerrit;
 mod go_regex;
+mod go_url;
+pub mod job;
+mod kube_names;
+mod load;
+pub mod plugins;
+pub mod prow;
 mod quantity;
+pub mod tide;
 pub mod yaml;
 
+pub use check::{Report, checkconfig};
+pub use config::{Config, JobConfig};
 pub use cron::{CronError, CronSchedule};
 pub use diagnostic::{Diagnostic, Rule, Severity};
+pub use files::{FileSet, Layout};
 pub use go_regex::{GoRegex, RegexError};
+pub use load::{LoadOptions, Loaded};
+pub use plugins::PluginConfig;
+pub use prow::ProwConfig;

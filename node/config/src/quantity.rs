@@ -1,11 +1,6 @@
 //! Kubernetes' quantities (`100m`, `2Gi`, `1e3`), as far as a configuration needs them: which texts are some, and how
 //! Kubernetes spells them after reading.
 
-/// Digits that a 64-bit integer surely holds; Kubernetes keeps the spelling of shorter numbers.
-const MAX_DIGITS: i32 = 18;
-/// Digits that remain for a binary quantity on Kubernetes' fast path.
-const MAX_BINARY_DIGITS: i32 = 15;
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Format {
     Decimal,
@@ -22,22 +17,10 @@ struct Parts<'a> {
     exponent: i32,
 }
 
-/// The spelling of a quantity after Kubernetes read it, none if it is no quantity. Most keep theirs; fractions
-/// of binary units and numbers beyond 64 bits are written anew.
+/// The spelling of a quantity after Kubernetes read it, none if it is no quantity: the largest suffix that leaves an
+/// integer. What exceeds 128 bits keeps its spelling.
 pub(crate) fn spelling(text: &str) -> Option<String> {
     let parts = parse(text)?;
-    let (whole, fraction) = (length(parts.whole), length(parts.fraction));
-    let kept = match parts.format {
-        Format::Binary => {
-            parts.exponent >= 0
-                && fraction == 0
-                && MAX_BINARY_DIGITS - whole - (parts.exponent as f32 * 3.0 / 10.0) as i32 > 0
-        }
-        Format::Decimal | Format::Exponent => whole + fraction <= MAX_DIGITS && parts.exponent - fraction >= -9,
-    };
-    if text == "0" || kept {
-        return Some(text.to_owned());
-    }
     Some(canonical(&parts).unwrap_or_else(|| text.to_owned()))
 }
 
@@ -77,53 +60,93 @@ fn parse(text: &str) -> Option<Parts<'_>> {
         "Ti" => (Format::Binary, 40),
         "Pi" => (Format::Binary, 50),
         "Ei" => (Format::Binary, 60),
-        _ => (Format::Exponent, suffix.strip_prefix(['e', 'E'])?.parse().ok()?),
+        _ => (
+            Format::Exponent,
+            suffix.strip_prefix(['e', 'E'])?.parse().ok()?,
+        ),
     };
     let whole = match whole.trim_start_matches('0') {
         "" if !whole.is_empty() => "0",
         significant => significant,
     };
-    Some(Parts { negative, whole, fraction, format, exponent })
+    Some(Parts {
+        negative,
+        whole,
+        fraction,
+        format,
+        exponent,
+    })
 }
 
-/// The number anew, with the largest suffix that leaves an integer; none beyond what 128 bits hold.
 fn canonical(parts: &Parts<'_>) -> Option<String> {
     let mut digits: i128 = format!("{}{}", parts.whole, parts.fraction).parse().ok()?;
+    if digits == 0 {
+        return Some("0".to_owned());
+    }
     let sign = if parts.negative { "-" } else { "" };
     let scale = length(parts.fraction);
     if parts.format == Format::Binary {
-        let mut numerator = digits.checked_mul(1i128.checked_shl(u32::try_from(parts.exponent).ok()?)?)?;
+        let mut numerator =
+            digits.checked_mul(1i128.checked_shl(u32::try_from(parts.exponent).ok()?)?)?;
         let denominator = 10i128.checked_pow(u32::try_from(scale).ok()?)?;
-        if numerator % denominator == 0 {
-            numerator /= denominator;
-            let mut power = 0;
-            while power < 6 && numerator != 0 && numerator % 1024 == 0 {
-                numerator /= 1024;
-                power += 1;
-            }
-            return Some(format!("{sign}{numerator}{}", ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]));
+        if numerator % denominator != 0 {
+            // A fraction of a byte: decimal from here, rounded up at a billionth.
+            let billionths = numerator.checked_mul(1_000_000_000)?;
+            let rounded = billionths / denominator + i128::from(billionths % denominator != 0);
+            return Some(format!(
+                "{sign}{}",
+                with_suffix(rounded, -9, Format::Decimal)
+            ));
         }
-        // A fraction of a byte: Kubernetes falls back to thousandths and below, rounding up at a billionth.
-        let billionths = numerator.checked_mul(1_000_000_000)?;
-        let rounded = billionths / denominator + i128::from(billionths % denominator != 0);
-        return Some(format!("{sign}{}", with_suffix(rounded, -9)));
+        numerator /= denominator;
+        if numerator < 1024 {
+            return Some(format!(
+                "{sign}{}",
+                with_suffix(numerator, 0, Format::Decimal)
+            ));
+        }
+        let mut power = 0;
+        while power < 6 && numerator % 1024 == 0 {
+            numerator /= 1024;
+            power += 1;
+        }
+        return Some(format!(
+            "{sign}{numerator}{}",
+            ["", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei"][power]
+        ));
     }
-    let mut exponent = parts.exponent - scale;
+    let mut exponent = parts.exponent.checked_sub(scale)?;
     while exponent < -9 {
         digits = digits / 10 + i128::from(digits % 10 != 0);
         exponent += 1;
     }
-    Some(format!("{sign}{}", with_suffix(digits, exponent)))
+    Some(format!(
+        "{sign}{}",
+        with_suffix(digits, exponent, parts.format)
+    ))
 }
 
-fn with_suffix(mut digits: i128, mut exponent: i32) -> String {
-    while digits != 0 && digits % 10 == 0 && exponent < 18 {
+fn with_suffix(mut digits: i128, mut exponent: i32, format: Format) -> String {
+    // Suffixes end at 10^18; an exponent written as a number does not.
+    let highest = if format == Format::Exponent {
+        i32::MAX
+    } else {
+        18
+    };
+    while digits % 10 == 0 && digits != 0 && exponent < highest {
         digits /= 10;
         exponent += 1;
     }
-    while exponent.rem_euclid(3) != 0 || exponent > 18 {
+    while exponent.rem_euclid(3) != 0 || exponent > highest {
         digits = digits.saturating_mul(10);
         exponent -= 1;
+    }
+    if format == Format::Exponent {
+        return if exponent == 0 {
+            digits.to_string()
+        } else {
+            format!("{digits}e{exponent}")
+        };
     }
     let suffix = match exponent {
         -9 => "n",
@@ -145,12 +168,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn spellings_are_kept_but_for_fractions_of_binary_units() {
-        for text in ["100m", "2Gi", "0.5", "4", "1e3", "1.5", "1024Mi", "+1", "0"] {
-            assert_eq!(spelling(text).as_deref(), Some(text));
+    fn spellings_are_those_of_kubernetes() {
+        for (text, expected) in [
+            ("100m", "100m"),
+            ("4000m", "4"),
+            ("0.5", "500m"),
+            ("3.0", "3"),
+            ("1000", "1k"),
+            ("1500", "1500"),
+            ("2Gi", "2Gi"),
+            ("1024Mi", "1Gi"),
+            ("1.5Gi", "1536Mi"),
+            ("0.5Ki", "512"),
+            ("1e3", "1e3"),
+            ("5e2", "500"),
+            ("-4000m", "-4"),
+            ("0m", "0"),
+            ("0", "0"),
+        ] {
+            assert_eq!(spelling(text).as_deref(), Some(expected), "{text}");
         }
-        assert_eq!(spelling("1.5Gi").as_deref(), Some("1536Mi"));
-        assert_eq!(spelling("0.5Ki").as_deref(), Some("512"));
         for text in ["", "m", "1x", "1 Gi", "1KI", ".", "e3"] {
             assert_eq!(spelling(text), None, "{text:?}");
         }

@@ -14,6 +14,7 @@ use serde_json::Value;
 use trireme_prowjob::{GoDuration, MetaDuration};
 
 pub(crate) use object::{Empty, Object, decode as decode_object};
+pub(crate) use schema::in_field_order;
 
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::yaml::{Node, NodeValue, Position};
@@ -37,7 +38,12 @@ pub(crate) struct Cx<'n> {
 
 impl<'n> Cx<'n> {
     pub(crate) fn new(file: &'n str, coerce: bool) -> Self {
-        Self { file, path: Vec::new(), coerce, diagnostics: Vec::new() }
+        Self {
+            file,
+            path: Vec::new(),
+            coerce,
+            diagnostics: Vec::new(),
+        }
     }
 
     /// The path as people write it: `presubmits["org/repo"][0].spec`.
@@ -81,20 +87,30 @@ impl<'n> Cx<'n> {
     }
 
     pub(crate) fn error(&mut self, at: Position, rule: Rule, message: impl Into<String>) {
-        let found = Diagnostic::error(rule, self.file, message).at(at).field(self.path());
+        let found = Diagnostic::error(rule, self.file, message)
+            .at(at)
+            .field(self.path());
         self.diagnostics.push(found);
     }
 
     pub(crate) fn wrong_type(&mut self, node: &Node, wanted: &str) {
-        self.error(node.at, Rule::Type, format!("cannot use {} as {wanted}", with_article(node.kind())));
+        self.error(
+            node.at,
+            Rule::Type,
+            format!("cannot use {} as {wanted}", with_article(node.kind())),
+        );
     }
 
     pub(crate) fn unknown_field(&mut self, key: &'n str, at: Position) {
         self.path.push(Step::Key(key));
-        let found = Diagnostic::error(Rule::UnknownField, self.file, format!("unknown field {key:?}"))
-            .at(at)
-            .field(self.path())
-            .warning();
+        let found = Diagnostic::error(
+            Rule::UnknownField,
+            self.file,
+            format!("unknown field {key:?}"),
+        )
+        .at(at)
+        .field(self.path())
+        .warning();
         self.path.pop();
         self.diagnostics.push(found);
     }
@@ -117,7 +133,11 @@ impl<'n> Cx<'n> {
             NodeValue::Number(n) => {
                 let integer = n.as_i64();
                 if integer.is_none() {
-                    self.error(node.at, Rule::Type, format!("{} is no integer of 64 bits", n.json_text()));
+                    self.error(
+                        node.at,
+                        Rule::Type,
+                        format!("{} is no integer of 64 bits", n.json_text()),
+                    );
                 }
                 integer
             }
@@ -194,7 +214,11 @@ impl<'n> Cx<'n> {
     }
 
     /// An object of Prow's API. After a problem inside, the rest of it still counts.
-    pub(crate) fn prow_object<T: DeserializeOwned + Default>(&mut self, type_name: &str, node: &'n Node) -> T {
+    pub(crate) fn prow_object<T: DeserializeOwned + Default>(
+        &mut self,
+        type_name: &str,
+        node: &'n Node,
+    ) -> T {
         let value = self.object(type_name, node);
         serde_json::from_value(value).unwrap_or_else(|e| {
             self.error(node.at, Rule::Type, e.to_string());
@@ -204,7 +228,10 @@ impl<'n> Cx<'n> {
 }
 
 fn is_plain(key: &str) -> bool {
-    !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
+    !key.is_empty()
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'))
 }
 
 fn with_article(kind: &str) -> String {
@@ -265,14 +292,26 @@ impl<T: Decode> Decode for Option<T> {
 
 impl<T: Decode> Decode for Vec<T> {
     fn decode<'n>(node: &'n Node, cx: &mut Cx<'n>) -> Self {
-        cx.items(node).iter().enumerate().map(|(n, item)| cx.item(n, |cx| T::decode(item, cx))).collect()
+        cx.items(node)
+            .iter()
+            .enumerate()
+            .map(|(n, item)| cx.item(n, |cx| T::decode(item, cx)))
+            .collect()
     }
 }
 
 impl<T: Decode> Decode for BTreeMap<String, T> {
     fn decode<'n>(node: &'n Node, cx: &mut Cx<'n>) -> Self {
         let entries = cx.entries(node, "a mapping");
-        entries.iter().map(|e| (e.key.clone(), cx.under(&e.key, |cx| T::decode(&e.value, cx)))).collect()
+        entries
+            .iter()
+            .map(|e| {
+                (
+                    e.key.clone(),
+                    cx.under(&e.key, |cx| T::decode(&e.value, cx)),
+                )
+            })
+            .collect()
     }
 }
 
@@ -299,4 +338,6 @@ prow_objects! {
     trireme_prowjob::ReporterConfig = "ReporterConfig";
     trireme_prowjob::RerunAuthConfig = "RerunAuthConfig";
     trireme_prowjob::ProwJobDefault = "ProwJobDefault";
+    trireme_prowjob::reporting::JenkinsSpec = "JenkinsSpec";
+    trireme_prowjob::reporting::TektonPipelineRunSpec = "TektonPipelineRunSpec";
 }

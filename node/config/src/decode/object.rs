@@ -36,7 +36,10 @@ pub(crate) fn decode<'n, T: Object>(node: &'n Node, cx: &mut Cx<'n>) -> T {
     let mut names = Vec::new();
     T::names(&mut names);
     for entry in inexact {
-        match names.iter().find(|name| name.eq_ignore_ascii_case(&entry.key)) {
+        match names
+            .iter()
+            .find(|name| name.eq_ignore_ascii_case(&entry.key))
+        {
             Some(name) if node.get(name).is_none() => {
                 set(&mut object, name, entry, cx);
             }
@@ -53,6 +56,11 @@ fn set<'n, T: Object>(object: &mut T, name: &str, entry: &'n Entry, cx: &mut Cx<
 /// What Go's `omitempty` leaves out.
 pub(crate) trait Empty {
     fn is_empty(&self) -> bool;
+
+    /// The same behind an `Option` that is set: a pointer stays, an empty list or map goes.
+    fn is_empty_when_set(&self) -> bool {
+        false
+    }
 }
 
 impl Empty for String {
@@ -91,9 +99,9 @@ impl Empty for serde_json::Value {
     }
 }
 
-impl<T> Empty for Option<T> {
+impl<T: Empty> Empty for Option<T> {
     fn is_empty(&self) -> bool {
-        self.is_none()
+        self.as_ref().is_none_or(Empty::is_empty_when_set)
     }
 }
 
@@ -101,10 +109,18 @@ impl<T> Empty for Vec<T> {
     fn is_empty(&self) -> bool {
         self.is_empty()
     }
+
+    fn is_empty_when_set(&self) -> bool {
+        self.is_empty()
+    }
 }
 
 impl<T> Empty for BTreeMap<String, T> {
     fn is_empty(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn is_empty_when_set(&self) -> bool {
         self.is_empty()
     }
 }
@@ -116,7 +132,7 @@ macro_rules! object {
     (
         $(#[$meta:meta])*
         pub struct $name:ident {
-            $($(#[$fmeta:meta])* $how:tt $field:ident: $ty:ty,)*
+            $($(#[$fmeta:meta])* [$($how:tt)+] $field:ident: $ty:ty,)*
         }
     ) => {
         $(#[$meta])*
@@ -127,18 +143,18 @@ macro_rules! object {
 
         impl $crate::decode::Object for $name {
             fn set<'n>(&mut self, name: &str, node: &'n $crate::yaml::Node, cx: &mut $crate::decode::Cx<'n>) -> bool {
-                $(object!(@set $how self.$field, name, node, cx);)*
+                $(object!(@set [$($how)+] self.$field, name, node, cx);)*
                 let _ = (name, node, cx);
                 false
             }
 
             fn names(into: &mut Vec<&'static str>) {
-                $(object!(@names $how $ty, into);)*
+                $(object!(@names [$($how)+] $ty, into);)*
                 let _ = into;
             }
 
             fn write<M: serde::ser::SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
-                $(object!(@write $how self.$field, map);)*
+                $(object!(@write [$($how)+] self.$field, map);)*
                 let _ = map;
                 Ok(())
             }

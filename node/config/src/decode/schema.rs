@@ -49,7 +49,10 @@ struct Type {
 
 static TYPES: LazyLock<HashMap<&'static str, Type>> = LazyLock::new(|| {
     let mut types = HashMap::new();
-    for (text, go_form) in [(include_str!("kubernetes.types"), true), (include_str!("prow.types"), false)] {
+    for (text, go_form) in [
+        (include_str!("kubernetes.types"), true),
+        (include_str!("prow.types"), false),
+    ] {
         for (name, fields) in paragraphs(text) {
             types.insert(name, Type { fields, go_form });
         }
@@ -60,7 +63,11 @@ static TYPES: LazyLock<HashMap<&'static str, Type>> = LazyLock::new(|| {
 /// A tiny reader for a text of ours; a mistake in it shows in the test below.
 fn paragraphs(text: &'static str) -> Vec<(&'static str, Vec<Field>)> {
     let mut types: Vec<(&'static str, Vec<Field>)> = Vec::new();
-    let mut words = text.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace).peekable();
+    let mut words = text
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .flat_map(str::split_whitespace)
+        .peekable();
     while let Some(word) = words.next() {
         if let Some(name) = word.strip_suffix(':') {
             types.push((name, Vec::new()));
@@ -112,29 +119,66 @@ pub(super) fn decode<'n>(type_name: &str, node: &'n Node, cx: &mut Cx<'n>) -> Va
     }
 }
 
+/// Brings the fields of an object, and of all objects in it, into the order of their types.
+pub(crate) fn in_field_order(type_name: &str, value: &mut Value) {
+    let Some(of) = TYPES.get(type_name) else {
+        return;
+    };
+    let Value::Object(map) = value else { return };
+    let mut rest = std::mem::take(map);
+    for field in &of.fields {
+        if let Some(mut value) = rest.remove(field.name) {
+            order_within(&field.kind, &mut value);
+            map.insert(field.name.to_owned(), value);
+        }
+    }
+    map.append(&mut rest);
+}
+
+fn order_within(kind: &Kind, value: &mut Value) {
+    match (kind, value) {
+        (Kind::Object(name), value) => in_field_order(name, value),
+        (Kind::List(of), Value::Array(items)) => {
+            items.iter_mut().for_each(|item| order_within(of, item))
+        }
+        (Kind::Map(of), Value::Object(map)) => {
+            map.values_mut().for_each(|value| order_within(of, value))
+        }
+        _ => {}
+    }
+}
+
 fn object<'n>(of: &Type, node: &'n Node, cx: &mut Cx<'n>) -> Value {
     let mut found: Vec<Option<(&'n str, &'n Node)>> = vec![None; of.fields.len()];
     let mut unknown = Vec::new();
     for entry in cx.entries(node, "a mapping") {
         let exact = of.fields.iter().position(|f| f.name == entry.key);
-        let at = exact.or_else(|| of.fields.iter().position(|f| f.name.eq_ignore_ascii_case(&entry.key)));
+        let at = exact.or_else(|| {
+            of.fields
+                .iter()
+                .position(|f| f.name.eq_ignore_ascii_case(&entry.key))
+        });
         match at {
-            Some(at) if exact.is_some() || found[at].is_none() => found[at] = Some((&entry.key, &entry.value)),
+            Some(at) if exact.is_some() || found[at].is_none() => {
+                found[at] = Some((&entry.key, &entry.value))
+            }
             Some(_) => {}
             None => unknown.push(entry),
         }
     }
     let mut map = Map::new();
     for (field, found) in of.fields.iter().zip(found) {
-        let value = found.filter(|(_, node)| !node.is_null()).map(|(key, node)| {
-            cx.under(key, |cx| {
-                if field.embedded {
-                    cx.embedded(|cx| value(&field.kind, node, cx))
-                } else {
-                    value(&field.kind, node, cx)
-                }
-            })
-        });
+        let value = found
+            .filter(|(_, node)| !node.is_null())
+            .map(|(key, node)| {
+                cx.under(key, |cx| {
+                    if field.embedded {
+                        cx.embedded(|cx| value(&field.kind, node, cx))
+                    } else {
+                        value(&field.kind, node, cx)
+                    }
+                })
+            });
         let value = match value {
             Some(value) if !of.go_form || field.always || field.by_value || field.pointer => value,
             Some(value) if !leaves_out(&field.kind, &value) => value,
@@ -160,7 +204,11 @@ fn value<'n>(kind: &Kind, node: &'n Node, cx: &mut Cx<'n>) -> Value {
         Kind::Int32 => {
             let integer = cx.integer(node).unwrap_or_default();
             if i32::try_from(integer).is_err() {
-                cx.error(node.at, Rule::Type, format!("{integer} is no integer of 32 bits"));
+                cx.error(
+                    node.at,
+                    Rule::Type,
+                    format!("{integer} is no integer of 32 bits"),
+                );
             }
             integer.into()
         }
@@ -178,7 +226,13 @@ fn value<'n>(kind: &Kind, node: &'n Node, cx: &mut Cx<'n>) -> Value {
         Kind::List(of) => {
             let items = cx.items(node);
             let decode = |(n, item): (usize, &'n std::sync::Arc<Node>)| {
-                cx.item(n, |cx| if item.is_null() { zero(of) } else { value(of, item, cx) })
+                cx.item(n, |cx| {
+                    if item.is_null() {
+                        zero(of)
+                    } else {
+                        value(of, item, cx)
+                    }
+                })
             };
             items.iter().enumerate().map(decode).collect()
         }
@@ -186,7 +240,11 @@ fn value<'n>(kind: &Kind, node: &'n Node, cx: &mut Cx<'n>) -> Value {
             let entries = cx.entries(node, "a mapping");
             let decode = |entry: &'n crate::yaml::Entry| {
                 let decoded = cx.under(&entry.key, |cx| {
-                    if entry.value.is_null() { zero(of) } else { value(of, &entry.value, cx) }
+                    if entry.value.is_null() {
+                        zero(of)
+                    } else {
+                        value(of, &entry.value, cx)
+                    }
                 });
                 (entry.key.clone(), decoded)
             };
@@ -208,7 +266,11 @@ fn decode_quantity<'n>(node: &'n Node, cx: &mut Cx<'n>) -> Value {
     match quantity::spelling(text.trim()) {
         Some(text) => text.into(),
         None => {
-            cx.error(node.at, Rule::Type, format!("{text:?} is no quantity; write it as in \"100m\" or \"2Gi\""));
+            cx.error(
+                node.at,
+                Rule::Type,
+                format!("{text:?} is no quantity; write it as in \"100m\" or \"2Gi\""),
+            );
             Value::Null
         }
     }
@@ -236,7 +298,9 @@ fn zero(kind: &Kind) -> Value {
         Kind::Duration | Kind::DurationOrNanoseconds => "0s".into(),
         Kind::Raw | Kind::List(_) | Kind::Map(_) => Value::Null,
         Kind::Object(name) => {
-            let fields = TYPES.get(name).map_or(&[][..], |of| if of.go_form { &of.fields } else { &[] });
+            let fields = TYPES
+                .get(name)
+                .map_or(&[][..], |of| if of.go_form { &of.fields } else { &[] });
             let always = fields.iter().filter(|f| f.always || f.by_value);
             Value::Object(always.map(|f| (f.name.to_owned(), zero(&f.kind))).collect())
         }
@@ -259,7 +323,11 @@ mod tests {
         for (owner, of) in TYPES.iter() {
             for field in &of.fields {
                 if let Some(name) = name(&field.kind) {
-                    assert!(TYPES.contains_key(name), "{owner}.{} is of unknown type {name}", field.name);
+                    assert!(
+                        TYPES.contains_key(name),
+                        "{owner}.{} is of unknown type {name}",
+                        field.name
+                    );
                 }
             }
         }
@@ -270,7 +338,10 @@ mod tests {
         let document = crate::yaml::parse(text.as_bytes()).unwrap();
         let mut cx = Cx::new("jobs.yaml", false);
         let value = decode("PodSpec", &document.root, &mut cx);
-        (value.to_string(), cx.diagnostics.iter().map(ToString::to_string).collect())
+        (
+            value.to_string(),
+            cx.diagnostics.iter().map(ToString::to_string).collect(),
+        )
     }
 
     /// CFG-023: names without case. JOB-077: what is unknown stays.
@@ -279,13 +350,15 @@ mod tests {
         let (json, found) = pod(
             "serviceaccountName: x\nfuture: {a: 1}\nterminationGracePeriodSeconds: 0\ncontainers:\n- image: i\n  env: []\n  resources:\n    limits: {cpu: 0.5, memory: 1.5Gi}\n",
         );
-        insta::assert_snapshot!(json, @r#"{"containers":[{"name":"","image":"i","resources":{"limits":{"cpu":"0.5","memory":"1536Mi"}}}],"terminationGracePeriodSeconds":0,"serviceAccountName":"x","future":{"a":1}}"#);
+        insta::assert_snapshot!(json, @r#"{"containers":[{"name":"","image":"i","resources":{"limits":{"cpu":"500m","memory":"1536Mi"}}}],"terminationGracePeriodSeconds":0,"serviceAccountName":"x","future":{"a":1}}"#);
         insta::assert_snapshot!(found.join("\n"), @r#"jobs.yaml:2:1: future: unknown field "future""#);
     }
 
     #[test]
     fn cfg_021_scalars_of_another_kind_are_errors() {
-        let (_, found) = pod("containers:\n- env:\n  - name: A\n    value: true\n  stdin: 'yes'\npriority: 3000000000\n");
+        let (_, found) = pod(
+            "containers:\n- env:\n  - name: A\n    value: true\n  stdin: 'yes'\npriority: 3000000000\n",
+        );
         insta::assert_snapshot!(found.join("\n"), @r"
         jobs.yaml:4:12: containers[0].env[0].value: cannot use a boolean as a string; put it in quotes
         jobs.yaml:5:10: containers[0].stdin: cannot use a string as a boolean

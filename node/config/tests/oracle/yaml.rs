@@ -3,7 +3,7 @@
 use serde_json::Value;
 use trireme_config::yaml::{self, NodeValue};
 
-mod oracle;
+use crate::answers;
 
 /// What a field of each kind would get for key `a`.
 fn as_string(node: &NodeValue) -> Option<Value> {
@@ -18,7 +18,7 @@ fn as_string(node: &NodeValue) -> Option<Value> {
 
 #[test]
 fn cfg_020_documents_read_as_upstream_reads_them() {
-    let Some(cases) = oracle::lines("yaml.jsonl") else {
+    let Some(cases) = answers::lines("yaml.jsonl") else {
         return;
     };
     let mut wrong = Vec::new();
@@ -34,7 +34,7 @@ fn cfg_020_documents_read_as_upstream_reads_them() {
             None => Err(case["error"].as_str().unwrap().to_owned()),
         };
         let same = match (&expected, &json) {
-            (Ok(e), Ok(g)) => oracle::same_json(e, g),
+            (Ok(e), Ok(g)) => answers::same_json(e, g),
             (Err(_), Err(_)) => true,
             _ => false,
         };

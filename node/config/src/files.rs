@@ -1,0 +1,222 @@
+//! The files of a configuration, in memory: what is loaded from a disk and what is loaded from a replicated version are
+//! the same set of paths and bytes.
+
+mod disk;
+mod ignore;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+pub use disk::read;
+
+use self::ignore::Ignored;
+
+/// Suffix of supplemental files for the main configuration, unless told otherwise.
+pub const DEFAULT_SUPPLEMENTAL_SUFFIX: &str = "_prowconfig.yaml";
+/// Suffix of supplemental files for the plugins' configuration, unless told otherwise.
+pub const DEFAULT_PLUGIN_SUPPLEMENTAL_SUFFIX: &str = "_pluginconfig.yaml";
+/// The name of files that hide others in a job tree (CFG-005).
+pub(crate) const IGNORE_FILE: &str = ".prowignore";
+/// The name of the file beside the main one that tells the version (CFG-013).
+pub(crate) const VERSION_FILE: &str = "VERSION";
+
+/// Which of the files is what.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Layout {
+    /// Path of `config.yaml`.
+    pub config: String,
+    /// Path of a job file, or of a directory of them.
+    pub jobs: Option<String>,
+    pub supplemental_dirs: Vec<String>,
+    /// A plain suffix of the path.
+    pub supplemental_suffix: String,
+    /// Path of `plugins.yaml`.
+    pub plugins: Option<String>,
+    pub plugin_supplemental_dirs: Vec<String>,
+    /// A plain suffix of the path.
+    pub plugin_supplemental_suffix: String,
+}
+
+impl Default for Layout {
+    fn default() -> Self {
+        Self {
+            config: String::new(),
+            jobs: None,
+            supplemental_dirs: Vec::new(),
+            supplemental_suffix: DEFAULT_SUPPLEMENTAL_SUFFIX.to_owned(),
+            plugins: None,
+            plugin_supplemental_dirs: Vec::new(),
+            plugin_supplemental_suffix: DEFAULT_PLUGIN_SUPPLEMENTAL_SUFFIX.to_owned(),
+        }
+    }
+}
+
+/// Some files of a set, in an order.
+pub(crate) type Files<'a> = Vec<(&'a str, &'a Arc<[u8]>)>;
+
+/// Files by path, with slashes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FileSet {
+    pub layout: Layout,
+    files: BTreeMap<String, Arc<[u8]>>,
+}
+
+impl FileSet {
+    #[must_use]
+    pub fn new(layout: Layout) -> Self {
+        Self {
+            layout,
+            files: BTreeMap::new(),
+        }
+    }
+
+    /// Adds a file, or replaces it.
+    pub fn insert(&mut self, path: impl Into<String>, bytes: impl Into<Arc<[u8]>>) {
+        self.files.insert(path.into(), bytes.into());
+    }
+
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&Arc<[u8]>> {
+        self.files.get(path)
+    }
+
+    /// All files, by path.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<[u8]>)> {
+        self.files
+            .iter()
+            .map(|(path, bytes)| (path.as_str(), bytes))
+    }
+
+    /// Files below a directory in the order of a walk: names of one directory sorted, directories entered on the way.
+    /// What a configuration map holds twice, under names that begin with two dots, is left out (CFG-004).
+    fn walk(&self, dir: &str) -> Files<'_> {
+        let prefix = format!("{}/", dir.trim_end_matches('/'));
+        let below = |path: &'_ str| path.strip_prefix(&prefix).is_some_and(|rest| !hidden(rest));
+        let mut found: Vec<_> = self.iter().filter(|(path, _)| below(path)).collect();
+        found.sort_by(|(a, _), (b, _)| a.split('/').cmp(b.split('/')));
+        found
+    }
+
+    /// The job files in the order in which they are merged; none if the path is neither file nor directory.
+    pub(crate) fn job_files(&self) -> Option<Files<'_>> {
+        let Some(root) = &self.layout.jobs else {
+            return Some(Vec::new());
+        };
+        if let Some((path, bytes)) = self.files.get_key_value(root.as_str()) {
+            return Some(vec![(path, bytes)]);
+        }
+        let all = self.walk(root);
+        if all.is_empty() {
+            return None;
+        }
+        let ignored = Ignored::new(root, &all);
+        let is_job_file = |path: &str| path.ends_with(".yaml") || path.ends_with(".yml");
+        Some(
+            all.into_iter()
+                .filter(|(path, _)| is_job_file(path) && !ignored.hides(path))
+                .collect(),
+        )
+    }
+
+    /// Supplemental files of the main configuration, directory by directory.
+    pub(crate) fn supplementals(&self) -> Files<'_> {
+        self.with_suffix(
+            &self.layout.supplemental_dirs,
+            &self.layout.supplemental_suffix,
+        )
+    }
+
+    /// Supplemental files of the plugins' configuration, directory by directory.
+    pub(crate) fn plugin_supplementals(&self) -> Files<'_> {
+        self.with_suffix(
+            &self.layout.plugin_supplemental_dirs,
+            &self.layout.plugin_supplemental_suffix,
+        )
+    }
+
+    fn with_suffix(&self, dirs: &[String], suffix: &str) -> Files<'_> {
+        let mut found = Vec::new();
+        for dir in dirs {
+            found.extend(
+                self.walk(dir)
+                    .into_iter()
+                    .filter(|(path, _)| path.ends_with(suffix)),
+            );
+        }
+        found
+    }
+
+    /// The version file beside the main one.
+    pub(crate) fn version(&self) -> Option<&Arc<[u8]>> {
+        let dir = self.layout.config.rsplit_once('/').map(|(dir, _)| dir);
+        self.files.get(&dir.map_or_else(
+            || VERSION_FILE.to_owned(),
+            |dir| format!("{dir}/{VERSION_FILE}"),
+        ))
+    }
+}
+
+/// Whether some name on a relative path begins with two dots.
+fn hidden(path: &str) -> bool {
+    path.split('/').any(|name| name.starts_with(".."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job_files(paths: &[(&str, &str)]) -> Vec<String> {
+        let mut files = FileSet::new(Layout {
+            jobs: Some("jobs".to_owned()),
+            ..Layout::default()
+        });
+        for (path, text) in paths {
+            files.insert(*path, text.as_bytes());
+        }
+        files
+            .job_files()
+            .unwrap()
+            .into_iter()
+            .map(|(path, _)| path.to_owned())
+            .collect()
+    }
+
+    /// CFG-003, CFG-004, CFG-009: the order of a walk, without what begins with two dots.
+    #[test]
+    fn cfg_003_job_files_come_in_the_order_of_a_walk() {
+        let found = job_files(&[
+            ("jobs/a-b/x.yaml", ""),
+            ("jobs/a/y.yml", ""),
+            ("jobs/..data/z.yaml", ""),
+            ("jobs/README.md", ""),
+            ("other/b.yaml", ""),
+            ("jobs/a.yaml", ""),
+        ]);
+        assert_eq!(found, ["jobs/a/y.yml", "jobs/a-b/x.yaml", "jobs/a.yaml"]);
+    }
+
+    #[test]
+    fn cfg_005_prowignore_hides_files_below_it() {
+        let found = job_files(&[
+            ("jobs/.prowignore", "old/\n*-draft.yaml\n!keep-draft.yaml\n"),
+            ("jobs/a.yaml", ""),
+            ("jobs/b-draft.yaml", ""),
+            ("jobs/keep-draft.yaml", ""),
+            ("jobs/old/c.yaml", ""),
+            ("jobs/sub/.prowignore", "/d.yaml\n"),
+            ("jobs/sub/d.yaml", ""),
+            ("jobs/sub/deep/d.yaml", ""),
+        ]);
+        assert_eq!(
+            found,
+            [
+                "jobs/a.yaml",
+                "jobs/keep-draft.yaml",
+                "jobs/sub/deep/d.yaml"
+            ]
+        );
+    }
+}

@@ -1,0 +1,213 @@
+//! The one place that touches a disk: reads the files of a layout into a set.
+
+use std::fs;
+use std::path::Path;
+
+use super::{FileSet, IGNORE_FILE, Layout, VERSION_FILE};
+use crate::diagnostic::{Diagnostic, Rule};
+
+/// Larger files are refused; the largest known job file has 6 MB.
+const MAX_FILE_BYTES: u64 = 64 << 20;
+/// More entries than this in the trees of one configuration are refused; the largest known has 20,000.
+const MAX_ENTRIES: usize = 1_000_000;
+
+/// Reads everything that a layout names. Symbolic links to files are followed, those to directories are not (CFG-004).
+///
+/// # Errors
+/// Every path that cannot be read; then there is no set.
+pub fn read(layout: Layout) -> Result<FileSet, Vec<Diagnostic>> {
+    let mut reader = Reader {
+        files: FileSet::new(layout.clone()),
+        entries: 0,
+        wrong: Vec::new(),
+    };
+    if layout.config.is_empty() {
+        reader.wrong.push(Diagnostic::error(
+            Rule::File,
+            "",
+            "the path of the main configuration is mandatory",
+        ));
+    } else if Path::new(&layout.config).is_dir() {
+        let message = format!("prowConfig cannot be a dir - {}", layout.config);
+        reader
+            .wrong
+            .push(Diagnostic::error(Rule::File, &layout.config, message));
+    } else {
+        reader.file(&layout.config);
+        let version = Path::new(&layout.config).with_file_name(VERSION_FILE);
+        if version.is_file() {
+            reader.file(&path_text(&version));
+        }
+    }
+    if let Some(jobs) = &layout.jobs {
+        let wanted =
+            |name: &str| name.ends_with(".yaml") || name.ends_with(".yml") || name == IGNORE_FILE;
+        reader.file_or_tree(jobs, &wanted);
+    }
+    let suffix = layout.supplemental_suffix.clone();
+    for dir in &layout.supplemental_dirs {
+        reader.tree(Path::new(dir), &|name| {
+            suffix.contains('/') || name.ends_with(&suffix)
+        });
+    }
+    if let Some(plugins) = &layout.plugins {
+        reader.file(plugins);
+    }
+    let suffix = layout.plugin_supplemental_suffix.clone();
+    for dir in &layout.plugin_supplemental_dirs {
+        reader.tree(Path::new(dir), &|name| {
+            suffix.contains('/') || name.ends_with(&suffix)
+        });
+    }
+    if reader.wrong.is_empty() {
+        Ok(reader.files)
+    } else {
+        Err(reader.wrong)
+    }
+}
+
+struct Reader {
+    files: FileSet,
+    entries: usize,
+    wrong: Vec<Diagnostic>,
+}
+
+impl Reader {
+    fn refuse(&mut self, path: &str, error: impl std::fmt::Display) {
+        self.wrong.push(Diagnostic::error(
+            Rule::File,
+            path,
+            format!("error reading {path}: {error}"),
+        ));
+    }
+
+    fn file(&mut self, path: &str) {
+        match fs::metadata(path) {
+            Ok(meta) if meta.len() > MAX_FILE_BYTES => {
+                self.refuse(
+                    path,
+                    format!(
+                        "{} bytes are more than the {MAX_FILE_BYTES} allowed",
+                        meta.len()
+                    ),
+                );
+                return;
+            }
+            Ok(_) => {}
+            Err(e) => return self.refuse(path, e),
+        }
+        match fs::read(path) {
+            Ok(bytes) => self.files.insert(path, bytes),
+            Err(e) => self.refuse(path, e),
+        }
+    }
+
+    fn file_or_tree(&mut self, path: &str, wanted: &dyn Fn(&str) -> bool) {
+        if Path::new(path).is_dir() {
+            let before = self.files.files.len();
+            self.tree(Path::new(path), wanted);
+            // An empty tree is valid, and a set knows directories by their files only.
+            if self.files.files.len() == before && self.wrong.is_empty() {
+                self.files.insert(
+                    format!("{}/{IGNORE_FILE}", path.trim_end_matches('/')),
+                    Vec::new(),
+                );
+            }
+        } else {
+            self.file(path);
+        }
+    }
+
+    fn tree(&mut self, dir: &Path, wanted: &dyn Fn(&str) -> bool) {
+        let entries = match fs::read_dir(dir) {
+            Ok(entries) => entries,
+            Err(e) => return self.refuse(&path_text(dir), e),
+        };
+        for entry in entries {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(e) => return self.refuse(&path_text(dir), e),
+            };
+            self.entries += 1;
+            if self.entries > MAX_ENTRIES {
+                return self.refuse(
+                    &path_text(dir),
+                    format!("more than {MAX_ENTRIES} files and directories"),
+                );
+            }
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with("..") {
+                continue;
+            }
+            let path = entry.path();
+            // The entry's own type: a link to a directory is no directory here.
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => self.tree(&path, wanted),
+                Ok(_) if wanted(&name) && !path.is_dir() => self.file(&path_text(&path)),
+                Ok(_) => {}
+                Err(e) => self.refuse(&path_text(&path), e),
+            }
+        }
+    }
+}
+
+fn path_text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cfg_004_linked_files_are_read_and_linked_directories_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir_all(at("jobs/real")).unwrap();
+        fs::create_dir_all(at("jobs/..data")).unwrap();
+        fs::write(at("config.yaml"), "").unwrap();
+        fs::write(at("VERSION"), "abc\n").unwrap();
+        fs::write(at("jobs/real/a.yaml"), "").unwrap();
+        fs::write(at("jobs/..data/b.yaml"), "").unwrap();
+        std::os::unix::fs::symlink(at("jobs/real/a.yaml"), at("jobs/link.yaml")).unwrap();
+        std::os::unix::fs::symlink(at("jobs/real"), at("jobs/linked")).unwrap();
+        let layout = Layout {
+            config: path_text(&at("config.yaml")),
+            jobs: Some(path_text(&at("jobs"))),
+            ..Layout::default()
+        };
+        let files = read(layout).unwrap();
+        let prefix = path_text(dir.path());
+        let names: Vec<_> = files
+            .iter()
+            .map(|(path, _)| path.strip_prefix(&prefix).unwrap().to_owned())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "/VERSION",
+                "/config.yaml",
+                "/jobs/link.yaml",
+                "/jobs/real/a.yaml"
+            ]
+        );
+    }
+
+    /// CFG-001.
+    #[test]
+    fn cfg_001_the_main_file_must_be_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let wrong = read(Layout {
+            config: path_text(dir.path()),
+            ..Layout::default()
+        })
+        .unwrap_err();
+        assert!(
+            wrong[0]
+                .message
+                .starts_with("prowConfig cannot be a dir - "),
+            "{}",
+            wrong[0]
+        );
+    }
+}

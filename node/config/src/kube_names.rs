@@ -1,0 +1,82 @@
+//! Kubernetes' rules for the names of labels and annotations.
+
+/// What a label value must look like, in Kubernetes' words.
+pub(crate) const LABEL_VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric \
+     characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyValue',  or \
+     'my_value',  or '12345', regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')";
+
+const MAX_NAME: usize = 63;
+const MAX_PREFIX: usize = 253;
+
+/// Why a text is no qualified name (`[dns/]name`); none if it is one.
+pub(crate) fn qualified_name_problem(text: &str) -> Option<String> {
+    let name = match text.split_once('/') {
+        None => text,
+        Some((_, name)) if name.contains('/') => {
+            return Some("a qualified name must consist of alphanumeric characters, '-', '_' or '.', and must start \
+                         and end with an alphanumeric character with an optional DNS subdomain prefix and '/' (e.g. \
+                         'example.com/MyName')"
+                .to_owned());
+        }
+        Some((prefix, name)) => {
+            if prefix.is_empty() {
+                return Some("prefix part must be non-empty".to_owned());
+            }
+            if prefix.len() > MAX_PREFIX || !prefix.split('.').all(is_dns_part) {
+                return Some("prefix part a lowercase RFC 1123 subdomain must consist of lower case alphanumeric \
+                             characters, '-' or '.', and must start and end with an alphanumeric character"
+                    .to_owned());
+            }
+            name
+        }
+    };
+    if name.is_empty() {
+        return Some("name part must be non-empty".to_owned());
+    }
+    if name.len() > MAX_NAME {
+        return Some(format!(
+            "name part must be no more than {MAX_NAME} characters"
+        ));
+    }
+    let bytes = name.as_bytes();
+    let ends = bytes.first().zip(bytes.last());
+    let valid = ends
+        .is_some_and(|(first, last)| first.is_ascii_alphanumeric() && last.is_ascii_alphanumeric())
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    (!valid).then(|| {
+        "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
+         alphanumeric character"
+            .to_owned()
+    })
+}
+
+fn is_dns_part(part: &str) -> bool {
+    let bytes = part.as_bytes();
+    let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    bytes.first().is_some_and(inner)
+        && bytes.last().is_some_and(inner)
+        && bytes.iter().all(|b| inner(b) || *b == b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn job_039_qualified_names() {
+        for valid in [
+            "a",
+            "testgrid-tab-name",
+            "prow.k8s.io/x",
+            "karpenter.sh/do-not-disrupt",
+            "A.b_c",
+        ] {
+            assert_eq!(qualified_name_problem(valid), None, "{valid}");
+        }
+        for invalid in ["", "-a", "a/b/c", "/a", "a/", "Ex.com/a", "a b"] {
+            assert!(qualified_name_problem(invalid).is_some(), "{invalid}");
+        }
+    }
+}

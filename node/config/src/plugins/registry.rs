@@ -1,0 +1,249 @@
+//! How a plugin's section is read: the plugin registers key, parser and check, and finds the result by its type.
+
+use std::any::Any;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::diagnostic::{Diagnostic, Rule};
+use crate::yaml::{Node, NodeValue, Position};
+
+/// Something wrong with a section.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Path below the section, as in `0.repos.2`; empty for the section as a whole.
+    pub path: String,
+    pub message: String,
+    /// Whether the configuration can be used all the same.
+    pub is_warning: bool,
+}
+
+impl Problem {
+    /// A problem that makes the configuration unusable.
+    #[must_use]
+    pub fn error(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            message: message.into(),
+            is_warning: false,
+        }
+    }
+
+    #[must_use]
+    pub fn warning(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            is_warning: true,
+            ..Self::error(path, message)
+        }
+    }
+}
+
+type Parsed = Option<Arc<dyn Any + Send + Sync>>;
+type Parse = Box<dyn Fn(&Value) -> (Parsed, Vec<Problem>) + Send + Sync>;
+
+/// A section of a plugin.
+pub struct Section {
+    key: &'static str,
+    parse: Parse,
+}
+
+impl Section {
+    /// A section that serde reads. `T` wants defaults for its fields: `null` counts as absent, and so does the whole
+    /// section if the file lacks it. Fields that `T` does not know become warnings. `check` sees the value last and
+    /// may complete it.
+    pub fn new<T>(
+        key: &'static str,
+        check: impl Fn(&mut T) -> Vec<Problem> + Send + Sync + 'static,
+    ) -> Self
+    where
+        T: DeserializeOwned + Default + Send + Sync + 'static,
+    {
+        let parse = move |value: &Value| -> (Parsed, Vec<Problem>) {
+            let mut problems = Vec::new();
+            let mut value = if value.is_null() {
+                T::default()
+            } else {
+                let mut unknown = Vec::new();
+                let value = without_nulls(value);
+                let mut track = serde_path_to_error::Track::new();
+                let deserializer = serde_path_to_error::Deserializer::new(&value, &mut track);
+                let read: Result<T, _> =
+                    serde_ignored::deserialize(deserializer, |path| unknown.push(path.to_string()));
+                problems.extend(unknown.into_iter().map(|path| {
+                    let field = path.rsplit('.').next().unwrap_or_default().to_owned();
+                    Problem::warning(path.replace(".?", ""), format!("unknown field {field:?}"))
+                }));
+                match read {
+                    Ok(value) => value,
+                    Err(e) => {
+                        problems.push(Problem::error(
+                            dotted(&track.path().to_string()),
+                            e.to_string(),
+                        ));
+                        return (None, problems);
+                    }
+                }
+            };
+            problems.extend(check(&mut value));
+            (Some(Arc::new(value)), problems)
+        };
+        Self {
+            key,
+            parse: Box::new(parse),
+        }
+    }
+}
+
+/// `a[0].b` → `a.0.b`.
+fn dotted(path: &str) -> String {
+    path.replace(['[', ']'], ".")
+        .replace("..", ".")
+        .trim_matches('.')
+        .to_owned()
+}
+
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(
+            map.iter()
+                .filter(|(_, v)| !v.is_null())
+                .map(|(k, v)| (k.clone(), without_nulls(v)))
+                .collect(),
+        ),
+        Value::Array(items) => Value::Array(items.iter().map(without_nulls).collect()),
+        other => other.clone(),
+    }
+}
+
+/// The sections and names of all plugins that are built in.
+#[derive(Default)]
+pub struct Registry {
+    sections: Vec<Section>,
+    names: Option<Vec<String>>,
+}
+
+impl std::fmt::Debug for Registry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Registry")
+            .field("sections", &self.keys().collect::<Vec<_>>())
+            .field("names", &self.names)
+            .finish()
+    }
+}
+
+impl Registry {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a section; a later one of the same key replaces the former.
+    #[must_use]
+    pub fn with(mut self, section: Section) -> Self {
+        self.sections.retain(|known| known.key != section.key);
+        self.sections.push(section);
+        self
+    }
+
+    /// The names that `plugins` may hold; others become errors (CFG-112). Without names nothing is checked.
+    #[must_use]
+    pub fn with_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.names = Some(names.into_iter().map(Into::into).collect());
+        self
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &'static str> {
+        self.sections.iter().map(|section| section.key)
+    }
+
+    pub(super) fn knows(&self, plugin: &str) -> bool {
+        self.names
+            .as_ref()
+            .is_none_or(|names| names.iter().any(|name| name == plugin))
+    }
+
+    pub(super) fn parse(
+        &self,
+        values: &BTreeMap<String, Value>,
+        sources: &[(String, Arc<Node>)],
+        found: &mut Vec<Diagnostic>,
+    ) -> BTreeMap<&'static str, Arc<dyn Any + Send + Sync>> {
+        let mut parsed = BTreeMap::new();
+        for section in &self.sections {
+            let (value, problems) =
+                (section.parse)(values.get(section.key).unwrap_or(&Value::Null));
+            for problem in problems {
+                let (file, at) = place(sources, section.key, &problem.path);
+                let rule = if problem.is_warning {
+                    Rule::UnknownField
+                } else {
+                    Rule::Invalid
+                };
+                let field = match problem.path.as_str() {
+                    "" => section.key.to_owned(),
+                    path => format!("{}.{path}", section.key),
+                };
+                let diagnostic = Diagnostic::error(rule, file, problem.message)
+                    .at(at)
+                    .field(field);
+                found.push(if problem.is_warning {
+                    diagnostic.warning()
+                } else {
+                    diagnostic
+                });
+            }
+            parsed.extend(value.map(|value| (section.key, value)));
+        }
+        parsed
+    }
+}
+
+/// The deepest part of a path that some file has. Merged lists count through the files, so that this is a guess for
+/// supplements.
+fn place(sources: &[(String, Arc<Node>)], key: &str, path: &str) -> (String, Position) {
+    for (file, root) in sources {
+        let Some(mut node) = root.get(key) else {
+            continue;
+        };
+        let mut rest = path;
+        while !rest.is_empty() {
+            let Some((child, after)) = step(node, rest) else {
+                break;
+            };
+            (node, rest) = (child, after);
+        }
+        return (file.clone(), node.at);
+    }
+    (
+        sources
+            .first()
+            .map(|(file, _)| file.clone())
+            .unwrap_or_default(),
+        Position::default(),
+    )
+}
+
+/// The child that a path leads to first. Keys may hold dots: the longest that fits is taken.
+fn step<'n, 'p>(node: &'n Arc<Node>, path: &'p str) -> Option<(&'n Arc<Node>, &'p str)> {
+    match &node.value {
+        NodeValue::Sequence(items) => {
+            let (index, rest) = path.split_once('.').unwrap_or((path, ""));
+            Some((items.get(index.parse::<usize>().ok()?)?, rest))
+        }
+        NodeValue::Mapping(entries) => entries
+            .iter()
+            .filter_map(|entry| {
+                let rest = path.strip_prefix(entry.key.as_str())?;
+                let rest = if rest.is_empty() {
+                    rest
+                } else {
+                    rest.strip_prefix('.')?
+                };
+                Some((&entry.value, rest))
+            })
+            .min_by_key(|(_, rest)| rest.len()),
+        _ => None,
+    }
+}

@@ -1,0 +1,10 @@
+//! The differential tests: this crate's answers against upstream's own, where those are present beside the project.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
+
+mod answers;
+mod crons;
+mod decisions;
+mod load;
+mod regexes;
+mod yaml;
