@@ -32,6 +32,10 @@ pub use cron::{CronError, CronSchedule};
 pub use diagnostic::{Diagnostic, Rule, Severity};
 pub use files::{FileSet, Layout};
 pub use go_regex::{GoRegex, RegexError};
+pub use job::{
+    Periodic, Postsubmit, Presubmit, batch_spec, new_presubmit, periodic_spec, postsubmit_spec,
+    presubmit_spec,
+};
 pub use load::{LoadOptions, Loaded};
 pub use plugins::PluginConfig;
 pub use prow::ProwConfig;

@@ -115,6 +115,15 @@ impl<'n> Cx<'n> {
         self.diagnostics.push(found);
     }
 
+    /// A field that is written twice, in different cases.
+    pub(crate) fn shadowed_field(&mut self, key: &'n str, by: &str, at: Position) {
+        let message = format!("field {key:?} has no effect beside {by:?}");
+        let found = Diagnostic::error(Rule::DuplicateKey, self.file, message)
+            .at(at)
+            .field(self.path());
+        self.diagnostics.push(found.warning());
+    }
+
     pub(crate) fn string(&mut self, node: &Node) -> Option<String> {
         match &node.value {
             NodeValue::String(s) => Some(s.clone()),

@@ -43,7 +43,8 @@ pub(crate) fn decode<'n, T: Object>(node: &'n Node, cx: &mut Cx<'n>) -> T {
             Some(name) if node.get(name).is_none() => {
                 set(&mut object, name, entry, cx);
             }
-            _ => cx.unknown_field(&entry.key, entry.key_at),
+            Some(name) => cx.shadowed_field(&entry.key, name, entry.key_at),
+            None => cx.unknown_field(&entry.key, entry.key_at),
         }
     }
     object

@@ -7,4 +7,5 @@ mod crons;
 mod decisions;
 mod load;
 mod regexes;
+mod sections;
 mod yaml;
