@@ -54,7 +54,7 @@ impl Layout {
     }
 
     /// Files of one container; the only one of a pod has no name in them (POD-006).
-    fn wrapper(&self, container: &Container, only: bool) -> WrapperOptions {
+    pub(crate) fn wrapper(&self, container: &Container, only: bool) -> WrapperOptions {
         let name = &container.name;
         let (log, marker, metadata) = if only {
             (

@@ -297,11 +297,14 @@ impl EntrypointOptions {
         let stop = tokio::select! {
             status = child.wait() => {
                 // Processes that it left behind may still be writing.
-                if timeout(grace.to_std(), &mut output).await.is_err() {
+                let ended = timeout(grace.to_std(), &mut output).await.is_ok();
+                if !ended {
                     log.warn("Process left others behind that kept its output open", &[]);
                 }
                 kill_group(group, log);
-                let _ = timeout(AFTER_KILL, output).await;
+                if !ended {
+                    let _ = timeout(AFTER_KILL, output).await;
+                }
                 return finished(status);
             }
             () = tokio::time::sleep(limit.to_std()) => {

@@ -2,7 +2,8 @@
 //!
 //! The four programs read their options from the same variables as Prow's and leave the same files behind, so either
 //! side may be exchanged for Prow's. [`main`] is their common door: as a program of its own, by its name (`entrypoint`
-//! copied into an image), or as a hidden subcommand of a larger binary.
+//! copied into an image), or as a hidden subcommand of a larger binary. [`local`] runs a whole job with
+//! them as plain processes on this host.
 //!
 //! Never here: the replicated state, the API, Kubernetes. This crate is linked into a small static program that is
 //! copied into arbitrary images, so it stays free of all of them.
@@ -18,6 +19,7 @@ pub mod entrypoint;
 mod go_flags;
 mod go_process;
 pub mod initupload;
+pub mod local;
 mod marker;
 mod run_metadata;
 pub mod sidecar;
