@@ -461,6 +461,14 @@ impl Snapshots {
         SnapshotFile::open(&*self.disk, path)
     }
 
+    /// Keeps a damaged file for inspection, out of the way.
+    pub(crate) fn set_aside(&self, path: &Path) -> Result<(), SnapshotError> {
+        self.disk
+            .rename(path, &path.with_extension("damaged"))
+            .and_then(|()| self.disk.sync_dir(&self.dir))
+            .map_err(SnapshotError::io("renaming", path))
+    }
+
     pub(crate) fn remove(&self, path: &Path) -> Result<(), SnapshotError> {
         match self.disk.unlink(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -58,11 +58,11 @@ pub(crate) struct Published {
 }
 
 impl Published {
-    pub(crate) fn new(view: View, feed: Feed) -> Self {
-        let applied = view.applied;
+    /// Starts with an empty view.
+    pub(crate) fn new(feed: Feed) -> Self {
         Self {
-            view: ArcSwap::from_pointee(view),
-            revision: watch::Sender::new(applied),
+            view: ArcSwap::from_pointee(View::default()),
+            revision: watch::Sender::new(None),
             feed,
         }
     }

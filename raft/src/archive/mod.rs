@@ -91,8 +91,8 @@ impl Default for ArchiveOptions {
 pub struct Archive {
     home: Arc<dyn ArchiveHome>,
     shared: Arc<Shared>,
-    requests: Option<mpsc::Sender<Request>>,
-    thread: Option<JoinHandle<()>>,
+    requests: Mutex<Option<mpsc::Sender<Request>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     lost: Option<String>,
 }
 
@@ -169,8 +169,8 @@ impl Archive {
         Ok(Self {
             home,
             shared,
-            requests: Some(requests),
-            thread: Some(thread),
+            requests: Mutex::new(Some(requests)),
+            thread: Mutex::new(Some(thread)),
             lost,
         })
     }
@@ -314,23 +314,32 @@ impl Archive {
     }
 
     async fn send(&self, request: Request) -> io::Result<()> {
-        match &self.requests {
+        let requests = held(&self.requests).clone();
+        match requests {
             Some(requests) => requests.send(request).await.map_err(|_| closed()),
             None => Err(closed()),
         }
     }
-}
 
-impl Drop for Archive {
-    /// Waits until what was submitted is written.
-    fn drop(&mut self) {
-        self.requests = None;
-        if let Some(thread) = self.thread.take()
+    /// Accepts nothing more, and waits until what was submitted is written. Blocks.
+    pub(crate) fn close(&self) {
+        held(&self.requests).take();
+        if let Some(thread) = held(&self.thread).take()
             && thread.join().is_err()
         {
             tracing::error!("the archive's thread panicked");
         }
     }
+}
+
+impl Drop for Archive {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn closed() -> io::Error {
@@ -355,7 +364,7 @@ fn is_empty(range: (Bound<&[u8]>, Bound<&[u8]>)) -> bool {
 
 impl Shared {
     fn overlay(&self) -> MutexGuard<'_, Overlay> {
-        self.overlay.lock().unwrap_or_else(PoisonError::into_inner)
+        held(&self.overlay)
     }
 
     fn store(&self) -> Arc<dyn ArchiveStore> {

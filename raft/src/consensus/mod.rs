@@ -1,7 +1,17 @@
 //! The only module that names openraft's types: its API moves between pre-releases.
+//!
+//! [`Ring`] is a running node in our own terms; what peers send arrives at its `receive_` functions.
 
 mod log_storage;
+mod network;
+mod receive;
+mod ring;
 mod state_machine;
 #[cfg(test)]
 mod suite;
 mod types;
+
+pub(crate) use network::{Links, Pages};
+pub use ring::Role;
+pub(crate) use ring::{ChangeError, Pulse, ReadIndexError, Ring, Seen, Writing, Written};
+pub(crate) use state_machine::Machine;

@@ -69,7 +69,7 @@ impl Machine {
         snapshots: Snapshots,
         archive: Arc<Archive>,
         fatal: FatalCell,
-        feed: impl FnOnce(u64) -> crate::feed::Feed,
+        published: Arc<Published>,
     ) -> io::Result<Self> {
         let (current, state) = newest.unzip();
         let header = current
@@ -77,29 +77,23 @@ impl Machine {
             .map(|file| file.header().clone())
             .unwrap_or_default();
         let meta = snapshot_meta_from_proto(header.meta.unwrap_or_default())?;
-        let state = state.unwrap_or_default();
-        let used_node_ids: Arc<BTreeSet<u64>> =
-            Arc::new(header.used_node_ids.into_iter().collect());
-        let view = View {
-            revision: state.last_index(),
-            state: state.clone(),
-            applied: meta.last_log_id.as_ref().map(log_id_to_wal),
-            membership: Arc::new(stored_membership_to_proto(&meta.last_membership)),
-            used_node_ids: Arc::clone(&used_node_ids),
-        };
-        let feed = feed(view.revision);
-        Ok(Self {
+        let machine = Self {
             cluster_id,
             applied: meta.last_log_id,
             membership: meta.last_membership,
-            used_node_ids,
-            published: Arc::new(Published::new(view, feed)),
-            state,
+            used_node_ids: Arc::new(header.used_node_ids.into_iter().collect()),
+            published,
+            state: state.unwrap_or_default(),
             snapshots,
             archive,
             fatal,
             current: Arc::new(Mutex::new(current)),
-        })
+        };
+        if let Some(applied) = machine.applied {
+            machine.published.publish(machine.view());
+            machine.published.feed.reset(applied.index);
+        }
+        Ok(machine)
     }
 
     fn view(&self) -> View {

@@ -14,6 +14,7 @@ use crate::{
     fatal::FatalCell,
     feed::{Feed, FeedOptions},
     snapshot::Snapshots,
+    view::Published,
     wal::{Wal, WalOptions},
 };
 
@@ -24,7 +25,7 @@ impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for OnDisk {
     async fn build(&self) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError<Types>> {
         let dir = tempfile::tempdir().unwrap();
         let options = WalOptions {
-            segment_bytes: 4096,
+            segment_bytes: 32 << 10,
             cache_bytes: 512,
             ..WalOptions::default()
         };
@@ -39,7 +40,7 @@ impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for OnDisk {
             snapshots,
             Arc::new(archive),
             FatalCell::default(),
-            |revision| Feed::new(revision, FeedOptions::default()),
+            Arc::new(Published::new(Feed::new(0, FeedOptions::default()))),
         )
         .unwrap();
         Ok((dir, LogStore(Arc::new(wal)), machine))

@@ -118,8 +118,8 @@ pub struct Wal {
     failure: Arc<Failure>,
     queue: Arc<Semaphore>,
     queue_permits: u32,
-    requests: Option<mpsc::Sender<Request>>,
-    writer: Option<JoinHandle<()>>,
+    requests: Mutex<Option<mpsc::Sender<Request>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
     appended: AtomicU64,
 }
 
@@ -164,8 +164,8 @@ impl Wal {
             failure,
             queue,
             queue_permits,
-            requests: Some(requests),
-            writer: Some(writer),
+            requests: Mutex::new(Some(requests)),
+            writer: Mutex::new(Some(writer)),
             appended: AtomicU64::new(found.bytes),
         })
     }
@@ -329,7 +329,8 @@ impl Wal {
     }
 
     async fn send(&self, request: Request) -> io::Result<()> {
-        let Some(requests) = &self.requests else {
+        let requests = locked(&self.requests).clone();
+        let Some(requests) = requests else {
             return Err(self.failure.closed());
         };
         requests
@@ -338,21 +339,29 @@ impl Wal {
             .map_err(|_| self.failure.closed())
     }
 
-    fn held(&self) -> MutexGuard<'_, Log> {
-        self.log.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Wal {
-    /// Waits until everything accepted is written.
-    fn drop(&mut self) {
-        self.requests = None;
-        if let Some(writer) = self.writer.take()
+    /// Accepts nothing more, and waits until everything accepted is written. Blocks.
+    pub(crate) fn close(&self) {
+        locked(&self.requests).take();
+        if let Some(writer) = locked(&self.writer).take()
             && writer.join().is_err()
         {
             tracing::error!("the log's writer thread panicked");
         }
     }
+
+    fn held(&self) -> MutexGuard<'_, Log> {
+        locked(&self.log)
+    }
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Set once, for ever.

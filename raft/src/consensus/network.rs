@@ -1,0 +1,442 @@
+//! openraft's view of the other nodes.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt as _, future::BoxFuture, stream, stream::BoxStream};
+use openraft::{
+    OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2,
+    errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
+    network::{Backoff, RPCOption},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+        StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest,
+        VoteResponse,
+    },
+};
+use tokio::{sync::mpsc, time::timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use trireme_proto::raft as proto;
+
+use super::{
+    state_machine::SnapshotData,
+    types::{
+        Peer, Types, Vote, entry_to_proto, log_id_from_proto, log_id_to_proto, vote_from_proto,
+        vote_to_proto,
+    },
+};
+use crate::{
+    archive::Archive,
+    config::Timing,
+    transport::{Client, Dialer},
+};
+
+/// Hot bytes or archive rows in one message of a snapshot.
+const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
+/// Messages of a snapshot made ready ahead of the wire.
+const SNAPSHOT_CHUNKS_AHEAD: usize = 2;
+/// Archive rows read at once.
+const ARCHIVE_PAGE_ROWS: usize = 512;
+/// Waits between attempts to reach a node: short, so that one that comes back is soon up to date.
+const BACKOFF_MS: [u64; 4] = [50, 100, 200, 400];
+
+#[derive(Debug, Clone)]
+pub(crate) struct Links {
+    pub(crate) me: u64,
+    pub(crate) cluster_id: String,
+    pub(crate) dialer: Dialer,
+    pub(crate) timing: Timing,
+    pub(crate) archive: Arc<Archive>,
+}
+
+impl Links {
+    fn link(&self, target: u64, peer: &Peer) -> Link {
+        Link {
+            links: self.clone(),
+            target,
+            address: peer.peer_address.clone(),
+            client: None,
+        }
+    }
+}
+
+// Three connections per peer: neither a large batch nor a snapshot holds up a heartbeat.
+impl RaftNetworkFactory<Types> for Links {
+    type Network = Link;
+
+    async fn new_client(&mut self, target: u64, peer: &Peer) -> Link {
+        self.link(target, peer)
+    }
+}
+
+/// One connection to one peer.
+#[derive(Debug)]
+pub(crate) struct Link {
+    links: Links,
+    target: u64,
+    address: String,
+    client: Option<Client>,
+}
+
+fn unreachable(error: impl std::fmt::Display) -> Unreachable<Types> {
+    Unreachable::from_string(error)
+}
+
+impl Link {
+    fn client(&mut self) -> Result<Client, Unreachable<Types>> {
+        if self.client.is_none() {
+            let client = self.links.dialer.connect(&self.address);
+            self.client = Some(client.map_err(unreachable)?);
+        }
+        match &self.client {
+            Some(client) => Ok(client.clone()),
+            None => Err(unreachable("not connected")),
+        }
+    }
+
+    fn timeout(&self, action: RPCTypes, timeout: Duration) -> Timeout<Types> {
+        Timeout {
+            action,
+            id: self.links.me,
+            target: self.target,
+            timeout,
+        }
+    }
+
+    fn append_request(
+        &self,
+    ) -> impl Fn(AppendEntriesRequest<Types>) -> proto::AppendRequest + use<> {
+        let (cluster_id, target) = (self.links.cluster_id.clone(), self.target);
+        move |request| proto::AppendRequest {
+            vote: Some(vote_to_proto(&request.vote)),
+            prev_log_id: request.prev_log_id.as_ref().map(log_id_to_proto),
+            entries: request.entries.into_iter().map(entry_to_proto).collect(),
+            leader_commit: request.leader_commit.as_ref().map(log_id_to_proto),
+            cluster_id: cluster_id.clone(),
+            target,
+        }
+    }
+
+    fn vote_request(&self, request: &VoteRequest<Types>) -> proto::VoteRequest {
+        proto::VoteRequest {
+            vote: Some(vote_to_proto(&request.vote)),
+            last_log_id: request.last_log_id.as_ref().map(log_id_to_proto),
+            cluster_id: self.links.cluster_id.clone(),
+            leadership_transfer: request.leadership_transfer,
+            target: self.target,
+        }
+    }
+
+    async fn call<T>(
+        &self,
+        action: RPCTypes,
+        limit: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T, RPCError<Types>> {
+        match timeout(limit, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(RPCError::Unreachable(unreachable(status))),
+            Err(_) => Err(RPCError::Timeout(self.timeout(action, limit))),
+        }
+    }
+}
+
+/// What a peer's answer to an append request means.
+fn append_result(response: proto::AppendResponse) -> Result<StreamAppendResult<Types>, String> {
+    use proto::append_response::Result as Answer;
+    let matched = response.matched.as_ref().map(log_id_from_proto);
+    match response.result {
+        Some(Answer::Success(_)) => Ok(Ok(matched)),
+        Some(Answer::PartialSuccess(id)) => Ok(Ok(Some(log_id_from_proto(&id)))),
+        Some(Answer::Conflict(_)) => match matched {
+            Some(id) => Ok(Err(StreamAppendError::Conflict(id))),
+            None => Err("a conflict that names no log id".to_owned()),
+        },
+        Some(Answer::HigherVote(vote)) => {
+            Ok(Err(StreamAppendError::HigherVote(vote_from_proto(&vote))))
+        }
+        None => Err("an append answer of a kind that this version does not know".to_owned()),
+    }
+}
+
+fn vote_response(response: proto::VoteResponse) -> VoteResponse<Types> {
+    VoteResponse {
+        vote: vote_from_proto(&response.vote.unwrap_or_default()),
+        vote_granted: response.vote_granted,
+        last_log_id: response.last_log_id.as_ref().map(log_id_from_proto),
+    }
+}
+
+impl RaftNetworkV2<Types> for Link {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
+        let mut client = self.client()?;
+        let request = self.append_request()(rpc);
+        let call = client.append(request);
+        let response = self
+            .call(RPCTypes::AppendEntries, option.hard_ttl(), call)
+            .await?;
+        let result = append_result(response).map_err(|what| NetworkError::from_string(what))?;
+        Ok(result.into())
+    }
+
+    /// Requests are sent as they come; a peer that answers none for [`Timing::append_stall`] ends the stream.
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        _option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(async move {
+            let mut client = self.client()?;
+            let stall = self.links.timing.append_stall;
+            let sent = Arc::new(AtomicU64::new(0));
+            let (counted, encode) = (Arc::clone(&sent), self.append_request());
+            let requests = input.map(move |request| {
+                counted.fetch_add(1, Ordering::Relaxed);
+                encode(request)
+            });
+            let opening = client.stream_append(requests);
+            let responses = self.call(RPCTypes::AppendEntries, stall, opening).await?;
+            let stalled = self.timeout(RPCTypes::AppendEntries, stall);
+            let answers = stream::unfold(Some((responses, 0)), move |state| {
+                let (sent, stalled) = (Arc::clone(&sent), stalled.clone());
+                async move {
+                    let (mut responses, received) = state?;
+                    let next = loop {
+                        let waiting_since = sent.load(Ordering::Relaxed);
+                        match timeout(stall, responses.message()).await {
+                            Ok(next) => break next,
+                            // With nothing outstanding the stream just waits for entries.
+                            Err(_) if waiting_since <= received => {}
+                            Err(_) => return Some((Err(RPCError::Timeout(stalled)), None)),
+                        }
+                    };
+                    match next {
+                        Ok(None) => None,
+                        Ok(Some(response)) => match append_result(response) {
+                            Ok(result) => {
+                                let rest = result.is_ok().then_some((responses, received + 1));
+                                Some((Ok(result), rest))
+                            }
+                            Err(what) => Some((Err(NetworkError::from_string(what).into()), None)),
+                        },
+                        Err(status) => Some((Err(unreachable(status).into()), None)),
+                    }
+                }
+            });
+            Ok(answers.boxed())
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let mut client = self.client()?;
+        let call = client.vote(self.vote_request(&rpc));
+        let response = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
+        Ok(vote_response(response))
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let mut client = self.client()?;
+        let call = client.pre_vote(self.vote_request(&rpc));
+        let response = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
+        Ok(vote_response(response))
+    }
+
+    /// The hot file, then the archive's rows. The archive may run ahead of the file.
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: openraft::alias::SnapshotOf<Types, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let mut client = self.client()?;
+        let timing = self.links.timing.clone();
+        let (chunks, sending) = mpsc::channel(SNAPSHOT_CHUNKS_AHEAD);
+        let call = client.install_snapshot(ReceiverStream::new(sending));
+        let feeding = feed_snapshot(
+            chunks,
+            proto::SnapshotChunk {
+                vote: Some(vote_to_proto(&vote)),
+                cluster_id: self.links.cluster_id.clone(),
+                target: self.target,
+                ..proto::SnapshotChunk::default()
+            },
+            snapshot.snapshot,
+            Arc::clone(&self.links.archive),
+            timing.snapshot_chunk,
+        );
+        let transfer = async {
+            tokio::pin!(call);
+            // The peer may refuse before it has read everything.
+            tokio::select! {
+                response = &mut call => return response,
+                fed = feeding => fed?,
+            }
+            match timeout(timing.snapshot_install, call).await {
+                Ok(response) => response,
+                Err(_) => Err(tonic::Status::deadline_exceeded(
+                    "the peer does not finish installing the snapshot",
+                )),
+            }
+        };
+        tokio::select! {
+            closed = cancel => Err(closed.into()),
+            response = transfer => match response {
+                Ok(response) => {
+                    let vote = response.into_inner().vote.unwrap_or_default();
+                    Ok(SnapshotResponse::new(vote_from_proto(&vote)))
+                }
+                Err(status) => Err(unreachable(status).into()),
+            }
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        let mut client = self.client()?;
+        let call = client.transfer_leader(proto::TransferLeaderRequest {
+            from: Some(vote_to_proto(request.from_leader())),
+            to: *request.to_node_id(),
+            last_log_id: request.last_log_id().map(log_id_to_proto),
+            cluster_id: self.links.cluster_id.clone(),
+        });
+        self.call(RPCTypes::TransferLeader, option.hard_ttl(), call)
+            .await?;
+        Ok(Ok(()))
+    }
+
+    fn backoff(&self) -> Option<Backoff> {
+        let longest = BACKOFF_MS[BACKOFF_MS.len() - 1];
+        let waits = BACKOFF_MS.into_iter().chain(std::iter::repeat(longest));
+        // Nodes that lost the same peer do not knock in step.
+        Some(Backoff::new(waits.map(|wait| {
+            Duration::from_millis(rand::random_range(wait / 2..=wait))
+        })))
+    }
+}
+
+/// Sends all messages of a snapshot, each within `limit`.
+async fn feed_snapshot(
+    chunks: mpsc::Sender<proto::SnapshotChunk>,
+    mut first: proto::SnapshotChunk,
+    snapshot: SnapshotData,
+    archive: Arc<Archive>,
+    limit: Duration,
+) -> Result<(), tonic::Status> {
+    let read = |error: std::io::Error| {
+        tonic::Status::internal(format!("the snapshot to send cannot be read: {error}"))
+    };
+    let send = async |chunk| match timeout(limit, chunks.send(chunk)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err(tonic::Status::unavailable("the peer closed the transfer")),
+        Err(_) => Err(tonic::Status::deadline_exceeded(
+            "the peer does not take the snapshot's next chunk",
+        )),
+    };
+    let file = snapshot.file;
+    let mut meta = file.header().meta.clone().unwrap_or_default();
+    meta.hot_bytes = file.bytes();
+    first.meta = Some(meta);
+    send(first).await?;
+    let mut at = 0;
+    while at < file.bytes() {
+        let source = file.clone();
+        let hot = tokio::task::spawn_blocking(move || source.read(at, SNAPSHOT_CHUNK_BYTES))
+            .await
+            .map_err(|error| read(std::io::Error::other(error)))?
+            .map_err(read)?;
+        at += hot.len() as u64;
+        send(proto::SnapshotChunk {
+            hot,
+            ..proto::SnapshotChunk::default()
+        })
+        .await?;
+    }
+    let mut pages = Pages::new(archive);
+    while let Some(rows) = pages.next().await.map_err(read)? {
+        send(proto::SnapshotChunk {
+            archive: rows,
+            ..proto::SnapshotChunk::default()
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// All rows of an archive, in messages of about [`SNAPSHOT_CHUNK_BYTES`].
+pub(crate) struct Pages {
+    archive: Arc<Archive>,
+    after: Option<bytes::Bytes>,
+    read: std::collections::VecDeque<proto::ArchiveRow>,
+    done: bool,
+}
+
+impl Pages {
+    pub(crate) fn new(archive: Arc<Archive>) -> Self {
+        Self {
+            archive,
+            after: None,
+            read: std::collections::VecDeque::new(),
+            done: false,
+        }
+    }
+
+    pub(crate) async fn next(&mut self) -> std::io::Result<Option<Vec<proto::ArchiveRow>>> {
+        use std::ops::Bound;
+        if self.read.is_empty() && !self.done {
+            let (archive, after) = (Arc::clone(&self.archive), self.after.clone());
+            let rows = tokio::task::spawn_blocking(move || {
+                let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+                archive.range((from, Bound::Unbounded), false, ARCHIVE_PAGE_ROWS)
+            })
+            .await
+            .map_err(std::io::Error::other)??;
+            self.done = rows.len() < ARCHIVE_PAGE_ROWS;
+            self.after = rows
+                .last()
+                .map(|(key, _)| key.clone())
+                .or(self.after.take());
+            self.read = rows
+                .into_iter()
+                .map(|(key, value)| proto::ArchiveRow { key, value })
+                .collect();
+        }
+        let (mut page, mut bytes) = (Vec::new(), 0);
+        while let Some(row) = self.read.pop_front() {
+            bytes += row.key.len() + row.value.len();
+            page.push(row);
+            if bytes >= SNAPSHOT_CHUNK_BYTES {
+                break;
+            }
+        }
+        Ok((!page.is_empty()).then_some(page))
+    }
+}

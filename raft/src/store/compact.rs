@@ -1,0 +1,90 @@
+//! When the log is turned into a snapshot, and how much of it is then forgotten.
+
+use std::{sync::Weak, time::Duration};
+
+use tokio::{sync::Mutex, time::timeout};
+
+use super::{Inner, OpenError, Started, Store};
+
+/// How often the log's size is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+/// A snapshot that is not written by then is given up; the next look tries again.
+const WRITING: Duration = Duration::from_secs(600);
+
+/// Bytes of log that had been appended when the last snapshot began.
+#[derive(Debug, Default)]
+pub(super) struct Compactor {
+    snapshot_at_bytes: Mutex<u64>,
+}
+
+impl Inner {
+    fn is_due(&self, started: &Started, bytes_before: u64) -> bool {
+        let pulse = started.ring.pulse();
+        let applied = pulse.applied.unwrap_or(0);
+        let entries = applied.saturating_sub(pulse.snapshot.unwrap_or(0));
+        let bytes = started
+            .ring
+            .wal
+            .appended_bytes()
+            .saturating_sub(bytes_before);
+        entries >= self.limits.compact_entries
+            || (bytes >= self.limits.compact_bytes && entries > 0)
+    }
+
+    /// Writes a snapshot of what is applied, then lets go of the log that the older kept snapshot covers as well.
+    async fn compact(&self, started: &Started, only_if_due: bool) -> Result<u64, String> {
+        let mut at_bytes = started.compactor.snapshot_at_bytes.lock().await;
+        let applied = self.published.view().revision;
+        if only_if_due && !self.is_due(started, *at_bytes) {
+            return Ok(applied);
+        }
+        let bytes = started.ring.wal.appended_bytes();
+        started.ring.snapshot().await;
+        match timeout(WRITING, started.ring.wait_for_snapshot(applied)).await {
+            Ok(true) => {}
+            Ok(false) => return Err(self.stop_reason()),
+            Err(_) => return Err("the snapshot is not written in time".to_owned()),
+        }
+        *at_bytes = bytes;
+        let snapshots = started.snapshots.clone();
+        let fallback = tokio::task::spawn_blocking(move || snapshots.fallback_index())
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())?;
+        // The log reaches back to the older snapshot, should the newer turn out damaged.
+        if let Some(older) = fallback {
+            let keep = applied.saturating_sub(self.limits.keep_entries);
+            let upto = older.min(keep);
+            if upto > 0 {
+                started.ring.purge(upto).await;
+            }
+        }
+        Ok(applied)
+    }
+}
+
+/// Looks after the log's size until the store is closed.
+pub(super) async fn run(inner: Weak<Inner>) {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let Some(inner) = inner.upgrade() else {
+            return;
+        };
+        if let Some(started) = inner.started()
+            && let Err(error) = inner.compact(started, true).await
+        {
+            tracing::warn!(error, "the log was not compacted");
+        }
+    }
+}
+
+impl Store {
+    /// Writes a snapshot of what is applied now and forgets the log that both kept snapshots cover. Returns its
+    /// revision.
+    pub async fn trigger_snapshot(&self) -> Result<u64, OpenError> {
+        let unstarted = || OpenError::Consensus("this node belongs to no cluster".to_owned());
+        let started = self.inner.started().ok_or_else(unstarted)?;
+        let compacted = self.inner.compact(started, false).await;
+        compacted.map_err(OpenError::Consensus)
+    }
+}

@@ -1,0 +1,366 @@
+//! Changing who is a member. The leader decides; other nodes forward.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout_at};
+use trireme_proto::raft::{self as proto, Node, change_membership_request::Change};
+
+use super::{Inner, MembershipError, Started, Store, propose::Backoff};
+use crate::consensus::{ChangeError, Pulse};
+
+/// A learner this many entries behind counts as caught up.
+const CAUGHT_UP_ENTRIES: u64 = 200;
+/// How long `replace` waits for the new node to catch up.
+const CATCH_UP: Duration = Duration::from_secs(60);
+/// Between looks at progress that makes no event of its own.
+const LOOK: Duration = Duration::from_millis(50);
+/// A membership change, from the call to its answer.
+const CHANGE: Duration = Duration::from_secs(90);
+
+impl From<ChangeError> for MembershipError {
+    fn from(error: ChangeError) -> Self {
+        match error {
+            ChangeError::NotLeader => Self::NoLeader,
+            ChangeError::Refused(reason) => Self::Refused(reason),
+            ChangeError::Unknown => Self::Timeout,
+            ChangeError::Stopped => Self::Stopped("consensus has stopped".to_owned()),
+        }
+    }
+}
+
+fn refused<T>(reason: String) -> Result<T, MembershipError> {
+    Err(MembershipError::Refused(reason))
+}
+
+fn node(pulse: &Pulse, id: u64) -> Option<&Node> {
+    pulse.membership.nodes.iter().find(|node| node.id == id)
+}
+
+fn voters(pulse: &Pulse) -> BTreeSet<u64> {
+    let configs = pulse.membership.configs.iter();
+    configs
+        .flat_map(|voters| voters.node_ids.iter().copied())
+        .collect()
+}
+
+impl Inner {
+    /// Makes a change on this node, which must lead.
+    pub(super) async fn change_here(
+        &self,
+        started: &Started,
+        change: Change,
+    ) -> Result<(), MembershipError> {
+        let pulse = started.ring.pulse();
+        if pulse.seen.leader != Some(self.node_id) {
+            return Err(MembershipError::NoLeader);
+        }
+        match change {
+            Change::AddLearner(node) => self.add_learner_here(started, &pulse, node).await,
+            Change::Promote(id) => {
+                if voters(&pulse).contains(&id) {
+                    return Ok(());
+                }
+                self.caught_up(&pulse, id)?;
+                Ok(started.ring.promote(id).await?)
+            }
+            Change::Remove(id) => {
+                if node(&pulse, id).is_none() {
+                    return Ok(());
+                }
+                let mut left = voters(&pulse);
+                if left.remove(&id) {
+                    self.quorum_of(&pulse, &left, &format!("without node {id}"))?;
+                }
+                Ok(started.ring.remove(id).await?)
+            }
+            Change::Replace(replace) => {
+                let new = replace.node.unwrap_or_default();
+                self.replace_here(started, replace.old_id, new).await
+            }
+            Change::TransferLeader(to) => self.transfer_here(started, &pulse, to).await,
+        }
+    }
+
+    async fn add_learner_here(
+        &self,
+        started: &Started,
+        pulse: &Pulse,
+        new: Node,
+    ) -> Result<(), MembershipError> {
+        if new.id == 0 || new.peer_address.is_empty() {
+            return refused("a node needs an id of at least 1 and a peer address".to_owned());
+        }
+        match node(pulse, new.id) {
+            // The same directory asks again: it did not hear the answer.
+            Some(known) if known.instance == new.instance && !new.instance.is_empty() => {
+                return Ok(());
+            }
+            Some(_) => {
+                return refused(format!(
+                    "node {} is a member already, with another data directory: node ids are never reused. If it lost its disk, \
+                     start it under a new id and use `trireme cluster replace {} <new id>`",
+                    new.id, new.id
+                ));
+            }
+            None => {}
+        }
+        if self.published.view().used_node_ids.contains(&new.id) {
+            return refused(format!(
+                "node id {} belonged to a former member: node ids are never reused, choose a new one",
+                new.id
+            ));
+        }
+        if let Some(other) = pulse
+            .membership
+            .nodes
+            .iter()
+            .find(|other| other.peer_address == new.peer_address)
+        {
+            return refused(format!(
+                "node {} has the peer address {} already: remove it first",
+                other.id, other.peer_address
+            ));
+        }
+        Ok(started.ring.add_learner(new).await?)
+    }
+
+    async fn replace_here(
+        &self,
+        started: &Started,
+        old: u64,
+        new: Node,
+    ) -> Result<(), MembershipError> {
+        let mut pulse = started.ring.pulse();
+        if !voters(&pulse).contains(&old) {
+            // Done before, or never a voter.
+            return match voters(&pulse).contains(&new.id) {
+                true => Ok(()),
+                false => refused(format!("node {old} is no voting member")),
+            };
+        }
+        if old == self.node_id {
+            return refused(format!(
+                "node {old} leads: transfer the lead first, then replace it"
+            ));
+        }
+        if node(&pulse, new.id).is_none() {
+            self.add_learner_here(started, &pulse, new.clone()).await?;
+        }
+        let deadline = Instant::now() + CATCH_UP;
+        loop {
+            pulse = started.ring.pulse();
+            match self.caught_up(&pulse, new.id) {
+                Ok(()) => break,
+                Err(behind) if Instant::now() >= deadline => return Err(behind),
+                Err(_) => sleep(LOOK).await,
+            }
+        }
+        let mut after = voters(&pulse);
+        after.remove(&old);
+        after.insert(new.id);
+        self.quorum_of(
+            &pulse,
+            &after,
+            &format!("with node {} for node {old}", new.id),
+        )?;
+        Ok(started.ring.replace(old, new.id).await?)
+    }
+
+    async fn transfer_here(
+        &self,
+        started: &Started,
+        pulse: &Pulse,
+        to: u64,
+    ) -> Result<(), MembershipError> {
+        if to == self.node_id {
+            return Ok(());
+        }
+        if !voters(pulse).contains(&to) {
+            return refused(format!("node {to} is no voting member"));
+        }
+        self.caught_up(pulse, to)?;
+        started.ring.transfer_leader(to).await?;
+        let deadline = Instant::now() + self.timing.election_max * 4;
+        let mut leadership = self.leadership.subscribe();
+        let led = leadership.wait_for(|leadership| leadership.leader == Some(to));
+        match timeout_at(deadline, led).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => refused(format!(
+                "node {to} did not take the lead in time: look at the cluster's status"
+            )),
+        }
+    }
+
+    /// Whether a node answers and has almost the whole log.
+    fn caught_up(&self, pulse: &Pulse, id: u64) -> Result<(), MembershipError> {
+        if node(pulse, id).is_none() {
+            return refused(format!(
+                "node {id} is no member: let it join first, with `trireme cluster add`"
+            ));
+        }
+        if !self.answers(pulse, id) {
+            return refused(format!("node {id} does not answer"));
+        }
+        let last = pulse.last_log.unwrap_or(0);
+        let matched = pulse.matched.get(&id).copied().flatten();
+        match matched {
+            Some(matched) if matched + CAUGHT_UP_ENTRIES >= last => Ok(()),
+            _ => refused(format!(
+                "node {id} has not caught up: it has {} of {last} entries; try again later",
+                matched.map_or(0, |matched| matched + 1)
+            )),
+        }
+    }
+
+    fn answers(&self, pulse: &Pulse, id: u64) -> bool {
+        let heard = pulse.heard.get(&id).copied().flatten();
+        id == self.node_id || heard.is_some_and(|heard| heard < self.timing.election_max * 2)
+    }
+
+    /// Whether a majority of `after` answers.
+    fn quorum_of(
+        &self,
+        pulse: &Pulse,
+        after: &BTreeSet<u64>,
+        how: &str,
+    ) -> Result<(), MembershipError> {
+        let silent: Vec<String> = after
+            .iter()
+            .filter(|id| !self.answers(pulse, **id))
+            .map(u64::to_string)
+            .collect();
+        let answering = after.len() - silent.len();
+        if answering > after.len() / 2 {
+            return Ok(());
+        }
+        if after.is_empty() {
+            return refused("the last voting member cannot be removed".to_owned());
+        }
+        refused(format!(
+            "{how} there would be no quorum: only {answering} of {} voting members answer (silent: {})",
+            after.len(),
+            silent.join(", ")
+        ))
+    }
+
+    /// Makes a change on whichever node leads.
+    async fn change(&self, change: Change) -> Result<(), MembershipError> {
+        let started = self.started().ok_or(MembershipError::NotStarted)?;
+        let deadline = Instant::now() + CHANGE;
+        let mut backoff = Backoff::until(Instant::now() + self.timing.propose);
+        loop {
+            match started.ring.seen().leader {
+                Some(leader) if leader == self.node_id => {
+                    let changing = self.change_here(started, change.clone());
+                    match timeout_at(deadline, changing).await {
+                        Err(_) => return Err(MembershipError::Timeout),
+                        Ok(Err(MembershipError::NoLeader)) => {}
+                        Ok(done) => return done,
+                    }
+                }
+                Some(leader) => {
+                    let asking = self.ask_change(started, leader, change.clone());
+                    match timeout_at(deadline, asking).await {
+                        Err(_) => return Err(MembershipError::Timeout),
+                        Ok(Err(MembershipError::NoLeader)) => {}
+                        Ok(done) => return done,
+                    }
+                }
+                None => {}
+            }
+            if !backoff.wait(self).await {
+                return Err(MembershipError::NoLeader);
+            }
+        }
+    }
+
+    async fn ask_change(
+        &self,
+        started: &Started,
+        leader: u64,
+        change: Change,
+    ) -> Result<(), MembershipError> {
+        let address = self.peer_address(started, leader);
+        let address = address.ok_or(MembershipError::NoLeader)?;
+        ask(&self.dialer, &address, &started.cluster_id, change)
+            .await
+            .map_err(|error| match error {
+                AskError::NotLeader(_) | AskError::Unreachable(_) => MembershipError::NoLeader,
+                AskError::Unknown(_) => MembershipError::Timeout,
+                AskError::Refused(reason) => MembershipError::Refused(reason),
+            })
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum AskError {
+    /// Where the leader may be, if known.
+    NotLeader(Option<String>),
+    Unreachable(String),
+    /// It may have been done.
+    Unknown(String),
+    Refused(String),
+}
+
+/// Asks the node at `address` for a change.
+pub(super) async fn ask(
+    dialer: &crate::transport::Dialer,
+    address: &str,
+    cluster_id: &str,
+    change: Change,
+) -> Result<(), AskError> {
+    let unreachable = |error: tonic::transport::Error| AskError::Unreachable(error.to_string());
+    let mut client = dialer.shared(address).map_err(unreachable)?;
+    let request = proto::ChangeMembershipRequest {
+        cluster_id: cluster_id.to_owned(),
+        change: Some(change),
+    };
+    match client.change_membership(request).await {
+        Ok(response) => {
+            let response = response.into_inner();
+            match response.not_leader {
+                Some(leader) => Err(AskError::NotLeader(
+                    (!leader.peer_address.is_empty()).then_some(leader.peer_address),
+                )),
+                None if response.refused.is_empty() => Ok(()),
+                None => Err(AskError::Refused(response.refused)),
+            }
+        }
+        Err(status) if crate::transport::never_sent(&status) => {
+            Err(AskError::Unreachable(status.to_string()))
+        }
+        Err(status) => Err(AskError::Unknown(status.message().to_owned())),
+    }
+}
+
+impl Store {
+    /// Adds a node that does not vote. Its store must have been opened with the same id; usually it asks itself, see
+    /// [`Store::join`]. Asking again for the same data directory changes nothing.
+    pub async fn add_learner(&self, node: Node) -> Result<(), MembershipError> {
+        self.inner.change(Change::AddLearner(node)).await
+    }
+
+    /// Makes a learner that has caught up a voter.
+    pub async fn promote(&self, id: u64) -> Result<(), MembershipError> {
+        self.inner.change(Change::Promote(id)).await
+    }
+
+    /// Takes a node out. Refused when no quorum would be left that answers.
+    pub async fn remove(&self, id: u64) -> Result<(), MembershipError> {
+        self.inner.change(Change::Remove(id)).await
+    }
+
+    /// Lets `new` vote in place of `old`, in one change, once it has caught up; adds it first if need be.
+    pub async fn replace(&self, old: u64, new: Node) -> Result<(), MembershipError> {
+        let replace = proto::ReplaceNode {
+            old_id: old,
+            node: Some(new),
+        };
+        self.inner.change(Change::Replace(replace)).await
+    }
+
+    /// Lets `to`, a voter that has caught up, take the lead.
+    pub async fn transfer_leader(&self, to: u64) -> Result<(), MembershipError> {
+        self.inner.change(Change::TransferLeader(to)).await
+    }
+}

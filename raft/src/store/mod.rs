@@ -1,0 +1,704 @@
+//! The [`Store`]: what everyone else uses of the ring.
+//!
+//! A store runs consensus and its peer listener on a runtime of its own, so that nothing else on the node starves them.
+//! Its handle may be used from any tokio runtime.
+
+mod clock;
+mod compact;
+mod error;
+mod join;
+mod membership;
+mod propose;
+mod read;
+mod recover;
+mod refill;
+mod service;
+mod status;
+
+use std::{
+    io,
+    ops::Bound,
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use tokio::{
+    runtime::{Handle, Runtime},
+    sync::{oneshot, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep},
+};
+use trireme_proto::raft as proto;
+
+pub use error::{JoinError, MembershipError, OpenError, ProposeError, ReadError};
+pub use propose::Applied;
+pub use status::{MemberStatus, Status};
+
+use self::{
+    clock::{Clock, MAX_SKEW_MS, wall_ms},
+    compact::Compactor,
+    propose::Proposer,
+    read::Readers,
+    service::PeerService,
+};
+use crate::{
+    archive::{Archive, Row, SledHome},
+    config::{Limits, StoreConfig, Timing},
+    consensus::{Links, Machine, Ring},
+    directory::{DataDirectory, DirectoryError},
+    disk::Disk,
+    fatal::{Fatal, FatalCell, FatalKind},
+    feed::{Feed, Watch},
+    snapshot::Snapshots,
+    transport::{Dialer, Listener, serve},
+    view::{Published, View},
+    wal::Wal,
+};
+
+/// How long tasks of a closed store may take to notice.
+const STOPPING: Duration = Duration::from_secs(5);
+/// Period of the ring's pulse, from which its delay is measured.
+const PULSE: Duration = Duration::from_millis(100);
+/// Pulses over which the longest delay is kept.
+const PULSES_KEPT: u32 = 100;
+
+/// A node's replicated store. Clones are handles to the same one; it closes with the last, or on [`Store::shutdown`].
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+    /// Closes the store with the last handle; tasks of the store hold only `inner`.
+    _closer: Arc<Closer>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("node_id", &self.inner.node_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Who leads, as this node sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Leadership {
+    pub leader: Option<u64>,
+    pub term: u64,
+    pub is_me: bool,
+    /// This node leads, has applied an entry of its own term, and a quorum answered it within the lease.
+    pub confirmed: bool,
+}
+
+struct Inner {
+    node_id: u64,
+    instance: String,
+    peer_address: String,
+    api_address: String,
+    timing: Timing,
+    limits: Limits,
+    disk: Arc<dyn Disk>,
+    data_dir: PathBuf,
+    runtime: Handle,
+    directory: Mutex<Option<DataDirectory>>,
+    dialer: Dialer,
+    fatal: FatalCell,
+    published: Arc<Published>,
+    archive: Arc<Archive>,
+    started: OnceLock<Started>,
+    leadership: watch::Sender<Leadership>,
+    recovered: watch::Sender<bool>,
+    joining: tokio::sync::Mutex<()>,
+    admitting: tokio::sync::Mutex<()>,
+    delay: Delay,
+    weak: Weak<Inner>,
+}
+
+/// What exists once the node belongs to a cluster.
+struct Started {
+    cluster_id: String,
+    ring: Arc<Ring>,
+    proposer: Proposer,
+    readers: Readers,
+    clock: Arc<Clock>,
+    compactor: Compactor,
+    snapshots: Snapshots,
+    filling: AtomicBool,
+}
+
+impl Started {
+    /// Whether the archive still lacks rows that peers have.
+    fn filling(&self) -> bool {
+        self.filling.load(Ordering::Relaxed)
+    }
+
+    fn set_filling(&self, filling: bool) {
+        self.filling.store(filling, Ordering::Relaxed);
+    }
+}
+
+/// Longest delay of the ring's runtime lately.
+#[derive(Debug, Default)]
+struct Delay(AtomicU64);
+
+impl Delay {
+    fn longest(&self) -> Duration {
+        Duration::from_micros(self.0.load(Ordering::Relaxed))
+    }
+}
+
+struct Closer {
+    runtime: Mutex<Option<Runtime>>,
+    stop_listening: Mutex<Option<oneshot::Sender<()>>>,
+    inner: Arc<Inner>,
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Store {
+    /// Opens a data directory and takes part in its cluster; an empty one waits for [`Store::bootstrap`] or
+    /// [`Store::join`].
+    ///
+    /// # Errors
+    /// If anything on disk is damaged, foreign or in use, with what to do.
+    pub async fn open(config: StoreConfig) -> Result<Self, OpenError> {
+        if config.node_id == 0 {
+            return Err(OpenError::NodeId);
+        }
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(config.limits.ring_threads.max(1))
+            .thread_name("trireme-ring")
+            .enable_all()
+            .build()
+            .map_err(OpenError::Runtime)?;
+        let handle = runtime.handle().clone();
+        let opening = handle.spawn_blocking({
+            let handle = handle.clone();
+            move || open_files(config, handle)
+        });
+        let opened = match opening.await {
+            Ok(opened) => opened,
+            Err(error) => Err(OpenError::Runtime(io::Error::other(error))),
+        };
+        let (inner, listener, tls) = match opened {
+            Ok(opened) => opened,
+            Err(error) => {
+                runtime.shutdown_background();
+                return Err(error);
+            }
+        };
+        let (stop_listening, stopped) = oneshot::channel();
+        let store = Self {
+            inner: Arc::clone(&inner),
+            _closer: Arc::new(Closer {
+                runtime: Mutex::new(Some(runtime)),
+                stop_listening: Mutex::new(Some(stop_listening)),
+                inner: Arc::clone(&inner),
+            }),
+        };
+        let has_identity = inner.directory(|directory| Ok(directory.identity().is_some()))?;
+        let starting = handle.spawn(async move {
+            serve(
+                listener,
+                tls.as_ref(),
+                PeerService(Arc::clone(&inner)),
+                stopped,
+            )?;
+            tokio::spawn(beat(Arc::downgrade(&inner)));
+            if has_identity {
+                inner.start_here().await?;
+            }
+            Ok(())
+        });
+        match starting.await {
+            Ok(Ok(())) => Ok(store),
+            Ok(Err(error)) => {
+                store.stop().await;
+                Err(error)
+            }
+            Err(error) => {
+                store.stop().await;
+                Err(OpenError::Runtime(io::Error::other(error)))
+            }
+        }
+    }
+
+    pub fn node_id(&self) -> u64 {
+        self.inner.node_id
+    }
+
+    /// None while the node belongs to no cluster.
+    pub fn cluster_id(&self) -> Option<&str> {
+        Some(&self.inner.started()?.cluster_id)
+    }
+
+    /// The newest view that this node has applied. Free. Until [`Store::recovered`] it may be older than one shown
+    /// before the node was restarted.
+    pub fn view(&self) -> Arc<View> {
+        self.inner.published.view()
+    }
+
+    /// Waits until this node has applied `revision`.
+    pub async fn at_least(&self, revision: u64) -> Arc<View> {
+        self.inner.published.at_least(revision).await
+    }
+
+    /// Whether reads are as new as before the last restart; false as well while the node belongs to no cluster.
+    pub fn is_recovered(&self) -> bool {
+        *self.inner.recovered.borrow()
+    }
+
+    /// Waits for [`Store::is_recovered`]; this takes a quorum.
+    pub async fn recovered(&self) {
+        let mut recovered = self.inner.recovered.subscribe();
+        // The sender lives as long as the store.
+        let _ = recovered.wait_for(|recovered| *recovered).await;
+    }
+
+    /// Follows the changes after a revision; None = from now on.
+    pub fn watch(&self, after: Option<u64>) -> Watch {
+        self.inner.published.feed.watch(after)
+    }
+
+    /// Who leads, now and from now on.
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.inner.leadership.subscribe()
+    }
+
+    /// Whether this node leads and holds the lease at this very moment.
+    pub fn holds_lease(&self) -> bool {
+        self.inner
+            .started()
+            .is_some_and(|started| self.inner.observe(started).confirmed)
+    }
+
+    /// Finished history.
+    pub fn archive(&self) -> ArchiveReader {
+        ArchiveReader(Arc::clone(&self.inner.archive))
+    }
+
+    /// The reason why this node must stop, once there is one.
+    pub async fn fatal(&self) -> Fatal {
+        self.inner.fatal.wait().await
+    }
+
+    /// Leaves consensus, writes what was accepted, and lets go of the data directory. Other handles get errors from
+    /// then on.
+    pub async fn shutdown(&self) {
+        if let Some(started) = self.inner.started() {
+            let ring = Arc::clone(&started.ring);
+            // On its own runtime: this future may be dropped.
+            let _ = self
+                .inner
+                .runtime
+                .spawn(async move { ring.shutdown().await })
+                .await;
+        }
+        self.stop().await;
+    }
+
+    /// Ends at once, as a kill would: nothing is said to peers, nothing is finished.
+    pub async fn stop(&self) {
+        let closer = Arc::clone(&self._closer);
+        let _ = tokio::task::spawn_blocking(move || closer.close()).await;
+    }
+}
+
+impl Closer {
+    /// Blocks.
+    fn close(&self) {
+        held(&self.stop_listening).take();
+        if let Some(runtime) = held(&self.runtime).take() {
+            runtime.shutdown_timeout(STOPPING);
+        }
+        if let Some(started) = self.inner.started() {
+            started.ring.wal.close();
+        }
+        self.inner.archive.close();
+        // Only now may another store open the directory.
+        held(&self.inner.directory).take();
+    }
+}
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        if held(&self.runtime).is_none() {
+            return;
+        }
+        // The last handle may go on a runtime's thread, where blocking is not allowed.
+        let taken = Closer {
+            runtime: Mutex::new(held(&self.runtime).take()),
+            stop_listening: Mutex::new(held(&self.stop_listening).take()),
+            inner: Arc::clone(&self.inner),
+        };
+        let closing = std::thread::Builder::new()
+            .name("trireme-close".to_owned())
+            .spawn(move || taken.close());
+        if let Err(error) = closing {
+            tracing::error!(%error, "the store is not closed cleanly");
+        }
+    }
+}
+
+type OpenedFiles = (Arc<Inner>, Listener, Option<crate::config::PeerTls>);
+
+/// Blocks.
+fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenError> {
+    let listener = Listener::bind(config.peer_listener, config.tls.is_some())?;
+    let directory =
+        DataDirectory::open(Arc::clone(&config.disk), &config.data_dir, config.node_id)?;
+    let home = match config.archive {
+        Some(home) => home,
+        None => Arc::new(SledHome::new(&config.data_dir.join("archive"))),
+    };
+    let archive = Archive::open(home, &config.limits.archive).map_err(OpenError::Archive)?;
+    let peer_address = match config.peer_address.as_str() {
+        "" => listener.address.to_string(),
+        address => address.to_owned(),
+    };
+    let feed = Feed::new(0, config.limits.feed.clone());
+    let inner = Arc::new_cyclic(|weak| Inner {
+        node_id: config.node_id,
+        instance: directory.instance().to_owned(),
+        peer_address,
+        api_address: config.api_address,
+        timing: config.timing,
+        limits: config.limits,
+        disk: config.disk,
+        data_dir: config.data_dir,
+        runtime,
+        directory: Mutex::new(Some(directory)),
+        dialer: Dialer::new(config.tls.clone()),
+        fatal: FatalCell::default(),
+        published: Arc::new(Published::new(feed)),
+        archive: Arc::new(archive),
+        started: OnceLock::new(),
+        leadership: watch::Sender::default(),
+        recovered: watch::Sender::new(false),
+        joining: tokio::sync::Mutex::default(),
+        admitting: tokio::sync::Mutex::default(),
+        delay: Delay::default(),
+        weak: weak.clone(),
+    });
+    Ok((inner, listener, config.tls))
+}
+
+impl Inner {
+    fn started(&self) -> Option<&Started> {
+        self.started.get()
+    }
+
+    fn directory<T>(
+        &self,
+        with: impl FnOnce(&mut DataDirectory) -> Result<T, DirectoryError>,
+    ) -> Result<T, DirectoryError> {
+        match held(&self.directory).as_mut() {
+            Some(directory) => with(directory),
+            None => Err(DirectoryError::Io {
+                doing: "using",
+                path: self.data_dir.clone(),
+                source: io::Error::new(io::ErrorKind::BrokenPipe, "the store is closed"),
+            }),
+        }
+    }
+
+    fn stop_reason(&self) -> String {
+        self.fatal
+            .get()
+            .map_or_else(|| "the store is closed".to_owned(), |fatal| fatal.message)
+    }
+
+    /// Where a member's peer listener is.
+    fn peer_address(&self, started: &Started, id: u64) -> Option<String> {
+        let of = |nodes: &[proto::Node]| {
+            nodes
+                .iter()
+                .find(|node| node.id == id)
+                .map(|node| node.peer_address.clone())
+        };
+        // What is applied is cheap to look at; what is not yet applied counts as well.
+        of(self.published.view().nodes()).or_else(|| of(&started.ring.pulse().membership.nodes))
+    }
+
+    /// Recovers what is on disk and starts consensus, on the ring's runtime whatever the caller's.
+    async fn start_here(&self) -> Result<&Started, OpenError> {
+        if let Some(inner) = self.weak.upgrade() {
+            let starting = self.runtime.spawn(async move { inner.start().await });
+            match starting.await {
+                Ok(started) => started?,
+                Err(error) => return Err(OpenError::Runtime(io::Error::other(error))),
+            }
+        }
+        self.started
+            .get()
+            .ok_or_else(|| OpenError::Consensus("the store is closed".to_owned()))
+    }
+
+    async fn start(&self) -> Result<(), OpenError> {
+        let identity = self.directory(|directory| Ok(directory.identity().cloned()))?;
+        let identity =
+            identity.ok_or_else(|| OpenError::Consensus("no cluster is known".to_owned()))?;
+        let cluster_id = identity.cluster_id;
+        let (disk, dir) = (Arc::clone(&self.disk), self.data_dir.clone());
+        let (options, id) = (self.limits.wal.clone(), cluster_id.clone());
+        let recovering = tokio::task::spawn_blocking(move || {
+            let wal = Wal::open(Arc::clone(&disk), &dir.join("wal"), &options)?;
+            let snapshots = Snapshots::open(disk, &dir.join("snapshots"))?;
+            let newest = recover::newest_snapshot(&snapshots, &id, &wal.state())?;
+            Ok::<_, OpenError>((wal, snapshots, newest))
+        });
+        let recovered = recovering
+            .await
+            .map_err(|error| OpenError::Runtime(io::Error::other(error)))?;
+        let (wal, snapshots, newest) = recovered?;
+        let snapshot_index = newest
+            .as_ref()
+            .and_then(|(file, _)| file.last())
+            .map_or(0, |last| last.index);
+        let archived = self.archive.applied().map_err(OpenError::Archive)?;
+        // A checkpoint precedes each snapshot: less means that rows are gone.
+        let filling = self.archive.lost().is_some() || archived < snapshot_index;
+        let wal = Arc::new(wal);
+        let machine = Machine::new(
+            cluster_id.clone(),
+            newest,
+            snapshots.clone(),
+            Arc::clone(&self.archive),
+            self.fatal.clone(),
+            Arc::clone(&self.published),
+        )
+        .map_err(|error| OpenError::Consensus(error.to_string()))?;
+        let links = Links {
+            me: self.node_id,
+            cluster_id: cluster_id.clone(),
+            dialer: self.dialer.clone(),
+            timing: self.timing.clone(),
+            archive: Arc::clone(&self.archive),
+        };
+        let ring = Ring::start(links, wal, machine).await;
+        let ring = Arc::new(ring.map_err(OpenError::Consensus)?);
+        let clock = Arc::new(Clock::new());
+        let started = Started {
+            cluster_id,
+            proposer: Proposer::start(
+                Arc::clone(&ring),
+                Arc::clone(&self.published),
+                Arc::clone(&clock),
+                &self.limits,
+            ),
+            readers: Readers::start(self.weak.clone()),
+            clock,
+            compactor: Compactor::default(),
+            snapshots,
+            filling: AtomicBool::new(filling),
+            ring,
+        };
+        if filling {
+            self.archive.begin_fill();
+        }
+        if self.started.set(started).is_err() {
+            return Err(OpenError::Consensus(
+                "the store was started twice".to_owned(),
+            ));
+        }
+        tokio::spawn(follow_leadership(self.weak.clone()));
+        tokio::spawn(watch_health(self.weak.clone()));
+        tokio::spawn(read_clocks(self.weak.clone()));
+        tokio::spawn(compact::run(self.weak.clone()));
+        if filling {
+            tokio::spawn(refill::run(self.weak.clone()));
+        }
+        Ok(())
+    }
+
+    fn observe(&self, started: &Started) -> Leadership {
+        let pulse = started.ring.pulse();
+        let is_me = pulse.seen.leader == Some(self.node_id);
+        let applied = self.published.view().applied;
+        let own_entry = applied.is_some_and(|applied| {
+            applied.term == pulse.seen.term && applied.node_id == self.node_id
+        });
+        let lease = pulse
+            .quorum_ack
+            .is_some_and(|since| since < self.timing.election_min);
+        Leadership {
+            leader: pulse.seen.leader,
+            term: pulse.seen.term,
+            is_me,
+            confirmed: is_me && own_entry && lease && self.fatal.get().is_none(),
+        }
+    }
+}
+
+/// Publishes who leads, and fixes the clock when this node takes the lead.
+async fn follow_leadership(inner: Weak<Inner>) {
+    let mut led_term = None;
+    loop {
+        let Some(strong) = inner.upgrade() else {
+            return;
+        };
+        let Some(started) = strong.started() else {
+            return;
+        };
+        let changes = started.ring.changes();
+        let leadership = strong.observe(started);
+        if leadership.is_me && led_term != Some(leadership.term) {
+            led_term = Some(leadership.term);
+            take_lead(&strong, started).await;
+        }
+        strong.leadership.send_if_modified(|known| {
+            let changed = *known != leadership;
+            *known = leadership;
+            changed
+        });
+        let period = strong.timing.heartbeat;
+        drop(strong);
+        tokio::select! {
+            alive = changes => if !alive { return },
+            () = sleep(period) => {}
+        }
+    }
+}
+
+async fn take_lead(inner: &Inner, started: &Started) {
+    let voters: Vec<u64> = inner.published.view().voters().into_iter().collect();
+    let skew = started.clock.skew_ms(inner.node_id, &voters);
+    started.clock.take_lead(skew);
+    if let Some(skew) = skew
+        && skew.abs() > MAX_SKEW_MS
+    {
+        tracing::error!(
+            skew_ms = skew,
+            "this node's clock is too far off its peers' to lead: correct it"
+        );
+        if let Some(other) = voters.iter().find(|voter| **voter != inner.node_id) {
+            // The next election finds another leader if this one does not want to.
+            let _ = started.ring.transfer_leader(*other).await;
+        }
+    }
+}
+
+/// Turns what stopped consensus into the reason why the node must stop, and says when reads are safe.
+async fn watch_health(inner: Weak<Inner>) {
+    let (ring, fatal, recovered) = {
+        let Some(strong) = inner.upgrade() else {
+            return;
+        };
+        let Some(started) = strong.started() else {
+            return;
+        };
+        let ring = Arc::clone(&started.ring);
+        (ring, strong.fatal.clone(), strong.recovered.clone())
+    };
+    tokio::select! {
+        reason = ring.stopped() => {
+            match ring.wal.failed() {
+                Some(failed) => fatal.set(FatalKind::Disk, failed),
+                // A store that is being closed has no reason to stop.
+                None if reason.contains("stopped") => {}
+                None => fatal.set(FatalKind::Consensus, reason),
+            }
+            return;
+        }
+        done = ring.recovered() => {
+            recovered.send_replace(done);
+        }
+    }
+    let reason = ring.stopped().await;
+    match ring.wal.failed() {
+        Some(failed) => fatal.set(FatalKind::Disk, failed),
+        None if reason.contains("stopped") => {}
+        None => fatal.set(FatalKind::Consensus, reason),
+    }
+}
+
+/// Reads the peers' clocks now and then.
+async fn read_clocks(inner: Weak<Inner>) {
+    loop {
+        let Some(strong) = inner.upgrade() else {
+            return;
+        };
+        let Some(started) = strong.started() else {
+            return;
+        };
+        let peers: Vec<(u64, String)> = strong
+            .published
+            .view()
+            .nodes()
+            .iter()
+            .filter(|node| node.id != strong.node_id)
+            .map(|node| (node.id, node.peer_address.clone()))
+            .collect();
+        for (id, address) in peers {
+            let asked = wall_ms();
+            let hello = proto::HelloRequest {
+                cluster_id: started.cluster_id.clone(),
+                node_id: strong.node_id,
+                bootstrap_instance: String::new(),
+            };
+            if let Ok(answer) = strong.hello(&address, hello).await
+                && answer.node_id == id
+            {
+                started.clock.sample(id, asked, answer.clock_ms);
+            }
+        }
+        let period = strong.timing.clock_interval;
+        drop(strong);
+        sleep(period.mul_f64(0.75 + rand::random::<f64>() / 2.0)).await;
+    }
+}
+
+/// Measures how late the ring's runtime runs its tasks.
+async fn beat(inner: Weak<Inner>) {
+    let mut ticks = interval(PULSE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut longest, mut pulses) = (Duration::ZERO, 0);
+    loop {
+        let due = ticks.tick().await;
+        let late = Instant::now().saturating_duration_since(due);
+        let Some(inner) = inner.upgrade() else {
+            return;
+        };
+        pulses += 1;
+        if pulses >= PULSES_KEPT {
+            (longest, pulses) = (Duration::ZERO, 0);
+        }
+        longest = longest.max(late);
+        let micros = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
+        inner.delay.0.store(micros, Ordering::Relaxed);
+    }
+}
+
+/// Reads finished history by key.
+#[derive(Debug, Clone)]
+pub struct ArchiveReader(Arc<Archive>);
+
+impl ArchiveReader {
+    pub async fn get(&self, key: Bytes) -> io::Result<Option<Bytes>> {
+        let archive = Arc::clone(&self.0);
+        let reading = tokio::task::spawn_blocking(move || archive.get(&key));
+        reading.await.map_err(io::Error::other)?
+    }
+
+    /// Up to `limit` rows with keys in `range`, in order of their keys, or in reverse.
+    pub async fn range(
+        &self,
+        range: (Bound<Bytes>, Bound<Bytes>),
+        reverse: bool,
+        limit: usize,
+    ) -> io::Result<Vec<Row>> {
+        let archive = Arc::clone(&self.0);
+        let reading = tokio::task::spawn_blocking(move || {
+            let range = (
+                range.0.as_ref().map(AsRef::as_ref),
+                range.1.as_ref().map(AsRef::as_ref),
+            );
+            archive.range(range, reverse, limit)
+        });
+        reading.await.map_err(io::Error::other)?
+    }
+}

@@ -1,0 +1,246 @@
+//! The gRPC service for peers.
+
+use std::sync::Arc;
+
+use futures::{StreamExt as _, stream, stream::BoxStream};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use trireme_proto::raft::{self as proto, raft_transport_server::RaftTransport};
+use trireme_state::FEATURE_LEVEL;
+
+use super::{Inner, MembershipError, Started, clock::wall_ms, propose::Proposed};
+use crate::consensus::{Pages, ReadIndexError};
+
+pub(super) struct PeerService(pub(super) Arc<Inner>);
+
+impl PeerService {
+    fn started(&self) -> Result<&Started, Status> {
+        if let Some(fatal) = self.0.fatal.get() {
+            return Err(Status::unavailable(fatal.message));
+        }
+        self.0
+            .started()
+            .ok_or_else(|| Status::unavailable("this node belongs to no cluster yet"))
+    }
+
+    fn member(&self, cluster_id: &str) -> Result<&Started, Status> {
+        let started = self.started()?;
+        if cluster_id != started.cluster_id {
+            return Err(Status::failed_precondition(format!(
+                "this node belongs to cluster {}, the request is for cluster {cluster_id}",
+                started.cluster_id
+            )));
+        }
+        Ok(started)
+    }
+
+    fn not_leader(&self, started: &Started) -> proto::NotLeader {
+        let leader = started.ring.seen().leader.unwrap_or(0);
+        proto::NotLeader {
+            leader_id: leader,
+            peer_address: self.0.peer_address(started, leader).unwrap_or_default(),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl RaftTransport for PeerService {
+    type StreamAppendStream = ReceiverStream<Result<proto::AppendResponse, Status>>;
+    type FetchArchiveStream = BoxStream<'static, Result<proto::FetchArchiveResponse, Status>>;
+
+    async fn append(
+        &self,
+        request: Request<proto::AppendRequest>,
+    ) -> Result<Response<proto::AppendResponse>, Status> {
+        let ring = &self.started()?.ring;
+        Ok(Response::new(
+            ring.receive_append(request.into_inner()).await?,
+        ))
+    }
+
+    async fn stream_append(
+        &self,
+        request: Request<Streaming<proto::AppendRequest>>,
+    ) -> Result<Response<Self::StreamAppendStream>, Status> {
+        let ring = &self.started()?.ring;
+        Ok(Response::new(ring.receive_appends(request.into_inner())))
+    }
+
+    async fn vote(
+        &self,
+        request: Request<proto::VoteRequest>,
+    ) -> Result<Response<proto::VoteResponse>, Status> {
+        let ring = &self.started()?.ring;
+        Ok(Response::new(
+            ring.receive_vote(request.into_inner()).await?,
+        ))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<proto::VoteRequest>,
+    ) -> Result<Response<proto::VoteResponse>, Status> {
+        let ring = &self.started()?.ring;
+        Ok(Response::new(
+            ring.receive_pre_vote(request.into_inner()).await?,
+        ))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<proto::SnapshotChunk>>,
+    ) -> Result<Response<proto::SnapshotResponse>, Status> {
+        let ring = &self.started()?.ring;
+        Ok(Response::new(
+            ring.receive_snapshot(request.into_inner()).await?,
+        ))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<proto::TransferLeaderRequest>,
+    ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
+        let ring = &self.started()?.ring;
+        ring.receive_transfer_leader(request.into_inner()).await?;
+        Ok(Response::new(proto::TransferLeaderResponse {}))
+    }
+
+    /// Only a leader answers; it never forwards, so that no request goes in circles.
+    async fn propose(
+        &self,
+        request: Request<proto::ProposeRequest>,
+    ) -> Result<Response<proto::ProposeResponse>, Status> {
+        let request = request.into_inner();
+        let started = self.member(&request.cluster_id)?;
+        if started.ring.seen().leader != Some(self.0.node_id) {
+            return Ok(Response::new(proto::ProposeResponse {
+                applied: Vec::new(),
+                not_leader: Some(self.not_leader(started)),
+            }));
+        }
+        let submitted = request
+            .commands
+            .into_iter()
+            .map(|command| started.proposer.submit(command));
+        let mut response = proto::ProposeResponse::default();
+        for proposed in futures::future::join_all(submitted).await {
+            match proposed {
+                Proposed::Applied(applied) => {
+                    response.applied.push(proto::propose_response::Applied {
+                        revision: applied.revision,
+                        outcome: Some(applied.outcome),
+                    });
+                }
+                Proposed::NotAppended => {
+                    return Err(Status::aborted("this node does not lead any more"));
+                }
+                Proposed::Unknown => {
+                    return Err(Status::unknown("the command may or may not be applied"));
+                }
+                Proposed::Overloaded => {
+                    return Err(Status::resource_exhausted("too many commands are waiting"));
+                }
+                Proposed::Rejected(reason) => return Err(Status::failed_precondition(reason)),
+                Proposed::Stopped => return Err(Status::unknown("this node is stopping")),
+            }
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<proto::ReadIndexRequest>,
+    ) -> Result<Response<proto::ReadIndexResponse>, Status> {
+        let started = self.member(&request.into_inner().cluster_id)?;
+        match started.ring.read_index().await {
+            Ok(revision) => Ok(Response::new(proto::ReadIndexResponse {
+                revision,
+                not_leader: None,
+            })),
+            Err(ReadIndexError::NotLeader) => Ok(Response::new(proto::ReadIndexResponse {
+                revision: 0,
+                not_leader: Some(self.not_leader(started)),
+            })),
+            Err(ReadIndexError::NoQuorum) => {
+                Err(Status::unavailable("no quorum answers this node"))
+            }
+            Err(ReadIndexError::Stopped) => Err(Status::unavailable(self.0.stop_reason())),
+        }
+    }
+
+    async fn change_membership(
+        &self,
+        request: Request<proto::ChangeMembershipRequest>,
+    ) -> Result<Response<proto::ChangeMembershipResponse>, Status> {
+        let request = request.into_inner();
+        let started = self.member(&request.cluster_id)?;
+        let change = request
+            .change
+            .ok_or_else(|| Status::invalid_argument("a membership change without a change"))?;
+        let mut response = proto::ChangeMembershipResponse::default();
+        match self.0.change_here(started, change).await {
+            Ok(()) => response.membership = Some(started.ring.pulse().membership),
+            Err(MembershipError::NoLeader) => {
+                response.not_leader = Some(self.not_leader(started));
+            }
+            Err(MembershipError::Refused(reason)) => response.refused = reason,
+            Err(MembershipError::Timeout) => {
+                return Err(Status::deadline_exceeded(
+                    MembershipError::Timeout.to_string(),
+                ));
+            }
+            Err(error) => return Err(Status::unavailable(error.to_string())),
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn hello(
+        &self,
+        request: Request<proto::HelloRequest>,
+    ) -> Result<Response<proto::HelloResponse>, Status> {
+        let request = request.into_inner();
+        let mut response = proto::HelloResponse {
+            node_id: self.0.node_id,
+            feature_level: FEATURE_LEVEL,
+            clock_ms: wall_ms(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            ..proto::HelloResponse::default()
+        };
+        let Some(started) = self.0.started() else {
+            return Ok(Response::new(response));
+        };
+        response.cluster_id = started.cluster_id.clone();
+        let leader = self.not_leader(started);
+        response.leader_id = leader.leader_id;
+        response.leader_peer_address = leader.peer_address;
+        if !request.bootstrap_instance.is_empty() {
+            match self
+                .0
+                .admit(request.node_id, request.bootstrap_instance)
+                .await
+            {
+                Ok(()) => response.admitted = true,
+                Err(reason) => response.refused = reason,
+            }
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn fetch_archive(
+        &self,
+        request: Request<proto::FetchArchiveRequest>,
+    ) -> Result<Response<Self::FetchArchiveStream>, Status> {
+        let started = self.member(&request.into_inner().cluster_id)?;
+        if started.filling() {
+            return Err(Status::unavailable("this node's own archive is incomplete"));
+        }
+        let pages = Pages::new(Arc::clone(&self.0.archive));
+        let rows = stream::try_unfold(pages, |mut pages| async move {
+            let page = pages.next().await.map_err(|error| {
+                Status::internal(format!("the archive cannot be read: {error}"))
+            })?;
+            Ok(page.map(|rows| (proto::FetchArchiveResponse { rows }, pages)))
+        });
+        Ok(Response::new(rows.boxed()))
+    }
+}
