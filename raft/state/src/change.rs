@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use trireme_proto::state as pb;
 
-/// A record's new value, or the key of a record that left the state.
+/// A record's new value, or the key of a record that left the state: also of one that came and went within the entry.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Change {
     Job(Arc<pb::Job>),

@@ -45,7 +45,7 @@ pub use archive::run_summary;
 pub use change::{Change, RecordKey, change_batch};
 pub use deliveries::arrival;
 pub use digest::Digest;
-pub use jobs::{GITHUB_REPORTER, JobFilter, is_complete, seq_of, state_name};
+pub use jobs::{BUILD_ID_MARK, GITHUB_REPORTER, JobFilter, is_complete, seq_of, state_name};
 pub use level::{BASE_LEVEL, FEATURE_LEVEL, is_known, min_level_of};
 pub use plans::{is_committed, next_effect};
 pub use reports::is_owed;

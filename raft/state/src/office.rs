@@ -35,6 +35,10 @@ pub(crate) fn take(state: &mut State, entry: &mut Entry, command: &TakeOffice) -
             command.term, office.term
         )));
     }
+    // The epoch is the log index, so one entry begins one.
+    if office.epoch == entry.index {
+        return Err(conflict("the office was taken in the same log entry"));
+    }
     let changed_hands = office.epoch != 0 && office.node_id != command.node_id;
     let next = Office {
         epoch: entry.index,

@@ -174,7 +174,19 @@ pub(crate) fn commit(state: &mut State, entry: &mut Entry, command: &CommitPlans
         ..Done::default()
     };
     let mut settled = delivery.settled.clone();
-    settled.extend(idle);
+    for plugin in idle {
+        // After failures it did decide: what the record says of them is over.
+        if let Some(plan) = state.plan(&command.guid, &plugin).cloned() {
+            let decided = Plan {
+                config_version: command.config_version,
+                planned_ms: entry.stamp_ms.max(1),
+                error: String::new(),
+                ..(*plan).clone()
+            };
+            state.put_plan(entry, decided);
+        }
+        settled.push(plugin);
+    }
     for body in fresh {
         let made = state.make_jobs(entry, &body.jobs);
         let aborted = state.abort_all(entry, &body.abort);

@@ -41,6 +41,10 @@ pub(crate) fn trigger_job(state: &mut State, entry: &mut Entry, command: &Trigge
     Ok(Done::default())
 }
 
+/// Stands for the build id in the URL of a `LeaseJob`: whoever leases knows the rest of the run's place, but the id is
+/// given here.
+pub const BUILD_ID_MARK: &str = "$BUILD_ID$";
+
 pub(crate) fn lease_job(state: &mut State, entry: &mut Entry, command: &LeaseJob) -> Verdict {
     let job = state.incomplete_job(&command.id)?;
     if job.state() != JobState::Triggered || job.lease.is_some() {
@@ -68,7 +72,7 @@ pub(crate) fn lease_job(state: &mut State, entry: &mut Entry, command: &LeaseJob
         next.build_id = state.next_build_id(entry.stamp_ms).to_string();
     }
     if !command.url.is_empty() {
-        next.url.clone_from(&command.url);
+        next.url = command.url.replace(BUILD_ID_MARK, &next.build_id);
     }
     next.lease = Some(Lease {
         agent_id: command.agent_id.clone(),

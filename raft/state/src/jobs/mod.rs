@@ -15,7 +15,7 @@ use crate::{
     table::{Groups, Name, Record, Seq, Table, Tally},
 };
 
-pub use lifecycle::state_name;
+pub use lifecycle::{BUILD_ID_MARK, state_name};
 pub use query::{JobFilter, seq_of};
 
 /// Name of Prow's GitHub reporter, which is not told of runs that a newer one replaced (EXE-066).

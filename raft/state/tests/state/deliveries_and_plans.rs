@@ -439,6 +439,23 @@ fn a_plugin_that_cannot_decide_is_counted_given_up_and_redriven() {
 }
 
 #[test]
+fn a_plugin_that_failed_may_have_nothing_to_do_after_all() {
+    let mut replica = Replica::new();
+    replica.done(accept("g"));
+    replica.done(Body::CommitPlans(commit("g", &["trigger"], vec![], &[])));
+    replica.done(Body::SettlePlan(pb::SettlePlan {
+        guid: "g".into(),
+        plugin: "trigger".into(),
+        error: "502".into(),
+        dead: false,
+    }));
+    replica.done(Body::CommitPlans(commit("g", &[], vec![], &["trigger"])));
+    let plan = replica.state.plan("g", "trigger").unwrap();
+    assert_eq!((plan.failures, plan.error.as_str()), (1, ""));
+    assert_eq!(state_of(&replica, "g"), DeliveryState::Handled);
+}
+
+#[test]
 fn only_handled_deliveries_are_swept_and_their_plans_with_them() {
     let mut replica = planned();
     let sweep = || {
