@@ -11,7 +11,8 @@ use crate::delivery::{DeliveredRequest, DeliveryPage, Hook, HookDelivery, HookSc
 use crate::error::Result;
 use crate::merge::{MergeError, MergeRequest, Merged};
 use crate::search::{
-    SEARCH_LIMIT, SearchPage, SearchRequest, SearchResult, SearchedIssue, SearchedPullRequest,
+    MAX_SEARCH_PAGES, SEARCH_LIMIT, SearchPage, SearchRequest, SearchResult, SearchedIssue,
+    SearchedPullRequest,
 };
 use crate::types::{
     BotUser, ChangedFile, CheckRun, CombinedStatus, Commit, CommitStatus, DirectoryEntry, Issue,
@@ -98,7 +99,7 @@ pub trait Search: Send + Sync {
             remaining: 0,
             incomplete: None,
         };
-        loop {
+        for _ in 0..MAX_SEARCH_PAGES {
             match self.search_pull_requests(&request).await {
                 Ok(page) => {
                     all.nodes.extend(page.nodes);

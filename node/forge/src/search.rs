@@ -11,6 +11,9 @@ pub const PAGE_SIZE: u32 = 37;
 /// GitHub ends any search here, whatever the number of matches (TIDE-017).
 pub const SEARCH_LIMIT: u64 = 1000;
 
+/// Pages that are followed; far more than [`SEARCH_LIMIT`] allows.
+pub const MAX_SEARCH_PAGES: usize = 200;
+
 /// The commits of each pull request that a search brings along (TIDE-026).
 pub const LAST_COMMITS: u32 = 4;
 

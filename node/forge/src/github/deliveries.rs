@@ -7,7 +7,8 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::client::{Call, Effect, decode, next_page};
+use super::answer::{decode, next_page};
+use super::client::{Call, Effect};
 use super::credentials::Behalf;
 use super::wire::nullable;
 use super::{GitHub, at, segment};

@@ -2,6 +2,7 @@
 //!
 //! One file per capability says which of GitHub's calls it takes; `client` says how a call gets there.
 
+mod answer;
 mod client;
 mod credentials;
 mod deliveries;
