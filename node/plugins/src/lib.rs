@@ -1,1 +1,28 @@
 //! Plugins: what a webhook makes happen.
+//!
+//! Here stand the plugins, one module each: a pure decision from the event, the configuration and the facts it asks
+//! for, and around it what fetches those facts. Texts that people and tools read are Prow's, byte for byte.
+//!
+//! Here never stand receiving and checking webhooks (a door's), running jobs, merging, or telling results: plugins and
+//! the other controllers meet in the state.
+
+mod approve;
+pub mod decision;
+mod facts;
+pub mod help;
+mod hold;
+mod label_names;
+mod lgtm;
+pub mod plugin;
+mod registry;
+mod respond;
+pub mod running;
+#[cfg(test)]
+mod testing;
+mod text;
+mod trigger;
+mod wip;
+
+pub use help::PluginHelp;
+pub use plugin::{PlanError, Planning, Plugin};
+pub use registry::Plugins;

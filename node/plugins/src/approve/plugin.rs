@@ -1,0 +1,1 @@
+//! The plugin around the decision.

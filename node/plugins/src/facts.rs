@@ -1,0 +1,286 @@
+//! What decisions rest on besides the event: read from the forge when a decision first asks for it, never before.
+//!
+//! A decision is a pure function of the event, the configuration and the [`Facts`] known so far. If it needs one more
+//! it says which ([`Missing`]); [`gather`] fetches that one and asks again.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use trireme_config::job::Contexts;
+use trireme_forge::owners::RepoOwners;
+use trireme_forge::{
+    CombinedStatus, Commit, IssueComment, Label, LabelEvent, PullRequest, Review, ReviewComment,
+    SearchRequest, StatusState,
+};
+
+use crate::decision::Target;
+use crate::plugin::{PlanError, Planning};
+
+/// A decision asks for each fact once, so this many can only be a mistake in it.
+const MAX_ROUNDS: usize = 64;
+
+/// What is known about one issue or pull request and the people around it.
+#[derive(Default)]
+pub(crate) struct Facts {
+    pub(crate) pull_request: Option<PullRequest>,
+    pub(crate) labels: Option<Vec<Label>>,
+    pub(crate) label_events: Option<Vec<LabelEvent>>,
+    pub(crate) files: Option<Vec<String>>,
+    pub(crate) comments: Option<Vec<IssueComment>>,
+    pub(crate) reviews: Option<Vec<Review>>,
+    pub(crate) review_comments: Option<Vec<ReviewComment>>,
+    /// (organisation, login)
+    pub(crate) members: BTreeMap<(String, String), bool>,
+    pub(crate) collaborators: BTreeMap<String, bool>,
+    /// (organisation, team's slug)
+    pub(crate) teams: BTreeMap<(String, String), Vec<String>>,
+    pub(crate) commits: BTreeMap<String, Commit>,
+    /// By the sha they are on.
+    pub(crate) contexts: BTreeMap<String, Contexts>,
+    /// By branch.
+    pub(crate) branch_heads: BTreeMap<String, String>,
+    /// Numbers by (organisation, author).
+    pub(crate) merged_pull_requests: BTreeMap<(String, String), u64>,
+    /// By base branch.
+    pub(crate) owners: BTreeMap<String, RepoOwners>,
+}
+
+/// The fact without which a decision cannot go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Missing {
+    PullRequest,
+    Labels,
+    LabelEvents,
+    Files,
+    Comments,
+    Reviews,
+    ReviewComments,
+    Member { org: String, login: String },
+    Collaborator(String),
+    Team { org: String, slug: String },
+    Commit(String),
+    Contexts { sha: String },
+    BranchHead(String),
+    MergedPullRequests { org: String, author: String },
+    Owners { branch: String },
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+type Known<T> = Result<T, Missing>;
+
+impl Facts {
+    pub(crate) fn pull_request(&self) -> Known<&PullRequest> {
+        self.pull_request.as_ref().ok_or(Missing::PullRequest)
+    }
+
+    pub(crate) fn labels(&self) -> Known<&[Label]> {
+        self.labels.as_deref().ok_or(Missing::Labels)
+    }
+
+    pub(crate) fn label_events(&self) -> Known<&[LabelEvent]> {
+        self.label_events.as_deref().ok_or(Missing::LabelEvents)
+    }
+
+    /// Paths of the changed files.
+    pub(crate) fn files(&self) -> Known<&[String]> {
+        self.files.as_deref().ok_or(Missing::Files)
+    }
+
+    /// Oldest first.
+    pub(crate) fn comments(&self) -> Known<&[IssueComment]> {
+        self.comments.as_deref().ok_or(Missing::Comments)
+    }
+
+    pub(crate) fn reviews(&self) -> Known<&[Review]> {
+        self.reviews.as_deref().ok_or(Missing::Reviews)
+    }
+
+    pub(crate) fn review_comments(&self) -> Known<&[ReviewComment]> {
+        self.review_comments
+            .as_deref()
+            .ok_or(Missing::ReviewComments)
+    }
+
+    pub(crate) fn is_member(&self, org: &str, login: &str) -> Known<bool> {
+        let key = (org.to_owned(), login.to_owned());
+        self.members.get(&key).copied().ok_or(Missing::Member {
+            org: key.0,
+            login: key.1,
+        })
+    }
+
+    pub(crate) fn is_collaborator(&self, login: &str) -> Known<bool> {
+        self.collaborators
+            .get(login)
+            .copied()
+            .ok_or_else(|| Missing::Collaborator(login.to_owned()))
+    }
+
+    /// Logins; empty if there is no such team.
+    pub(crate) fn team(&self, org: &str, slug: &str) -> Known<&[String]> {
+        let key = (org.to_owned(), slug.to_owned());
+        self.teams
+            .get(&key)
+            .map(Vec::as_slice)
+            .ok_or(Missing::Team {
+                org: key.0,
+                slug: key.1,
+            })
+    }
+
+    pub(crate) fn commit(&self, sha: &str) -> Known<&Commit> {
+        self.commits
+            .get(sha)
+            .ok_or_else(|| Missing::Commit(sha.to_owned()))
+    }
+
+    /// Status contexts of a commit.
+    pub(crate) fn contexts(&self, sha: &str) -> Known<&Contexts> {
+        let missing = || Missing::Contexts {
+            sha: sha.to_owned(),
+        };
+        self.contexts.get(sha).ok_or_else(missing)
+    }
+
+    pub(crate) fn branch_head(&self, branch: &str) -> Known<&str> {
+        self.branch_heads
+            .get(branch)
+            .map(String::as_str)
+            .ok_or_else(|| Missing::BranchHead(branch.to_owned()))
+    }
+
+    pub(crate) fn merged_pull_requests(&self, org: &str, author: &str) -> Known<u64> {
+        let key = (org.to_owned(), author.to_owned());
+        let found = self.merged_pull_requests.get(&key).copied();
+        found.ok_or(Missing::MergedPullRequests {
+            org: key.0,
+            author: key.1,
+        })
+    }
+
+    pub(crate) fn owners(&self, branch: &str) -> Known<&RepoOwners> {
+        self.owners.get(branch).ok_or_else(|| Missing::Owners {
+            branch: branch.to_owned(),
+        })
+    }
+}
+
+/// Decides about `target`, fetching what `decide` asks for.
+///
+/// # Errors
+/// The forge could not tell, or `decide` asks without end.
+pub(crate) async fn gather<T>(
+    cx: &Planning<'_>,
+    target: &Target,
+    mut facts: Facts,
+    decide: impl Fn(&Facts) -> Known<T> + Send + Sync,
+) -> Result<T, PlanError> {
+    for _ in 0..MAX_ROUNDS {
+        match decide(&facts) {
+            Ok(decision) => return Ok(decision),
+            Err(missing) => fetch(cx, target, &mut facts, missing).await?,
+        }
+    }
+    Err(PlanError::Failed(format!(
+        "no decision after {MAX_ROUNDS} facts about {}#{}",
+        target.repo, target.number
+    )))
+}
+
+async fn fetch(
+    cx: &Planning<'_>,
+    target: &Target,
+    facts: &mut Facts,
+    missing: Missing,
+) -> Result<(), PlanError> {
+    let (forge, repo, number) = (cx.forge, &target.repo, target.number);
+    match missing {
+        Missing::PullRequest => {
+            facts.pull_request = Some(forge.pull_request(repo, number).await?);
+        }
+        Missing::Labels => facts.labels = Some(forge.labels(repo, number).await?),
+        Missing::LabelEvents => facts.label_events = Some(forge.label_events(repo, number).await?),
+        Missing::Files => {
+            let files = forge.changed_files(repo, number).await?;
+            facts.files = Some(files.into_iter().map(|file| file.path).collect());
+        }
+        Missing::Comments => facts.comments = Some(forge.comments(repo, number).await?),
+        Missing::Reviews => facts.reviews = Some(forge.reviews(repo, number).await?),
+        Missing::ReviewComments => {
+            facts.review_comments = Some(forge.review_comments(repo, number).await?);
+        }
+        Missing::Member { org, login } => {
+            let member = forge.is_org_member(&org, &login).await?;
+            facts.members.insert((org, login), member);
+        }
+        Missing::Collaborator(login) => {
+            let collaborator = forge.is_collaborator(repo, &login).await?;
+            facts.collaborators.insert(login, collaborator);
+        }
+        Missing::Team { org, slug } => {
+            let members = match forge.team_members(&org, &slug).await {
+                Err(error) if error.is_not_found() => {
+                    tracing::warn!(%org, %slug, "a configured team does not exist");
+                    Vec::new()
+                }
+                answer => answer?,
+            };
+            facts.teams.insert((org, slug), members);
+        }
+        Missing::Commit(sha) => {
+            let commit = forge.commit(repo, &sha).await?;
+            facts.commits.insert(sha, commit);
+        }
+        Missing::Contexts { sha } => {
+            let combined = forge.combined_status(repo, &sha).await?;
+            facts.contexts.insert(sha, contexts(&combined));
+        }
+        Missing::BranchHead(branch) => {
+            let head = forge.branch_head(repo, &branch).await?;
+            facts.branch_heads.insert(branch, head);
+        }
+        Missing::MergedPullRequests { org, author } => {
+            let request = SearchRequest {
+                query: format!("type:pr is:merged org:{org} author:{author}"),
+                org: Some(org.clone()),
+                page_size: 1,
+                after: None,
+            };
+            // Only decides how a welcome is worded: not worth waiting for.
+            let merged = match forge.search_pull_requests(&request).await {
+                Ok(page) => page.total,
+                Err(error) => {
+                    tracing::info!(%error, %org, %author, "cannot count merged pull requests");
+                    0
+                }
+            };
+            facts.merged_pull_requests.insert((org, author), merged);
+        }
+        Missing::Owners { branch } => {
+            let owners = cx.owners(repo, &branch).await?;
+            facts.owners.insert(branch, owners);
+        }
+    }
+    Ok(())
+}
+
+fn contexts(combined: &CombinedStatus) -> Contexts {
+    let failed = |state| matches!(state, StatusState::Failure | StatusState::Error);
+    let names = |failed_only: bool| {
+        combined
+            .statuses
+            .iter()
+            .filter(|status| !failed_only || failed(status.state))
+            .map(|status| status.context.clone())
+            .collect()
+    };
+    Contexts {
+        failed: names(true),
+        all: names(false),
+    }
+}

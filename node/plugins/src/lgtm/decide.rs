@@ -1,0 +1,619 @@
+//! What becomes of the label `lgtm`, from what was said or pushed and the facts around it.
+
+use trireme_forge::webhook::{Event, GenericAction, PullRequestAction, PullRequestEvent};
+use trireme_forge::{
+    BotUser, IssueComment, ReviewState, State, User, UserKind, has_label, norm_login,
+};
+use trireme_proto::state::effect::Action;
+
+use crate::decision::{Decision, Target};
+use crate::facts::{Facts, Missing};
+use crate::label_names::LGTM;
+use crate::respond::reply_to;
+use crate::text::commands;
+
+commands! {
+    ADD = r"(?mi)^/lgtm(?: no-issue)?\s*$";
+    REMOVE = r"(?mi)^/(remove-lgtm|lgtm cancel)\s*$";
+    TREE_HASH = r"LGTM label has been added.  <details>Git tree hash: (.*)</details>";
+}
+
+pub(super) const OWN_PR: &str = "you cannot LGTM your own PR.";
+pub(super) const COLLABORATORS_ONLY: &str = "changing LGTM is restricted to collaborators";
+pub(super) const OWNERS_ONLY: &str =
+    "adding LGTM is restricted to approvers and reviewers in OWNERS files.";
+pub(super) const NEW_CHANGES: &str = "New changes are detected. LGTM label has been removed.";
+
+fn tree_hash_comment(tree: &str) -> String {
+    format!("LGTM label has been added.  <details>Git tree hash: {tree}</details>")
+}
+
+/// The part of the `lgtm` section that concerns a repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Options {
+    pub(crate) review_acts_as_lgtm: bool,
+    pub(crate) store_tree_hash: bool,
+    /// Display name of the team whose pull requests keep the label; empty = none.
+    pub(crate) sticky_team: String,
+    /// OWNERS files decide who may, instead of the list of collaborators (PLG-LGTM-005).
+    pub(crate) skip_collaborators: bool,
+}
+
+/// Somebody asked for the label, or asked it away.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Request {
+    pub(super) add: bool,
+    pub(super) by: String,
+    pub(super) issue_author: String,
+    pub(super) body: String,
+    pub(super) html_url: String,
+    pub(super) assignees: Vec<User>,
+    pub(super) on: Target,
+}
+
+impl Request {
+    pub(super) fn by_author(&self) -> bool {
+        self.by == self.issue_author
+    }
+}
+
+/// What a text asks for (PLG-LGTM-001). Adding wins within one text.
+fn asked(body: &str) -> Option<bool> {
+    if ADD.is_match(body) {
+        Some(true)
+    } else {
+        REMOVE.is_match(body).then_some(false)
+    }
+}
+
+/// Whether the event alone allows any decision, whatever is configured.
+pub(super) fn may_matter(event: &Event) -> bool {
+    let spoken = event
+        .generic_comment()
+        .is_some_and(|comment| comment.is_pr && asked(&comment.body).is_some());
+    spoken
+        || match event {
+            Event::Review(event) => event.action == "submitted",
+            Event::PullRequest(event) => is_push(event),
+            _ => false,
+        }
+}
+
+/// The request that an event makes, by a command or by a review's verdict (PLG-LGTM-002).
+pub(super) fn request(event: &Event, options: &Options, bot: &BotUser) -> Option<Request> {
+    if let Some(comment) = event.generic_comment()
+        && comment.is_pr
+        && comment.issue_state == State::Open
+        && comment.action == GenericAction::Created
+        && let Some(add) = asked(&comment.body)
+    {
+        return Some(Request {
+            add,
+            by: comment.user.login,
+            issue_author: comment.issue_author.login,
+            body: comment.body,
+            html_url: comment.html_url,
+            assignees: comment.assignees,
+            on: Target::new(&comment.repo, comment.number),
+        });
+    }
+    let Event::Review(event) = event else {
+        return None;
+    };
+    let (review, pr) = (&event.review, &event.pull_request);
+    let by_bot = bot.is(&review.author.login) || review.author.kind == UserKind::Bot;
+    if !options.review_acts_as_lgtm
+        || event.action != "submitted"
+        || by_bot
+        || asked(&review.body).is_some()
+    {
+        return None;
+    }
+    let add = match review.state {
+        ReviewState::Approved => true,
+        ReviewState::ChangesRequested => false,
+        _ => return None,
+    };
+    Some(Request {
+        add,
+        by: review.author.login.clone(),
+        issue_author: pr.author.login.clone(),
+        body: review.body.clone(),
+        html_url: review.html_url.clone(),
+        assignees: pr.assignees.clone(),
+        on: Target::new(&event.repository.id, pr.number),
+    })
+}
+
+pub(super) fn decide_request(
+    request: &Request,
+    options: &Options,
+    bot: &BotUser,
+    facts: &Facts,
+) -> Result<Decision, Missing> {
+    let on = &request.on;
+    let refuse = |message| {
+        let reply = reply_to(&request.body, &request.html_url, &request.by, message);
+        Ok(Decision::from(vec![on.comment(reply)]))
+    };
+    let by_author = request.by_author();
+    if by_author && request.add {
+        return refuse(OWN_PR);
+    }
+    let mut effects = Vec::new();
+    if !by_author {
+        if options.skip_collaborators {
+            if !is_owner(&request.by, facts)? {
+                return refuse(OWNERS_ONLY);
+            }
+        } else if !facts.is_collaborator(&request.by)? {
+            return refuse(COLLABORATORS_ONLY);
+        } else if !request
+            .assignees
+            .iter()
+            .any(|user| user.login == request.by)
+        {
+            effects.push(on.assign(vec![request.by.clone()]));
+        }
+    }
+    match (request.add, has_label(facts.labels()?, LGTM)) {
+        (true, false) => {
+            effects.push(on.add_label(LGTM));
+            if !is_sticky(&on.repo.org, &request.issue_author, options, facts)? {
+                if options.store_tree_hash {
+                    let head = &facts.pull_request()?.head.sha;
+                    effects.push(on.comment(tree_hash_comment(&facts.commit(head)?.tree_sha)));
+                }
+                let notices =
+                    by_bot(bot, facts)?.filter(|comment| comment.body.contains(NEW_CHANGES));
+                effects.extend(on.prune(notices.map(|comment| comment.id).collect()));
+            }
+        }
+        (false, true) => {
+            effects.push(on.remove_label(LGTM));
+            if options.store_tree_hash {
+                effects.extend(review_again(on, &request.assignees));
+                let stored =
+                    by_bot(bot, facts)?.filter(|comment| TREE_HASH.is_match(&comment.body));
+                effects.extend(on.prune(stored.map(|comment| comment.id).collect()));
+            }
+        }
+        _ => {}
+    }
+    Ok(effects.into())
+}
+
+/// Whether they approve or review any of the changed files.
+fn is_owner(login: &str, facts: &Facts) -> Result<bool, Missing> {
+    let login = norm_login(login);
+    let owners = facts.owners(&facts.pull_request()?.base.branch)?;
+    Ok(facts.files()?.iter().any(|file| {
+        owners.approvers(file).contains(&login) || owners.reviewers(file).contains(&login)
+    }))
+}
+
+/// Whether the author's team keeps the label over pushes (PLG-LGTM-009).
+fn is_sticky(org: &str, author: &str, options: &Options, facts: &Facts) -> Result<bool, Missing> {
+    if options.sticky_team.is_empty() {
+        return Ok(false);
+    }
+    let members = facts.team(org, &team_slug(&options.sticky_team))?;
+    Ok(members.iter().any(|member| member == author))
+}
+
+/// The slug that GitHub gives a team of that display name.
+fn team_slug(name: &str) -> String {
+    let mut slug = String::new();
+    for letter in name.to_lowercase().chars() {
+        if letter.is_alphanumeric() || letter == '_' {
+            slug.push(letter);
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    slug.trim_end_matches('-').to_owned()
+}
+
+fn by_bot<'a>(
+    bot: &'a BotUser,
+    facts: &'a Facts,
+) -> Result<impl DoubleEndedIterator<Item = &'a IssueComment>, Missing> {
+    let comments = facts.comments()?.iter();
+    Ok(comments.filter(|comment| bot.is(&comment.author.login)))
+}
+
+fn review_again(on: &Target, assignees: &[User]) -> Option<Action> {
+    let logins: Vec<String> = assignees.iter().map(|user| user.login.clone()).collect();
+    (!logins.is_empty()).then(|| on.request_review(logins))
+}
+
+/// Whether a pull request event may take the label away (PLG-LGTM-008).
+pub(super) fn is_push(event: &PullRequestEvent) -> bool {
+    event.action == PullRequestAction::Synchronize && !event.pull_request.merged
+}
+
+pub(super) fn decide_push(
+    event: &PullRequestEvent,
+    options: &Options,
+    bot: &BotUser,
+    facts: &Facts,
+) -> Result<Decision, Missing> {
+    let pr = &event.pull_request;
+    if !is_push(event)
+        || is_sticky(&pr.repo.org, &pr.author.login, options, facts)?
+        || !has_label(facts.labels()?, LGTM)
+    {
+        return Ok(Decision::nothing());
+    }
+    if options.store_tree_hash
+        && let Some(stored) = stored_tree(by_bot(bot, facts)?)
+        && facts.commit(&pr.head.sha)?.tree_sha == stored
+    {
+        return Ok(Decision::nothing());
+    }
+    let on = Target::new(&pr.repo, pr.number);
+    let mut effects = vec![on.remove_label(LGTM)];
+    if options.store_tree_hash {
+        effects.extend(review_again(&on, &pr.assignees));
+    }
+    effects.push(on.comment(NEW_CHANGES));
+    Ok(effects.into())
+}
+
+/// The tree that the newest untouched comment remembers.
+fn stored_tree<'a>(comments: impl DoubleEndedIterator<Item = &'a IssueComment>) -> Option<&'a str> {
+    comments
+        .rev()
+        .filter(|comment| comment.updated_at == comment.created_at)
+        .find_map(|comment| TREE_HASH.captures(&comment.body))
+        .and_then(|found| found.get(1))
+        .map(|tree| tree.as_str())
+        .filter(|tree| !tree.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use trireme_forge::{Commit, Signature};
+
+    use crate::testing::{
+        bot, bot_comment, comment_event, labels, owners, pull_request, pull_request_event,
+        review_event,
+    };
+
+    fn tree_hash() -> Options {
+        Options {
+            store_tree_hash: true,
+            ..Options::default()
+        }
+    }
+
+    fn reviews() -> Options {
+        Options {
+            review_acts_as_lgtm: true,
+            ..Options::default()
+        }
+    }
+
+    fn asks(login: &str, body: &str) -> Request {
+        request(&comment_event(login, body), &Options::default(), &bot()).unwrap()
+    }
+
+    fn collaborator(login: &str, labelled: &[&str]) -> Facts {
+        Facts {
+            collaborators: [(login.to_owned(), true)].into(),
+            labels: Some(labels(labelled)),
+            comments: Some(vec![]),
+            ..Facts::default()
+        }
+    }
+
+    fn told(request: &Request, options: &Options, facts: &Facts) -> String {
+        decide_request(request, options, &bot(), facts)
+            .unwrap()
+            .to_string()
+    }
+
+    fn commit(sha: &str, tree: &str) -> (String, Commit) {
+        let commit = Commit {
+            sha: sha.to_owned(),
+            tree_sha: tree.to_owned(),
+            parents: vec![],
+            message: String::new(),
+            author: Signature::default(),
+            committer: Signature::default(),
+            author_login: None,
+        };
+        (sha.to_owned(), commit)
+    }
+
+    #[test]
+    fn plg_lgtm_001_commands() {
+        for (body, expected) in [
+            ("/lgtm", Some(true)),
+            ("/LGTM", Some(true)),
+            ("/lgtm no-issue", Some(true)),
+            ("thanks\n/lgtm \r\nbye", Some(true)),
+            ("/lgtm cancel", Some(false)),
+            ("/remove-lgtm", Some(false)),
+            ("/lgtm\n/lgtm cancel", Some(true)),
+            ("/lgtm it", None),
+            ("/lgtmnot", None),
+            ("not /lgtm", None),
+            ("/lgtm\u{a0}", None),
+        ] {
+            assert_eq!(asked(body), expected, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn plg_lgtm_001_only_new_texts_on_open_pull_requests() {
+        let Event::IssueComment(event) = comment_event("alice", "/lgtm") else {
+            unreachable!()
+        };
+        let none = |change: &dyn Fn(&mut trireme_forge::webhook::IssueCommentEvent)| {
+            let mut event = event.clone();
+            change(&mut event);
+            assert_eq!(
+                request(&Event::IssueComment(event), &Options::default(), &bot()),
+                None
+            );
+        };
+        none(&|event| event.action = "edited".into());
+        none(&|event| event.issue.state = State::Closed);
+        none(&|event| event.issue.is_pull_request = false);
+    }
+
+    #[test]
+    fn plg_lgtm_002_reviews_speak_if_configured() {
+        use ReviewState::{Approved, ChangesRequested, Commented};
+        let add = |event: &Event, options: &Options| {
+            request(event, options, &bot()).map(|request| request.add)
+        };
+        assert_eq!(
+            add(&review_event("rev", "", Approved), &reviews()),
+            Some(true)
+        );
+        assert_eq!(
+            add(&review_event("rev", "", ChangesRequested), &reviews()),
+            Some(false)
+        );
+        assert_eq!(add(&review_event("rev", "", Commented), &reviews()), None);
+        assert_eq!(
+            add(&review_event("rev", "", Approved), &Options::default()),
+            None
+        );
+        assert_eq!(
+            add(&review_event("k8s-ci-robot", "", Approved), &reviews()),
+            None
+        );
+        // The command in the text is heard once, and with it whatever the review's own state says.
+        let contradiction = review_event("rev", "/lgtm cancel", Approved);
+        assert_eq!(add(&contradiction, &reviews()), Some(false));
+        assert_eq!(add(&contradiction, &Options::default()), Some(false));
+        let Event::Review(mut by_app) = review_event("some-app[bot]", "", Approved) else {
+            unreachable!()
+        };
+        by_app.review.author.kind = UserKind::Bot;
+        assert_eq!(add(&Event::Review(by_app.clone()), &reviews()), None);
+        by_app.review.author.kind = UserKind::User;
+        by_app.action = "dismissed".into();
+        assert_eq!(add(&Event::Review(by_app), &reviews()), None);
+    }
+
+    #[test]
+    fn plg_lgtm_003_authors_may_only_take_it_back() {
+        let own = asks("author", "/lgtm");
+        insta::assert_snapshot!(told(&own, &Options::default(), &Facts::default()), @r"
+        comment: @author: you cannot LGTM your own PR.
+
+        <details>
+
+        In response to [this](https://github.com/org/repo/pull/5#issuecomment-9):
+
+        >/lgtm
+
+
+        Instructions for interacting with me using PR comments are available [here](https://git.k8s.io/community/contributors/guide/pull-requests.md).  If you have questions or suggestions related to my behavior, please file an issue against the [kubernetes-sigs/prow](https://github.com/kubernetes-sigs/prow/issues/new?title=Prow%20issue:) repository.
+        </details>
+        ");
+        let back = asks("author", "/lgtm cancel");
+        let facts = Facts {
+            labels: Some(labels(&["LGTM"])),
+            ..Facts::default()
+        };
+        insta::assert_snapshot!(told(&back, &Options::default(), &facts), @"-lgtm");
+    }
+
+    #[test]
+    fn plg_lgtm_004_collaborators_are_assigned_and_others_refused() {
+        let decide = |login: &str, body: &str, labelled: &[&str]| {
+            let facts = collaborator(login, labelled);
+            told(&asks(login, body), &Options::default(), &facts)
+        };
+        insta::assert_snapshot!(decide("rev", "/lgtm", &[]), @r"
+        assign rev
+        +lgtm
+        ");
+        // "assigned" is an assignee of the pull request in these tests.
+        insta::assert_snapshot!(decide("assigned", "/lgtm", &[]), @"+lgtm");
+        insta::assert_snapshot!(decide("rev", "/lgtm", &["lgtm"]), @"assign rev");
+        insta::assert_snapshot!(decide("rev", "/lgtm cancel", &["lgtm"]), @r"
+        assign rev
+        -lgtm
+        ");
+        insta::assert_snapshot!(decide("rev", "/lgtm cancel", &[]), @"assign rev");
+        let stranger = Facts {
+            collaborators: [("stranger".to_owned(), false)].into(),
+            ..Facts::default()
+        };
+        insta::assert_snapshot!(told(&asks("stranger", "/lgtm"), &Options::default(), &stranger), @r"
+        comment: @stranger: changing LGTM is restricted to collaborators
+
+        <details>
+
+        In response to [this](https://github.com/org/repo/pull/5#issuecomment-9):
+
+        >/lgtm
+
+
+        Instructions for interacting with me using PR comments are available [here](https://git.k8s.io/community/contributors/guide/pull-requests.md).  If you have questions or suggestions related to my behavior, please file an issue against the [kubernetes-sigs/prow](https://github.com/kubernetes-sigs/prow/issues/new?title=Prow%20issue:) repository.
+        </details>
+        ");
+    }
+
+    #[test]
+    fn plg_lgtm_005_owners_instead_of_collaborators() {
+        let options = Options {
+            skip_collaborators: true,
+            ..Options::default()
+        };
+        let decide = |login| {
+            let owners = owners(&[
+                ("a/OWNERS", "approvers: [boss]"),
+                ("b/OWNERS", "reviewers: [rev]"),
+            ]);
+            let facts = Facts {
+                pull_request: Some(pull_request()),
+                owners: [("main".to_owned(), owners)].into(),
+                files: Some(vec!["a/x.go".into(), "b/x.go".into()]),
+                ..collaborator("nobody", &[])
+            };
+            told(&asks(login, "/lgtm"), &options, &facts)
+        };
+        insta::assert_snapshot!(decide("Rev"), @"+lgtm");
+        insta::assert_snapshot!(decide("boss"), @"+lgtm");
+        insta::assert_snapshot!(decide("other"), @r"
+        comment: @other: adding LGTM is restricted to approvers and reviewers in OWNERS files.
+
+        <details>
+
+        In response to [this](https://github.com/org/repo/pull/5#issuecomment-9):
+
+        >/lgtm
+
+
+        Instructions for interacting with me using PR comments are available [here](https://git.k8s.io/community/contributors/guide/pull-requests.md).  If you have questions or suggestions related to my behavior, please file an issue against the [kubernetes-sigs/prow](https://github.com/kubernetes-sigs/prow/issues/new?title=Prow%20issue:) repository.
+        </details>
+        ");
+    }
+
+    #[test]
+    fn plg_lgtm_006_adding_stores_the_tree_and_takes_the_notice_away() {
+        let mut quoted = bot_comment(3, NEW_CHANGES);
+        quoted.author.login = "alice".into();
+        let facts = Facts {
+            pull_request: Some(pull_request()),
+            commits: [commit(&pull_request().head.sha, "f00d")].into(),
+            comments: Some(vec![
+                bot_comment(1, NEW_CHANGES),
+                bot_comment(2, "something else"),
+                quoted,
+            ]),
+            ..collaborator("assigned", &[])
+        };
+        insta::assert_snapshot!(told(&asks("assigned", "/lgtm"), &tree_hash(), &facts), @r"
+        +lgtm
+        comment: LGTM label has been added.  <details>Git tree hash: f00d</details>
+        delete [1]
+        ");
+        let sticky = Options {
+            sticky_team: "Our Core (EU)".into(),
+            ..tree_hash()
+        };
+        let facts = Facts {
+            teams: [(("org".into(), "our-core-eu".into()), vec!["author".into()])].into(),
+            ..facts
+        };
+        insta::assert_snapshot!(told(&asks("assigned", "/lgtm"), &sticky, &facts), @"+lgtm");
+    }
+
+    #[test]
+    fn plg_lgtm_007_removing_asks_for_review_again() {
+        let facts = Facts {
+            comments: Some(vec![
+                bot_comment(1, &tree_hash_comment("f00d")),
+                bot_comment(2, "x"),
+            ]),
+            ..collaborator("assigned", &["lgtm"])
+        };
+        insta::assert_snapshot!(told(&asks("assigned", "/lgtm cancel"), &tree_hash(), &facts), @r"
+        -lgtm
+        request review from assigned
+        delete [1]
+        ");
+    }
+
+    #[test]
+    fn plg_lgtm_008_a_push_takes_it_away_unless_the_tree_is_the_same() {
+        let push = pull_request_event("synchronize");
+        let facts = |tree: &str, stored: &[&str]| Facts {
+            labels: Some(labels(&["lgtm"])),
+            commits: [commit(&push.pull_request.head.sha, tree)].into(),
+            comments: Some(
+                (1..)
+                    .zip(stored)
+                    .map(|(id, tree)| bot_comment(id, &tree_hash_comment(tree)))
+                    .collect(),
+            ),
+            ..Facts::default()
+        };
+        let decide = |options: &Options, facts: &Facts| {
+            decide_push(&push, options, &bot(), facts)
+                .unwrap()
+                .to_string()
+        };
+        insta::assert_snapshot!(decide(&Options::default(), &facts("a", &["a"])), @r"
+        -lgtm
+        comment: New changes are detected. LGTM label has been removed.
+        ");
+        insta::assert_snapshot!(decide(&tree_hash(), &facts("b", &["a"])), @r"
+        -lgtm
+        request review from assigned
+        comment: New changes are detected. LGTM label has been removed.
+        ");
+        assert_eq!(decide(&tree_hash(), &facts("a", &["b", "a"])), "nothing");
+        assert_ne!(decide(&tree_hash(), &facts("a", &["a", "b"])), "nothing");
+        assert_ne!(decide(&tree_hash(), &facts("a", &[])), "nothing");
+        let mut edited = facts("a", &["a"]);
+        edited.comments.as_mut().unwrap()[0].updated_at += jiff::SignedDuration::from_secs(1);
+        assert_ne!(decide(&tree_hash(), &edited), "nothing");
+        let mut by_other = facts("a", &["a"]);
+        by_other.comments.as_mut().unwrap()[0].author.login = "alice".into();
+        assert_ne!(decide(&tree_hash(), &by_other), "nothing");
+        let unlabelled = Facts {
+            labels: Some(vec![]),
+            ..facts("b", &[])
+        };
+        assert_eq!(decide(&tree_hash(), &unlabelled), "nothing");
+        let mut merged = push.clone();
+        merged.pull_request.merged = true;
+        for event in [merged, pull_request_event("edited")] {
+            let decision = decide_push(&event, &Options::default(), &bot(), &Facts::default());
+            assert_eq!(decision, Ok(Decision::nothing()));
+        }
+    }
+
+    #[test]
+    fn plg_lgtm_009_a_trusted_team_keeps_the_label() {
+        let options = Options {
+            sticky_team: "core".into(),
+            ..Options::default()
+        };
+        let decide = |members: &[&str]| {
+            let members = members.iter().map(|login| (*login).to_owned()).collect();
+            let facts = Facts {
+                teams: [(("org".into(), "core".into()), members)].into(),
+                labels: Some(labels(&["lgtm"])),
+                ..Facts::default()
+            };
+            let push = pull_request_event("synchronize");
+            decide_push(&push, &options, &bot(), &facts)
+                .unwrap()
+                .is_idle()
+        };
+        assert!(decide(&["author"]));
+        assert!(!decide(&["Author"]));
+        assert!(!decide(&[]));
+    }
+}

@@ -1,0 +1,165 @@
+//! What a plugin is, and what it may look at while it decides.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use trireme_config::job::{Postsubmit, Presubmit};
+use trireme_forge::git::GitError;
+use trireme_forge::owners::{OwnersLoader, OwnersOptions, RepoOwners};
+use trireme_forge::webhook::Event;
+use trireme_forge::{BotUser, Forge, ForgeError, RepoId};
+use trireme_state::State;
+
+use crate::decision::Decision;
+use crate::help::{HelpScope, PluginHelp};
+use crate::running::RunningConfig;
+
+/// Something that reacts to webhooks. Stateless: what it knows it reads anew for every event.
+#[async_trait]
+pub trait Plugin: Send + Sync + 'static {
+    /// As `plugins.yaml` names it.
+    fn name(&self) -> &'static str;
+
+    /// The kinds of events it handles, for its help.
+    fn events(&self) -> &'static [EventKind];
+
+    /// Whether the event alone allows it to do anything. An event that concerns no plugin costs one command.
+    fn concerns(&self, event: &Event) -> bool;
+
+    /// Reads the facts and decides. Changes nothing outside.
+    async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError>;
+
+    fn help(&self, scope: &HelpScope<'_>) -> PluginHelp;
+}
+
+/// Kinds of events as the help names them (HOOK-082).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum EventKind {
+    Issue,
+    IssueComment,
+    PullRequest,
+    Push,
+    Review,
+    ReviewComment,
+    Status,
+    /// Any text that people write.
+    Generic,
+}
+
+impl EventKind {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Issue => "issue",
+            Self::IssueComment => "issue_comment",
+            Self::PullRequest => "pull_request",
+            Self::Push => "push",
+            Self::Review => "pull_request_review",
+            Self::ReviewComment => "pull_request_review_comment",
+            Self::Status => "status",
+            Self::Generic => "GenericCommentEvent (any event for user text)",
+        }
+    }
+}
+
+/// What a plugin may look at.
+pub struct Planning<'a> {
+    /// Of the delivery; ids of jobs derive from it.
+    pub guid: &'a str,
+    pub now: Timestamp,
+    pub forge: &'a dyn Forge,
+    /// Whom we act as.
+    pub bot: &'a BotUser,
+    pub running: &'a RunningConfig,
+    pub state: &'a State,
+    pub owners: &'a OwnersLoader,
+}
+
+impl<'a> Planning<'a> {
+    /// The presubmits of a repository, in their order.
+    pub(crate) fn presubmits(&self, repo: &RepoId) -> Vec<&'a Presubmit> {
+        self.running.config.presubmits(&repo.to_string()).collect()
+    }
+
+    /// The postsubmits of a repository, in their order.
+    pub(crate) fn postsubmits(&self, repo: &RepoId) -> Vec<&'a Postsubmit> {
+        self.running.config.postsubmits(&repo.to_string()).collect()
+    }
+
+    /// What OWNERS files say at the tip of a branch, as far as people are collaborators (OWN-001, OWN-012).
+    pub(crate) async fn owners(
+        &self,
+        repo: &RepoId,
+        branch: &str,
+    ) -> Result<RepoOwners, PlanError> {
+        let plugins = &self.running.plugins;
+        let names = plugins.owners_filenames(&repo.org, &repo.repo);
+        let denylist = &self.running.config.prow.owners_dir_denylist;
+        let denylist = denylist.clone().unwrap_or_default();
+        let options = OwnersOptions {
+            owners: names.owners,
+            aliases: names.owners_aliases,
+            md_yaml: plugins.md_yaml_enabled(&repo.org, &repo.repo),
+            dir_denylist: denylist.ignored_dirs(&repo.org, &repo.repo),
+        };
+        let head = self.forge.branch_head(repo, branch).await?;
+        let owners = self.owners.load(repo, &head, &options).await?;
+        if plugins.skip_collaborators(&repo.org, &repo.repo) {
+            return Ok(owners);
+        }
+        match self.forge.collaborators(repo).await {
+            Ok(collaborators) => Ok(owners.with_collaborators(&collaborators)),
+            Err(error) if error.is_outage() => Err(error.into()),
+            Err(error) => {
+                tracing::warn!(%error, %repo, "collaborators are unknown: everybody in OWNERS counts");
+                Ok(owners)
+            }
+        }
+    }
+}
+
+/// Why a plugin could not decide.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PlanError {
+    /// Passes by itself: the lane waits, nothing is counted.
+    #[error("{reason}")]
+    Outage {
+        reason: String,
+        retry_after: Option<Duration>,
+    },
+    /// Counted; after a few tries the event is given up for this plugin.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<ForgeError> for PlanError {
+    fn from(error: ForgeError) -> Self {
+        if error.is_outage() {
+            Self::Outage {
+                reason: error.to_string(),
+                retry_after: error.retry_at().map(until),
+            }
+        } else {
+            Self::Failed(error.to_string())
+        }
+    }
+}
+
+impl From<GitError> for PlanError {
+    fn from(error: GitError) -> Self {
+        if error.is_outage() {
+            Self::Outage {
+                reason: error.to_string(),
+                retry_after: None,
+            }
+        } else {
+            Self::Failed(error.to_string())
+        }
+    }
+}
+
+/// The time from now to `at`, not below zero.
+pub(crate) fn until(at: Timestamp) -> Duration {
+    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
+}

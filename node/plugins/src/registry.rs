@@ -1,0 +1,136 @@
+//! The plugins that are built in.
+
+use std::sync::Arc;
+
+use trireme_config::PluginConfig;
+use trireme_config::plugins::{PROW_PLUGINS, Registry as ConfigRegistry};
+use trireme_forge::RepoId;
+
+use crate::approve::Approve;
+use crate::help::{HelpScope, PluginHelp};
+use crate::hold::Hold;
+use crate::lgtm::Lgtm;
+use crate::plugin::Plugin;
+use crate::trigger::Trigger;
+use crate::wip::Wip;
+
+/// Plugins by name.
+#[derive(Clone)]
+pub struct Plugins {
+    all: Vec<Arc<dyn Plugin>>,
+}
+
+impl Plugins {
+    /// Everything that is built in.
+    #[must_use]
+    pub fn built_in() -> Self {
+        Self {
+            all: vec![
+                Arc::new(Approve),
+                Arc::new(Hold),
+                Arc::new(Lgtm),
+                Arc::new(Trigger),
+                Arc::new(Wip),
+            ],
+        }
+    }
+
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Arc<dyn Plugin>> {
+        self.all.iter().find(|plugin| plugin.name() == name)
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.all.iter().map(|plugin| plugin.name())
+    }
+
+    /// A plugin's help for the repositories where it is on; `None` if it is not built in.
+    #[must_use]
+    pub fn help(&self, name: &str, plugins: &PluginConfig, repos: &[RepoId]) -> Option<PluginHelp> {
+        let plugin = self.get(name)?;
+        let mut help = plugin.help(&HelpScope { plugins, repos });
+        help.events = plugin
+            .events()
+            .iter()
+            .map(|kind| kind.as_str().to_owned())
+            .collect();
+        Some(help)
+    }
+
+    /// How `plugins.yaml` is to be read: Prow's names are accepted whether or not they are built in, and the sections
+    /// of these plugins are read by `trireme-config` itself.
+    #[must_use]
+    pub fn config_registry() -> ConfigRegistry {
+        ConfigRegistry::new().with_names(PROW_PLUGINS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hook_054_what_is_built_in_is_a_plugin_of_prows() {
+        for name in Plugins::built_in().names() {
+            assert!(PROW_PLUGINS.contains(&name), "{name}");
+        }
+    }
+
+    #[test]
+    fn hook_081_help_is_the_json_that_deck_reads() {
+        let config = PluginConfig::default();
+        let repos = [RepoId::new("org", "repo")];
+        let help = Plugins::built_in().help("hold", &config, &repos).unwrap();
+        insta::assert_snapshot!(serde_json::to_string_pretty(&help).unwrap(), @r#"
+        {
+          "Description": "The hold plugin allows anyone to add or remove the 'do-not-merge/hold' Label from a pull request in order to temporarily prevent the PR from merging without withholding approval.",
+          "Config": null,
+          "Events": [
+            "GenericCommentEvent (any event for user text)"
+          ],
+          "Commands": [
+            {
+              "Usage": "/[remove-][un]hold [cancel]",
+              "Featured": false,
+              "Description": "Adds or removes the `do-not-merge/hold` Label which is used to indicate that the PR should not be automatically merged.",
+              "Examples": [
+                "/hold",
+                "/hold cancel",
+                "/unhold",
+                "/remove-hold"
+              ],
+              "WhoCanUse": "Anyone can use the /hold command to add or remove the 'do-not-merge/hold' Label."
+            }
+          ]
+        }
+        "#);
+        let help = Plugins::built_in().help("wip", &config, &repos).unwrap();
+        insta::assert_snapshot!(serde_json::to_string_pretty(&help).unwrap(), @r#"
+        {
+          "Description": "The wip (Work In Progress) plugin applies the 'do-not-merge/work-in-progress' Label to pull requests whose title starts with 'WIP' or are in the 'draft' stage, and removes it from pull requests when they remove the title prefix or become ready for review. The 'do-not-merge/work-in-progress' Label is typically used to block a pull request from merging while it is still in progress.",
+          "Config": null,
+          "Events": [
+            "pull_request"
+          ],
+          "Commands": null
+        }
+        "#);
+        let help = Plugins::built_in()
+            .help("approve", &config, &repos)
+            .unwrap();
+        insta::assert_snapshot!(help.config.unwrap()["org/repo"], @"Pull requests do not  require an associated issue.<br>Pull request authors  implicitly approve their own PRs.<br>The /lgtm [cancel] command(s) will not  act as approval.<br>A GitHub approved or changes requested review will  act as approval or cancel respectively.");
+        let help = Plugins::built_in()
+            .help("trigger", &config, &repos)
+            .unwrap();
+        insta::assert_snapshot!(help.config.unwrap()["org/repo"], @r#"The trusted GitHub organization for this repository is "org"."#);
+        assert_eq!(
+            help.events,
+            [
+                "pull_request",
+                "push",
+                "GenericCommentEvent (any event for user text)"
+            ]
+        );
+        assert_eq!(Plugins::built_in().help("cat", &config, &repos), None);
+    }
+}

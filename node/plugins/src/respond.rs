@@ -1,0 +1,45 @@
+//! How plugins answer people (HOOK-023). Other tools read these texts: they are Prow's, byte for byte.
+
+/// Where to learn about the bot, without the list of commands.
+pub(crate) const ABOUT_THIS_BOT_WITHOUT_COMMANDS: &str = "Instructions for interacting with me using PR comments are available [here](https://git.k8s.io/community/contributors/guide/pull-requests.md).  If you have questions or suggestions related to my behavior, please file an issue against the [kubernetes-sigs/prow](https://github.com/kubernetes-sigs/prow/issues/new?title=Prow%20issue:) repository.";
+
+/// An answer to `login` with a reason folded away beneath it.
+pub(crate) fn reply(login: &str, message: &str, reason: &str) -> String {
+    format!(
+        "@{login}: {message}\n\n<details>\n\n{reason}\n\n{ABOUT_THIS_BOT_WITHOUT_COMMANDS}\n</details>"
+    )
+}
+
+/// An answer to a text somebody wrote, which is linked and quoted.
+pub(crate) fn reply_to(body: &str, url: &str, login: &str, message: &str) -> String {
+    let quoted: Vec<String> = body.split('\n').map(|line| format!(">{line}")).collect();
+    let reason = format!("In response to [this]({url}):\n\n{}\n", quoted.join("\n"));
+    reply(login, message, &reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hook_023_a_reply_quotes_every_line_of_what_it_answers() {
+        insta::assert_snapshot!(
+            reply_to("/lgtm\nthanks\r\n", "https://github.com/o/r/pull/1#issuecomment-2", "alice", "no."),
+            @r"
+        @alice: no.
+
+        <details>
+
+        In response to [this](https://github.com/o/r/pull/1#issuecomment-2):
+
+        >/lgtm
+        >thanks
+        >
+
+
+        Instructions for interacting with me using PR comments are available [here](https://git.k8s.io/community/contributors/guide/pull-requests.md).  If you have questions or suggestions related to my behavior, please file an issue against the [kubernetes-sigs/prow](https://github.com/kubernetes-sigs/prow/issues/new?title=Prow%20issue:) repository.
+        </details>
+        "
+        );
+    }
+}
