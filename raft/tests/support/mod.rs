@@ -1,0 +1,266 @@
+//! Nodes in this process, over real loopback sockets and real files.
+
+#![allow(dead_code, reason = "each test file uses some of it")]
+
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+use tokio::io::copy_bidirectional;
+use trireme_proto::state::{Command, Cursor, PutCursor, command::Body, outcome};
+use trireme_raft::{Applied, Node, PeerListener, Store, StoreConfig, wal::WalOptions};
+
+/// Nothing in these tests takes longer unless it is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Nodes by id; each reached through a proxy that can be cut.
+pub(crate) struct Cluster {
+    pub(crate) dir: TempDir,
+    pub(crate) stores: BTreeMap<u64, Store>,
+    pub(crate) seats: BTreeMap<u64, Seat>,
+    tune: fn(&mut StoreConfig),
+}
+
+/// What a node keeps over restarts.
+pub(crate) struct Seat {
+    proxy: Proxy,
+    inner: SocketAddr,
+    spare: Option<TcpListener>,
+}
+
+impl Cluster {
+    /// `count` nodes that made a cluster together.
+    pub(crate) async fn of(count: u64) -> Self {
+        Self::tuned(count, |_| {}).await
+    }
+
+    pub(crate) async fn tuned(count: u64, tune: fn(&mut StoreConfig)) -> Self {
+        let mut cluster = Self {
+            dir: TempDir::new().unwrap(),
+            stores: BTreeMap::new(),
+            seats: BTreeMap::new(),
+            tune,
+        };
+        for id in 1..=count {
+            cluster.start(id).await;
+        }
+        let members = cluster.members();
+        let making = cluster
+            .stores
+            .values()
+            .map(|store| store.bootstrap(members.clone()));
+        for made in futures::future::join_all(making).await {
+            made.unwrap();
+        }
+        cluster.leader().await;
+        cluster
+    }
+
+    fn members(&self) -> Vec<Node> {
+        self.seats.keys().map(|id| self.node(*id)).collect()
+    }
+
+    pub(crate) fn node(&self, id: u64) -> Node {
+        Node {
+            id,
+            peer_address: self.seats[&id].proxy.address.to_string(),
+            api_address: format!("api-{id}"),
+            instance: String::new(),
+        }
+    }
+
+    pub(crate) fn data_dir(&self, id: u64) -> PathBuf {
+        self.dir.path().join(id.to_string())
+    }
+
+    pub(crate) fn config(&mut self, id: u64) -> StoreConfig {
+        let data_dir = self.data_dir(id);
+        let seat = self.seats.entry(id).or_insert_with(Seat::new);
+        let mut config = StoreConfig::new(data_dir, id, seat.inner);
+        config.peer_listener = match seat.spare.take() {
+            Some(bound) => PeerListener::Bound(bound),
+            None => PeerListener::Address(seat.inner),
+        };
+        config.peer_address = seat.proxy.address.to_string();
+        config.api_address = format!("api-{id}");
+        config.limits.wal = WalOptions {
+            segment_bytes: 256 << 10,
+            ..WalOptions::default()
+        };
+        (self.tune)(&mut config);
+        config
+    }
+
+    pub(crate) async fn start(&mut self, id: u64) -> &Store {
+        let config = self.config(id);
+        let store = Store::open(config).await.unwrap();
+        self.stores.insert(id, store);
+        &self.stores[&id]
+    }
+
+    pub(crate) async fn kill(&mut self, id: u64) {
+        self.stores.remove(&id).unwrap().stop().await;
+    }
+
+    pub(crate) fn cut(&self, id: u64) {
+        self.seats[&id].proxy.cut.store(true, Ordering::SeqCst);
+        self.seats[&id].proxy.changed.notify_waiters();
+    }
+
+    pub(crate) fn heal(&self, id: u64) {
+        self.seats[&id].proxy.cut.store(false, Ordering::SeqCst);
+    }
+
+    /// The node that all running ones agree on.
+    pub(crate) async fn leader(&self) -> u64 {
+        let ids: Vec<u64> = self.stores.keys().copied().collect();
+        self.leader_among(&ids).await
+    }
+
+    /// The node that all of `ids` agree on, which is one of them.
+    pub(crate) async fn leader_among(&self, ids: &[u64]) -> u64 {
+        eventually("a leader that all see", async || {
+            let seen: Vec<_> = ids
+                .iter()
+                .map(|id| *self.stores[id].leadership().borrow())
+                .collect();
+            let leader = seen[0].leader?;
+            let agreed = seen.iter().all(|seen| seen.leader == Some(leader));
+            let led = self.stores.get(&leader)?.holds_lease();
+            (agreed && led && ids.contains(&leader)).then_some(leader)
+        })
+        .await
+    }
+
+    pub(crate) async fn follower(&self) -> u64 {
+        let leader = self.leader().await;
+        *self.stores.keys().find(|id| **id != leader).unwrap()
+    }
+
+    /// Waits until all running nodes have applied the same.
+    pub(crate) async fn converged(&self) {
+        eventually("the same state everywhere", async || {
+            let mut statuses = self.stores.values().map(Store::status);
+            let first = statuses.next()?;
+            statuses
+                .all(|other| (other.revision, &other.digest) == (first.revision, &first.digest))
+                .then_some(())
+        })
+        .await;
+    }
+}
+
+impl Seat {
+    fn new() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inner = listener.local_addr().unwrap();
+        Self {
+            proxy: Proxy::to(inner),
+            inner,
+            spare: Some(listener),
+        }
+    }
+}
+
+/// Forwards connections, until it is cut.
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
+    cut: Arc<AtomicBool>,
+    changed: Arc<tokio::sync::Notify>,
+}
+
+impl Proxy {
+    fn to(target: SocketAddr) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let (cut, changed) = (
+            Arc::<AtomicBool>::default(),
+            Arc::<tokio::sync::Notify>::default(),
+        );
+        let (is_cut, on_change) = (Arc::clone(&cut), Arc::clone(&changed));
+        tokio::spawn(async move {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            loop {
+                let (mut from, _) = listener.accept().await.unwrap();
+                if is_cut.load(Ordering::SeqCst) {
+                    continue;
+                }
+                let on_change = Arc::clone(&on_change);
+                tokio::spawn(async move {
+                    let Ok(mut to) = tokio::net::TcpStream::connect(target).await else {
+                        return;
+                    };
+                    from.set_nodelay(true).unwrap();
+                    to.set_nodelay(true).unwrap();
+                    tokio::select! {
+                        _ = copy_bidirectional(&mut from, &mut to) => {}
+                        () = on_change.notified() => {}
+                    }
+                });
+            }
+        });
+        Self {
+            address,
+            cut,
+            changed,
+        }
+    }
+}
+
+/// A command that leaves a trace under `key`.
+pub(crate) fn put(key: &str, value: &str) -> Command {
+    Command {
+        principal: "test".to_owned(),
+        body: Some(Body::PutCursor(PutCursor {
+            cursors: vec![Cursor {
+                key: key.to_owned(),
+                value: value.to_owned(),
+                ..Cursor::default()
+            }],
+        })),
+        ..Command::default()
+    }
+}
+
+pub(crate) async fn write(store: &Store, key: &str, value: &str) -> Applied {
+    let applied = store.propose(put(key, value)).await.unwrap();
+    let done = matches!(applied.outcome.result, Some(outcome::Result::Done(_)));
+    assert!(done, "{applied:?}");
+    applied
+}
+
+pub(crate) fn read(store: &Store, key: &str) -> Option<String> {
+    let view = store.view();
+    Some(view.cursor(key)?.value.clone())
+}
+
+/// Polls until there is an answer: for what makes no event of its own.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look().await {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "no {what} within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub(crate) fn files(dir: &Path, suffix: &str) -> Vec<PathBuf> {
+    let mut found: Vec<_> = std::fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.to_str().unwrap().ends_with(suffix))
+        .collect();
+    found.sort();
+    found
+}
