@@ -1,1 +1,16 @@
-//! Controllers: taking and leaving office, keyed work queue.
+//! What every controller stands on: the [`Office`] it acts in, the [`KeyedQueue`] it works through, and the
+//! [`Keeper`] that starts all controllers when this node takes office and ends them when it leaves.
+//!
+//! A controller is level-triggered: it scans the view when it starts, then follows the watch, and keeps nothing in
+//! memory that a new leader could not rebuild. What it decides it records as commands in the name of its office; a
+//! command of any other office is rejected by `apply`. Forges, jobs and plugins are not known here.
+
+mod config;
+mod keeper;
+mod office;
+mod queue;
+
+pub use config::{ConfigFeed, RunningConfig};
+pub use keeper::{Controller, ControllerError, Keeper};
+pub use office::{Office, OfficeError};
+pub use queue::{Backoff, KeyedQueue, Work};

@@ -1,0 +1,216 @@
+//! Taking and leaving office.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout_at},
+};
+use tokio_util::sync::CancellationToken;
+use trireme_proto::state::{Command, TakeOffice, command::Body, outcome};
+use trireme_raft::{Leadership, Store};
+
+use crate::{Backoff, Office, OfficeError};
+
+/// How long controllers may take to stop after the office is over, before they are aborted.
+const LEAVE_GRACE: Duration = Duration::from_secs(2);
+
+/// A controller's own failure; it is started again after a backoff while the office is held.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    #[error(transparent)]
+    Office(#[from] OfficeError),
+    #[error("{0}")]
+    Failed(#[from] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Something that acts from the state while this node holds the office.
+#[async_trait]
+pub trait Controller: Send + Sync + 'static {
+    fn name(&self) -> &'static str;
+
+    /// Runs until `office.resigned()`; an error restarts it.
+    ///
+    /// # Errors
+    /// Whatever it cannot settle by itself.
+    async fn run(&self, office: Office) -> Result<(), ControllerError>;
+}
+
+/// Follows the leadership of this node and keeps all controllers running exactly while it holds the office.
+pub struct Keeper {
+    store: Store,
+    controllers: Vec<Arc<dyn Controller>>,
+}
+
+impl Keeper {
+    #[must_use]
+    pub fn new(store: Store, controllers: Vec<Arc<dyn Controller>>) -> Self {
+        Self { store, controllers }
+    }
+
+    /// Runs until `stop`; leaves office before it returns.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut leadership = self.store.leadership();
+        let mut failures = 0;
+        loop {
+            let now = *leadership.borrow_and_update();
+            if now.is_me && now.confirmed {
+                match self.take_office(&now).await {
+                    Ok(office) => {
+                        failures = 0;
+                        self.hold(office, &now, leadership.clone(), &stop).await;
+                    }
+                    Err(why) => {
+                        failures += 1;
+                        tracing::warn!(term = now.term, %why, "could not take office");
+                        let wait = Backoff::default().after(failures).min(LEAVE_GRACE);
+                        tokio::select! {
+                            () = stop.cancelled() => return,
+                            _ = leadership.changed() => {}
+                            () = sleep(wait) => {}
+                        }
+                    }
+                }
+                if stop.is_cancelled() {
+                    return;
+                }
+                continue;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = leadership.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    async fn take_office(&self, leadership: &Leadership) -> Result<Office, String> {
+        let node_id = self.store.node_id();
+        let command = Command {
+            min_level: 1,
+            principal: format!("node:{node_id}"),
+            request_id: String::new(),
+            epoch: 0,
+            body: Some(Body::TakeOffice(TakeOffice {
+                node_id,
+                term: leadership.term,
+            })),
+        };
+        let applied = self
+            .store
+            .propose(command)
+            .await
+            .map_err(|why| why.to_string())?;
+        match applied.outcome.result {
+            Some(outcome::Result::Done(done)) => {
+                let epoch = done.token;
+                tracing::info!(epoch, term = leadership.term, "took office");
+                Ok(Office {
+                    store: self.store.clone(),
+                    controller: "office",
+                    epoch,
+                    taken_ms: self.store.view().office().since_ms,
+                    resigned: CancellationToken::new(),
+                })
+            }
+            Some(outcome::Result::Rejected(rejected)) => Err(rejected.message),
+            None => Err("the outcome is empty".to_owned()),
+        }
+    }
+
+    /// Returns after every controller has stopped.
+    async fn hold(
+        &self,
+        office: Office,
+        taken: &Leadership,
+        mut leadership: tokio::sync::watch::Receiver<Leadership>,
+        stop: &CancellationToken,
+    ) {
+        let mut running = JoinSet::new();
+        for controller in &self.controllers {
+            let office = Office {
+                controller: controller.name(),
+                ..office.clone()
+            };
+            running.spawn(keep_running(Arc::clone(controller), office));
+        }
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = office.resigned.cancelled() => break,
+                changed = leadership.changed() => {
+                    let now = *leadership.borrow_and_update();
+                    if changed.is_err() || !now.is_me || now.term != taken.term {
+                        break;
+                    }
+                }
+            }
+        }
+        leave_office(&office, running).await;
+    }
+}
+
+async fn leave_office(office: &Office, mut running: JoinSet<()>) {
+    office.resigned.cancel();
+    let deadline = Instant::now() + LEAVE_GRACE;
+    while let Ok(Some(_)) = timeout_at(deadline, running.join_next()).await {}
+    let late = running.len();
+    // Aborting drops what they hold; child processes are killed on drop.
+    running.shutdown().await;
+    tracing::info!(epoch = office.epoch, aborted = late, "left office");
+}
+
+async fn keep_running(controller: Arc<dyn Controller>, office: Office) {
+    let name = controller.name();
+    let mut failures = 0;
+    while !office.resigned.is_cancelled() {
+        let started = Instant::now();
+        let why = match run_caught(Arc::clone(&controller), office.clone()).await {
+            Ok(()) if office.resigned.is_cancelled() => return,
+            Ok(()) => "it returned while the office is held".to_owned(),
+            Err(ControllerError::Office(OfficeError::Left { .. })) => return,
+            Err(why) => why.to_string(),
+        };
+        if started.elapsed() > Duration::from_secs(60) {
+            failures = 0;
+        }
+        failures += 1;
+        let wait = Backoff::default().after(failures);
+        tracing::error!(controller = name, failures, ?wait, %why, "controller failed, will be started again");
+        tokio::select! {
+            () = office.resigned.cancelled() => return,
+            () = sleep(wait) => {}
+        }
+    }
+}
+
+/// A panic in a controller is its failure, not the node's.
+async fn run_caught(
+    controller: Arc<dyn Controller>,
+    office: Office,
+) -> Result<(), ControllerError> {
+    let task = AbortOnDrop(tokio::spawn(async move { controller.run(office).await }));
+    match task.await {
+        Ok(result) => result,
+        Err(join) => Err(ControllerError::Failed(join.into())),
+    }
+}
+
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Future for AbortOnDrop<T> {
+    type Output = Result<T, tokio::task::JoinError>;
+
+    fn poll(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Self::Output> {
+        std::pin::Pin::new(&mut self.0).poll(context)
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}

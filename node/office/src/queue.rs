@@ -1,0 +1,416 @@
+//! Work keyed by what it is about: one key runs once at a time, different keys run side by side.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    fmt::Debug,
+    future::Future,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use rand::RngExt as _;
+use tokio::{
+    sync::Notify,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+/// How long to wait after a failure: `base` doubled per consecutive failure up to `max`, times a random factor
+/// between 1 and 1 + `jitter`.
+#[derive(Debug, Clone, Copy)]
+pub struct Backoff {
+    pub base: Duration,
+    pub max: Duration,
+    pub jitter: f64,
+}
+
+impl Default for Backoff {
+    /// 200 ms to 60 s, up to a quarter more.
+    fn default() -> Self {
+        Self {
+            base: Duration::from_millis(200),
+            max: Duration::from_secs(60),
+            jitter: 0.25,
+        }
+    }
+}
+
+impl Backoff {
+    /// The wait after the `failures`-th consecutive failure, counted from 1.
+    #[must_use]
+    pub fn after(&self, failures: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(20);
+        let wait = self.base.saturating_mul(1 << doublings).min(self.max);
+        wait.mul_f64(1.0 + rand::rng().random_range(0.0..=self.jitter.max(0.0)))
+    }
+}
+
+/// What became of one run of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Work {
+    /// Nothing is left to do until the key is added again.
+    Done,
+    /// Nothing failed; look again after this long.
+    After(Duration),
+    /// Failed; tried again after a backoff, and counted.
+    Retry(String),
+    /// What it needs is away (forge down, rate limit, no quorum); tried again after a backoff or the time given,
+    /// and not counted against it.
+    Outage(String, Option<Duration>),
+}
+
+/// A level-triggered queue of keys. Cheap to clone; all clones are one queue.
+///
+/// Its length is bounded by the number of distinct keys, which controllers derive from records of the state; a key
+/// is held once however often it is added.
+pub struct KeyedQueue<K> {
+    shared: Arc<Shared<K>>,
+}
+
+impl<K> Clone for KeyedQueue<K> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+struct Shared<K> {
+    name: &'static str,
+    workers: usize,
+    backoff: Backoff,
+    inner: Mutex<Inner<K>>,
+    changed: Notify,
+}
+
+struct Inner<K> {
+    /// In order of arrival; `queued` holds the same keys.
+    ready: VecDeque<K>,
+    queued: BTreeSet<K>,
+    running: BTreeSet<K>,
+    /// Added while running: run again afterwards.
+    again: BTreeSet<K>,
+    delayed: BTreeMap<K, Instant>,
+    failures: BTreeMap<K, u32>,
+}
+
+impl<K: Ord + Clone> Inner<K> {
+    fn enqueue(&mut self, key: K) {
+        self.delayed.remove(&key);
+        if self.running.contains(&key) {
+            self.again.insert(key);
+        } else if self.queued.insert(key.clone()) {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn enqueue_due(&mut self, now: Instant) {
+        let due: Vec<K> = self
+            .delayed
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in due {
+            self.enqueue(key);
+        }
+    }
+
+    fn take(&mut self) -> Option<K> {
+        let key = self.ready.pop_front()?;
+        self.queued.remove(&key);
+        self.running.insert(key.clone());
+        Some(key)
+    }
+
+    fn delay(&mut self, key: K, at: Instant) {
+        if self.queued.contains(&key) || self.running.contains(&key) {
+            return;
+        }
+        let earliest = self.delayed.get(&key).map_or(at, |was| at.min(*was));
+        self.delayed.insert(key, earliest);
+    }
+}
+
+impl<K: Ord + Clone + Send + Sync + Debug + 'static> KeyedQueue<K> {
+    /// `workers` keys at most run at once.
+    #[must_use]
+    pub fn new(name: &'static str, workers: usize, backoff: Backoff) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                name,
+                workers: workers.max(1),
+                backoff,
+                inner: Mutex::new(Inner {
+                    ready: VecDeque::new(),
+                    queued: BTreeSet::new(),
+                    running: BTreeSet::new(),
+                    again: BTreeSet::new(),
+                    delayed: BTreeMap::new(),
+                    failures: BTreeMap::new(),
+                }),
+                changed: Notify::new(),
+            }),
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner<K>> {
+        // A panicking worker holds no lock while it works, so the sets are whole even then.
+        self.shared
+            .inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs the key soon; once more after its present run if it is running.
+    pub fn add(&self, key: K) {
+        self.inner().enqueue(key);
+        self.shared.changed.notify_one();
+    }
+
+    /// Runs the key after `delay` unless something adds it earlier.
+    pub fn add_after(&self, key: K, delay: Duration) {
+        self.inner().delay(key, Instant::now() + delay);
+        self.shared.changed.notify_one();
+    }
+
+    /// Keys waiting or delayed, and keys running.
+    #[must_use]
+    pub fn depth(&self) -> (usize, usize) {
+        let inner = self.inner();
+        (inner.ready.len() + inner.delayed.len(), inner.running.len())
+    }
+
+    /// Works until `resigned`, then waits for what is running; `work` gets the key and how often in a row it failed.
+    pub async fn run<F, Fut>(&self, resigned: CancellationToken, work: F)
+    where
+        F: Fn(K, u32) -> Fut,
+        Fut: Future<Output = Work> + Send + 'static,
+    {
+        let mut tasks: JoinSet<()> = JoinSet::new();
+        loop {
+            while tasks.try_join_next().is_some() {}
+            if resigned.is_cancelled() {
+                break;
+            }
+            let next = {
+                let mut inner = self.inner();
+                inner.enqueue_due(Instant::now());
+                if inner.running.len() < self.shared.workers {
+                    inner.take()
+                } else {
+                    None
+                }
+            };
+            if let Some(key) = next {
+                let failures = self.inner().failures.get(&key).copied().unwrap_or(0);
+                let running = Running {
+                    queue: self.clone(),
+                    key: Some(key.clone()),
+                };
+                let job = work(key, failures);
+                tasks.spawn(async move {
+                    let outcome = job.await;
+                    running.finish(outcome);
+                });
+                continue;
+            }
+            let wake = self.inner().delayed.values().min().copied();
+            tokio::select! {
+                () = resigned.cancelled() => {}
+                () = self.shared.changed.notified() => {}
+                () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
+            }
+        }
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Puts the key back in order however its run ends: a panic counts as a failure.
+struct Running<K: Ord + Clone + Send + Sync + Debug + 'static> {
+    queue: KeyedQueue<K>,
+    key: Option<K>,
+}
+
+impl<K: Ord + Clone + Send + Sync + Debug + 'static> Running<K> {
+    fn finish(mut self, outcome: Work) {
+        self.settle(outcome);
+    }
+
+    fn settle(&mut self, outcome: Work) {
+        let Some(key) = self.key.take() else { return };
+        let shared = &self.queue.shared;
+        let mut inner = self.queue.inner();
+        inner.running.remove(&key);
+        let again = inner.again.remove(&key);
+        let delay = match outcome {
+            Work::Done => {
+                inner.failures.remove(&key);
+                None
+            }
+            Work::After(delay) => {
+                inner.failures.remove(&key);
+                Some(delay)
+            }
+            Work::Retry(why) => {
+                let failures = inner.failures.entry(key.clone()).or_insert(0);
+                *failures = failures.saturating_add(1);
+                let delay = shared.backoff.after(*failures);
+                tracing::warn!(queue = shared.name, ?key, failures = *failures, ?delay, %why, "failed, will be tried again");
+                Some(delay)
+            }
+            Work::Outage(why, wait) => {
+                let failures = inner.failures.get(&key).copied().unwrap_or(0);
+                let delay = wait.unwrap_or_else(|| shared.backoff.after(failures.max(3)));
+                tracing::warn!(queue = shared.name, ?key, ?delay, %why, "paused by an outage");
+                // A change does not end an outage: the wait holds even if the key was added meanwhile.
+                inner.delay(key, Instant::now() + delay);
+                drop(inner);
+                shared.changed.notify_one();
+                return;
+            }
+        };
+        match delay {
+            _ if again => inner.enqueue(key),
+            Some(delay) => inner.delay(key, Instant::now() + delay),
+            None => {}
+        }
+        drop(inner);
+        shared.changed.notify_one();
+    }
+}
+
+impl<K: Ord + Clone + Send + Sync + Debug + 'static> Drop for Running<K> {
+    fn drop(&mut self) {
+        self.settle(Work::Retry(
+            "the worker panicked or was cancelled".to_owned(),
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+
+    fn quick() -> Backoff {
+        Backoff {
+            base: Duration::from_millis(1),
+            max: Duration::from_millis(4),
+            jitter: 0.0,
+        }
+    }
+
+    async fn run_until<Fut>(
+        queue: &KeyedQueue<u32>,
+        work: impl Fn(u32, u32) -> Fut + Send + 'static,
+    ) -> (CancellationToken, tokio::task::JoinHandle<()>)
+    where
+        Fut: Future<Output = Work> + Send + 'static,
+    {
+        let stop = CancellationToken::new();
+        let (token, queue) = (stop.clone(), queue.clone());
+        // `work` is not Sync, so the queue runs on a task of its own through a local wrapper.
+        let work = Arc::new(std::sync::Mutex::new(work));
+        let handle = tokio::spawn(async move {
+            queue
+                .run(token, move |key, failures| {
+                    work.lock().unwrap()(key, failures)
+                })
+                .await;
+        });
+        (stop, handle)
+    }
+
+    #[tokio::test]
+    async fn one_key_never_runs_twice_at_once_and_runs_again_when_added_meanwhile() {
+        let queue = KeyedQueue::new("test", 8, quick());
+        let (sender, mut seen) = mpsc::unbounded_channel();
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let at_once = Arc::new(AtomicUsize::new(0));
+        let (gate2, at_once2) = (Arc::clone(&gate), Arc::clone(&at_once));
+        let (stop, handle) = run_until(&queue, move |key, _| {
+            let (sender, gate, at_once) =
+                (sender.clone(), Arc::clone(&gate2), Arc::clone(&at_once2));
+            async move {
+                assert_eq!(at_once.fetch_add(1, Ordering::SeqCst), 0);
+                sender.send(key).unwrap();
+                gate.acquire().await.unwrap().forget();
+                at_once.fetch_sub(1, Ordering::SeqCst);
+                Work::Done
+            }
+        })
+        .await;
+        queue.add(7);
+        assert_eq!(seen.recv().await, Some(7));
+        queue.add(7);
+        queue.add(7);
+        gate.add_permits(2);
+        assert_eq!(seen.recv().await, Some(7));
+        stop.cancel();
+        handle.await.unwrap();
+        assert!(seen.try_recv().is_err());
+    }
+
+    #[tokio::test]
+    async fn failures_are_counted_and_a_panic_is_one() {
+        let queue = KeyedQueue::new("test", 1, quick());
+        let (sender, mut seen) = mpsc::unbounded_channel();
+        let (stop, handle) = run_until(&queue, move |_, failures| {
+            sender.send(failures).unwrap();
+            async move {
+                match failures {
+                    0 => Work::Retry("no".to_owned()),
+                    1 => panic!("planned"),
+                    2 => Work::Outage("away".to_owned(), Some(Duration::from_millis(1))),
+                    _ => Work::Done,
+                }
+            }
+        })
+        .await;
+        queue.add(1);
+        for expected in [0, 1, 2, 2] {
+            assert_eq!(seen.recv().await, Some(expected));
+        }
+        stop.cancel();
+        handle.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn keys_run_side_by_side_up_to_the_bound() {
+        let queue = KeyedQueue::new("test", 2, quick());
+        let (sender, mut seen) = mpsc::unbounded_channel();
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let gate2 = Arc::clone(&gate);
+        let (stop, handle) = run_until(&queue, move |key, _| {
+            let (sender, gate) = (sender.clone(), Arc::clone(&gate2));
+            async move {
+                sender.send(key).unwrap();
+                gate.acquire().await.unwrap().forget();
+                Work::Done
+            }
+        })
+        .await;
+        for key in 1..=3 {
+            queue.add(key);
+        }
+        assert_eq!(seen.recv().await, Some(1));
+        assert_eq!(seen.recv().await, Some(2));
+        assert_eq!(queue.depth(), (1, 2));
+        gate.add_permits(3);
+        assert_eq!(seen.recv().await, Some(3));
+        stop.cancel();
+        handle.await.unwrap();
+    }
+
+    #[test]
+    fn backoff_doubles_up_to_its_maximum() {
+        let backoff = quick();
+        let waits: Vec<u128> = (1..=5).map(|n| backoff.after(n).as_millis()).collect();
+        assert_eq!(waits, [1, 2, 4, 4, 4]);
+    }
+}
