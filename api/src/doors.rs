@@ -1,0 +1,214 @@
+//! One listener per node for everything that comes from outside the cluster: webhooks, gRPC, pages, metrics, health.
+
+use std::{io, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use axum::{
+    Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::{any, get},
+};
+use bytes::Bytes;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use trireme_proto::{
+    DESCRIPTORS,
+    api::{
+        ConfigUpload, Diagnostic, RunningJob, agent_service_server::AgentServiceServer,
+        cluster_service_server::ClusterServiceServer, config_service_server::ConfigServiceServer,
+        delivery_service_server::DeliveryServiceServer, job_service_server::JobServiceServer,
+        pool_service_server::PoolServiceServer, watch_service_server::WatchServiceServer,
+    },
+    state::Job,
+};
+use trireme_raft::Store;
+
+use crate::{
+    Attachments, Metrics, RunLogs,
+    services::{Services, agents, cluster, config, deliveries, jobs, pools, watch},
+    webhook::{HookDoor, HookSecrets, receive},
+};
+
+/// Messages on the client listener: a configuration of 64 MiB and what surrounds it.
+const MAX_MESSAGE_BYTES: usize = 72 * 1024 * 1024;
+
+/// What the configuration check found.
+#[derive(Debug, Clone, Default)]
+pub struct Checked {
+    pub accepted: bool,
+    pub presubmits: u32,
+    pub postsubmits: u32,
+    pub periodics: u32,
+    pub diagnostics: Vec<Diagnostic>,
+}
+
+/// Reads a whole configuration as the controllers will read it.
+#[async_trait]
+pub trait ConfigCheck: Send + Sync + 'static {
+    async fn check(&self, files: Vec<ConfigUpload>) -> Checked;
+}
+
+/// A file that a run left.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// Below the run's folder, with `/`.
+    pub path: String,
+    pub size: u64,
+}
+
+/// What runs left in storage, in Prow's layout.
+#[async_trait]
+pub trait RunStore: Send + Sync + 'static {
+    /// At most `max` bytes from `offset` of a file; empty at its end; `None` when there is no such file.
+    async fn read(
+        &self,
+        job: &Job,
+        path: &str,
+        offset: u64,
+        max: usize,
+    ) -> io::Result<Option<Bytes>>;
+
+    /// All files of a run, at most 1,000, by path.
+    async fn list(&self, job: &Job) -> io::Result<Vec<Artifact>>;
+}
+
+/// The scheduler's memory of which agents are alive; asked on the leader alone.
+pub trait LeaseRenewals: Send + Sync + 'static {
+    /// How long the leases named hold from now; `None` when this node does not schedule, or does not know the agent.
+    fn renew(&self, agent_id: &str, incarnation: u64, running: &[RunningJob]) -> Option<Duration>;
+}
+
+/// What the node hands to its doors.
+pub struct DoorConfig {
+    /// Path of the webhook door; Prow's default is `/hook`.
+    pub webhook_path: String,
+    pub secrets: HookSecrets,
+    /// Where agents put artifacts: a directory or an object store URL.
+    pub storage: String,
+    pub config: Arc<dyn ConfigCheck>,
+    pub runs: Arc<dyn RunStore>,
+    pub leases: Arc<dyn LeaseRenewals>,
+    /// Pages for people, served beside the API; they read logs through what they are given.
+    pub pages: Box<dyn FnOnce(RunLogs) -> Router + Send>,
+}
+
+/// All doors of one node.
+pub struct Doors {
+    router: Router,
+    attachments: Attachments,
+}
+
+impl Doors {
+    /// # Errors
+    /// When the descriptors for reflection do not load.
+    pub async fn new(
+        store: Store,
+        config: DoorConfig,
+    ) -> Result<Self, tonic_reflection::server::Error> {
+        let metrics = Arc::new(Metrics::new());
+        let attachments = Attachments::default();
+        let services = Services {
+            store: store.clone(),
+            attachments: attachments.clone(),
+            check: config.config,
+            runs: config.runs,
+            leases: config.leases,
+            storage: config.storage,
+        };
+        let pages = (config.pages)(RunLogs::new(services.clone()));
+        let (health, health_service) = tonic_health::server::health_reporter();
+        health
+            .set_service_status("", tonic_health::ServingStatus::Serving)
+            .await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()?;
+        let mut routes = Routes::builder();
+        routes
+            .add_service(health_service)
+            .add_service(reflection)
+            .add_service(JobServiceServer::new(jobs::Door(services.clone())))
+            .add_service(PoolServiceServer::new(pools::Door(services.clone())))
+            .add_service(
+                ConfigServiceServer::new(config::Door(services.clone()))
+                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            )
+            .add_service(
+                DeliveryServiceServer::new(deliveries::Door(services.clone()))
+                    .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            )
+            .add_service(ClusterServiceServer::new(cluster::Door(services.clone())))
+            .add_service(WatchServiceServer::new(watch::Door(services.clone())))
+            .add_service(AgentServiceServer::new(agents::Door(services)));
+        let hook = Arc::new(HookDoor::new(
+            store.clone(),
+            Arc::new(config.secrets),
+            Arc::clone(&metrics),
+        ));
+        let probes = Router::new()
+            .route("/healthz", get(healthz))
+            .route("/readyz", get(readyz))
+            .route("/metrics", get(scrape))
+            .with_state((store, metrics));
+        let router = Router::new()
+            .route(&config.webhook_path, any(receive).with_state(hook))
+            .merge(probes)
+            .merge(pages)
+            .merge(routes.routes().into_axum_router());
+        Ok(Self {
+            router,
+            attachments,
+        })
+    }
+
+    /// Serves until `stop`, then lets requests under way finish for up to 5 s (DECK-001).
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        let grace = Duration::from_secs(5);
+        let attachments = self.attachments;
+        let stopping = stop.clone();
+        let server = axum::serve(listener, self.router).with_graceful_shutdown(async move {
+            stopping.cancelled().await;
+            // Streams that never end by themselves would hold the server open.
+            attachments.close();
+        });
+        tokio::select! {
+            result = server => result,
+            () = async { stop.cancelled().await; tokio::time::sleep(grace).await } => Ok(()),
+        }
+    }
+}
+
+async fn healthz() -> &'static str {
+    "OK"
+}
+
+/// Ready: this node has recovered its log and knows a leader.
+async fn readyz(State((store, _)): State<(Store, Arc<Metrics>)>) -> Response {
+    if store.leadership().borrow().leader.is_some() {
+        (StatusCode::OK, "OK").into_response()
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "no leader is known").into_response()
+    }
+}
+
+async fn scrape(State((store, metrics)): State<(Store, Arc<Metrics>)>) -> Response {
+    match metrics.encode(&store) {
+        Ok(text) => (
+            [(
+                header::CONTENT_TYPE,
+                "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            )],
+            text,
+        )
+            .into_response(),
+        Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, why.to_string()).into_response(),
+    }
+}

@@ -1,0 +1,37 @@
+//! How a door says no.
+
+use tonic::{Code, Status};
+use trireme_proto::state::{Done, Outcome, Rejection, outcome};
+use trireme_raft::ProposeError;
+
+/// A rejected outcome as a gRPC status; a done one as it is.
+pub(crate) fn done(outcome: Outcome) -> Result<Done, Status> {
+    match outcome.result {
+        Some(outcome::Result::Done(done)) => Ok(done),
+        Some(outcome::Result::Rejected(rejected)) => {
+            Err(Status::new(code(rejected.code()), rejected.message))
+        }
+        None => Err(Status::internal("the outcome is empty")),
+    }
+}
+
+fn code(rejection: Rejection) -> Code {
+    match rejection {
+        Rejection::Invalid | Rejection::Unspecified => Code::InvalidArgument,
+        Rejection::NotFound => Code::NotFound,
+        Rejection::AlreadyExists => Code::AlreadyExists,
+        Rejection::Conflict => Code::FailedPrecondition,
+        Rejection::NotInOffice | Rejection::Fenced => Code::Aborted,
+        Rejection::ResourceExhausted => Code::ResourceExhausted,
+    }
+}
+
+/// No quorum, overload and the like: worth a retry, with the same request id where there is one.
+pub(crate) fn unavailable(why: &ProposeError) -> Status {
+    let message = why.to_string();
+    match why {
+        ProposeError::Overloaded => Status::resource_exhausted(message),
+        ProposeError::TooLarge { .. } => Status::invalid_argument(message),
+        _ => Status::unavailable(message),
+    }
+}

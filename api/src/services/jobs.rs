@@ -1,0 +1,229 @@
+//! Runs: list, read, follow, abort, run again.
+
+use std::pin::Pin;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt as _};
+use tonic::{Request, Response, Status, async_trait};
+use trireme_proto::{
+    api::{
+        AbortJobRequest, AbortJobResponse, CreateJobRequest, CreateJobResponse, GetJobRequest,
+        GetJobResponse, ListJobsRequest, ListJobsResponse, ReadLogRequest, ReadLogResponse,
+        RerunJobRequest, RerunJobResponse, create_job_request::What,
+        job_service_server::JobService,
+    },
+    state::{
+        AbortJob, AbortJobs, CreateJobs, Job, JobState, JobType, NewJob, Report, command::Body,
+    },
+};
+use trireme_prowjob::{ProwJob, record};
+use trireme_state::{JobFilter, seq_of};
+use uuid::Uuid;
+
+use super::{Services, page_end, page_size, page_start, principal};
+use crate::{LogChunk, RunLogs};
+
+pub(crate) struct Door(pub(crate) Services);
+
+fn not_found(id: &str) -> Status {
+    Status::not_found(format!(
+        "no job {id:?} in memory; `trireme get jobs` lists them"
+    ))
+}
+
+fn brief(job: &Job) -> Job {
+    Job {
+        prowjob: Bytes::new(),
+        ..job.clone()
+    }
+}
+
+fn filter(asked: &ListJobsRequest) -> Result<JobFilter, Status> {
+    Ok(JobFilter {
+        org: asked.org.clone(),
+        repo: asked.repo.clone(),
+        job_type: Some(asked.r#type()).filter(|wanted| *wanted != JobType::Unspecified),
+        state: Some(asked.state()).filter(|wanted| *wanted != JobState::Unspecified),
+        author: asked.author.clone(),
+        job: asked.job.clone(),
+        pull: asked.pull,
+        before: page_start(&asked.page_token)?,
+    })
+}
+
+/// The id of what a client asks to be made: the same request makes the same id.
+fn id_for(request_id: &str, what: &str) -> String {
+    if request_id.is_empty() {
+        return Uuid::new_v4().to_string();
+    }
+    trireme_state::ids::job_id(&format!("request:{request_id}"), what, 0)
+}
+
+#[async_trait]
+impl JobService for Door {
+    async fn create_job(
+        &self,
+        request: Request<CreateJobRequest>,
+    ) -> Result<Response<CreateJobResponse>, Status> {
+        let who = principal(&request);
+        let asked = request.into_inner();
+        let Some(What::Prowjob(json)) = asked.what else {
+            return Err(Status::invalid_argument("prowjob: missing"));
+        };
+        let mut job: ProwJob = serde_json::from_slice(&json)
+            .map_err(|why| Status::invalid_argument(format!("prowjob: {why}")))?;
+        if job.spec.job.is_empty() {
+            return Err(Status::invalid_argument("prowjob: spec.job is empty"));
+        }
+        job.metadata.name = id_for(&asked.request_id, "create");
+        job.status = trireme_prowjob::ProwJobStatus {
+            state: trireme_prowjob::ProwJobState::Triggered,
+            ..Default::default()
+        };
+        let (revision, id) = self.create(who, &asked.request_id, &job, "").await?;
+        Ok(Response::new(CreateJobResponse { id, revision }))
+    }
+
+    async fn get_job(
+        &self,
+        request: Request<GetJobRequest>,
+    ) -> Result<Response<GetJobResponse>, Status> {
+        let asked = request.get_ref();
+        let view = self.0.view(asked.read.as_ref()).await?;
+        let job = view.job(&asked.id).ok_or_else(|| not_found(&asked.id))?;
+        Ok(Response::new(GetJobResponse {
+            job: Some(Job::clone(job)),
+            reports: view
+                .reports_of(&asked.id)
+                .map(|report| Report::clone(report))
+                .collect(),
+            revision: view.revision,
+        }))
+    }
+
+    async fn list_jobs(
+        &self,
+        request: Request<ListJobsRequest>,
+    ) -> Result<Response<ListJobsResponse>, Status> {
+        let asked = request.get_ref();
+        let view = self.0.view(asked.read.as_ref()).await?;
+        let size = page_size(asked.page_size);
+        let mut jobs: Vec<Job> = view
+            .jobs_newest_first(filter(asked)?)
+            .take(size + 1)
+            .map(|job| {
+                if asked.brief {
+                    brief(job)
+                } else {
+                    Job::clone(job)
+                }
+            })
+            .collect();
+        let more = jobs.len() > size;
+        jobs.truncate(size);
+        Ok(Response::new(ListJobsResponse {
+            next_page_token: page_end(more, jobs.last().map(seq_of)),
+            revision: view.revision,
+            jobs,
+        }))
+    }
+
+    async fn abort_job(
+        &self,
+        request: Request<AbortJobRequest>,
+    ) -> Result<Response<AbortJobResponse>, Status> {
+        let who = principal(&request);
+        let asked = request.into_inner();
+        if self.0.view(None).await?.job(&asked.id).is_none() {
+            return Err(not_found(&asked.id));
+        }
+        let body = Body::AbortJobs(AbortJobs {
+            jobs: vec![AbortJob {
+                reason: format!("Aborted by {who}."),
+                id: asked.id,
+            }],
+        });
+        let (revision, done) = self.0.propose(who, &asked.request_id, body).await?;
+        Ok(Response::new(AbortJobResponse {
+            revision,
+            was_complete: done.aborted.is_empty() && !done.duplicate,
+        }))
+    }
+
+    async fn rerun_job(
+        &self,
+        request: Request<RerunJobRequest>,
+    ) -> Result<Response<RerunJobResponse>, Status> {
+        let who = principal(&request);
+        let asked = request.into_inner();
+        let view = self.0.view(None).await?;
+        let old = view.job(&asked.id).ok_or_else(|| not_found(&asked.id))?;
+        let mut job = record::prow_job(old).map_err(|why| Status::data_loss(why.to_string()))?;
+        job.metadata.name = id_for(&asked.request_id, "rerun");
+        job.status = trireme_prowjob::ProwJobStatus {
+            state: trireme_prowjob::ProwJobState::Triggered,
+            ..Default::default()
+        };
+        let (revision, id) = self.create(who, &asked.request_id, &job, &asked.id).await?;
+        Ok(Response::new(RerunJobResponse { id, revision }))
+    }
+
+    type ReadLogStream = Pin<Box<dyn Stream<Item = Result<ReadLogResponse, Status>> + Send>>;
+
+    async fn read_log(
+        &self,
+        request: Request<ReadLogRequest>,
+    ) -> Result<Response<Self::ReadLogStream>, Status> {
+        let asked = request.into_inner();
+        if self.0.view(None).await?.job(&asked.id).is_none() {
+            return Err(not_found(&asked.id));
+        }
+        let chunks = RunLogs::new(self.0.clone()).read(asked.id, asked.offset, asked.follow);
+        Ok(Response::new(Box::pin(chunks.map(|chunk| {
+            chunk.map(|LogChunk { offset, data }| ReadLogResponse { offset, data })
+        }))))
+    }
+}
+
+impl Door {
+    async fn create(
+        &self,
+        who: String,
+        request_id: &str,
+        job: &ProwJob,
+        rerun_of: &str,
+    ) -> Result<(u64, String), Status> {
+        let view = self.0.store.view();
+        let old = view.job(rerun_of);
+        let source = record::Source {
+            origin: format!("{who} request {request_id}"),
+            config_version: view.config().map_or(0, |config| config.number),
+            reporters: old.map(|old| old.reporters.clone()).unwrap_or_default(),
+            rerun_of: rerun_of.to_owned(),
+        };
+        let record = record::new_record(job, source)
+            .map_err(|why| Status::invalid_argument(format!("prowjob: {why}")))?;
+        let id = record.id.clone();
+        let body = Body::CreateJobs(CreateJobs {
+            jobs: vec![NewJob {
+                job: Some(record),
+                ..NewJob::default()
+            }],
+            cursors: Vec::new(),
+        });
+        let (revision, _) = self.0.propose(who, request_id, body).await?;
+        Ok((revision, id))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_request_makes_the_same_id() {
+        assert_eq!(id_for("r", "rerun"), id_for("r", "rerun"));
+        assert_ne!(id_for("r", "rerun"), id_for("s", "rerun"));
+        assert_ne!(id_for("", "rerun"), id_for("", "rerun"));
+    }
+}

@@ -1,0 +1,176 @@
+//! The gRPC services, one module each.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tonic::{Request, Status};
+use trireme_proto::{
+    api::{Freshness, ReadOptions},
+    state::{Command, Done, command::Body},
+};
+use trireme_raft::{Store, View};
+use trireme_state::Seq;
+
+use crate::{
+    Attachments, ConfigCheck, LeaseRenewals, RunStore,
+    refusal::{done, unavailable},
+};
+
+pub(crate) mod agents;
+pub(crate) mod cluster;
+pub(crate) mod config;
+pub(crate) mod deliveries;
+pub(crate) mod jobs;
+pub(crate) mod pools;
+pub(crate) mod watch;
+
+/// How long a read waits for a revision, and a linearizable one for the quorum.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// Records on one page when the client names no number, and at most.
+const PAGE: usize = 100;
+const MAX_PAGE: usize = 1000;
+/// Request ids are UUIDs or the like.
+const MAX_REQUEST_ID: usize = 100;
+
+/// What the services share.
+#[derive(Clone)]
+pub(crate) struct Services {
+    pub(crate) store: Store,
+    pub(crate) attachments: Attachments,
+    pub(crate) check: Arc<dyn ConfigCheck>,
+    pub(crate) runs: Arc<dyn RunStore>,
+    pub(crate) leases: Arc<dyn LeaseRenewals>,
+    pub(crate) storage: String,
+}
+
+impl Services {
+    /// A view as fresh as was asked for.
+    async fn view(&self, read: Option<&ReadOptions>) -> Result<Arc<View>, Status> {
+        let Some(read) = read else {
+            return Ok(self.store.view());
+        };
+        let mut least = read.at_least_revision;
+        if read.freshness() == Freshness::Linearizable {
+            let index = tokio::time::timeout(READ_TIMEOUT, self.store.linearize())
+                .await
+                .map_err(|_| {
+                    Status::unavailable("no quorum answered within 5 s; a local read still works")
+                })?
+                .map_err(|why| Status::unavailable(why.to_string()))?;
+            least = least.max(index);
+        }
+        tokio::time::timeout(READ_TIMEOUT, self.store.at_least(least))
+            .await
+            .map_err(|_| {
+                Status::unavailable(format!(
+                    "revision {least} did not reach this node within 5 s"
+                ))
+            })
+    }
+
+    /// Proposes in a client's name.
+    async fn propose(
+        &self,
+        principal: String,
+        request_id: &str,
+        body: Body,
+    ) -> Result<(u64, Done), Status> {
+        if request_id.len() > MAX_REQUEST_ID {
+            return Err(Status::invalid_argument(format!(
+                "request_id: at most {MAX_REQUEST_ID} bytes"
+            )));
+        }
+        let command = Command {
+            min_level: 1,
+            principal,
+            request_id: request_id.to_owned(),
+            epoch: 0,
+            body: Some(body),
+        };
+        let applied = self
+            .store
+            .propose(command)
+            .await
+            .map_err(|why| unavailable(&why))?;
+        Ok((applied.revision, done(applied.outcome)?))
+    }
+
+    /// Puts a value as chunks, for a command that names it next.
+    async fn put_blob(
+        &self,
+        principal: &str,
+        value: Bytes,
+    ) -> Result<trireme_proto::state::BlobRef, Status> {
+        let name = crate::blob::name(&value);
+        if self.store.view().has_blob(&name.sha256) {
+            return Ok(name);
+        }
+        let (name, chunks) = tokio::task::spawn_blocking(move || crate::blob::chunks(&value))
+            .await
+            .map_err(|why| Status::internal(why.to_string()))?
+            .map_err(|why| Status::internal(why.to_string()))?;
+        for chunk in chunks {
+            self.propose(principal.to_owned(), "", Body::PutBlobChunk(chunk))
+                .await?;
+        }
+        Ok(name)
+    }
+}
+
+/// Who asks: the address, until clients carry tokens.
+fn principal<T>(request: &Request<T>) -> String {
+    match request
+        .extensions()
+        .get::<axum::extract::ConnectInfo<std::net::SocketAddr>>()
+    {
+        Some(info) => format!("client:{}", info.0.ip()),
+        None => "client".to_owned(),
+    }
+}
+
+fn page_size(asked: u32) -> usize {
+    match asked as usize {
+        0 => PAGE,
+        asked => asked.min(MAX_PAGE),
+    }
+}
+
+/// A page token is the place of the last record shown, in the order of creation: what comes meanwhile comes before it.
+fn page_start(token: &str) -> Result<Option<Seq>, Status> {
+    if token.is_empty() {
+        return Ok(None);
+    }
+    let place = || {
+        let (revision, ordinal) = token.split_once('.')?;
+        Some(Seq {
+            revision: revision.parse().ok()?,
+            ordinal: ordinal.parse().ok()?,
+        })
+    };
+    place()
+        .map(Some)
+        .ok_or_else(|| Status::invalid_argument("page_token: not one that this service gave"))
+}
+
+fn page_end(more: bool, last: Option<Seq>) -> String {
+    last.filter(|_| more)
+        .map(|last| format!("{}.{}", last.revision, last.ordinal))
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_begins_where_the_last_ended() {
+        let last = Seq {
+            revision: 12,
+            ordinal: 3,
+        };
+        assert_eq!(page_start(&page_end(true, Some(last))).unwrap(), Some(last));
+        assert_eq!(page_end(false, Some(last)), "");
+        assert_eq!(page_start("").unwrap(), None);
+        assert!(page_start("12").is_err());
+    }
+}

@@ -1,0 +1,444 @@
+//! The webhook door: a delivery gets its 200 when the cluster has committed it, not before.
+//!
+//! Checks, status codes and texts are those of Prow's hook (HOOK-003 to HOOK-007). Beyond Prow: a body is at most
+//! 25 MiB (413, HOOK-012), a node that cannot commit answers 503 so that the forge shows the delivery as failed and
+//! it can be sent again (HOOK-010), and a delivery id is taken once (HOOK-011).
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    extract::State,
+    http::{HeaderMap, Method, Request, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::Value;
+use sha2::Sha256;
+use tokio::sync::Semaphore;
+use trireme_proto::state::{
+    AcceptDelivery, Command, Delivery, Rejection, command::Body as CommandBody, outcome,
+};
+use trireme_raft::Store;
+
+use crate::{Metrics, blob};
+
+/// GitHub's own bound.
+pub const MAX_WEBHOOK_BYTES: usize = 25 * 1024 * 1024;
+/// Compressed payloads up to this size travel inside the command that accepts them.
+const INLINE_BYTES: usize = 256 * 1024;
+/// Deliveries being read or committed at once; more get 503.
+const MAX_IN_FLIGHT: usize = 256;
+/// Forges give up after 10 s.
+const COMMIT_TIMEOUT: Duration = Duration::from_secs(8);
+/// Bounds of what is taken from headers into a record.
+const MAX_HEADER_BYTES: usize = 200;
+
+/// Webhook secrets by scope: `org/repo`, `org` or `*` (HOOK-006).
+#[derive(Debug, Clone, Default)]
+pub struct HookSecrets {
+    by_scope: BTreeMap<String, Vec<String>>,
+}
+
+impl HookSecrets {
+    /// One secret for everything.
+    #[must_use]
+    pub fn single(secret: &str) -> Self {
+        Self::new([("*".to_owned(), vec![secret.trim().to_owned()])])
+    }
+
+    /// Secrets per scope; several of one scope are all good, so that they can be rotated.
+    pub fn new(scopes: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
+        Self {
+            by_scope: scopes.into_iter().collect(),
+        }
+    }
+
+    /// HOOK-007: only the most specific scope counts; a mismatch there never falls through to a wider one.
+    fn of(&self, full_name: &str) -> Option<&[String]> {
+        let org = full_name.split('/').next().unwrap_or_default();
+        [full_name, org, "*"]
+            .into_iter()
+            .filter(|scope| !scope.is_empty())
+            .find_map(|scope| self.by_scope.get(scope))
+            .map(Vec::as_slice)
+    }
+}
+
+/// What the route needs.
+pub(crate) struct HookDoor {
+    store: Store,
+    secrets: Arc<HookSecrets>,
+    in_flight: Semaphore,
+    metrics: Arc<Metrics>,
+}
+
+impl HookDoor {
+    pub(crate) fn new(store: Store, secrets: Arc<HookSecrets>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            store,
+            secrets,
+            in_flight: Semaphore::new(MAX_IN_FLIGHT),
+            metrics,
+        }
+    }
+}
+
+/// A refusal in the words of Go's `http.Error`, which Prow's hook uses.
+#[derive(Debug, PartialEq, Eq)]
+struct Refusal(StatusCode, String);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = (
+            self.0,
+            [
+                (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+                (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+            ],
+            self.1 + "\n",
+        )
+            .into_response();
+        if self.0 == StatusCode::SERVICE_UNAVAILABLE {
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, http::HeaderValue::from_static("1"));
+        }
+        response
+    }
+}
+
+pub(crate) async fn receive(State(door): State<Arc<HookDoor>>, request: Request<Body>) -> Response {
+    match door.accept(request).await {
+        Ok(event) => {
+            door.metrics.webhook(&event, StatusCode::OK.as_u16());
+            (StatusCode::OK, "Event received. Have a nice day.").into_response()
+        }
+        Err((event, refusal)) => {
+            door.metrics.webhook(&event, refusal.0.as_u16());
+            tracing::info!(%event, status = refusal.0.as_u16(), why = %refusal.1, "webhook refused");
+            refusal.into_response()
+        }
+    }
+}
+
+impl HookDoor {
+    async fn accept(&self, request: Request<Body>) -> Result<String, (String, Refusal)> {
+        let (parts, body) = request.into_parts();
+        let checked = check_headers(&parts.method, &parts.headers);
+        let (event, guid, signature) = match checked {
+            Ok(checked) => checked,
+            Err(refusal) => return Err(("unknown".to_owned(), refusal)),
+        };
+        let named = |refusal| (event.clone(), refusal);
+        let _slot = self.in_flight.try_acquire().map_err(|_| {
+            named(Refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("503 Service Unavailable: {MAX_IN_FLIGHT} deliveries are being taken, send this one again"),
+            ))
+        })?;
+        let payload = read_body(body).await.map_err(named)?;
+        let parsed = check_payload(&payload, &signature, &self.secrets).map_err(named)?;
+        let delivery = describe(&event, &guid, &parsed);
+        drop(parsed);
+        self.commit(delivery, payload).await.map_err(named)?;
+        Ok(event)
+    }
+
+    async fn commit(&self, mut delivery: Delivery, payload: Bytes) -> Result<(), Refusal> {
+        let unavailable = |why: String| {
+            Refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!(
+                    "503 Service Unavailable: the delivery could not be stored, send it again: {why}"
+                ),
+            )
+        };
+        let principal = format!("hook:{}/{}", delivery.org, delivery.repo);
+        let propose = async |body: CommandBody| {
+            let command = Command {
+                min_level: 1,
+                principal: principal.clone(),
+                body: Some(body),
+                ..Command::default()
+            };
+            match tokio::time::timeout(COMMIT_TIMEOUT, self.store.propose(command)).await {
+                Err(_) => Err(unavailable(format!("no answer within {COMMIT_TIMEOUT:?}"))),
+                Ok(Err(why)) => Err(unavailable(why.to_string())),
+                Ok(Ok(applied)) => match applied.outcome.result {
+                    Some(outcome::Result::Rejected(rejected)) => match rejected.code() {
+                        Rejection::Invalid => Err(Refusal(
+                            StatusCode::BAD_REQUEST,
+                            format!("400 Bad Request: {}", rejected.message),
+                        )),
+                        _ => Err(unavailable(rejected.message)),
+                    },
+                    _ => Ok(()),
+                },
+            }
+        };
+        // Compressing megabytes takes longer than the ring's other work may wait.
+        let (inline, blobs) = tokio::task::spawn_blocking(move || -> std::io::Result<_> {
+            let data = blob::compress(&payload)?;
+            if data.len() <= INLINE_BYTES {
+                return Ok((Some(data), None));
+            }
+            Ok((None, Some(blob::chunks(&payload)?)))
+        })
+        .await
+        .map_err(|why| unavailable(why.to_string()))?
+        .map_err(|why| unavailable(why.to_string()))?;
+        if let Some(data) = inline {
+            delivery.payload_zstd = data;
+        }
+        if let Some((name, chunks)) = blobs {
+            for chunk in chunks {
+                propose(CommandBody::PutBlobChunk(chunk)).await?;
+            }
+            delivery.blob = Some(name);
+        }
+        delivery.node_id = self.store.node_id();
+        propose(CommandBody::AcceptDelivery(AcceptDelivery {
+            delivery: Some(delivery),
+        }))
+        .await
+    }
+}
+
+fn check_headers(
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<(String, String, String), Refusal> {
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .filter(|value| !value.is_empty() && value.len() <= MAX_HEADER_BYTES)
+            .map(str::to_owned)
+    };
+    let bad = |what: &str| Refusal(StatusCode::BAD_REQUEST, format!("400 Bad Request: {what}"));
+    if method != Method::POST {
+        return Err(Refusal(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "405 Method not allowed".to_owned(),
+        ));
+    }
+    let event = text("x-github-event").ok_or_else(|| bad("Missing X-GitHub-Event Header"))?;
+    let guid = text("x-github-delivery").ok_or_else(|| bad("Missing X-GitHub-Delivery Header"))?;
+    let signature = text("x-hub-signature-256").ok_or_else(|| {
+        Refusal(
+            StatusCode::FORBIDDEN,
+            "403 Forbidden: Missing X-Hub-Signature-256".to_owned(),
+        )
+    })?;
+    if text("content-type").as_deref() != Some("application/json") {
+        return Err(bad(
+            "Hook only accepts content-type: application/json - please reconfigure this hook on GitHub",
+        ));
+    }
+    Ok((event, guid, signature))
+}
+
+async fn read_body(body: Body) -> Result<Bytes, Refusal> {
+    match Limited::new(body, MAX_WEBHOOK_BYTES).collect().await {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(why) if why.downcast_ref::<LengthLimitError>().is_some() => Err(Refusal(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "413 Request Entity Too Large: a delivery is at most 25 MiB".to_owned(),
+        )),
+        Err(_) => Err(Refusal(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "500 Internal Server Error: Failed to read request body".to_owned(),
+        )),
+    }
+}
+
+fn check_payload(payload: &[u8], signature: &str, secrets: &HookSecrets) -> Result<Value, Refusal> {
+    let invalid = |reason: &str| {
+        Refusal(
+            StatusCode::FORBIDDEN,
+            format!("403 Forbidden: Invalid X-Hub-Signature-256 - {reason}"),
+        )
+    };
+    let parsed: Value = serde_json::from_slice(payload).map_err(|_| invalid("invalid payload"))?;
+    let sent = signature
+        .strip_prefix("sha256=")
+        .and_then(|digits| hex::decode(digits).ok())
+        .ok_or_else(|| invalid("invalid signature"))?;
+    let scope = parsed["repository"]["full_name"]
+        .as_str()
+        .filter(|name| !name.is_empty())
+        .or_else(|| parsed["organization"]["login"].as_str())
+        .unwrap_or_default();
+    let tokens = secrets
+        .of(scope)
+        .ok_or_else(|| invalid("failed to get an appropriate hmac secret"))?;
+    let good = tokens.iter().any(|token| {
+        Hmac::<Sha256>::new_from_slice(token.as_bytes())
+            // Compares in constant time.
+            .is_ok_and(|mac| mac.chain_update(payload).verify_slice(&sent).is_ok())
+    });
+    if good {
+        Ok(parsed)
+    } else {
+        Err(invalid(&format!(
+            "misconfigured webhook secret from organization/repo: {scope}"
+        )))
+    }
+}
+
+/// What the record says of a payload, for lanes and for people; what is not there stays empty.
+fn describe(event: &str, guid: &str, payload: &Value) -> Delivery {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let owner = &payload["repository"]["owner"];
+    let org = match text(&owner["login"]) {
+        // Push events name their owner only so.
+        login if login.is_empty() => text(&owner["name"]),
+        login => login,
+    };
+    Delivery {
+        guid: guid.to_owned(),
+        event: event.to_owned(),
+        action: text(&payload["action"]),
+        org,
+        repo: text(&payload["repository"]["name"]),
+        number: payload["pull_request"]["number"]
+            .as_u64()
+            .or_else(|| payload["issue"]["number"].as_u64())
+            .or_else(|| payload["number"].as_u64())
+            .unwrap_or_default(),
+        r#ref: text(&payload["ref"]),
+        sender: text(&payload["sender"]["login"]),
+        ..Delivery::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()))
+            .collect()
+    }
+
+    fn sign(payload: &[u8], secret: &str) -> String {
+        let mac = Hmac::<Sha256>::new_from_slice(secret.as_bytes()).unwrap();
+        format!(
+            "sha256={}",
+            hex::encode(mac.chain_update(payload).finalize().into_bytes())
+        )
+    }
+
+    /// HOOK-003: the checks come in this order, with these codes and words.
+    #[test]
+    fn headers_are_checked_in_prows_order() {
+        let all = [
+            ("x-github-event", "ping"),
+            ("x-github-delivery", "guid"),
+            ("x-hub-signature-256", "sha256=00"),
+            ("content-type", "application/json"),
+        ];
+        let refused = |method: Method, pairs: &[(&'static str, &str)]| {
+            let refusal = check_headers(&method, &headers(pairs)).unwrap_err();
+            (refusal.0.as_u16(), refusal.1)
+        };
+        assert_eq!(
+            refused(Method::GET, &all),
+            (405, "405 Method not allowed".into())
+        );
+        assert_eq!(
+            refused(Method::POST, &all[1..]),
+            (400, "400 Bad Request: Missing X-GitHub-Event Header".into())
+        );
+        assert_eq!(
+            refused(Method::POST, &[all[0]]),
+            (
+                400,
+                "400 Bad Request: Missing X-GitHub-Delivery Header".into()
+            )
+        );
+        assert_eq!(
+            refused(Method::POST, &all[..2]),
+            (403, "403 Forbidden: Missing X-Hub-Signature-256".into())
+        );
+        let (code, text) = refused(
+            Method::POST,
+            &[
+                all[0],
+                all[1],
+                all[2],
+                ("content-type", "application/json; charset=utf-8"),
+            ],
+        );
+        assert_eq!(code, 400);
+        assert_eq!(
+            text,
+            "400 Bad Request: Hook only accepts content-type: application/json - please reconfigure this hook on GitHub"
+        );
+        assert!(check_headers(&Method::POST, &headers(&all)).is_ok());
+    }
+
+    /// HOOK-004, HOOK-007: reasons, and the most specific scope alone.
+    #[test]
+    fn signatures_are_checked_against_the_most_specific_secret() {
+        let payload = br#"{"repository":{"full_name":"org/repo"}}"#;
+        let secrets = HookSecrets::new([
+            (
+                "org/repo".to_owned(),
+                vec!["old".to_owned(), "new".to_owned()],
+            ),
+            ("org".to_owned(), vec!["wide".to_owned()]),
+        ]);
+        let reason = |payload: &[u8], signature: &str| {
+            check_payload(payload, signature, &secrets).map_err(|refusal| {
+                assert_eq!(refusal.0, StatusCode::FORBIDDEN);
+                refusal.1.rsplit(" - ").next().unwrap().to_owned()
+            })
+        };
+        assert!(reason(payload, &sign(payload, "new")).is_ok());
+        assert!(reason(payload, &sign(payload, "old")).is_ok());
+        assert_eq!(
+            reason(payload, &sign(payload, "wide")).unwrap_err(),
+            "misconfigured webhook secret from organization/repo: org/repo"
+        );
+        assert_eq!(reason(b"{", "sha256=00").unwrap_err(), "invalid payload");
+        assert_eq!(reason(payload, "sha1=00").unwrap_err(), "invalid signature");
+        assert_eq!(
+            reason(payload, "sha256=zz").unwrap_err(),
+            "invalid signature"
+        );
+        let other = br#"{"organization":{"login":"else"}}"#;
+        assert_eq!(
+            reason(other, &sign(other, "wide")).unwrap_err(),
+            "failed to get an appropriate hmac secret"
+        );
+        let other = br#"{"organization":{"login":"org"}}"#;
+        assert!(reason(other, &sign(other, "wide")).is_ok());
+    }
+
+    #[test]
+    fn a_delivery_is_described_by_its_payload() {
+        let push = serde_json::json!({
+            "ref": "refs/heads/main", "sender": {"login": "ann"},
+            "repository": {"name": "repo", "owner": {"name": "org"}},
+        });
+        let delivery = describe("push", "g", &push);
+        assert_eq!(
+            (
+                delivery.org.as_str(),
+                delivery.repo.as_str(),
+                delivery.r#ref.as_str(),
+                delivery.sender.as_str()
+            ),
+            ("org", "repo", "refs/heads/main", "ann")
+        );
+        let comment = serde_json::json!({"action": "created", "issue": {"number": 7}});
+        let delivery = describe("issue_comment", "g", &comment);
+        assert_eq!((delivery.number, delivery.action.as_str()), (7, "created"));
+    }
+}
