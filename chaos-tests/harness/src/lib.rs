@@ -1,1 +1,15 @@
-//! Starts, kills, restarts and replaces node processes.
+//! Real node and agent processes, started from the path of an executable, on loopback, each with a directory and a
+//! log file of its own; and what is done to them: SIGKILL, restart from disk, replacement after a lost disk.
+//!
+//! Given only a path, so that the demo of the binary itself uses it without a cycle. What the processes should
+//! achieve is judged by those who start them.
+
+mod agent;
+mod cluster;
+mod process;
+mod settings;
+
+pub use agent::{AgentProcess, AgentSettings};
+pub use cluster::{Cluster, ClusterError, Member};
+pub use process::Executable;
+pub use settings::{ClusterSettings, GitHub};

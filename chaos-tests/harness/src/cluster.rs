@@ -1,0 +1,403 @@
+//! The node processes of one cluster.
+
+use std::{
+    io,
+    net::TcpListener,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::time::{Instant, sleep};
+use trireme_api::client::{Client, ConnectError};
+use trireme_proto::api::{ClusterStatusRequest, ClusterStatusResponse};
+
+use crate::{
+    process::{Executable, Process},
+    settings::{
+        BootstrapNode, ClusterSettings, ClusterTable, NodeFile, PeerTable, StorageTable,
+        WebhookTable,
+    },
+};
+
+/// How long a cluster may take to have a leader.
+const READY_TIMEOUT: Duration = Duration::from_secs(20);
+/// Processes have no event to wait for; their doors are asked this often.
+const ASK_PERIOD: Duration = Duration::from_millis(20);
+
+/// Why the harness could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("the settings of node {node} do not serialise: {source}")]
+    Settings { node: u64, source: toml::ser::Error },
+    #[error("there is no node {0}")]
+    NoNode(u64),
+    #[error("node {node} ended by itself ({status}); its last words:\n{tail}")]
+    Ended {
+        node: u64,
+        status: String,
+        tail: String,
+    },
+    #[error("no leader within {0:?}")]
+    NoLeader(Duration),
+    #[error("node {node} has not applied revision {target} within {bound:?}")]
+    Behind {
+        node: u64,
+        target: u64,
+        bound: Duration,
+    },
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    #[error(transparent)]
+    Status(#[from] tonic::Status),
+}
+
+/// One node of a cluster.
+#[derive(Debug)]
+pub struct Member {
+    pub id: u64,
+    pub peer: String,
+    pub api: String,
+    pub directory: PathBuf,
+    process: Option<Process>,
+}
+
+impl Member {
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.process.is_some()
+    }
+
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.api)
+    }
+
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.directory.join("node.log")
+    }
+}
+
+/// Killed when dropped.
+#[derive(Debug)]
+pub struct Cluster {
+    executable: Executable,
+    settings: ClusterSettings,
+    members: Vec<Member>,
+    next_id: u64,
+}
+
+/// Ports nobody listens on now. They are taken again by the node a moment later; should somebody else be quicker, the
+/// node says so and ends.
+fn free_address() -> io::Result<String> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+impl Cluster {
+    /// Starts all nodes and waits until they have a leader.
+    ///
+    /// # Errors
+    /// When a process does not start or no leader is elected within 20 s.
+    pub async fn start(
+        executable: Executable,
+        settings: ClusterSettings,
+    ) -> Result<Self, ClusterError> {
+        let mut cluster = Self {
+            members: Vec::new(),
+            next_id: settings.nodes + 1,
+            executable,
+            settings,
+        };
+        for id in 1..=cluster.settings.nodes {
+            cluster.add_member(id)?;
+        }
+        let bootstrap: Vec<(u64, String, String)> = cluster
+            .members
+            .iter()
+            .map(|member| (member.id, member.peer.clone(), member.api.clone()))
+            .collect();
+        for id in 1..=cluster.settings.nodes {
+            let table = ClusterTable {
+                bootstrap: bootstrap
+                    .iter()
+                    .map(|(id, peer, api)| BootstrapNode { id: *id, peer, api })
+                    .collect(),
+                join: Vec::new(),
+            };
+            cluster.write_settings(id, table)?;
+            cluster.spawn(id)?;
+        }
+        cluster.wait_for_leader().await?;
+        Ok(cluster)
+    }
+
+    fn add_member(&mut self, id: u64) -> Result<(), ClusterError> {
+        let directory = self.settings.directory.join(format!("node-{id}"));
+        std::fs::create_dir_all(&directory)?;
+        self.members.push(Member {
+            id,
+            peer: free_address()?,
+            api: free_address()?,
+            directory,
+            process: None,
+        });
+        Ok(())
+    }
+
+    fn write_settings(&self, id: u64, cluster: ClusterTable<'_>) -> Result<(), ClusterError> {
+        let member = self.member(id)?;
+        let file = NodeFile {
+            node_id: id,
+            data_dir: member.directory.join("data"),
+            listen: &member.api,
+            peer: PeerTable {
+                listen: &member.peer,
+            },
+            cluster,
+            storage: StorageTable {
+                url: self.settings.storage.display().to_string(),
+                shared: true,
+            },
+            github: self.settings.github.as_ref(),
+            webhook: self
+                .settings
+                .hmac_secret_file
+                .clone()
+                .map(|hmac_secret_file| WebhookTable { hmac_secret_file }),
+        };
+        let text =
+            toml::to_string(&file).map_err(|source| ClusterError::Settings { node: id, source })?;
+        std::fs::write(member.directory.join("trireme.toml"), text)?;
+        Ok(())
+    }
+
+    fn spawn(&mut self, id: u64) -> Result<(), ClusterError> {
+        let executable = self.executable.clone();
+        let member = self.member_mut(id)?;
+        let arguments = [
+            "serve".to_owned(),
+            "--config".to_owned(),
+            member.directory.join("trireme.toml").display().to_string(),
+        ];
+        member.process = Some(Process::spawn(&executable, &arguments, &member.log())?);
+        Ok(())
+    }
+
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// # Errors
+    /// When there is no such node.
+    pub fn member(&self, id: u64) -> Result<&Member, ClusterError> {
+        self.members
+            .iter()
+            .find(|member| member.id == id)
+            .ok_or(ClusterError::NoNode(id))
+    }
+
+    fn member_mut(&mut self, id: u64) -> Result<&mut Member, ClusterError> {
+        self.members
+            .iter_mut()
+            .find(|member| member.id == id)
+            .ok_or(ClusterError::NoNode(id))
+    }
+
+    /// Addresses of all nodes' doors, running or not.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<String> {
+        self.members
+            .iter()
+            .map(|member| member.api.clone())
+            .collect()
+    }
+
+    /// A connection to whichever node answers first.
+    ///
+    /// # Errors
+    /// When none does.
+    pub async fn client(&self) -> Result<Client, ClusterError> {
+        Ok(Client::connect(&self.addresses().join(",")).await?)
+    }
+
+    /// What one node says of the cluster.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn status(&self, id: u64) -> Result<ClusterStatusResponse, ClusterError> {
+        let client = Client::connect(&self.member(id)?.url()).await?;
+        Ok(client
+            .cluster()
+            .status(ClusterStatusRequest {})
+            .await?
+            .into_inner())
+    }
+
+    /// Waits for a leader that is a running node and knows it.
+    ///
+    /// # Errors
+    /// When there is none within 20 s, or a node ended by itself.
+    pub async fn wait_for_leader(&mut self) -> Result<u64, ClusterError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while Instant::now() < deadline {
+            self.check_alive()?;
+            for member in self.members.iter().filter(|member| member.is_running()) {
+                if let Ok(status) = self.status(member.id).await
+                    && status.role == "leader"
+                {
+                    return Ok(member.id);
+                }
+            }
+            sleep(ASK_PERIOD).await;
+        }
+        Err(ClusterError::NoLeader(READY_TIMEOUT))
+    }
+
+    /// Fails when a node that nobody killed has ended.
+    ///
+    /// # Errors
+    /// With its last words.
+    pub fn check_alive(&mut self) -> Result<(), ClusterError> {
+        for member in &mut self.members {
+            if let Some(status) = member.process.as_mut().and_then(Process::exited) {
+                return Err(ClusterError::Ended {
+                    node: member.id,
+                    status: status.to_string(),
+                    tail: tail(&member.log()),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// SIGKILL.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub async fn kill(&mut self, id: u64) -> Result<(), ClusterError> {
+        if let Some(mut process) = self.member_mut(id)?.process.take() {
+            process.kill().await?;
+        }
+        Ok(())
+    }
+
+    /// Starts a killed node from its directory.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn restart(&mut self, id: u64) -> Result<(), ClusterError> {
+        self.spawn(id)
+    }
+
+    /// The node's disk is lost: it is killed, its directory removed, and a node with an empty directory joins under a
+    /// new id in its place.
+    ///
+    /// # Errors
+    /// When the new node does not start or the cluster refuses the change.
+    pub async fn replace(&mut self, id: u64) -> Result<u64, ClusterError> {
+        self.kill(id).await?;
+        std::fs::remove_dir_all(self.member(id)?.directory.join("data"))?;
+        let new_id = self.next_id;
+        self.next_id += 1;
+        self.add_member(new_id)?;
+        let peers: Vec<String> = self
+            .members
+            .iter()
+            .filter(|member| member.is_running())
+            .map(|member| member.peer.clone())
+            .collect();
+        self.write_settings(
+            new_id,
+            ClusterTable {
+                bootstrap: Vec::new(),
+                join: peers.iter().map(String::as_str).collect(),
+            },
+        )?;
+        self.spawn(new_id)?;
+        self.wait_until_member(new_id).await?;
+        let client = self.client().await?;
+        client
+            .cluster()
+            .replace_node(trireme_proto::api::ReplaceNodeRequest { old_id: id, new_id })
+            .await?;
+        self.members.retain(|member| member.id != id);
+        Ok(new_id)
+    }
+
+    /// Waits until the node has applied all that another one has now.
+    ///
+    /// # Errors
+    /// When it has not within 20 s, or a node ended by itself.
+    pub async fn wait_until_caught_up(&mut self, id: u64) -> Result<(), ClusterError> {
+        let leader = self.wait_for_leader().await?;
+        let target = self.status(leader).await?.applied_index;
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while Instant::now() < deadline {
+            self.check_alive()?;
+            if let Ok(status) = self.status(id).await
+                && status.applied_index >= target
+                && status.leader_id > 0
+            {
+                return Ok(());
+            }
+            sleep(ASK_PERIOD).await;
+        }
+        Err(ClusterError::Behind {
+            node: id,
+            target,
+            bound: READY_TIMEOUT,
+        })
+    }
+
+    /// Waits until the cluster's membership has the node.
+    async fn wait_until_member(&mut self, id: u64) -> Result<(), ClusterError> {
+        let deadline = Instant::now() + READY_TIMEOUT;
+        while Instant::now() < deadline {
+            self.check_alive()?;
+            if let Ok(client) = self.client().await
+                && let Ok(status) = client.cluster().status(ClusterStatusRequest {}).await
+                && status.get_ref().nodes.iter().any(|node| node.id == id)
+            {
+                return Ok(());
+            }
+            sleep(ASK_PERIOD).await;
+        }
+        Err(ClusterError::NoLeader(READY_TIMEOUT))
+    }
+
+    /// SIGTERM to all, and waits for their end.
+    ///
+    /// # Errors
+    /// When a process cannot be waited for.
+    pub async fn stop(&mut self) -> Result<(), ClusterError> {
+        for member in &mut self.members {
+            if let Some(process) = &mut member.process
+                && process.exited().is_none()
+            {
+                process.terminate()?;
+            }
+        }
+        for member in &mut self.members {
+            if let Some(mut process) = member.process.take() {
+                process.wait().await?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The end of a log, for an error.
+fn tail(log: &Path) -> String {
+    const LINES: usize = 20;
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(LINES)..].join("\n")
+}
