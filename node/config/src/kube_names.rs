@@ -1,4 +1,4 @@
-//! Kubernetes' rules for the names of labels and annotations.
+//! Kubernetes' rules for the names of labels and annotations, and for selectors on them.
 
 /// What a label value must look like, in Kubernetes' words.
 pub(crate) const LABEL_VALUE_RULE: &str = "a valid label must be an empty string or consist of alphanumeric \
@@ -60,6 +60,95 @@ fn is_dns_part(part: &str) -> bool {
         && bytes.iter().all(|b| inner(b) || *b == b'-')
 }
 
+/// Why a text is no label selector (`a=b,c!=d,e in (f,g),!h`); none if it is one. An empty one selects everything.
+pub(crate) fn selector_problem(text: &str) -> Option<String> {
+    let tokens = selector_tokens(text);
+    let mut rest = tokens.as_slice();
+    while !rest.is_empty() {
+        rest = match requirement(rest) {
+            Ok(rest) => rest,
+            Err(problem) => return Some(format!("unable to parse requirement: {problem}")),
+        };
+        match rest {
+            [] => {}
+            [comma, after @ ..] if *comma == "," && !after.is_empty() => rest = after,
+            [other, ..] => {
+                return Some(format!("found '{other}', expected: ',' or 'end of string'"));
+            }
+        }
+    }
+    None
+}
+
+fn selector_tokens(text: &str) -> Vec<&str> {
+    let mut tokens = Vec::new();
+    let mut rest = text.trim_start();
+    while let Some(c) = rest.chars().next() {
+        let special = |c: char| matches!(c, '=' | '!' | '(' | ')' | ',' | '>' | '<');
+        let length = match c {
+            '=' if rest.starts_with("==") => 2,
+            '!' if rest.starts_with("!=") => 2,
+            c if special(c) => 1,
+            _ => rest
+                .find(|c: char| special(c) || c.is_whitespace())
+                .unwrap_or(rest.len()),
+        };
+        tokens.push(&rest[..length]);
+        rest = rest[length..].trim_start();
+    }
+    tokens
+}
+
+fn is_word(token: &str) -> bool {
+    !token.starts_with(['=', '!', '(', ')', ',', '>', '<'])
+}
+
+/// Reads one requirement; returns what follows it.
+fn requirement<'a, 't>(tokens: &'a [&'t str]) -> Result<&'a [&'t str], String> {
+    let (negated, tokens) = match tokens {
+        ["!", rest @ ..] => (true, rest),
+        tokens => (false, tokens),
+    };
+    let [key, rest @ ..] = tokens else {
+        return Err("found '', expected: identifier".to_owned());
+    };
+    if !is_word(key) {
+        return Err(format!("found '{key}', expected: identifier"));
+    }
+    if let Some(problem) = qualified_name_problem(key) {
+        return Err(problem);
+    }
+    match rest {
+        [] | [",", ..] => Ok(rest),
+        [operator, ..] if negated => Err(format!(
+            "found '{operator}', expected: ',' or 'end of string'"
+        )),
+        ["=" | "==" | "!=" | ">" | "<", value, rest @ ..] if is_word(value) => Ok(rest),
+        // Nothing after the operator is an empty value.
+        ["=" | "==" | "!=", rest @ ..] if matches!(rest, [] | [",", ..]) => Ok(rest),
+        ["in" | "notin", "(", rest @ ..] => {
+            let end = rest
+                .iter()
+                .position(|token| *token == ")")
+                .ok_or("found '', expected: ',' or ')'")?;
+            match rest[..end]
+                .iter()
+                .find(|token| !is_word(token) && **token != ",")
+            {
+                Some(token) => Err(format!("found '{token}', expected: ',', or identifier")),
+                None => Ok(&rest[end + 1..]),
+            }
+        }
+        ["in" | "notin", token, ..] => Err(format!("found '{token}' expected: '('")),
+        ["=" | "==" | "!=" | ">" | "<", token, ..] => {
+            Err(format!("found '{token}', expected: identifier"))
+        }
+        [token, ..] => Err(format!(
+            "found '{token}', expected: in, notin, =, ==, !=, gt, lt"
+        )),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -77,6 +166,25 @@ mod tests {
         }
         for invalid in ["", "-a", "a/b/c", "/a", "a/", "Ex.com/a", "a b"] {
             assert!(qualified_name_problem(invalid).is_some(), "{invalid}");
+        }
+    }
+
+    #[test]
+    fn cfg_048_selectors() {
+        for valid in [
+            "",
+            "a",
+            "!a",
+            "a=b",
+            "a==b,c!=d",
+            "e in (f, g),h notin (i)",
+            "a=",
+            "x>1",
+        ] {
+            assert_eq!(selector_problem(valid), None, "{valid}");
+        }
+        for invalid in ["a==b==c", "!!", "a in b", "=b", "a,", "a b"] {
+            assert!(selector_problem(invalid).is_some(), "{invalid}");
         }
     }
 }

@@ -23,6 +23,7 @@ mod load;
 pub mod plugins;
 pub mod prow;
 mod quantity;
+mod template;
 pub mod tide;
 pub mod yaml;
 
@@ -39,3 +40,4 @@ pub use job::{
 pub use load::{LoadOptions, Loaded};
 pub use plugins::PluginConfig;
 pub use prow::ProwConfig;
+pub use template::{Template, TemplateError, TemplatePull};

@@ -248,7 +248,10 @@ fn value<'n>(kind: &Kind, node: &'n Node, cx: &mut Cx<'n>) -> Value {
                 });
                 (entry.key.clone(), decoded)
             };
-            Value::Object(entries.iter().map(decode).collect())
+            let mut decoded: Vec<_> = entries.iter().map(decode).collect();
+            // Go writes maps by their keys.
+            decoded.sort_by(|(a, _), (b, _)| a.cmp(b));
+            Value::Object(decoded.into_iter().collect())
         }
         Kind::Object(name) => decode(name, node, cx),
     }

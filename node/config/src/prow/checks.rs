@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use trireme_prowjob::{GoDuration, MetaDuration};
+use trireme_prowjob::{GoDuration, MetaDuration, ProwJob};
 
 use super::plank::Controller;
 use super::{Gangway, ProwConfig, PubSubTrigger};
 use crate::go_regex::GoRegex;
 use crate::go_url;
+use crate::kube_names::selector_problem;
+use crate::template::Template;
 use crate::tide::MergeBlocksPolicy;
 
 const MINUTE: i64 = 60;
@@ -76,7 +78,7 @@ impl ProwConfig {
 
     fn default_plank(&mut self, wrong: &mut Findings) {
         let plank = &mut self.plank;
-        let checked = plank.controller.default_and_check();
+        let checked = plank.controller.default_and_check(&[]);
         wrong.check(
             "plank",
             checked.map_err(|e| format!("validating plank config: {e}")),
@@ -122,10 +124,16 @@ impl ProwConfig {
     fn default_jenkins(&mut self, wrong: &mut Findings) {
         let count = self.jenkins_operators.len();
         for operator in &mut self.jenkins_operators {
-            let checked = operator.controller.default_and_check();
+            let checked = operator.controller.default_and_check(&["replace"]);
             wrong.check(
                 "jenkins_operators",
                 checked.map_err(|e| format!("validating jenkins_operators config: {e}")),
+            );
+            let selector = selector_problem(&operator.label_selector).map_or(Ok(()), Err);
+            wrong.check(
+                "jenkins_operators",
+                selector
+                    .map_err(|e| format!("invalid jenkins_operators.label_selector option: {e}")),
             );
             if count > 1 && operator.label_selector.is_empty() {
                 wrong.add(
@@ -145,6 +153,18 @@ impl ProwConfig {
     fn default_deck(&mut self, wrong: &mut Findings) {
         let deck = &mut self.deck;
         deck.tide_update_period.get_or_insert(seconds(10));
+        for log in &deck.external_agent_logs {
+            if let Err(e) = Template::parse(&log.url_template) {
+                let message = format!("parsing template for agent {:?}: {e}", log.agent);
+                wrong.add("deck.external_agent_logs", message);
+            }
+            if let Some(e) = selector_problem(&log.selector) {
+                wrong.add(
+                    "deck.external_agent_logs",
+                    format!("error parsing selector {:?}: {e}", log.selector),
+                );
+            }
+        }
         let spyglass = &mut deck.spyglass;
         if spyglass.size_limit == 0 {
             spyglass.size_limit = DEFAULT_SPYGLASS_SIZE_LIMIT;
@@ -249,6 +269,22 @@ impl ProwConfig {
         }
         for (_, message) in tide.check_merge_methods() {
             wrong.add("tide.merge_method", message);
+        }
+        for templates in tide.merge_templates.values_mut() {
+            for (part, text, slot) in [
+                ("title", &templates.title, &mut templates.title_template),
+                ("body", &templates.body, &mut templates.body_template),
+            ] {
+                match Template::parse(text) {
+                    Ok(template) => *slot = (!text.is_empty()).then_some(template),
+                    Err(e) => {
+                        wrong.add(
+                            "tide.merge_commit_template",
+                            format!("parsing template for commit {part}: {e}"),
+                        );
+                    }
+                }
+            }
         }
         for (n, query) in tide.queries.iter().enumerate() {
             wrong.check(
@@ -369,12 +405,21 @@ impl ProwConfig {
         }
         for reporter in self.slack_reporter_configs.values_mut() {
             or_text(&mut reporter.report_template, DEFAULT_SLACK_TEMPLATE);
-            if reporter.channel.is_empty() {
-                wrong.add(
-                    "slack_reporter_configs",
-                    "failed to validate slackreporter config: channel must be set",
-                );
-            }
+            let checked = if reporter.channel.is_empty() {
+                Err("channel must be set".to_owned())
+            } else {
+                match Template::parse(&reporter.report_template) {
+                    Ok(template) => template
+                        .for_job(&ProwJob::default())
+                        .map(|_| ())
+                        .map_err(|e| format!("failed to execute report_template: {e}")),
+                    Err(e) => Err(format!("failed to parse template: {e}")),
+                }
+            };
+            wrong.check(
+                "slack_reporter_configs",
+                checked.map_err(|e| format!("failed to validate slackreporter config: {e}")),
+            );
         }
         let finalized = self.deck.finalize_rerun_auth();
         wrong.check("deck.rerun_auth_configs", finalized);
@@ -408,7 +453,9 @@ impl ProwConfig {
 }
 
 impl Controller {
-    fn default_and_check(&mut self) -> Result<(), String> {
+    fn default_and_check(&mut self, functions: &[&str]) -> Result<(), String> {
+        let job_url = Template::parse_with(&self.job_url_template, functions);
+        self.job_url = Some(job_url.map_err(|e| format!("parsing template: {e}"))?);
         if !self.report_template.is_empty() {
             if self
                 .report_templates
@@ -421,6 +468,11 @@ impl Controller {
             self.report_templates
                 .get_or_insert_default()
                 .insert("*".to_owned(), general);
+        }
+        for (key, text) in self.report_templates.iter().flatten() {
+            let template = Template::parse(text)
+                .map_err(|e| format!("error while parsing template for {key}: {e}"))?;
+            self.reports.insert(key.clone(), template);
         }
         if self.max_concurrency < 0 {
             return Err(format!(

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use trireme_prowjob::{DecorationConfig, MetaDuration, ProwJobSpec};
+use trireme_prowjob::job_url::{JobUrlError, job_url};
+use trireme_prowjob::{DecorationConfig, JobSpec, MetaDuration, ProwJob, ProwJobSpec};
 
 use super::narrowest;
+use crate::template::{Template, TemplateError};
 
 object! {
     /// What every controller that runs jobs has.
@@ -18,10 +20,36 @@ object! {
         /// 0 = no limit.
         [omit "max_concurrency"] max_concurrency: i64,
         [omit "max_goroutines"] max_goroutines: i64,
+        [derived] job_url: Option<Template>,
+        [derived] reports: BTreeMap<String, Template>,
     }
 }
 
+/// Why a job has no link.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum JobLinkError {
+    #[error(transparent)]
+    Storage(#[from] JobUrlError),
+    #[error("error executing URL template: {0}")]
+    Template(#[from] TemplateError),
+}
+
 impl Controller {
+    /// The text below the results of a repository's jobs; none if nothing is configured for it.
+    ///
+    /// # Errors
+    /// A template that does not fit the job.
+    pub fn report_text(
+        &self,
+        org: &str,
+        repo: &str,
+        job: &ProwJob,
+    ) -> Result<Option<String>, TemplateError> {
+        narrowest(&self.reports, org, repo)
+            .map(|template| template.for_job(job))
+            .transpose()
+    }
+
     /// The template for the comment about a repository's jobs; without a repository the general one.
     #[must_use]
     pub fn report_template_for(&self, org_repo: Option<(&str, &str)>) -> Option<&str> {
@@ -133,6 +161,33 @@ impl Plank {
             }
         }
         DecorationConfig::apply_default(own, merged.as_ref()).unwrap_or_default()
+    }
+
+    /// The link to a job's page (JOB-065): below the prefix if it is decorated and there is one, else by the template.
+    ///
+    /// # Errors
+    /// A prefix or bucket that is no URL, or a template that does not fit the job; Prow then uses no link.
+    pub fn job_link(&self, job: &ProwJob) -> Result<String, JobLinkError> {
+        let prefix = self.job_url_prefix(&job.spec);
+        if let Some(decoration) = &job.spec.decoration_config
+            && !prefix.is_empty()
+        {
+            let gcs = decoration.gcs_configuration.clone().unwrap_or_default();
+            let spec = JobSpec::new(&job.spec, &job.status.build_id, &job.metadata.name);
+            return Ok(job_url(
+                prefix,
+                self.job_url_prefix_disable_append_storage_provider,
+                &gcs,
+                &spec,
+            )?);
+        }
+        Ok(self
+            .controller
+            .job_url
+            .as_ref()
+            .map(|template| template.for_job(job))
+            .transpose()?
+            .unwrap_or_default())
     }
 
     /// The prefix of a job's page (JOB-065), empty if there is none.

@@ -14,6 +14,7 @@ pub(crate) use query::fold as fold_queries;
 pub use query::{OrgExceptions, TideQuery};
 
 use crate::prow::{GerritOrgRepos, narrowest};
+use crate::template::Template;
 
 object! {
     pub struct Tide {
@@ -58,6 +59,8 @@ object! {
     pub struct MergeCommitTemplate {
         [omit "title"] title: String,
         [omit "body"] body: String,
+        [derived] title_template: Option<Template>,
+        [derived] body_template: Option<Template>,
     }
 }
 

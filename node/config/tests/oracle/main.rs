@@ -6,6 +6,7 @@ mod answers;
 mod crons;
 mod decisions;
 mod load;
+mod prowjobs;
 mod regexes;
 mod sections;
 mod yaml;
