@@ -45,6 +45,9 @@ pub(crate) fn trigger_job(state: &mut State, entry: &mut Entry, command: &Trigge
 /// given here.
 pub const BUILD_ID_MARK: &str = "$BUILD_ID$";
 
+/// What Prow says of a run whose workload was made (EXE-050).
+const TRIGGERED_DESCRIPTION: &str = "Job triggered.";
+
 pub(crate) fn lease_job(state: &mut State, entry: &mut Entry, command: &LeaseJob) -> Verdict {
     let job = state.incomplete_job(&command.id)?;
     if job.state() != JobState::Triggered || job.lease.is_some() {
@@ -67,6 +70,7 @@ pub(crate) fn lease_job(state: &mut State, entry: &mut Entry, command: &LeaseJob
     let mut next = (*job).clone();
     next.set_state(JobState::Pending);
     next.pending_ms = entry.stamp_ms;
+    TRIGGERED_DESCRIPTION.clone_into(&mut next.description);
     next.attempt = next.attempt.saturating_add(1);
     if next.build_id.is_empty() {
         next.build_id = state.next_build_id(entry.stamp_ms).to_string();

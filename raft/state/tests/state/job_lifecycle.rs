@@ -1,6 +1,7 @@
 //! What may happen to a job between its creation and its one result.
 
 use trireme_proto::state::{self as pb, JobState, Rejection, command::Body};
+use trireme_state::BUILD_ID_MARK;
 
 use crate::replica::{
     HOUR_MS, MINUTE_MS, Replica, abort, code, command, create, finish, lease, presubmit, register,
@@ -63,6 +64,20 @@ fn a_run_goes_from_triggered_over_pending_to_its_result() {
         (JobState::Success, replica.now_ms)
     );
     assert_eq!((job.description.as_str(), &job.lease), ("Job done.", &None));
+}
+
+/// EXE-050
+#[test]
+fn a_leased_run_is_described_and_placed_under_its_build_id() {
+    let (mut replica, incarnation) = with_job(0);
+    let asked = pb::LeaseJob {
+        url: format!("https://deck/view/{BUILD_ID_MARK}"),
+        ..lease("a", "agent", incarnation)
+    };
+    let build_id = replica.done(Body::LeaseJob(asked)).build_id;
+    let job = replica.job("a");
+    assert_eq!(job.url, format!("https://deck/view/{build_id}"));
+    insta::assert_snapshot!(job.description, @"Job triggered.");
 }
 
 /// EXE-001
