@@ -493,6 +493,17 @@ mod tests {
     }
 
     #[test]
+    fn pod_085_a_secret_need_not_be_text() {
+        let dir = fixture(
+            &[("s", b"\xff\xfe.*\x00")],
+            &[("a", b"a\xff\xfe.*\x00b\xff\xfeab\x00")],
+        );
+        let done = run(&options(dir.path()), dir.path());
+        let copy = fs::read(done.source(&dir.path().join("artifacts/a")).unwrap()).unwrap();
+        assert_eq!(copy, b"aXXXXXb\xff\xfeab\x00");
+    }
+
+    #[test]
     fn pod_086_short_secrets_stay_when_told_so() {
         let dir = fixture(&[("s", b"abc")], &[("a", b"abc")]);
         let options = SidecarCensoringOptions {

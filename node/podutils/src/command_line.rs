@@ -126,7 +126,7 @@ fn run(utility: Utility, args: &[String], log: &UtilityLog) -> Result<i64, Strin
             Ok(0)
         }
         Utility::InitUpload => {
-            let options: InitUploadOptions = load(utility, || no_flags(args))?;
+            let options: InitUploadOptions = load(utility, || Err(FlagError::EnvironmentOnly))?;
             options.upload.validate().map_err(invalid)?;
             let failed = |e: &dyn ToString| format!("Failed to initialize job: {}", e.to_string());
             let spec =
@@ -152,7 +152,7 @@ fn run(utility: Utility, args: &[String], log: &UtilityLog) -> Result<i64, Strin
             Ok(code)
         }
         Utility::Sidecar => {
-            let mut options: SidecarOptions = load(utility, || no_flags(args))?;
+            let mut options: SidecarOptions = load(utility, || Err(FlagError::EnvironmentOnly))?;
             options.validate().map_err(invalid)?;
             let outcome = job_spec()
                 .map_err(|e| format!("could not resolve job spec: {e}"))
@@ -184,17 +184,11 @@ fn load<T: DeserializeOwned>(
                 "Could not resolve options: could not load config from JSON var {variable}: {e}"
             )
         }),
-        Err(env::VarError::NotPresent) => {
-            flags().map_err(|e| format!("Could not resolve options: {e}; or set {variable}"))
-        }
+        Err(env::VarError::NotPresent) => flags().map_err(|e| {
+            format!("Could not resolve options: {e} (they may be given as JSON in {variable})")
+        }),
         Err(error) => Err(format!("Could not resolve options: {variable}: {error}")),
     }
-}
-
-/// For programs whose options come from the environment alone.
-fn no_flags<T>(args: &[String]) -> Result<T, FlagError> {
-    let given = args.first().map_or("(none)", String::as_str);
-    Err(FlagError::Unknown(given.trim_start_matches('-').to_owned()))
 }
 
 fn job_spec() -> Result<JobSpec, String> {

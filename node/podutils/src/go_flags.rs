@@ -8,6 +8,8 @@ pub(crate) enum FlagError {
     Unknown(String),
     #[error("flag needs an argument: -{0}")]
     NoValue(String),
+    #[error("this program takes its options from the environment")]
+    EnvironmentOnly,
     #[error("bad flag syntax: {0}")]
     Syntax(String),
     #[error("invalid value {value:?} for flag -{name}: {why}")]

@@ -97,7 +97,12 @@ pub(crate) fn start_error(program: &str, error: &io::Error) -> String {
 pub(crate) fn os_error(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
-        Some((words, _)) => words[..1].to_lowercase() + &words[1..],
+        Some((words, _)) => {
+            let mut rest = words.chars();
+            rest.next()
+                .map(|first| first.to_lowercase().to_string() + rest.as_str())
+                .unwrap_or_default()
+        }
         None => text,
     }
 }

@@ -207,13 +207,29 @@ impl LocalRun {
     pub async fn run(
         &self,
         cancel: impl Future<Output = String>,
+        on_log: impl FnMut(&[u8]),
+    ) -> Outcome {
+        self.run_observed(cancel, || {}, on_log).await
+    }
+
+    /// [`Self::run`], and `on_start` when the run's first process was spawned.
+    pub async fn run_observed(
+        &self,
+        cancel: impl Future<Output = String>,
+        on_start: impl FnOnce(),
         mut on_log: impl FnMut(&[u8]),
     ) -> Outcome {
+        let mut on_start = Some(on_start);
+        let mut started = || {
+            if let Some(on_start) = on_start.take() {
+                on_start();
+            }
+        };
         let prepared = match self.prepare() {
             Ok(prepared) => prepared,
             Err(error) => return Outcome::not_started(error),
         };
-        let leftovers = Leftovers::of(&self.job);
+        let leftovers = Leftovers::of(&self.dir);
         let limit = self.time_limit();
         let stop = async {
             tokio::select! {
@@ -222,7 +238,9 @@ impl LocalRun {
             }
         };
         tokio::pin!(stop);
-        let ended = self.steps(&prepared, &leftovers, stop, &mut on_log).await;
+        let ended = self
+            .steps(&prepared, &leftovers, stop, &mut started, &mut on_log)
+            .await;
         ended.unwrap_or_else(Outcome::not_started)
     }
 
@@ -270,7 +288,7 @@ impl LocalRun {
         host_env
             .entry("GIT_TERMINAL_PROMPT".to_owned())
             .or_insert_with(|| "0".to_owned());
-        let (cookie_name, cookie) = leftovers::cookie(&self.job);
+        let (cookie_name, cookie) = leftovers::cookie(&self.dir);
         host_env.insert(cookie_name.to_owned(), cookie);
 
         let layout = Layout {
@@ -362,10 +380,12 @@ impl LocalRun {
         prepared: &Prepared,
         leftovers: &Leftovers,
         mut stop: impl Future<Output = Stop> + Unpin,
+        started: &mut impl FnMut(),
         on_log: &mut impl FnMut(&[u8]),
     ) -> Result<Outcome, LocalError> {
         if let Some(options) = &prepared.clonerefs {
             let child = self.spawn(prepared, Utility::CloneRefs, options, Stdio::null())?;
+            started();
             match self.wait_or_stop(child, &mut stop).await {
                 Ok(status) if status.success() => {}
                 Ok(_) => return Ok(Outcome::failed()),
@@ -374,6 +394,7 @@ impl LocalRun {
         }
         if let Some((options, _)) = &prepared.upload {
             let child = self.spawn(prepared, Utility::InitUpload, options, Stdio::null())?;
+            started();
             match self.wait_or_stop(child, &mut stop).await {
                 Ok(status) if status.success() => {}
                 Ok(_) => {
@@ -396,6 +417,7 @@ impl LocalRun {
             &prepared.entrypoint,
             Stdio::piped(),
         )?;
+        started();
         Ok(self
             .follow_test(prepared, test, sidecar, leftovers, stop, on_log)
             .await)

@@ -196,7 +196,10 @@ impl SidecarOptions {
         // The upload after an interrupt goes on beside the waiting, and is given up when the real end is known.
         let mut early: OptionFuture<EarlyUpload<'_>> = None.into();
         let (mut interrupted, mut uploaded_early) = (false, false);
-        log.info("Waiting for the test processes to end", &[("entries", self.entries.len().into())]);
+        log.info(
+            "Waiting for the test processes to end",
+            &[("entries", self.entries.len().into())],
+        );
         let found = loop {
             tokio::select! {
                 found = &mut markers => break found,

@@ -2,25 +2,26 @@
 //! group, their session and their parents, but hardly their environment.
 
 use std::fs;
+use std::path::Path;
 
 use rustix::process::{Pid, Signal, kill_process};
-use trireme_prowjob::ProwJob;
 
 /// Carries the run's identity.
 const COOKIE: &str = "TRIREME_LOCAL_RUN";
 /// Looks through the process table, each time killing what is found; more than one because processes may fork meanwhile.
 const MAX_PASSES: usize = 50;
 
-/// The variable that marks all processes of a run, and its value.
-pub(super) fn cookie(job: &ProwJob) -> (&'static str, String) {
-    (
-        COOKIE,
-        cookie_value(&job.metadata.name, &job.status.build_id),
-    )
+/// The variable that marks all processes of a run, and its value: the run's own directory, which no other run has, not
+/// even a later attempt of the same job beside it on this host.
+pub(super) fn cookie(dir: &Path) -> (&'static str, String) {
+    (COOKIE, value(dir))
 }
 
-fn cookie_value(name: &str, build_id: &str) -> String {
-    format!("{name}/{build_id}")
+fn value(dir: &Path) -> String {
+    std::path::absolute(dir)
+        .unwrap_or_else(|_| dir.to_owned())
+        .display()
+        .to_string()
 }
 
 /// Kills what is left of a run when dropped.
@@ -29,13 +30,9 @@ pub(super) struct Leftovers {
 }
 
 impl Leftovers {
-    pub(super) fn of(job: &ProwJob) -> Self {
-        Self::named(&job.metadata.name, &job.status.build_id)
-    }
-
-    fn named(name: &str, build_id: &str) -> Self {
+    pub(super) fn of(dir: &Path) -> Self {
         Self {
-            entry: format!("{COOKIE}={}", cookie_value(name, build_id)).into_bytes(),
+            entry: format!("{COOKIE}={}", value(dir)).into_bytes(),
         }
     }
 
@@ -87,7 +84,8 @@ impl Drop for Leftovers {
     }
 }
 
-/// Kills every process of a run that may still be there, e.g. after this program was restarted. Returns how many.
-pub fn kill_leftovers(job_name: &str, build_id: &str) -> usize {
-    Leftovers::named(job_name, build_id).kill()
+/// Kills every process of the run of that directory that may still be there, e.g. after this program was restarted.
+/// Returns how many.
+pub fn kill_leftovers(dir: &Path) -> usize {
+    Leftovers::of(dir).kill()
 }
