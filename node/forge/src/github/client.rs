@@ -29,6 +29,9 @@ pub const MUTATION_TIMEOUT: Duration = Duration::from_secs(10);
 /// One attempt at reading.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Reading with all its attempts.
+const READ_DEADLINE: Duration = Duration::from_secs(90);
+
 /// Requests under way at once; GitHub's own limit is 100.
 const MAX_IN_FLIGHT: usize = 50;
 
@@ -227,9 +230,12 @@ impl Client {
     }
 
     async fn call_with_retries(&self, call: &Call<'_>) -> Result<Answer> {
-        let deadline = call
-            .changes()
-            .then(|| Instant::now() + self.retry.mutation_timeout.min(MUTATION_TIMEOUT));
+        let within = if call.changes() {
+            self.retry.mutation_timeout.min(MUTATION_TIMEOUT)
+        } else {
+            READ_DEADLINE
+        };
+        let deadline = Instant::now() + within;
         let mut renewed = false;
         let mut attempt = 1;
         loop {
@@ -269,7 +275,7 @@ impl Client {
                     (error, wait)
                 }
             };
-            if deadline.is_some_and(|deadline| Instant::now() + wait >= deadline) {
+            if Instant::now() + wait >= deadline {
                 return Err(error);
             }
             tracing::debug!(request = call.name(), attempt, ?wait, %error, "trying again");
@@ -289,7 +295,7 @@ impl Client {
     }
 
     /// One attempt, redirects included. An error ends the call.
-    async fn attempt(&self, call: &Call<'_>, deadline: Option<Instant>) -> Result<Verdict> {
+    async fn attempt(&self, call: &Call<'_>, deadline: Instant) -> Result<Verdict> {
         let identity = self.identity(call.behalf);
         let budget = Budget {
             identity: identity.clone(),
@@ -321,9 +327,11 @@ impl Client {
             headers.insert(header::IF_NONE_MATCH, etag);
         }
         for _ in 0..=MAX_REDIRECTS {
-            let within = match deadline {
-                Some(deadline) => deadline.saturating_duration_since(Instant::now()),
-                None => READ_TIMEOUT,
+            let left = deadline.saturating_duration_since(Instant::now());
+            let within = if call.changes() {
+                left
+            } else {
+                left.min(READ_TIMEOUT)
             };
             let answer = match self
                 .transport
@@ -550,7 +558,8 @@ impl Client {
             effect: Effect::Read,
             graphql: true,
         };
-        let answer: GraphQl<T> = self.json(&call).await?;
+        let raw = self.call(&call).await?;
+        let answer: GraphQl<T> = decode(&call, &raw)?;
         let complaints = answer
             .errors
             .iter()
@@ -564,12 +573,22 @@ impl Client {
         let kind = answer.errors.iter().find_map(|error| error.kind.as_deref());
         Err(match kind {
             Some("RATE_LIMITED") => {
+                // The status says "fine", the headers say until when.
                 let now = Timestamp::now();
-                let until = now.saturating_add(Duration::from_secs(60)).unwrap_or(now);
+                let limited = limited(StatusCode::TOO_MANY_REQUESTS, &raw.headers, "", now)
+                    .unwrap_or(Limited {
+                        until: now,
+                        secondary: false,
+                    });
+                let budget = Budget {
+                    identity: self.identity(behalf),
+                    graphql: true,
+                };
+                self.gate.close(budget, limited, now);
                 ForgeError::RateLimited {
                     request,
-                    until,
-                    secondary: false,
+                    until: limited.until,
+                    secondary: limited.secondary,
                 }
             }
             Some("NOT_FOUND") => ForgeError::NotFound {

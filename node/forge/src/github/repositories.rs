@@ -62,12 +62,7 @@ struct WireFile {
 
 impl GitHub {
     fn contents_call<'a>(repo: &'a RepoId, path: &str, reference: &str) -> Call<'a> {
-        let path = path.trim_matches('/');
-        let path = if path.is_empty() {
-            "/contents".to_owned()
-        } else {
-            format!("/contents/{}", segments(path))
-        };
+        let path = format!("/contents/{}", segments(path.trim_matches('/')));
         let path = if reference.is_empty() {
             path
         } else {
