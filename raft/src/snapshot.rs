@@ -431,8 +431,13 @@ impl Snapshots {
             .rename(&part.path, &path)
             .and_then(|()| self.disk.sync_dir(&self.dir))
             .map_err(SnapshotError::io("renaming", &part.path))?;
-        for old in self.list()?.into_iter().skip(SNAPSHOTS_KEPT) {
-            self.remove(&old)?;
+        let old: Vec<_> = self.list()?.into_iter().skip(SNAPSHOTS_KEPT).collect();
+        for old in &old {
+            self.remove(old)?;
+        }
+        if !old.is_empty() {
+            let synced = self.disk.sync_dir(&self.dir);
+            synced.map_err(SnapshotError::io("syncing", &self.dir))?;
         }
         SnapshotFile::open(&*self.disk, &path)
     }

@@ -5,8 +5,9 @@
 //! db-<n>/        one sled database
 //! broken-<n>/    a database that did not open, kept for inspection
 //! ```
-//! One tree, keyed by a prefix: `m` marks, `r` rows, `c` the further chunks of a row. sled's own flush is no fsync on
-//! Linux, so a checkpoint syncs its file as well. sled 1.0 opens a 0.34 directory silently empty: hence the marker.
+//! One tree, keyed by a prefix: `m` marks, `r` rows. Values are at most 64 KiB, which apply sees to: sled puts larger
+//! ones into files of their own. sled's own flush is no fsync on Linux, so a checkpoint syncs its file as well. sled 1.0
+//! opens a 0.34 directory silently empty: hence the marker.
 
 use std::{
     fs::{self, File},
@@ -24,8 +25,6 @@ use crate::disk::{RealDisk, replace_file};
 
 const MARKER: &str = "sled-0.34 1";
 const APPLIED: &[u8] = b"mapplied";
-/// Longer values are cut into chunks: sled puts large ones into files of their own.
-const CHUNK_BYTES: usize = 64 << 10;
 /// Memory of sled's page cache.
 const CACHE_BYTES: u64 = 32 << 20;
 /// Most recent databases that did not open.
@@ -199,37 +198,6 @@ impl SledStore {
             file: path.join("db"),
         })
     }
-
-    fn value(&self, key: &[u8], first: &[u8]) -> io::Result<Bytes> {
-        let damaged = || {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a row of the archive is damaged",
-            )
-        };
-        let (count, rest) = first.split_first_chunk::<4>().ok_or_else(damaged)?;
-        let mut value = rest.to_vec();
-        for number in 0..u32::from_be_bytes(*count) {
-            let chunk = self
-                .db
-                .get(chunk_key(key, number))
-                .map_err(io::Error::other)?
-                .ok_or_else(damaged)?;
-            value.extend_from_slice(&chunk);
-        }
-        Ok(value.into())
-    }
-
-    fn remove_chunks(&self, key: &[u8], batch: &mut sled::Batch) -> io::Result<()> {
-        if let Some(old) = self.db.get(row_key(key)).map_err(io::Error::other)?
-            && let Some((count, _)) = old.split_first_chunk::<4>()
-        {
-            for number in 0..u32::from_be_bytes(*count) {
-                batch.remove(chunk_key(key, number));
-            }
-        }
-        Ok(())
-    }
 }
 
 impl ArchiveStore for SledStore {
@@ -245,19 +213,9 @@ impl ArchiveStore for SledStore {
         for op in ops {
             match op {
                 ArchiveOp::Put { key, value } => {
-                    self.remove_chunks(key, &mut batch)?;
-                    let mut chunks = value.chunks(CHUNK_BYTES);
-                    let first = chunks.next().unwrap_or_default();
-                    let mut row = Vec::with_capacity(4 + first.len());
-                    row.extend_from_slice(&(chunks.len() as u32).to_be_bytes());
-                    row.extend_from_slice(first);
-                    batch.insert(row_key(key), row);
-                    for (number, chunk) in chunks.enumerate() {
-                        batch.insert(chunk_key(key, number as u32), chunk);
-                    }
+                    batch.insert(row_key(key), value.as_ref());
                 }
                 ArchiveOp::Delete { key } => {
-                    self.remove_chunks(key, &mut batch)?;
                     batch.remove(row_key(key));
                 }
             }
@@ -267,10 +225,8 @@ impl ArchiveStore for SledStore {
     }
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
-        match self.db.get(row_key(key)).map_err(io::Error::other)? {
-            Some(first) => Ok(Some(self.value(key, &first)?)),
-            None => Ok(None),
-        }
+        let value = self.db.get(row_key(key)).map_err(io::Error::other)?;
+        Ok(value.map(|value| Bytes::copy_from_slice(&value)))
     }
 
     fn range(
@@ -291,10 +247,11 @@ impl ArchiveStore for SledStore {
         };
         let rows = self.db.range((from, to));
         let read = |row: sled::Result<(sled::IVec, sled::IVec)>| {
-            let (key, first) = row.map_err(io::Error::other)?;
-            let key = Bytes::copy_from_slice(&key[1..]);
-            let value = self.value(&key, &first)?;
-            Ok((key, value))
+            let (key, value) = row.map_err(io::Error::other)?;
+            Ok((
+                Bytes::copy_from_slice(&key[1..]),
+                Bytes::copy_from_slice(&value),
+            ))
         };
         if reverse {
             rows.rev().take(limit).map(read).collect()
@@ -314,14 +271,4 @@ fn row_key(key: &[u8]) -> Vec<u8> {
     row.push(b'r');
     row.extend_from_slice(key);
     row
-}
-
-/// The key's length comes first, so that no two rows share a chunk.
-fn chunk_key(key: &[u8], number: u32) -> Vec<u8> {
-    let mut chunk = Vec::with_capacity(9 + key.len());
-    chunk.push(b'c');
-    chunk.extend_from_slice(&(key.len() as u32).to_be_bytes());
-    chunk.extend_from_slice(key);
-    chunk.extend_from_slice(&number.to_be_bytes());
-    chunk
 }

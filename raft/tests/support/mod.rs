@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, TcpListener},
+    ops::Bound,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -15,7 +16,10 @@ use std::{
 
 use tempfile::TempDir;
 use tokio::io::copy_bidirectional;
-use trireme_proto::state::{Command, Cursor, PutCursor, command::Body, outcome};
+use trireme_proto::state::{
+    AcceptDelivery, Command, CommitPlans, Cursor, Delivery, PutCursor, SweepDeliveries,
+    command::Body, outcome,
+};
 use trireme_raft::{Applied, Node, PeerListener, Store, StoreConfig, wal::WalOptions};
 
 /// Nothing in these tests takes longer unless it is broken.
@@ -43,6 +47,11 @@ impl Cluster {
     }
 
     pub(crate) async fn tuned(count: u64, tune: fn(&mut StoreConfig)) -> Self {
+        // RUST_LOG=trireme_raft=debug,openraft=info shows what the nodes did. Another test may have set it up.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
         let mut cluster = Self {
             dir: TempDir::new().unwrap(),
             stores: BTreeMap::new(),
@@ -231,11 +240,54 @@ pub(crate) fn put(key: &str, value: &str) -> Command {
     }
 }
 
+/// With a request id, so that it survives a change of leader.
 pub(crate) async fn write(store: &Store, key: &str, value: &str) -> Applied {
-    let applied = store.propose(put(key, value)).await.unwrap();
+    let mut command = put(key, value);
+    command.request_id = uuid::Uuid::new_v4().to_string();
+    let applied = store.propose(command).await.unwrap();
     let done = matches!(applied.outcome.result, Some(outcome::Result::Done(_)));
     assert!(done, "{applied:?}");
     applied
+}
+
+/// A delivery that was handled and left memory for the archive.
+pub(crate) async fn archive(store: &Store, guid: &str) -> Applied {
+    let mut last = None;
+    for body in [
+        Body::AcceptDelivery(AcceptDelivery {
+            delivery: Some(Delivery {
+                guid: guid.to_owned(),
+                event: "ping".to_owned(),
+                ..Delivery::default()
+            }),
+        }),
+        Body::CommitPlans(CommitPlans {
+            guid: guid.to_owned(),
+            ..CommitPlans::default()
+        }),
+        Body::SweepDeliveries(SweepDeliveries {
+            guids: vec![guid.to_owned()],
+        }),
+    ] {
+        let command = Command {
+            principal: "test".to_owned(),
+            body: Some(body),
+            ..Command::default()
+        };
+        let applied = store.propose(command).await.unwrap();
+        let done = matches!(applied.outcome.result, Some(outcome::Result::Done(_)));
+        assert!(done, "{applied:?}");
+        last = Some(applied);
+    }
+    last.unwrap()
+}
+
+/// Whether the archive has the delivery.
+pub(crate) async fn is_archived(store: &Store, guid: &str) -> bool {
+    let prefix = trireme_state::archive_keys::delivery(guid).prefix();
+    let range = (Bound::Included(prefix.clone()), Bound::Unbounded);
+    let rows = store.archive().range(range, false, 1).await.unwrap();
+    rows.iter().any(|(key, _)| key.starts_with(&prefix))
 }
 
 pub(crate) fn read(store: &Store, key: &str) -> Option<String> {

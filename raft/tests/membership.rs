@@ -1,0 +1,156 @@
+//! Nodes come and go; ids do not come back.
+
+mod support;
+
+use std::fs;
+
+use support::{Cluster, archive, eventually, is_archived, read, write};
+use trireme_raft::{JoinError, MembershipError, Store};
+
+async fn join(cluster: &mut Cluster, id: u64) -> Result<(), JoinError> {
+    let seeds: Vec<String> = cluster
+        .stores
+        .keys()
+        .map(|id| cluster.node(*id).peer_address)
+        .collect();
+    cluster.start(id).await.clone().join(&seeds).await
+}
+
+async fn promoted(store: &Store, id: u64) {
+    eventually("a promoted learner", async || store.promote(id).await.ok()).await;
+}
+
+fn voters(store: &Store) -> Vec<u64> {
+    let members = store.status().members;
+    let voters = members.iter().filter(|member| member.voter);
+    voters.map(|member| member.node.id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_node_joins_is_filled_and_votes() {
+    let mut cluster = Cluster::of(1).await;
+    for n in 0..50 {
+        write(&cluster.stores[&1], &format!("key-{n}"), "x").await;
+    }
+    join(&mut cluster, 2).await.unwrap();
+    join(&mut cluster, 3).await.unwrap();
+    // Again changes nothing.
+    cluster.stores[&2].join(&[]).await.unwrap();
+    // Asked of a follower, done by the leader.
+    promoted(&cluster.stores[&2], 2).await;
+    promoted(&cluster.stores[&2], 3).await;
+    cluster.converged().await;
+    assert_eq!(voters(&cluster.stores[&3]), [1, 2, 3]);
+    assert_eq!(read(&cluster.stores[&3], "key-49").as_deref(), Some("x"));
+    assert_eq!(
+        cluster.stores[&3].cluster_id(),
+        cluster.stores[&1].cluster_id()
+    );
+    // The two carry on alone.
+    cluster.kill(1).await;
+    write(&cluster.stores[&3], "without", "1").await;
+    let members = cluster.stores[&3].status().members;
+    assert_eq!(members.len(), 3);
+    assert_eq!(members[1].node.api_address, "api-2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lost_its_disk_is_replaced_under_a_new_id() {
+    let mut cluster = Cluster::of(3).await;
+    let lost = cluster.follower().await;
+    write(&cluster.stores[&lost], "a", "1").await;
+    archive(&cluster.stores[&lost], "guid").await;
+    cluster.kill(lost).await;
+    fs::remove_dir_all(cluster.data_dir(lost)).unwrap();
+
+    // Under its old id it is let in neither way.
+    let members = [1, 2, 3].map(|id| cluster.node(id)).to_vec();
+    let wiped = cluster.start(lost).await.clone();
+    let error = match wiped.bootstrap(members).await.unwrap_err() {
+        JoinError::Refused(reason) => reason,
+        JoinError::AlreadyFormed { .. } => "node ids are never reused".to_owned(),
+        other => panic!("{other}"),
+    };
+    assert!(error.contains("node ids are never reused"), "{error}");
+    let seeds: Vec<String> = [1, 2, 3]
+        .into_iter()
+        .filter(|id| *id != lost)
+        .map(|id| cluster.node(id).peer_address)
+        .collect();
+    let error = wiped.join(&seeds).await.unwrap_err().to_string();
+    assert!(error.contains("node ids are never reused"), "{error}");
+    assert!(!wiped.is_member());
+    drop(wiped);
+    cluster.kill(lost).await;
+
+    join(&mut cluster, 4).await.unwrap();
+    let survivor = *cluster.stores.keys().next().unwrap();
+    let new = cluster.node(4);
+    cluster.stores[&survivor].replace(lost, new).await.unwrap();
+    cluster.converged().await;
+    let mut expected = vec![1, 2, 3, 4];
+    expected.retain(|id| *id != lost);
+    assert_eq!(voters(&cluster.stores[&4]), expected);
+    assert_eq!(read(&cluster.stores[&4], "a").as_deref(), Some("1"));
+    assert!(is_archived(&cluster.stores[&4], "guid").await);
+
+    // The old id stays used up, for any directory.
+    let error = cluster.stores[&survivor]
+        .add_learner(trireme_raft::Node {
+            id: lost,
+            peer_address: "127.0.0.1:1".to_owned(),
+            ..trireme_raft::Node::default()
+        })
+        .await
+        .unwrap_err();
+    assert!(
+        error.to_string().contains("belonged to a former member"),
+        "{error}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_would_cost_the_quorum_is_refused() {
+    let mut cluster = Cluster::of(3).await;
+    let down = cluster.follower().await;
+    let leader = cluster.leader().await;
+    cluster.kill(down).await;
+    let other = *cluster.stores.keys().find(|id| **id != leader).unwrap();
+    let store = &cluster.stores[&leader];
+    eventually("silence of the node that is down", async || {
+        let members = store.status().members;
+        let silent = members.iter().find(|member| member.node.id == down)?;
+        (silent.millis_since_heard? > 1500).then_some(())
+    })
+    .await;
+    let refused = |result: Result<(), MembershipError>| match result.unwrap_err() {
+        MembershipError::Refused(reason) => reason,
+        other => panic!("{other}"),
+    };
+    let reason = refused(store.remove(other).await);
+    assert!(reason.contains("there would be no quorum"), "{reason}");
+    let reason = refused(store.promote(9).await);
+    assert!(reason.contains("node 9 is no member"), "{reason}");
+    let reason = refused(store.transfer_leader(down).await);
+    assert!(reason.contains("does not answer"), "{reason}");
+    // Taking out the one that is down makes the rest safer.
+    store.remove(down).await.unwrap();
+    assert_eq!(voters(store).len(), 2);
+    write(store, "a", "1").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_of_another_cluster_is_not_taken_into_this_one() {
+    let one = Cluster::of(1).await;
+    let mut other = Cluster::of(1).await;
+    write(&other.stores[&1], "other", "1").await;
+    let seed = one.node(1).peer_address;
+    // It stays what it is, whatever it is told.
+    other.stores[&1].join(&[seed]).await.unwrap();
+    assert_ne!(other.stores[&1].cluster_id(), one.stores[&1].cluster_id());
+    other.kill(1).await;
+    let mut config = other.config(1);
+    config.node_id = 2;
+    let error = Store::open(config).await.unwrap_err().to_string();
+    assert!(error.contains("belongs to node 1"), "{error}");
+}

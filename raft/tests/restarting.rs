@@ -1,0 +1,136 @@
+//! Nodes come back from their disks.
+
+mod support;
+
+use std::fs;
+
+use support::{Cluster, archive, eventually, files, is_archived, read, write};
+use trireme_raft::{OpenError, Store};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_nodes_stop_and_come_back() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    for n in 0..30 {
+        write(&cluster.stores[&leader], &format!("key-{n}"), "x").await;
+    }
+    archive(&cluster.stores[&leader], "guid").await;
+    let cluster_id = cluster.stores[&1].cluster_id().unwrap().to_owned();
+    for id in 1..=3 {
+        cluster.kill(id).await;
+    }
+    for id in 1..=3 {
+        cluster.start(id).await;
+    }
+    cluster.leader().await;
+    for store in cluster.stores.values() {
+        store.recovered().await;
+        assert_eq!(store.cluster_id(), Some(&*cluster_id));
+        for n in 0..30 {
+            assert_eq!(read(store, &format!("key-{n}")).as_deref(), Some("x"));
+        }
+        assert!(is_archived(store, "guid").await);
+    }
+    cluster.converged().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_store_lets_go_of_its_directory_and_answers_with_errors() {
+    let mut cluster = Cluster::of(1).await;
+    let store = cluster.stores[&1].clone();
+    write(&store, "a", "1").await;
+    store.shutdown().await;
+    store.propose(support::put("b", "1")).await.unwrap_err();
+    store.linearize().await.unwrap_err();
+    let again = cluster.start(1).await;
+    again.recovered().await;
+    assert_eq!(read(again, "a").as_deref(), Some("1"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_processes_cannot_use_one_directory() {
+    let mut cluster = Cluster::of(1).await;
+    let mut config = cluster.config(1);
+    config.peer_listener = trireme_raft::PeerListener::Address("127.0.0.1:0".parse().unwrap());
+    let error = Store::open(config).await.unwrap_err().to_string();
+    assert!(error.contains("in use by another process"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_log_is_cut_and_the_node_catches_up() {
+    let mut cluster = Cluster::of(3).await;
+    let follower = cluster.follower().await;
+    for n in 0..20 {
+        write(&cluster.stores[&follower], &format!("key-{n}"), "x").await;
+    }
+    cluster.kill(follower).await;
+    // As if the power had gone within the last write.
+    let segment = files(&cluster.data_dir(follower).join("wal"), ".wal")
+        .pop()
+        .unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end - 20..=end].fill(0);
+    fs::write(&segment, bytes).unwrap();
+
+    let back = cluster.start(follower).await;
+    back.recovered().await;
+    cluster.converged().await;
+    assert_eq!(
+        read(&cluster.stores[&follower], "key-19").as_deref(),
+        Some("x")
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_damaged_in_the_middle_stops_the_node_and_says_what_to_do() {
+    let mut cluster = Cluster::of(3).await;
+    let follower = cluster.follower().await;
+    for n in 0..20 {
+        write(&cluster.stores[&follower], &format!("key-{n}"), "x").await;
+    }
+    cluster.kill(follower).await;
+    let segment = files(&cluster.data_dir(follower).join("wal"), ".wal").remove(0);
+    let mut bytes = fs::read(&segment).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end / 2] ^= 0x10;
+    fs::write(&segment, &bytes).unwrap();
+
+    let config = cluster.config(follower);
+    let error = Store::open(config).await.unwrap_err();
+    assert!(matches!(error, OpenError::Wal(_)), "{error}");
+    let error = error.to_string();
+    for part in [
+        segment.to_str().unwrap(),
+        "at byte",
+        "trireme cluster replace",
+    ] {
+        assert!(error.contains(part), "{error}");
+    }
+    assert_eq!(fs::read(&segment).unwrap(), bytes, "nothing was changed");
+    cluster.leader().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_archive_is_set_aside_and_filled_from_a_peer() {
+    let mut cluster = Cluster::of(3).await;
+    let follower = cluster.follower().await;
+    for n in 0..5 {
+        archive(&cluster.stores[&follower], &format!("guid-{n}")).await;
+    }
+    cluster.stores[&follower].trigger_snapshot().await.unwrap();
+    cluster.kill(follower).await;
+    let archive_dir = cluster.data_dir(follower).join("archive");
+    fs::write(archive_dir.join("CURRENT"), "sled-1.0 1 db-1\n").unwrap();
+
+    cluster.start(follower).await;
+    let store = &cluster.stores[&follower];
+    store.recovered().await;
+    eventually("an archive that is complete again", async || {
+        store.status().archive_lost.is_none().then_some(())
+    })
+    .await;
+    for n in 0..5 {
+        assert!(is_archived(store, &format!("guid-{n}")).await);
+    }
+}
