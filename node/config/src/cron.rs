@@ -38,8 +38,8 @@ struct Fields {
 pub enum CronError {
     #[error("empty spec string")]
     Empty,
-    #[error("expected 5 to 6 fields, found {found}: {text:?}")]
-    FieldCount { found: usize, text: String },
+    #[error("expected 5 to 6 fields, found {}: [{}]", .0.len(), .0.join(" "))]
+    FieldCount(Vec<String>),
     #[error("{reason}: {text:?}")]
     Field { reason: &'static str, text: String },
     #[error("provided bad location {0:?}")]
@@ -119,11 +119,10 @@ impl CronSchedule {
         match fields.len() {
             5 => fields.insert(0, "0"),
             6 => {}
-            found => {
-                return Err(CronError::FieldCount {
-                    found,
-                    text: text.to_owned(),
-                });
+            _ => {
+                return Err(CronError::FieldCount(
+                    fields.into_iter().map(str::to_owned).collect(),
+                ));
             }
         }
         Ok(Self(Kind::Fields(Fields {

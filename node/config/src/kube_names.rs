@@ -47,7 +47,8 @@ pub(crate) fn qualified_name_problem(text: &str) -> Option<String> {
             .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
     (!valid).then(|| {
         "name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an \
-         alphanumeric character"
+         alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+         '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')"
             .to_owned()
     })
 }

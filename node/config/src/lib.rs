@@ -17,6 +17,7 @@ pub mod files;
 pub mod gerrit;
 mod go_regex;
 mod go_url;
+pub mod in_repo;
 pub mod job;
 mod kube_names;
 mod load;

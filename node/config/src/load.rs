@@ -309,7 +309,7 @@ impl Loader<'_> {
     }
 }
 
-fn of_job(base: &JobBase, message: String) -> Diagnostic {
+pub(crate) fn of_job(base: &JobBase, message: String) -> Diagnostic {
     let at = Position {
         line: base.source.line,
         column: 0,

@@ -1,14 +1,17 @@
 //! What is wrong with the core of the plugins' configuration, in upstream's words.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use super::registry::place_of_text;
 use super::{OrgPlugins, PluginConfig, Registry};
 use crate::diagnostic::{Diagnostic, Rule};
+use crate::yaml::Node;
 
 pub(super) fn check(
     config: &PluginConfig,
     registry: Option<&Registry>,
-    file: &str,
+    sources: &[(String, Arc<Node>)],
 ) -> Vec<Diagnostic> {
     let mut wrong = Vec::new();
     unknown(config, registry, &mut wrong);
@@ -16,13 +19,37 @@ pub(super) fn check(
     doubled_external_plugins(config, &mut wrong);
     exclusive(config, &mut wrong);
     doubled_repos(config, &mut wrong);
-    let diagnostic = |(field, message): (&str, String)| {
-        Diagnostic::error(Rule::Invalid, file, message).field(field)
+    let diagnostic = |Finding {
+                          field,
+                          about,
+                          message,
+                      }: Finding| {
+        let (file, at) = place_of_text(sources, field, &about);
+        Diagnostic::error(Rule::Invalid, file, message)
+            .at(at)
+            .field(field)
     };
     wrong.into_iter().map(diagnostic).collect()
 }
 
-type Findings = Vec<(&'static str, String)>;
+/// A problem of a section, and the key or name in it that it is about.
+struct Finding {
+    field: &'static str,
+    about: String,
+    message: String,
+}
+
+impl Finding {
+    fn new(field: &'static str, about: &str, message: String) -> Self {
+        Self {
+            field,
+            about: about.to_owned(),
+            message,
+        }
+    }
+}
+
+type Findings = Vec<Finding>;
 
 fn unknown(config: &PluginConfig, registry: Option<&Registry>, wrong: &mut Findings) {
     let Some(registry) = registry else { return };
@@ -36,7 +63,7 @@ fn unknown(config: &PluginConfig, registry: Option<&Registry>, wrong: &mut Findi
     wrong.extend(
         unknown
             .into_iter()
-            .map(|plugin| ("plugins", format!("unknown plugin: {plugin}"))),
+            .map(|plugin| Finding::new("plugins", plugin, format!("unknown plugin: {plugin}"))),
     );
 }
 
@@ -68,8 +95,9 @@ fn doubled_plugins(config: &PluginConfig, wrong: &mut Findings) {
         let of_org: Vec<&str> = of_org.iter().map(String::as_str).collect();
         let doubled = both(&of_repo, &of_org);
         if !doubled.is_empty() {
-            wrong.push((
+            wrong.push(Finding::new(
                 "plugins",
+                key,
                 format!(
                     "plugins [{}] are duplicated for {repo} and {org}",
                     doubled.join(" ")
@@ -95,8 +123,9 @@ fn doubled_external_plugins(config: &PluginConfig, wrong: &mut Findings) {
         let doubled = both(&of_repo, &of_org);
         if !doubled.is_empty() {
             let doubled = doubled.join(" ");
-            wrong.push((
+            wrong.push(Finding::new(
                 "external_plugins",
+                key,
                 format!("external plugins [{doubled}] are duplicated for {key} and {org}"),
             ));
         }
@@ -109,8 +138,9 @@ fn exclusive(config: &PluginConfig, wrong: &mut Findings) {
     for (key, plugins) in &config.core.plugins.0 {
         let (blunderbuss, rifle) = (has(plugins, "blunderbuss"), has(plugins, "rifle"));
         if blunderbuss && rifle {
-            wrong.push((
+            wrong.push(Finding::new(
                 "plugins",
+                key,
                 format!("{key}: blunderbuss and rifle plugins are mutually exclusive"),
             ));
             continue;
@@ -119,8 +149,7 @@ fn exclusive(config: &PluginConfig, wrong: &mut Findings) {
             continue;
         };
         if (blunderbuss && has(of_org, "rifle")) || (rifle && has(of_org, "blunderbuss")) {
-            wrong.push((
-                "plugins",
+            wrong.push(Finding::new("plugins", key,
                 format!(
                     "{key}: blunderbuss and rifle plugins are mutually exclusive (conflict between {org} and {key} \
                      config)"
@@ -141,8 +170,9 @@ fn doubled_repos(config: &PluginConfig, wrong: &mut Findings) {
         if !seen.insert(entry) {
             let kind = if entry.contains('/') { "repo" } else { "org" };
             // Upstream names the wrong plugin here.
-            wrong.push((
+            wrong.push(Finding::new(
                 "approve",
+                entry,
                 format!(
                     "The {kind} {entry:?} is duplicated in the 'approve' plugin configuration."
                 ),

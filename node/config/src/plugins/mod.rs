@@ -224,11 +224,7 @@ impl PluginConfig {
             }
         }
         config.set_defaults();
-        let main = sources
-            .first()
-            .map(|(path, _)| path.as_str())
-            .unwrap_or_default();
-        found.extend(checks::check(&config, registry, main));
+        found.extend(checks::check(&config, registry, sources));
         if let Some(registry) = registry {
             config.parsed = registry.parse(&config.sections, sources, found);
         }

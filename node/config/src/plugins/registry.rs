@@ -200,6 +200,32 @@ impl Registry {
     }
 }
 
+/// The first place below a key where a text stands, else the key's value.
+pub(super) fn place_of_text(
+    sources: &[(String, Arc<Node>)],
+    key: &str,
+    text: &str,
+) -> (String, Position) {
+    fn find(node: &Node, text: &str) -> Option<Position> {
+        match &node.value {
+            NodeValue::String(s) => (s == text).then_some(node.at),
+            NodeValue::Sequence(items) => items.iter().find_map(|item| find(item, text)),
+            NodeValue::Mapping(entries) => entries.iter().find_map(|e| {
+                if e.key == text {
+                    Some(e.key_at)
+                } else {
+                    find(&e.value, text)
+                }
+            }),
+            _ => None,
+        }
+    }
+    let found = sources
+        .iter()
+        .find_map(|(file, root)| Some((file.clone(), find(root.get(key)?, text)?)));
+    found.unwrap_or_else(|| place(sources, key, ""))
+}
+
 /// The deepest part of a path that some file has. Merged lists count through the files, so that this is a guess for
 /// supplements.
 fn place(sources: &[(String, Arc<Node>)], key: &str, path: &str) -> (String, Position) {

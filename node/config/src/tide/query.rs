@@ -165,8 +165,10 @@ impl TideQuery {
             .filter(|l| self.missing_labels.contains(l))
             .collect();
         if !both.is_empty() {
+            let both: Vec<_> = both.into_iter().map(|label| format!("{label:?}")).collect();
             return Err(format!(
-                "the labels: {both:?} are both required and forbidden"
+                "the labels: [{}] are both required and forbidden",
+                both.join(" ")
             ));
         }
         no_doubles("labels", &self.labels)?;
