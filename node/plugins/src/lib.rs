@@ -7,22 +7,25 @@
 //! the other controllers meet in the state.
 
 mod approve;
+mod controller;
 pub mod decision;
 mod facts;
 pub mod help;
 mod hold;
 mod label_names;
 mod lgtm;
+mod mirror;
 pub mod plugin;
 mod registry;
 mod respond;
-pub mod running;
 #[cfg(test)]
 mod testing;
 mod text;
 mod trigger;
 mod wip;
 
+pub use controller::{MAX_TRIES, OurHooks, PluginsController, REPAIR_EVERY};
 pub use help::PluginHelp;
+pub use mirror::MIRROR;
 pub use plugin::{PlanError, Planning, Plugin};
 pub use registry::Plugins;

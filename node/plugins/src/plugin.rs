@@ -13,7 +13,7 @@ use trireme_state::State;
 
 use crate::decision::Decision;
 use crate::help::{HelpScope, PluginHelp};
-use crate::running::RunningConfig;
+use trireme_office::RunningConfig;
 
 /// Something that reacts to webhooks. Stateless: what it knows it reads anew for every event.
 #[async_trait]

@@ -235,7 +235,7 @@ fn read_tree(dir: &std::path::Path, prefix: &str, files: &mut Vec<(String, Vec<u
 }
 
 /// A configuration whose job section is `jobs`.
-pub(crate) fn config(jobs: &str) -> Config {
+pub(crate) fn config(jobs: &str) -> Arc<Config> {
     let mut files = FileSet::new(Layout {
         config: "config.yaml".into(),
         ..Layout::default()
@@ -243,7 +243,7 @@ pub(crate) fn config(jobs: &str) -> Config {
     files.insert("config.yaml", jobs.as_bytes());
     let loaded = Config::load(&files, LoadOptions::default());
     assert_eq!(loaded.errors, vec![]);
-    Arc::into_inner(loaded.config).expect("nobody else holds it")
+    loaded.config
 }
 
 /// Presubmits of org/repo of every kind.

@@ -186,7 +186,7 @@ mod tests {
     }
 
     struct World {
-        config: Config,
+        config: std::sync::Arc<Config>,
         options: Options,
         facts: Facts,
     }

@@ -19,8 +19,8 @@ use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::plugin::{EventKind, PlanError, Planning, Plugin};
-use crate::running::RunningConfig;
 use jobs::Runs;
+use trireme_office::RunningConfig;
 
 pub(crate) const NAME: &str = "trigger";
 

@@ -223,7 +223,7 @@ mod tests {
     }
 
     struct World {
-        config: Config,
+        config: std::sync::Arc<Config>,
         options: Options,
         facts: Facts,
     }

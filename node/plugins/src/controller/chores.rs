@@ -1,0 +1,141 @@
+//! Slow repair: what webhooks missed is looked for again and again, on taking office and then every few minutes.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use trireme_forge::{ForgeError, RepoId};
+use trireme_office::{RunningConfig, Work};
+
+use super::{Session, outage};
+use crate::controller::redelivery::OurHooks;
+
+/// How often each repository and webhook is looked at.
+pub const REPAIR_EVERY: Duration = Duration::from_secs(5 * 60);
+/// Repositories that are looked at; more are left to their webhooks alone.
+const MAX_REPOS: usize = 10_000;
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Chore {
+    /// The mirror of a repository's pull requests.
+    Pulls(RepoId),
+    /// Lost deliveries of a repository's webhooks, of an organisation's, of our App's.
+    RepoHooks(RepoId),
+    OrgHooks(String),
+    AppHook,
+}
+
+/// Everything there is to look at. Only what the configuration names: the repositories of an organisation are not
+/// listed.
+pub(super) fn chores(running: &RunningConfig, hooks: &OurHooks) -> Vec<Chore> {
+    let mut repos: BTreeSet<RepoId> = BTreeSet::new();
+    let mut orgs: BTreeSet<String> = BTreeSet::new();
+    let named = running.config.jobs.all_repos.iter();
+    let enabled = running.plugins.core.plugins.0.keys();
+    for name in named.chain(enabled) {
+        match name.parse::<RepoId>() {
+            Ok(repo) => {
+                orgs.insert(repo.org.clone());
+                repos.insert(repo);
+            }
+            Err(_) if name.contains('/') || name.is_empty() => {}
+            Err(_) => {
+                orgs.insert(name.clone());
+            }
+        }
+    }
+    if repos.len() > MAX_REPOS {
+        tracing::warn!(
+            repos = repos.len(),
+            "more repositories than the {MAX_REPOS} that are repaired"
+        );
+    }
+    let repos: Vec<RepoId> = repos.into_iter().take(MAX_REPOS).collect();
+    let mut chores: Vec<Chore> = repos.iter().cloned().map(Chore::Pulls).collect();
+    match hooks {
+        OurHooks::Unknown => {}
+        OurHooks::App => chores.push(Chore::AppHook),
+        OurHooks::At(_) => {
+            chores.extend(orgs.into_iter().map(Chore::OrgHooks));
+            chores.extend(repos.into_iter().map(Chore::RepoHooks));
+        }
+    }
+    chores
+}
+
+impl Session {
+    /// Asks for all repairs, then again whenever their time has come or the configuration has changed.
+    pub(super) async fn schedule_chores(&self) {
+        let resigned = self.office.resigned();
+        let mut config = self.tools.config.clone();
+        let mut ticks = tokio::time::interval(self.tools.every);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = resigned.cancelled() => return,
+                _ = ticks.tick() => {}
+                changed = config.changed() => if changed.is_err() { return resigned.cancelled().await },
+            }
+            let running = config.borrow_and_update().clone();
+            if let Some(running) = running {
+                for chore in chores(&running, &self.tools.hooks) {
+                    self.chores.add(chore);
+                }
+            }
+        }
+    }
+
+    pub(super) async fn repair(&self, chore: Chore) -> Work {
+        let done = match &chore {
+            Chore::Pulls(repo) => self.repair_pulls(repo).await,
+            Chore::RepoHooks(_) | Chore::OrgHooks(_) | Chore::AppHook => {
+                self.recover_deliveries(&chore).await
+            }
+        };
+        match done {
+            Ok(()) => Work::Done,
+            Err(work) => work,
+        }
+    }
+}
+
+/// A refusal will be the same in a second: it is told, and looked at again when its time comes.
+pub(super) fn unable(what: &str, error: &ForgeError) -> Work {
+    match outage(error) {
+        Some(pause) => Work::Outage(format!("{what}: {error}"), pause),
+        None => {
+            tracing::warn!(%error, "{what}");
+            Work::Done
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trireme_config::PluginConfig;
+
+    use super::*;
+    use crate::testing::{PRESUBMITS, config};
+
+    #[test]
+    fn what_the_configuration_names_is_looked_at() {
+        let running = RunningConfig {
+            version: 1,
+            config: config(PRESUBMITS),
+            plugins: PluginConfig::default().into(),
+        };
+        let repo = || RepoId::new("org", "repo");
+        assert_eq!(chores(&running, &OurHooks::Unknown), [Chore::Pulls(repo())]);
+        assert_eq!(
+            chores(&running, &OurHooks::App),
+            [Chore::Pulls(repo()), Chore::AppHook]
+        );
+        assert_eq!(
+            chores(&running, &OurHooks::At("https://x/hook".into())),
+            [
+                Chore::Pulls(repo()),
+                Chore::OrgHooks("org".into()),
+                Chore::RepoHooks(repo())
+            ]
+        );
+    }
+}

@@ -1,0 +1,294 @@
+//! Taking deliveries in: reading the payload once, fixing the plugins, writing the mirror.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::Read as _;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use trireme_forge::webhook::Event;
+use trireme_office::{OfficeError, RunningConfig, Work};
+use trireme_proto::state::command::Body;
+use trireme_proto::state::{CommitPlans, Delivery, DeliveryState};
+use trireme_state::State;
+use trireme_state::limits::MAX_DELIVERY;
+
+use super::{Session, not_recorded};
+use crate::mirror::{self, MIRROR};
+
+/// Parsed events kept between taking a delivery in and its last plugin.
+const MAX_EVENTS: usize = 512;
+/// Payload bytes that these came from.
+const MAX_EVENT_BYTES: usize = 64 << 20;
+
+/// What deliveries are about: within one, order is kept.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Subject {
+    org: String,
+    repo: String,
+    /// `#number`, or the ref; empty for what concerns the repository.
+    about: String,
+}
+
+impl Subject {
+    pub(super) fn of(delivery: &Delivery) -> Self {
+        let about = match delivery.number {
+            0 => delivery.r#ref.clone(),
+            number => format!("#{number}"),
+        };
+        Self {
+            org: delivery.org.clone(),
+            repo: delivery.repo.clone(),
+            about,
+        }
+    }
+}
+
+/// A payload that cannot be read; the delivery is then nobody's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Unreadable {
+    #[error("the payload's blob is not in the state")]
+    NoBlob,
+    #[error("the payload does not decompress: {0}")]
+    Compressed(String),
+    #[error("the payload has more than {MAX_DELIVERY} bytes")]
+    TooLarge,
+    #[error("{0}")]
+    Event(String),
+}
+
+/// The body as the forge sent it.
+pub(super) fn payload(state: &State, delivery: &Delivery) -> Result<Bytes, Unreadable> {
+    let packed = match &delivery.blob {
+        Some(blob) => state.blob(&blob.sha256).ok_or(Unreadable::NoBlob)?,
+        None => vec![delivery.payload_zstd.clone()],
+    };
+    let packed = packed.concat();
+    let broken = |error: std::io::Error| Unreadable::Compressed(error.to_string());
+    let mut body = Vec::new();
+    zstd::stream::Decoder::new(packed.as_slice())
+        .map_err(broken)?
+        .take(MAX_DELIVERY + 1)
+        .read_to_end(&mut body)
+        .map_err(broken)?;
+    if body.len() as u64 > MAX_DELIVERY {
+        return Err(Unreadable::TooLarge);
+    }
+    Ok(body.into())
+}
+
+/// Events that were parsed lately, so that every plugin of a delivery finds it parsed.
+#[derive(Default)]
+pub(super) struct Events {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    by_guid: BTreeMap<String, (Arc<Event>, usize)>,
+    /// Oldest first; may name what was forgotten since.
+    order: VecDeque<String>,
+    bytes: usize,
+}
+
+impl Events {
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn get(&self, state: &State, delivery: &Delivery) -> Result<Arc<Event>, Unreadable> {
+        if let Some((event, _)) = self.kept().by_guid.get(&delivery.guid) {
+            return Ok(Arc::clone(event));
+        }
+        self.parse(delivery, &payload(state, delivery)?)
+    }
+
+    fn parse(&self, delivery: &Delivery, payload: &[u8]) -> Result<Arc<Event>, Unreadable> {
+        let event = Event::parse(&delivery.event, payload)
+            .map_err(|error| Unreadable::Event(error.to_string()))?;
+        let event = Arc::new(event);
+        let mut kept = self.kept();
+        let entry = (Arc::clone(&event), payload.len());
+        if kept.by_guid.insert(delivery.guid.clone(), entry).is_none() {
+            kept.bytes += payload.len();
+            kept.order.push_back(delivery.guid.clone());
+        }
+        while kept.by_guid.len() > MAX_EVENTS || kept.bytes > MAX_EVENT_BYTES {
+            let Some(oldest) = kept.order.pop_front() else {
+                break;
+            };
+            kept.remove(&oldest);
+        }
+        Ok(event)
+    }
+
+    pub(super) fn forget(&self, guid: &str) {
+        let mut kept = self.kept();
+        kept.remove(guid);
+        // Names of what was forgotten must not pile up.
+        if kept.order.len() > 2 * MAX_EVENTS {
+            let Kept { by_guid, order, .. } = &mut *kept;
+            order.retain(|guid| by_guid.contains_key(guid));
+        }
+    }
+}
+
+impl Kept {
+    fn remove(&mut self, guid: &str) {
+        if let Some((_, bytes)) = self.by_guid.remove(guid) {
+            self.bytes = self.bytes.saturating_sub(bytes);
+        }
+    }
+}
+
+impl Session {
+    /// Takes the subject's received deliveries in, oldest first.
+    pub(super) async fn take_in(&self, subject: Subject) -> Work {
+        loop {
+            let Some((seq, guid)) = self.waiting().first_received(&subject) else {
+                return Work::Done;
+            };
+            let (running, view) = self.running();
+            let delivery = view
+                .delivery(&guid)
+                .filter(|delivery| delivery.state() == DeliveryState::Received);
+            if let Some(delivery) = delivery {
+                // Without its configuration a delivery waits: `follow_config` wakes it.
+                let Some(running) = running else {
+                    return Work::Done;
+                };
+                match self.fix_plugins(&view, delivery, &running).await {
+                    Ok(()) => {}
+                    Err(OfficeError::Rejected { code, message }) => {
+                        tracing::error!(guid, ?code, message, "a delivery could not be taken in");
+                        return Work::Retry(message);
+                    }
+                    Err(error) => return not_recorded(error),
+                }
+            }
+            self.waiting().remove_received(&subject, seq);
+        }
+    }
+
+    /// The first commit about a delivery: which plugins it has, which of them have nothing to do, and the mirror.
+    async fn fix_plugins(
+        &self,
+        state: &State,
+        delivery: &Delivery,
+        running: &RunningConfig,
+    ) -> Result<(), OfficeError> {
+        let read = payload(state, delivery).and_then(|payload| {
+            let event = self.events.parse(delivery, &payload)?;
+            Ok((payload, event))
+        });
+        let mut commit = CommitPlans {
+            guid: delivery.guid.clone(),
+            config_version: running.version,
+            ..CommitPlans::default()
+        };
+        match read {
+            Ok((payload, event)) => {
+                if let Some(contexts) = mirror::context(&event, &payload) {
+                    self.office.propose(Body::PutPullRequests(contexts)).await?;
+                }
+                self.choose(&event, running, &mut commit);
+            }
+            // As in Prow, an event that does not decode is nobody's (HOOK-005).
+            Err(why) => tracing::warn!(guid = delivery.guid, %why, "a delivery is left alone"),
+        }
+        self.office.propose(Body::CommitPlans(commit)).await?;
+        Ok(())
+    }
+
+    fn choose(&self, event: &Event, running: &RunningConfig, commit: &mut CommitPlans) {
+        let Some(repo) = event.repo() else {
+            return;
+        };
+        if let Some(plan) = mirror::plan(event) {
+            commit.plugins.push(MIRROR.to_owned());
+            commit.plans.push(plan);
+        }
+        for name in running.plugins.enabled_plugins(&repo.org, &repo.repo) {
+            // Names that are not built in are accepted silently (HOOK-054).
+            let Some(plugin) = self.tools.plugins.get(name) else {
+                continue;
+            };
+            if commit.plugins.iter().any(|known| known == name) {
+                continue;
+            }
+            commit.plugins.push(name.to_owned());
+            if !plugin.concerns(event) {
+                commit.idle.push(name.to_owned());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delivery(guid: &str, body: &[u8]) -> Delivery {
+        Delivery {
+            guid: guid.to_owned(),
+            event: "ping".to_owned(),
+            payload_zstd: zstd::bulk::compress(body, 1).unwrap().into(),
+            ..Delivery::default()
+        }
+    }
+
+    #[test]
+    fn payloads_come_out_of_the_record_within_bounds() {
+        let state = State::new();
+        assert_eq!(payload(&state, &delivery("a", b"{}")).unwrap(), "{}");
+        let torn = Delivery {
+            payload_zstd: Bytes::from_static(b"no zstd"),
+            ..Delivery::default()
+        };
+        assert!(matches!(
+            payload(&state, &torn),
+            Err(Unreadable::Compressed(_))
+        ));
+        let huge = vec![b' '; usize::try_from(MAX_DELIVERY).unwrap() + 1];
+        assert_eq!(
+            payload(&state, &delivery("a", &huge)),
+            Err(Unreadable::TooLarge)
+        );
+        let lost = Delivery {
+            blob: Some(trireme_proto::state::BlobRef::default()),
+            ..Delivery::default()
+        };
+        assert_eq!(payload(&state, &lost), Err(Unreadable::NoBlob));
+    }
+
+    #[test]
+    fn parsed_events_are_kept_within_bounds() {
+        let state = State::new();
+        let events = Events::default();
+        for n in 0..(4 * MAX_EVENTS) {
+            let delivery = delivery(&n.to_string(), b"{}");
+            events.get(&state, &delivery).unwrap();
+            if n % 2 == 0 {
+                events.forget(&delivery.guid);
+            }
+        }
+        let kept = events.kept();
+        assert!(kept.by_guid.len() <= MAX_EVENTS && kept.order.len() <= 3 * MAX_EVENTS);
+        assert_eq!(kept.bytes, 2 * kept.by_guid.len());
+    }
+
+    #[test]
+    fn deliveries_are_ordered_by_what_they_are_about() {
+        let of = |number, r#ref: &str| {
+            Subject::of(&Delivery {
+                org: "org".into(),
+                repo: "repo".into(),
+                number,
+                r#ref: r#ref.into(),
+                ..Delivery::default()
+            })
+        };
+        assert_eq!(of(5, "").about, "#5");
+        assert_eq!(of(0, "refs/heads/main").about, "refs/heads/main");
+        assert_ne!(of(5, ""), of(6, ""));
+    }
+}

@@ -1,0 +1,272 @@
+//! The plugins controller: from accepted deliveries to plans, and from plans to writes.
+//!
+//! A delivery is first taken in (`inbox`): its plugins are fixed, those that it does not concern are recorded as idle,
+//! and the mirror is written, all in one command. For each plugin that remains, the delivery then stands in that
+//! plugin's lane for the issue, pull request or ref (`lanes`): decided once (`planning`), then carried out (`effects`),
+//! one delivery after the other in the order of arrival. Lanes do not wait for each other.
+
+mod chores;
+mod effects;
+mod inbox;
+mod lanes;
+mod planning;
+mod pulls;
+mod redelivery;
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use trireme_forge::owners::OwnersLoader;
+use trireme_forge::{Forge, ForgeError};
+use trireme_office::{
+    Backoff, ConfigFeed, Controller, ControllerError, KeyedQueue, Office, OfficeError,
+    RunningConfig, Work,
+};
+use trireme_proto::state::{Delivery, DeliveryState};
+use trireme_raft::{View, WatchError};
+use trireme_state::{Change, arrival};
+
+use crate::registry::Plugins;
+use chores::Chore;
+use inbox::{Events, Subject};
+use lanes::{Lane, Waiting};
+
+pub use chores::REPAIR_EVERY;
+pub use redelivery::OurHooks;
+
+/// Issues, pull requests and refs whose deliveries are taken in at once.
+const INTAKE_WORKERS: usize = 32;
+/// Lanes that decide or act at once.
+const LANE_WORKERS: usize = 64;
+/// Repairs under way at once: they must not eat up the forge's budget.
+const CHORE_WORKERS: usize = 2;
+/// Tries of a decision that fails, and of a write that is refused, before they are given up.
+pub const MAX_TRIES: u32 = 5;
+/// Wrong credentials are for somebody to put right, not for a delivery to be lost by.
+const UNAUTHORIZED_PAUSE: Duration = Duration::from_secs(60);
+
+/// What the controller works with.
+pub struct PluginsController {
+    tools: Arc<Tools>,
+}
+
+struct Tools {
+    plugins: Plugins,
+    forge: Arc<dyn Forge>,
+    owners: OwnersLoader,
+    config: ConfigFeed,
+    hooks: OurHooks,
+    every: Duration,
+}
+
+impl PluginsController {
+    #[must_use]
+    pub fn new(
+        plugins: Plugins,
+        forge: Arc<dyn Forge>,
+        owners: OwnersLoader,
+        config: ConfigFeed,
+        hooks: OurHooks,
+    ) -> Self {
+        Self {
+            tools: Arc::new(Tools {
+                plugins,
+                forge,
+                owners,
+                config,
+                hooks,
+                every: REPAIR_EVERY,
+            }),
+        }
+    }
+
+    /// Looks for what webhooks missed this often instead of every [`REPAIR_EVERY`].
+    #[must_use]
+    pub fn repairing_every(self, every: Duration) -> Self {
+        let tools = Arc::into_inner(self.tools).map(|tools| Tools { every, ..tools });
+        Self {
+            // Nothing shares the tools before the controller runs.
+            tools: Arc::new(tools.expect("only this controller holds its tools")),
+        }
+    }
+}
+
+/// One stay in office.
+struct Session {
+    office: Office,
+    tools: Arc<Tools>,
+    events: Events,
+    waiting: Mutex<Waiting>,
+    intake: KeyedQueue<Subject>,
+    lanes: KeyedQueue<Lane>,
+    chores: KeyedQueue<Chore>,
+    /// How often a write was refused; forgotten when it is settled. By (guid, plugin, ordinal).
+    refusals: Mutex<BTreeMap<(String, String, u32), u32>>,
+    asked_again: redelivery::Asked,
+}
+
+#[async_trait]
+impl Controller for PluginsController {
+    fn name(&self) -> &'static str {
+        "plugins"
+    }
+
+    async fn run(&self, office: Office) -> Result<(), ControllerError> {
+        let session = Arc::new(Session {
+            office: office.clone(),
+            tools: Arc::clone(&self.tools),
+            events: Events::default(),
+            waiting: Mutex::default(),
+            intake: KeyedQueue::new("plugins-intake", INTAKE_WORKERS, Backoff::default()),
+            lanes: KeyedQueue::new("plugins-lanes", LANE_WORKERS, Backoff::default()),
+            chores: KeyedQueue::new("plugins-chores", CHORE_WORKERS, Backoff::default()),
+            refusals: Mutex::default(),
+            asked_again: redelivery::Asked::default(),
+        });
+        let resigned = office.resigned();
+        let (intake, lanes, chores) = (
+            session.intake.clone(),
+            session.lanes.clone(),
+            session.chores.clone(),
+        );
+        let (takes, works, repairs) = (
+            Arc::clone(&session),
+            Arc::clone(&session),
+            Arc::clone(&session),
+        );
+        let working = futures::future::join3(
+            intake.run(resigned.clone(), move |subject, _| {
+                let session = Arc::clone(&takes);
+                async move { session.take_in(subject).await }
+            }),
+            lanes.run(resigned.clone(), move |lane, _| {
+                let session = Arc::clone(&works);
+                async move { session.work(lane).await }
+            }),
+            chores.run(resigned.clone(), move |chore, _| {
+                let session = Arc::clone(&repairs);
+                async move { session.repair(chore).await }
+            }),
+        );
+        tokio::select! {
+            followed = session.follow() => followed,
+            () = session.follow_config() => Ok(()),
+            () = session.schedule_chores() => Ok(()),
+            _ = working => Ok(()),
+        }
+    }
+}
+
+impl Session {
+    /// Lists what is open, then follows the changes.
+    async fn follow(&self) -> Result<(), ControllerError> {
+        let resigned = self.office.resigned();
+        loop {
+            let view = self.office.view();
+            let mut watch = self.office.watch(view.revision);
+            for delivery in view.open_deliveries() {
+                self.note(delivery);
+            }
+            loop {
+                let changes = tokio::select! {
+                    () = resigned.cancelled() => return Ok(()),
+                    changes = watch.next() => changes,
+                };
+                match changes {
+                    Ok(batch) => {
+                        for change in &batch.changes {
+                            if let Change::Delivery(delivery) = change {
+                                self.note(delivery);
+                            }
+                        }
+                    }
+                    Err(WatchError::Compacted | WatchError::Lagging) => break,
+                    Err(closed @ WatchError::Closed) => {
+                        return Err(ControllerError::Failed(Box::new(closed)));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What waited for a configuration goes on when there is one.
+    async fn follow_config(&self) {
+        let mut config = self.tools.config.clone();
+        while config.changed().await.is_ok() {
+            let (subjects, lanes) = self.waiting().keys();
+            subjects
+                .into_iter()
+                .for_each(|subject| self.intake.add(subject));
+            lanes.into_iter().for_each(|lane| self.lanes.add(lane));
+        }
+        // The node is going down; so will the office.
+        self.office.resigned().cancelled().await;
+    }
+
+    /// Puts a delivery where it waits for what it needs next.
+    fn note(&self, delivery: &Delivery) {
+        let subject = Subject::of(delivery);
+        match delivery.state() {
+            DeliveryState::Received => {
+                self.waiting()
+                    .add_received(&subject, arrival(delivery), &delivery.guid);
+                self.intake.add(subject);
+            }
+            DeliveryState::Planned => {
+                for plugin in &delivery.plugins {
+                    if delivery.settled.contains(plugin) {
+                        continue;
+                    }
+                    let lane = Lane {
+                        plugin: plugin.clone(),
+                        subject: subject.clone(),
+                    };
+                    self.waiting()
+                        .add_planned(&lane, arrival(delivery), &delivery.guid);
+                    self.lanes.add(lane);
+                }
+            }
+            DeliveryState::Handled | DeliveryState::Unspecified => {
+                self.events.forget(&delivery.guid);
+            }
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The configuration that the newest view names, if this node has parsed it, and that view.
+    fn running(&self) -> (Option<Arc<RunningConfig>>, Arc<View>) {
+        // In this order: a configuration is parsed from a view that names it.
+        let running = self.tools.config.borrow().clone();
+        let view = self.office.view();
+        let named = view.config().map(|config| config.number);
+        (
+            running.filter(|running| Some(running.version) == named),
+            view,
+        )
+    }
+}
+
+/// What becomes of the work when a command could not be recorded.
+fn not_recorded(error: OfficeError) -> Work {
+    match error {
+        // Whoever is in office now goes on from the state.
+        OfficeError::Left { .. } => Work::Done,
+        OfficeError::Rejected { .. } => Work::Retry(error.to_string()),
+        OfficeError::Store(_) => Work::Outage(error.to_string(), None),
+    }
+}
+
+/// For how long to pause, if the failure passes without anybody changing what was asked; `None` in it leaves that to
+/// the backoff.
+fn outage(error: &ForgeError) -> Option<Option<Duration>> {
+    match error {
+        ForgeError::Unauthorized { .. } => Some(Some(UNAUTHORIZED_PAUSE)),
+        error if error.is_outage() => Some(error.retry_at().map(crate::plugin::until)),
+        _ => None,
+    }
+}
