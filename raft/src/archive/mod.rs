@@ -308,11 +308,6 @@ impl Archive {
         answered.await.map_err(|_| closed())?
     }
 
-    /// Why nothing can be written any more, if so.
-    pub(crate) fn failed(&self) -> Option<String> {
-        self.shared.overlay().failed.clone()
-    }
-
     async fn send(&self, request: Request) -> io::Result<()> {
         let requests = held(&self.requests).clone();
         match requests {

@@ -13,5 +13,5 @@ mod types;
 
 pub(crate) use network::{Links, Pages};
 pub use ring::Role;
-pub(crate) use ring::{ChangeError, Pulse, ReadIndexError, Ring, Seen, Writing, Written};
+pub(crate) use ring::{ChangeError, Pulse, ReadIndexError, Ring, Written};
 pub(crate) use state_machine::Machine;

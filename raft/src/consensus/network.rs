@@ -186,7 +186,7 @@ impl RaftNetworkV2<Types> for Link {
         let response = self
             .call(RPCTypes::AppendEntries, option.hard_ttl(), call)
             .await?;
-        let result = append_result(response).map_err(|what| NetworkError::from_string(what))?;
+        let result = append_result(response).map_err(NetworkError::from_string)?;
         Ok(result.into())
     }
 

@@ -85,7 +85,6 @@ pub(crate) struct Pulse {
     pub(crate) matched: BTreeMap<u64, Option<u64>>,
     /// On a leader: since each other node last answered.
     pub(crate) heard: BTreeMap<u64, Option<Duration>>,
-    pub(crate) stopped: Option<String>,
 }
 
 /// What became of an entry.
@@ -187,7 +186,7 @@ impl Ring {
         let (me, cluster_id) = (links.me, links.cluster_id.clone());
         let (snapshots, archive) = (machine.snapshots.clone(), Arc::clone(&machine.archive));
         let log = LogStore(Arc::clone(&wal));
-        let raft = Raft::new(me, Arc::new(config), links, log, machine)
+        let raft = Box::pin(Raft::new(me, Arc::new(config), links, log, machine))
             .await
             .map_err(|error| error.to_string())?;
         Ok(Self {
@@ -296,7 +295,7 @@ impl Ring {
         asked.map_err(|_| ChangeError::Stopped)
     }
 
-    /// Starts an election if nobody seems to lead.
+    /// Starts an election, unless somebody leads.
     pub(crate) async fn elect(&self) {
         // A core that has stopped is noticed elsewhere.
         let _ = self.raft.trigger().elect(true).await;
@@ -388,23 +387,22 @@ impl Ring {
                 .into_iter()
                 .map(|(id, at)| (id, at.map(|at| at.elapsed())))
                 .collect(),
-            stopped: metrics.running_state.err().map(|fatal| match fatal {
-                Fatal::Panicked => "the consensus core panicked".to_owned(),
-                other => other.to_string(),
-            }),
         }
     }
 
-    /// Waits until consensus has stopped; the reason.
-    pub(crate) async fn stopped(&self) -> String {
+    /// Waits until consensus has stopped; the reason, unless it was asked to.
+    pub(crate) async fn stopped(&self) -> Option<String> {
         let mut metrics = self.raft.metrics();
         loop {
             let stopped = metrics.borrow_and_update().running_state.clone().err();
-            if let Some(fatal) = stopped {
-                return fatal.to_string();
+            match stopped {
+                Some(Fatal::Stopped) => return None,
+                Some(Fatal::Panicked) => return Some("the consensus core panicked".to_owned()),
+                Some(Fatal::StorageError(error)) => return Some(error.to_string()),
+                None => {}
             }
             if metrics.changed().await.is_err() {
-                return "the consensus core has ended".to_owned();
+                return None;
             }
         }
     }

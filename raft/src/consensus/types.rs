@@ -13,24 +13,24 @@ use crate::wal;
 
 openraft::declare_raft_types!(
     /// One leader per (term, node): the higher node wins a term that two candidates share.
-    pub Types:
+    pub(crate) Types:
         D = Commands,
         R = Answer,
         NodeId = u64,
         Node = Peer,
 );
 
-pub type LeaderId = openraft::alias::LeaderIdOf<Types>;
-pub type LogId = openraft::alias::LogIdOf<Types>;
-pub type Vote = openraft::alias::VoteOf<Types>;
-pub type Entry = openraft::alias::EntryOf<Types>;
-pub type Membership = openraft::Membership<u64, Peer>;
-pub type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
-pub type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
+pub(crate) type LeaderId = openraft::alias::LeaderIdOf<Types>;
+pub(crate) type LogId = openraft::alias::LogIdOf<Types>;
+pub(crate) type Vote = openraft::alias::VoteOf<Types>;
+pub(crate) type Entry = openraft::alias::EntryOf<Types>;
+pub(crate) type Membership = openraft::Membership<u64, Peer>;
+pub(crate) type StoredMembership = openraft::alias::StoredMembershipOf<Types>;
+pub(crate) type SnapshotMeta = openraft::alias::SnapshotMetaOf<Types>;
 
 /// An encoded `trireme.state.v1.Batch`.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Commands(pub Bytes);
+pub(crate) struct Commands(pub(crate) Bytes);
 
 impl fmt::Debug for Commands {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -46,16 +46,16 @@ impl fmt::Display for Commands {
 
 /// What applying one entry answered, one outcome per command.
 #[derive(Debug, Clone, Default)]
-pub struct Answer {
-    pub outcomes: Vec<Outcome>,
+pub(crate) struct Answer {
+    pub(crate) outcomes: Vec<Outcome>,
 }
 
 /// Where a member listens.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Peer {
-    pub peer_address: String,
-    pub api_address: String,
-    pub instance: String,
+pub(crate) struct Peer {
+    pub(crate) peer_address: String,
+    pub(crate) api_address: String,
+    pub(crate) instance: String,
 }
 
 impl Peer {

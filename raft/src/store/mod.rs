@@ -427,7 +427,9 @@ impl Inner {
     /// Recovers what is on disk and starts consensus, on the ring's runtime whatever the caller's.
     async fn start_here(&self) -> Result<&Started, OpenError> {
         if let Some(inner) = self.weak.upgrade() {
-            let starting = self.runtime.spawn(async move { inner.start().await });
+            let starting = self
+                .runtime
+                .spawn(Box::pin(async move { inner.start().await }));
             match starting.await {
                 Ok(started) => started?,
                 Err(error) => return Err(OpenError::Runtime(io::Error::other(error))),
@@ -479,7 +481,7 @@ impl Inner {
             timing: self.timing.clone(),
             archive: Arc::clone(&self.archive),
         };
-        let ring = Ring::start(links, wal, machine).await;
+        let ring = Box::pin(Ring::start(links, wal, machine)).await;
         let ring = Arc::new(ring.map_err(OpenError::Consensus)?);
         let clock = Arc::new(Clock::new());
         let started = Started {
@@ -504,6 +506,14 @@ impl Inner {
             return Err(OpenError::Consensus(
                 "the store was started twice".to_owned(),
             ));
+        }
+        if let Some(started) = self.started() {
+            let configs = started.ring.pulse().membership.configs;
+            let voters = configs.iter().flat_map(|voters| &voters.node_ids);
+            if voters.eq([&self.node_id]) {
+                // Nobody else could lead: there is nothing to wait for.
+                started.ring.elect().await;
+            }
         }
         tokio::spawn(follow_leadership(self.weak.clone()));
         tokio::spawn(watch_health(self.weak.clone()));
@@ -594,25 +604,19 @@ async fn watch_health(inner: Weak<Inner>) {
         let ring = Arc::clone(&started.ring);
         (ring, strong.fatal.clone(), strong.recovered.clone())
     };
-    tokio::select! {
-        reason = ring.stopped() => {
-            match ring.wal.failed() {
-                Some(failed) => fatal.set(FatalKind::Disk, failed),
-                // A store that is being closed has no reason to stop.
-                None if reason.contains("stopped") => {}
-                None => fatal.set(FatalKind::Consensus, reason),
-            }
-            return;
-        }
-        done = ring.recovered() => {
-            recovered.send_replace(done);
-        }
-    }
-    let reason = ring.stopped().await;
-    match ring.wal.failed() {
-        Some(failed) => fatal.set(FatalKind::Disk, failed),
-        None if reason.contains("stopped") => {}
-        None => fatal.set(FatalKind::Consensus, reason),
+    let recovering = async {
+        recovered.send_replace(ring.recovered().await);
+        std::future::pending::<()>().await;
+    };
+    let stopped = tokio::select! {
+        stopped = ring.stopped() => stopped,
+        () = recovering => None,
+    };
+    match (ring.wal.failed(), stopped) {
+        (Some(failed), _) => fatal.set(FatalKind::Disk, failed),
+        (None, Some(reason)) => fatal.set(FatalKind::Consensus, reason),
+        // The store is being closed.
+        (None, None) => {}
     }
 }
 

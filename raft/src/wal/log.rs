@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use trireme_proto::raft as proto;
 
-use super::record::{LogId, decode_entry};
+use super::record::{LogId, committed_after_cut, decode_entry};
 use crate::disk::{DiskFile, read_exact_at};
 
 /// Memory that an entry takes beyond its bytes, roughly.
@@ -178,6 +178,7 @@ impl Log {
         }
         self.cached_from = self.cached_from.min(self.first + self.slots.len() as u64);
         // Without slots `after` is the purge mark, or, while reading the log back, an entry of a segment that is gone.
+        self.committed = committed_after_cut(self.committed, after);
         self.last = self
             .slots
             .back()

@@ -40,6 +40,12 @@ impl std::fmt::Display for LogId {
     }
 }
 
+/// What is left of a committed mark when the log is cut after `after`. Consensus never cuts what is committed; a mark for
+/// entries that are gone must not stand for others that take their place.
+pub(super) fn committed_after_cut(committed: Option<LogId>, after: Option<LogId>) -> Option<LogId> {
+    committed.filter(|committed| after.is_some_and(|after| committed.index <= after.index))
+}
+
 impl From<LogId> for proto::LogId {
     fn from(id: LogId) -> Self {
         proto::LogId {

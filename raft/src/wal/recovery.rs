@@ -14,8 +14,8 @@ use super::{
     WalError,
     log::{Log, Place, Segment},
     record::{
-        Found, HeaderError, Kind, LogId, SEGMENT_HEADER_BYTES, decode_entry, find, later_write,
-        read_segment_header,
+        Found, HeaderError, Kind, LogId, SEGMENT_HEADER_BYTES, committed_after_cut, decode_entry,
+        find, later_write, read_segment_header,
     },
     writer::{Marks, create_segment, segment_path},
 };
@@ -369,8 +369,10 @@ impl Replay {
             }
             Kind::Committed => self.committed = mark(&found.payload)?,
             Kind::Truncate => {
+                let after = mark(&found.payload)?;
+                self.committed = committed_after_cut(self.committed, after);
                 log.purged = self.purged;
-                log.truncate(mark(&found.payload)?);
+                log.truncate(after);
             }
             Kind::Purge => {
                 if let Some(upto) = mark(&found.payload)? {

@@ -141,6 +141,7 @@ impl Model {
                 };
                 let after = after.log_id.as_ref().map(LogId::from);
                 self.entries.split_off(&(index + 1));
+                self.state.committed = self.state.committed.filter(|c| c.index <= index);
                 self.state.last = after;
                 self.term += 1;
                 wal.truncate_after(after).await
@@ -170,10 +171,7 @@ impl Model {
 
     /// As it is found after opening.
     fn found(&self) -> (LogState, Vec<proto::Entry>) {
-        let mut state = self.state.clone();
-        let last = state.last.map(|last| last.index);
-        state.committed = state.committed.filter(|c| Some(c.index) <= last);
-        (state, self.entries.values().cloned().collect())
+        (self.state.clone(), self.entries.values().cloned().collect())
     }
 }
 
@@ -219,8 +217,6 @@ proptest! {
                         possible.retain(|model| model.found() == now);
                         prop_assert!(!possible.is_empty());
                         model = possible[possible.len() - 1].clone();
-                        // A mark beyond a truncated log is not kept.
-                        model.state.committed = now.0.committed;
                         possible = vec![model.clone()];
                         continue;
                     }
@@ -253,12 +249,17 @@ proptest! {
                 let wal = open(&disk).unwrap();
                 let now = found(&wal).await;
                 let Some(survivor) = possible.iter().rev().find(|model| model.found() == now) else {
-                    panic!("found {now:?}, possible were {possible:#?}");
+                    let shown = |(state, entries): (LogState, Vec<proto::Entry>)| {
+                        let first = entries.first().and_then(|entry| Some(entry.log_id?.index));
+                        format!("{} entries from {first:?}, {state:?}", entries.len())
+                    };
+                    let possible: Vec<String> =
+                        possible.iter().map(|model| shown(model.found())).collect();
+                    panic!("found {}, possible were {possible:#?}", shown(now));
                 };
                 let term = model.term;
                 model = survivor.clone();
                 model.term = term + 1;
-                model.state.committed = now.0.committed;
             }
             Ok(())
         })?;

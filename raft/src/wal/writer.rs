@@ -13,7 +13,10 @@ use trireme_proto::raft as proto;
 use super::{
     Failure,
     log::{Log, Place, Segment},
-    record::{Kind, LogId, MAX_PAYLOAD_BYTES, Record, SEGMENT_HEADER_BYTES, segment_header},
+    record::{
+        Kind, LogId, MAX_PAYLOAD_BYTES, Record, SEGMENT_HEADER_BYTES, committed_after_cut,
+        segment_header,
+    },
 };
 use crate::disk::{Disk, DiskFile};
 
@@ -65,7 +68,10 @@ impl Marks {
             // What was encoded a moment ago decodes.
             Kind::Vote => self.vote = proto::Vote::decode(&*record.payload).ok(),
             Kind::Committed => self.committed = record.id,
-            Kind::Truncate => self.last = record.id.or(self.purged),
+            Kind::Truncate => {
+                self.committed = committed_after_cut(self.committed, record.id);
+                self.last = record.id.or(self.purged);
+            }
             Kind::Purge => {
                 let index = |id: Option<LogId>| id.map(|id| id.index);
                 if index(self.purged) < index(record.id) {

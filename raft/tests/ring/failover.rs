@@ -1,10 +1,8 @@
 //! The leader goes; nothing that was acknowledged does.
 
-mod support;
-
 use std::time::{Duration, Instant};
 
-use support::{Cluster, eventually, put, read, write};
+use crate::support::{Cluster, eventually, put, read, write};
 use trireme_raft::{Leadership, ProposeError};
 
 #[tokio::test(flavor = "multi_thread")]

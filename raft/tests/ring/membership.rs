@@ -1,10 +1,8 @@
 //! Nodes come and go; ids do not come back.
 
-mod support;
-
 use std::fs;
 
-use support::{Cluster, archive, eventually, is_archived, read, write};
+use crate::support::{Cluster, archive, eventually, is_archived, read, write};
 use trireme_raft::{JoinError, MembershipError, Store};
 
 async fn join(cluster: &mut Cluster, id: u64) -> Result<(), JoinError> {

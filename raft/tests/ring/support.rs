@@ -1,7 +1,5 @@
 //! Nodes in this process, over real loopback sockets and real files.
 
-#![allow(dead_code, reason = "each test file uses some of it")]
-
 use std::{
     collections::BTreeMap,
     net::{SocketAddr, TcpListener},

@@ -1,8 +1,6 @@
 //! Watches follow every node's changes and resume on any.
 
-mod support;
-
-use support::{Cluster, archive, write};
+use crate::support::{Cluster, archive, write};
 use trireme_raft::{Store, WatchError};
 use trireme_state::Change;
 

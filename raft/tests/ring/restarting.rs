@@ -1,10 +1,8 @@
 //! Nodes come back from their disks.
 
-mod support;
-
 use std::fs;
 
-use support::{Cluster, archive, eventually, files, is_archived, read, write};
+use crate::support::{Cluster, archive, eventually, files, is_archived, read, write};
 use trireme_raft::{OpenError, Store};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -40,7 +38,10 @@ async fn a_closed_store_lets_go_of_its_directory_and_answers_with_errors() {
     let store = cluster.stores[&1].clone();
     write(&store, "a", "1").await;
     store.shutdown().await;
-    store.propose(support::put("b", "1")).await.unwrap_err();
+    store
+        .propose(crate::support::put("b", "1"))
+        .await
+        .unwrap_err();
     store.linearize().await.unwrap_err();
     let again = cluster.start(1).await;
     again.recovered().await;

@@ -1,10 +1,8 @@
 //! A leader that does not know yet that it was replaced serves no stale read.
 
-mod support;
-
 use std::time::Duration;
 
-use support::{Cluster, read, write};
+use crate::support::{Cluster, read, write};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cut_off_leader_refuses_linearizable_reads_while_the_others_go_on() {

@@ -1,10 +1,8 @@
 //! The log is turned into snapshots; who lags too far is filled with one.
 
-mod support;
-
 use std::fs;
 
-use support::{Cluster, archive, eventually, files, is_archived, read, write};
+use crate::support::{Cluster, archive, eventually, files, is_archived, read, write};
 use trireme_raft::{OpenError, Store, StoreConfig, WatchError};
 
 fn small(config: &mut StoreConfig) {
@@ -14,7 +12,8 @@ fn small(config: &mut StoreConfig) {
 
 async fn fill(store: &Store, from: usize, to: usize) {
     let value = "x".repeat(500);
-    let writes = (from..to).map(|n| store.propose(support::put(&format!("key-{n}"), &value)));
+    let writes =
+        (from..to).map(|n| store.propose(crate::support::put(&format!("key-{n}"), &value)));
     for written in futures::future::join_all(writes).await {
         written.unwrap();
     }

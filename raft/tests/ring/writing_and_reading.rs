@@ -1,8 +1,6 @@
 //! One node and three: what is proposed anywhere is read everywhere.
 
-mod support;
-
-use support::{Cluster, read, write};
+use crate::support::{Cluster, read, write};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_is_a_cluster() {

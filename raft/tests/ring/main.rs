@@ -1,0 +1,15 @@
+//! Behaviour of a cluster of stores, told as stories: nodes in this process, over real sockets and files.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that does not get what it needs has failed"
+)]
+
+mod failover;
+mod linearizable_reads;
+mod membership;
+mod restarting;
+mod snapshots;
+mod support;
+mod watching;
+mod writing_and_reading;
