@@ -7,13 +7,17 @@
 mod actor;
 mod admin;
 mod clock;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod deliver;
 mod engine;
 mod exchange;
 pub mod faults;
 pub mod forge;
 mod git;
+mod graphql;
 mod log;
+mod pages;
 mod render;
 mod rest;
 mod sandbox;

@@ -43,8 +43,10 @@ struct Cut;
 pub(crate) async fn serve(listener: TcpListener, engine: Arc<Engine>, stop: CancellationToken) {
     let router = Router::new()
         .merge(crate::rest::router(&engine))
+        .merge(crate::graphql::router())
         .merge(crate::smart_http::router())
         .merge(crate::admin::router())
+        .merge(crate::pages::router())
         .fallback(|| async { Refusal::not_found() })
         .with_state(engine.clone());
     loop {

@@ -217,7 +217,8 @@ pub struct Pull {
 /// What git says about a head.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HeadFacts {
-    pub commits: u64,
+    /// What the head has and the base lacks, oldest first, at most 250 as GitHub lists.
+    pub commits: Vec<Commit>,
     pub additions: u64,
     pub deletions: u64,
     pub changed_files: u64,

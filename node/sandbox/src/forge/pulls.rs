@@ -82,7 +82,7 @@ impl Forge {
                 ),
             ));
         }
-        if new.head.commits == 0 {
+        if new.head.commits.is_empty() {
             return Err(Refusal::validation_custom(
                 "PullRequest",
                 &format!(

@@ -157,14 +157,8 @@ impl Git {
 
     /// What a pull request from `base` to `head` amounts to.
     pub(crate) async fn head_facts(&self, base: &str, head: &str) -> Result<HeadFacts, GitError> {
-        let commits = self
-            .text(&["rev-list", "--count", &format!("{base}..{head}")])
-            .await?;
         let mut facts = HeadFacts {
-            commits: commits.parse().map_err(|_| GitError::Unexpected {
-                command: "rev-list --count".into(),
-                answer: commits,
-            })?,
+            commits: self.commits_between(base, head).await?,
             ..HeadFacts::default()
         };
         let range = format!("{base}...{head}");

@@ -461,9 +461,8 @@ impl Render<'_> {
         extend(
             &mut simple,
             json!({
-                "name": org.login, "company": null, "blog": "", "location": null, "email": null,
-                "twitter_username": null, "is_verified": false, "has_organization_projects": false,
-                "has_repository_projects": false, "public_repos": repos, "public_gists": 0, "followers": 0,
+                "name": org.login, "has_organization_projects": false, "has_repository_projects": false,
+                "public_repos": repos, "public_gists": 0, "followers": 0,
                 "following": 0, "html_url": format!("{}/{}", self.base, org.login),
                 "created_at": time(org.created_at), "updated_at": time(org.created_at), "archived_at": null,
                 "type": "Organization",

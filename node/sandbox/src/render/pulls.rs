@@ -66,6 +66,13 @@ impl Render<'_> {
                 .as_ref()
                 .and_then(|m| m.merge_commit.clone()),
         };
+        let mut labels = self.labels(repo, issue);
+        for label in &mut labels {
+            // Here, unlike elsewhere, a description is described as never null.
+            if label["description"].is_null() {
+                label["description"] = json!("");
+            }
+        }
         json!({
             "url": url,
             "id": pull.id,
@@ -89,7 +96,7 @@ impl Render<'_> {
             "assignees": self.users(&issue.assignees),
             "requested_reviewers": self.users(&pull.requested_reviewers),
             "requested_teams": [],
-            "labels": self.labels(repo, issue),
+            "labels": labels,
             "milestone": self.issue_milestone(repo, issue),
             "draft": pull.draft,
             "commits_url": format!("{url}/commits"),
@@ -149,7 +156,7 @@ impl Render<'_> {
                 "comments": issue.comments.len(),
                 "review_comments": pull.review_comments.len(),
                 "maintainer_can_modify": pull.maintainer_can_modify,
-                "commits": pull.head.commits,
+                "commits": pull.head.commits.len(),
                 "additions": pull.head.additions,
                 "deletions": pull.head.deletions,
                 "changed_files": pull.head.changed_files,

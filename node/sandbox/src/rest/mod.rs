@@ -27,7 +27,7 @@ use crate::engine::Engine;
 use crate::forge::{Permission, Refusal, RepoName};
 use crate::server::Caller;
 
-pub(crate) use limits::{primary_limit, secondary_limit};
+pub(crate) use limits::{primary_limit, secondary_limit, tell};
 
 /// GitHub's page size when none is asked for, and at most.
 const DEFAULT_PER_PAGE: usize = 30;

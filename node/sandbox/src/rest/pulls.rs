@@ -167,13 +167,13 @@ async fn files(desk: Desk, At((owner, name, number)): Numbered) -> Answer {
 
 async fn commits(desk: Desk, At((owner, name, number)): Numbered) -> Answer {
     let name = RepoName::new(owner, name);
-    let (base, head) = ends(&desk, &name, number)?;
-    let git = desk.engine.git.repo(&name.owner, &name.name);
-    let commits = git.commits_between(&base, &head).await?;
+    desk.may_read(&name)?;
     let shown = desk.engine.show(|render| {
-        let commits = commits.iter().map(|commit| render.commit(&name, commit));
-        commits.collect()
-    });
+        let (_, _, pull) = render.forge.pull(&name, number)?;
+        let commits = pull.head.commits.iter();
+        let shown = commits.map(|commit| render.commit(&name, commit));
+        Ok::<Vec<Value>, Refusal>(shown.collect())
+    })?;
     desk.page(shown)
 }
 

@@ -16,7 +16,14 @@ async fn git(world: &World, login: &str, dir: &Path, args: &[&str]) -> Output {
         .replace("http://", &format!("http://{login}:{token}@"));
     let config = format!("url.{url}.insteadOf={}", world.sandbox().url());
     tokio::process::Command::new("git")
-        .args(["-c", &config, "-c", "user.name=U", "-c", "user.email=u@example.com"])
+        .args([
+            "-c",
+            &config,
+            "-c",
+            "user.name=U",
+            "-c",
+            "user.email=u@example.com",
+        ])
         .args(args)
         .current_dir(dir)
         .env("GIT_TERMINAL_PROMPT", "0")
@@ -56,7 +63,13 @@ async fn a_push_opens_and_moves_a_pull_request_and_its_refs_can_be_fetched() {
         std::fs::write(clone.join(name), "x\n").unwrap();
         git_ok(&world, bot, &clone, &["add", "."]).await;
         git_ok(&world, bot, &clone, &["commit", "-q", "-m", name]).await;
-        git_ok(&world, bot, &clone, &["push", "-q", "origin", "HEAD:refs/heads/topic"]).await;
+        git_ok(
+            &world,
+            bot,
+            &clone,
+            &["push", "-q", "origin", "HEAD:refs/heads/topic"],
+        )
+        .await;
         git_ok(&world, bot, &clone, &["rev-parse", "HEAD"]).await
     };
     let first = commit("one").await;
@@ -73,7 +86,13 @@ async fn a_push_opens_and_moves_a_pull_request_and_its_refs_can_be_fetched() {
     let second = commit("two").await;
     assert_eq!(world.head(&pr), second);
     let pulls = format!("refs/pull/{number}/*:refs/pr/*");
-    git_ok(&world, "outsider", &clone, &["fetch", "-q", "origin", &pulls]).await;
+    git_ok(
+        &world,
+        "outsider",
+        &clone,
+        &["fetch", "-q", "origin", &pulls],
+    )
+    .await;
     let head = git_ok(&world, bot, &clone, &["rev-parse", "refs/pr/head"]).await;
     assert_eq!(head, second);
     let parents = git_ok(&world, bot, &clone, &["rev-parse", "refs/pr/merge^2"]).await;
@@ -107,7 +126,13 @@ async fn who_may_not_push_is_told_so() {
     let url = world.sandbox().clone_url(world.repo());
     git_ok(&world, "outsider", dir.path(), &["clone", "-q", &url, "c"]).await;
     let clone = dir.path().join("c");
-    git_ok(&world, "outsider", &clone, &["commit", "-q", "--allow-empty", "-m", "x"]).await;
+    git_ok(
+        &world,
+        "outsider",
+        &clone,
+        &["commit", "-q", "--allow-empty", "-m", "x"],
+    )
+    .await;
     let refused = git(&world, "outsider", &clone, &["push", "-q"]).await;
     let stderr = String::from_utf8_lossy(&refused.stderr);
     assert!(!refused.status.success());
@@ -147,7 +172,19 @@ async fn merges_squashes_and_rebases_make_the_commits_that_github_makes() {
     )
     .await;
     let lines: Vec<&str> = graph.lines().map(str::trim_end).collect();
-    insta::assert_snapshot!(lines.join("\n"), @"");
+    insta::assert_snapshot!(lines.join("\n"), @r"
+    * Fix |  | author | trireme-bot
+    * Add c |  | author | trireme-bot
+    * Add b (#2) | * Add b
+    |
+    | * Fix | author | GitHub
+    *   Merge pull request #1 from author/a | Add a | trireme-bot | GitHub
+    |\
+    | * Fix |  | author | author
+    | * Add a |  | author | author
+    |/
+    * Initial commit |  | trireme-bot | trireme-bot
+    ");
 }
 
 #[tokio::test]
@@ -160,7 +197,10 @@ async fn commits_are_the_same_under_the_same_clock() {
             .await
             .unwrap();
         let pr = world.pr("fix").opened_by("author").await;
-        world.sandbox().clock().advance(jiff::SignedDuration::from_mins(1));
+        world
+            .sandbox()
+            .clock()
+            .advance(jiff::SignedDuration::from_mins(1));
         let bot = world.user(trireme_sandbox::world::BOT);
         let spec = MergeSpec::default();
         bot.merge(world.repo(), pr.number, spec).await.unwrap()
@@ -174,7 +214,11 @@ async fn a_conflict_makes_a_pull_request_unmergeable_until_it_is_rebased() {
     let world = World::start().await;
     let bot = trireme_sandbox::world::BOT;
     let change = |text: &str| vec![FileChange::write("README.md", text)];
-    let pr = world.pr("fix").file("README.md", "mine\n").opened_by("author").await;
+    let pr = world
+        .pr("fix")
+        .file("README.md", "mine\n")
+        .opened_by("author")
+        .await;
     world.push(bot, "main", change("theirs\n")).await;
     let merge = || world.user(bot);
     let refused = merge()
