@@ -1,16 +1,23 @@
-//! Every capability against the sandbox forge.
+//! Every capability against the sandbox forge; each request judged by GitHub's published descriptions, where present.
 
-#![allow(clippy::unwrap_used, reason = "tests fail by unwrap")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests fail by unwrap and say what they skip"
+)]
 
-use std::sync::Arc;
+mod shared;
+
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use trireme_forge::git::{GitCredentials, MirrorLimits, Mirrors, MirrorsOptions};
 use trireme_forge::github::{Credentials, GitHub, GitHubOptions, RetryPolicy, fixed_secret};
 use trireme_forge::{
     CommitStatus, EntryKind, FileStatus, Forge, HookScope, MergeError, MergeMethod, MergeRequest,
-    Permission, Refusal, RepoId, ReviewState, State, StatusState, UserKind,
+    Permission, Refusal, RepoId, ReviewState, SearchRequest, State, StatusState, UserKind,
 };
+use trireme_sandbox::conformance::Descriptions;
 use trireme_sandbox::faults::{CallEffect, CallMatch};
 use trireme_sandbox::forge::ReviewState as SandboxReview;
 use trireme_sandbox::world::{BOT, ORG, Pr, REPO, World};
@@ -57,6 +64,18 @@ impl Scene {
             .await;
         let number = pr.number;
         (pr, number)
+    }
+
+    /// Ends the story: nothing that was said on the way may be foreign to GitHub.
+    fn done(self) {
+        static DESCRIPTIONS: OnceLock<Option<Descriptions>> = OnceLock::new();
+        let descriptions = DESCRIPTIONS
+            .get_or_init(|| Descriptions::load(&shared::dir()?.join("github")).unwrap());
+        let Some(descriptions) = descriptions else {
+            return;
+        };
+        let wrong = descriptions.judge(&self.world.sandbox().exchanges());
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
 
     fn merge_of(&self, pr: &Pr, method: MergeMethod) -> MergeRequest {
@@ -108,7 +127,7 @@ async fn a_pull_request_is_what_it_is() {
     assert_eq!(commits.last().unwrap().sha, pull.head.sha);
 
     let commit = forge.commit(repo, &pull.head.sha).await.unwrap();
-    assert_eq!(commit.parents, [pull.base.sha.clone()]);
+    assert_eq!(commit.parents, std::slice::from_ref(&pull.base.sha));
     assert_eq!(
         forge.branch_head(repo, "main").await.unwrap(),
         pull.base.sha
@@ -136,6 +155,7 @@ async fn a_pull_request_is_what_it_is() {
     forge.reopen_pull_request(repo, number).await.unwrap();
     let issue = forge.issue(repo, number).await.unwrap();
     assert!(issue.is_pull_request && issue.state == State::Open);
+    scene.done();
 }
 
 #[tokio::test]
@@ -159,11 +179,12 @@ async fn comments_come_change_and_go() {
     forge.delete_comment(repo, made.id).await.unwrap();
     assert_eq!(bodies().await, ["second"]);
     assert!(forge.bot_user().await.unwrap().is(&made.author.login));
+    scene.done();
 }
 
 /// HOOK-025
 #[tokio::test]
-async fn labels_and_people_are_set_and_removed() {
+async fn labels_and_assignees_are_set_and_removed() {
     let scene = Scene::new().await;
     let (_, number) = scene.pr().await;
     let (forge, repo) = (&scene.forge, &scene.repo);
@@ -229,6 +250,14 @@ async fn labels_and_people_are_set_and_removed() {
             .is_empty()
     );
 
+    scene.done();
+}
+
+#[tokio::test]
+async fn reviews_are_requested_of_those_who_can() {
+    let scene = Scene::new().await;
+    let (_, number) = scene.pr().await;
+    let (forge, repo) = (&scene.forge, &scene.repo);
     assert_eq!(
         forge
             .request_review(repo, number, &["reviewer", "nobody-at-all"])
@@ -249,6 +278,7 @@ async fn labels_and_people_are_set_and_removed() {
             .unwrap()
             .is_empty()
     );
+    scene.done();
 }
 
 #[tokio::test]
@@ -273,6 +303,7 @@ async fn reviews_are_read() {
             .unwrap()
             .is_empty()
     );
+    scene.done();
 }
 
 #[tokio::test]
@@ -330,6 +361,7 @@ async fn statuses_are_set_and_combined() {
         ),
         ("lint", "COMPLETED", "NEUTRAL")
     );
+    scene.done();
 }
 
 #[tokio::test]
@@ -363,6 +395,7 @@ async fn people_are_known() {
     );
     let bot = forge.bot_user().await.unwrap();
     assert_eq!((bot.login.as_str(), bot.app), (BOT, false));
+    scene.done();
 }
 
 #[tokio::test]
@@ -381,17 +414,10 @@ async fn files_are_handed_out() {
             .unwrap_err()
             .is_not_found()
     );
-    let entries = forge.directory(repo, "", &sha).await.unwrap();
-    let entries: Vec<_> = entries
-        .iter()
-        .map(|entry| (entry.path.as_str(), entry.kind))
-        .collect();
+    let entries = forge.directory(repo, "docs", &sha).await.unwrap();
     assert_eq!(
-        entries,
-        [
-            ("README.md", EntryKind::File),
-            ("docs", EntryKind::Directory)
-        ]
+        (entries[0].path.as_str(), entries[0].kind),
+        ("docs/a b.md", EntryKind::File)
     );
     let repository = forge.repository(repo).await.unwrap();
     assert_eq!(
@@ -403,6 +429,7 @@ async fn files_are_handed_out() {
             && repository.allow_squash_merge
             && repository.allow_rebase_merge
     );
+    scene.done();
 }
 
 #[tokio::test]
@@ -433,6 +460,7 @@ async fn a_merge_needs_the_head_it_was_decided_on() {
         panic!("merged twice");
     };
     assert_eq!(refused.kind, Refusal::Unmergeable);
+    scene.done();
 }
 
 #[tokio::test]
@@ -462,6 +490,7 @@ async fn a_merge_whose_answer_is_lost_is_in_doubt_and_sent_once() {
         scene.world.sandbox().merges_of(&request.expected_head_sha),
         1
     );
+    scene.done();
 }
 
 #[tokio::test]
@@ -494,6 +523,7 @@ async fn trouble_that_passes_is_not_noticed() {
         .unwrap();
     let error = scene.forge.labels(&scene.repo, number).await.unwrap_err();
     assert!(error.is_outage() && error.retry_at().is_some(), "{error}");
+    scene.done();
 }
 
 #[tokio::test]
@@ -557,6 +587,7 @@ async fn a_lost_webhook_is_found_and_sent_again() {
             .count(),
         2
     );
+    scene.done();
 }
 
 /// TIDE-013, TIDE-014
@@ -610,6 +641,19 @@ async fn a_search_tells_what_tide_asks() {
         .await
         .unwrap();
     assert!(none.nodes.is_empty());
+    let request = SearchRequest {
+        query: format!("is:issue repo:\"{repo}\""),
+        ..Default::default()
+    };
+    assert!(
+        forge
+            .search_issues(&request)
+            .await
+            .unwrap()
+            .nodes
+            .is_empty()
+    );
+    scene.done();
 }
 
 #[tokio::test]
@@ -635,4 +679,5 @@ async fn mirrors_fetch_over_http_with_the_forges_credentials() {
     let nowhere = RepoId::new(ORG, "nowhere");
     let error = mirrors.ensure(&nowhere, &[&head]).await.unwrap_err();
     assert!(error.is_not_found(), "{error}");
+    scene.done();
 }
