@@ -1,1 +1,144 @@
-//! One binary: serve, dev, demo, agent and the operator's commands.
+//! One binary: `serve` runs a node, `agent` a worker, `demo` and `dev` a whole world on this machine; the other verbs
+//! are an operator's. Here the parts are put together; what they do stands in their own crates.
+
+// Tests write where they please.
+#![cfg_attr(test, allow(clippy::print_stdout))]
+
+pub mod cli;
+pub mod commands;
+pub mod configuration;
+pub mod demo;
+pub mod exit;
+pub mod output;
+pub mod run_store;
+pub mod serve;
+pub mod settings;
+mod worker;
+
+use std::{ffi::OsString, io::IsTerminal as _, path::Path, process::ExitCode, sync::OnceLock};
+
+use clap::Parser as _;
+use tracing_subscriber::{EnvFilter, fmt, prelude::*};
+
+use cli::{Cli, Command};
+
+/// What comes before the verbs when this program starts itself again.
+static PREFIX: OnceLock<Vec<OsString>> = OnceLock::new();
+
+/// Runs the program with the arguments of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    run_program(std::env::args_os().collect())
+}
+
+/// For programs that re-execute themselves as this one: `prefix` stands between their own name and the verb.
+#[must_use]
+pub fn main_after(prefix: &[OsString]) -> ExitCode {
+    // Set once, by the one main of a process.
+    let _set = PREFIX.set(prefix.to_vec());
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
+    arguments.drain(1..arguments.len().min(1 + prefix.len()));
+    run_program(arguments)
+}
+
+fn run_program(arguments: Vec<OsString>) -> ExitCode {
+    // The pod utilities come before everything else: they are started for every job and want none of the rest.
+    let copied = arguments
+        .first()
+        .and_then(|name| trireme_podutils::Utility::by_program_name(Path::new(name)));
+    if copied.is_some() {
+        return trireme_podutils::main(arguments);
+    }
+    if arguments.get(1).is_some_and(|verb| verb == "podutils") {
+        return trireme_podutils::main(arguments.into_iter().skip(1));
+    }
+    let cli = Cli::parse_from(arguments);
+    // Refused only when somebody installed one before.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    start_log(&cli.command);
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(why) => return fail(&why.into()),
+    };
+    let result = runtime.block_on(Box::pin(run(cli.command)));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => fail(&why),
+    }
+}
+
+async fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Serve(args) => serve::run(args).await,
+        Command::Agent(args) => worker::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Dev(args) => demo::dev(args).await,
+        Command::Get(command) => commands::get::run(command).await,
+        Command::Logs(args) => commands::runs::logs(args).await,
+        Command::Abort(args) => commands::runs::abort(args).await,
+        Command::Rerun(args) => commands::runs::rerun(args).await,
+        Command::Config(command) => commands::config::run(command).await,
+        Command::Cluster(command) => commands::cluster::run(command).await,
+        Command::Checkconfig(args) => commands::checkconfig::run(&args),
+        Command::Podutils { .. } => anyhow::bail!("handled before"),
+    }
+}
+
+fn fail(why: &anyhow::Error) -> ExitCode {
+    #[expect(
+        clippy::print_stderr,
+        reason = "this is where a program says why it failed"
+    )]
+    {
+        eprintln!("trireme: {}", words(why));
+    }
+    exit::code(why)
+}
+
+/// What a node answered stands for itself; everything else is told with its causes.
+fn words(why: &anyhow::Error) -> String {
+    let answered = why
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<tonic::Status>());
+    answered.map_or_else(|| format!("{why:#}"), |status| status.message().to_owned())
+}
+
+/// Servers log; verbs only when asked to, on standard error.
+fn start_log(command: &Command) {
+    let default = match command {
+        // openraft tells every step of every election at info.
+        Command::Serve(_) | Command::Agent(_) => "info,openraft=warn",
+        _ => "off",
+    };
+    let filter = EnvFilter::try_from_env("TRIREME_LOG").unwrap_or_else(|_| EnvFilter::new(default));
+    let layer = fmt::layer()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    tracing_subscriber::registry()
+        .with(layer.with_filter(filter))
+        .init();
+}
+
+/// Asks the kernel to end this process with the one that started it.
+fn exit_with_parent() -> anyhow::Result<()> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    Ok(())
+}
+
+/// Resolves on SIGTERM or SIGINT.
+async fn interrupted() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+    );
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

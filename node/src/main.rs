@@ -1,1 +1,5 @@
-fn main() {}
+//! The `trireme` program.
+
+fn main() -> std::process::ExitCode {
+    trireme::main()
+}

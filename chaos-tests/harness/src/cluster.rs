@@ -92,6 +92,7 @@ pub struct Cluster {
     settings: ClusterSettings,
     members: Vec<Member>,
     next_id: u64,
+    first_door: String,
 }
 
 /// Ports nobody listens on now. They are taken again by the node a moment later; should somebody else be quicker, the
@@ -111,6 +112,7 @@ impl Cluster {
     ) -> Result<Self, ClusterError> {
         let mut cluster = Self {
             members: Vec::new(),
+            first_door: String::new(),
             next_id: settings.nodes + 1,
             executable,
             settings,
@@ -118,6 +120,7 @@ impl Cluster {
         for id in 1..=cluster.settings.nodes {
             cluster.add_member(id)?;
         }
+        cluster.first_door = cluster.member(1)?.api.clone();
         let bootstrap: Vec<(u64, String, String)> = cluster
             .members
             .iter()
@@ -170,7 +173,10 @@ impl Cluster {
                 .settings
                 .hmac_secret_file
                 .clone()
-                .map(|hmac_secret_file| WebhookTable { hmac_secret_file }),
+                .map(|hmac_secret_file| WebhookTable {
+                    url: format!("http://{}/hook", self.first_door),
+                    hmac_secret_file,
+                }),
         };
         let text =
             toml::to_string(&file).map_err(|source| ClusterError::Settings { node: id, source })?;

@@ -69,5 +69,7 @@ pub(crate) struct StorageTable {
 
 #[derive(Debug, Serialize)]
 pub(crate) struct WebhookTable {
+    /// As the forge knows it: the first node's door.
+    pub(crate) url: String,
     pub(crate) hmac_secret_file: PathBuf,
 }

@@ -1,0 +1,305 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::output::Format;
+
+/// CI/CD as Prow does it, with a memory of its own.
+///
+/// Try it first, with nothing set up:
+///   trireme demo                 watch a pull request go from webhook to merge on three nodes
+///   trireme dev                  the same world, left running for you
+///
+/// Exit codes: 0 done; 1 it failed, the reason is on standard error; 2 the command line is wrong; 3 the cluster could
+/// not be reached; 4 there is no such object; 5 the configuration has errors; 70 this build is too old for the log;
+/// 74 the data directory cannot be trusted.
+#[derive(Debug, Parser)]
+#[command(name = "trireme", version, verbatim_doc_comment, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run one node.
+    Serve(ServeArgs),
+    /// Run a worker that leases jobs and runs them as processes on this host.
+    Agent(AgentArgs),
+    /// Show the whole story on this machine: three nodes, two agents, a sandbox forge, pull requests merged.
+    Demo(DemoArgs),
+    /// Start the demo's world and leave it running, to play with.
+    Dev(DevArgs),
+    /// List or show what the cluster holds.
+    #[command(subcommand)]
+    Get(GetCommand),
+    /// Print a run's build log.
+    Logs(LogsArgs),
+    /// Abort a run.
+    Abort(JobArgs),
+    /// Run a job again.
+    Rerun(JobArgs),
+    /// Apply, list and roll back configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Look at the cluster and change its members.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Check Prow configuration files without a cluster.
+    Checkconfig(CheckconfigArgs),
+    /// The pod utilities, as agents start them.
+    #[command(hide = true, disable_help_flag = true)]
+    Podutils {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
+}
+
+/// Where the cluster is and how to answer.
+#[derive(Debug, Clone, Args)]
+pub struct Target {
+    /// Doors of the cluster's nodes, comma-separated; the first that answers is used.
+    #[arg(
+        long,
+        env = "TRIREME_SERVER",
+        default_value = "127.0.0.1:8888",
+        value_name = "HOST:PORT,..."
+    )]
+    pub server: String,
+    /// text for people, json for programs.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// The node's settings; deploy/trireme.example.toml explains every key.
+    #[arg(long, env = "TRIREME_CONFIG", value_name = "FILE")]
+    pub config: PathBuf,
+    /// Overrides node_id.
+    #[arg(long, env = "TRIREME_NODE_ID")]
+    pub node_id: Option<u64>,
+    /// Overrides data_dir.
+    #[arg(long, env = "TRIREME_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// Overrides listen.
+    #[arg(long, env = "TRIREME_LISTEN")]
+    pub listen: Option<String>,
+    /// Overrides peer.listen.
+    #[arg(long, env = "TRIREME_PEER_LISTEN")]
+    pub peer_listen: Option<String>,
+    /// End when the process that started this one ends.
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct AgentArgs {
+    /// Doors of the cluster's nodes, comma-separated.
+    #[arg(long, env = "TRIREME_SERVER", value_name = "HOST:PORT,...")]
+    pub server: String,
+    /// How this agent is called in lists.
+    #[arg(long)]
+    pub name: String,
+    /// Jobs it runs at once.
+    #[arg(long, default_value_t = 4)]
+    pub capacity: u32,
+    /// Build clusters it stands for: the `cluster` of Prow's job configuration.
+    #[arg(long, default_value = "default", value_delimiter = ',')]
+    pub clusters: Vec<String>,
+    /// Where it keeps its identity, working directories and logs not yet uploaded.
+    #[arg(long, value_name = "DIR")]
+    pub directory: PathBuf,
+    #[arg(long, hide = true)]
+    pub exit_with_parent: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// How many nodes: 1 or 3.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3))]
+    pub nodes: u64,
+    /// Kill the leader's process while jobs run and the batch is under test, and bring it back.
+    #[arg(long)]
+    pub kill_leader: bool,
+    /// Keep everything (logs, data, artifacts) in this directory instead of a temporary one.
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// text: a timeline; json: one object per event.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+#[derive(Debug, Args)]
+pub struct DevArgs {
+    /// How many nodes: 1 or 3.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3))]
+    pub nodes: u64,
+    /// Keep everything in this directory instead of a temporary one.
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum GetCommand {
+    /// Runs, newest first.
+    Jobs(GetJobsArgs),
+    /// One run.
+    Job(JobArgs),
+    /// Tide's pools and merge intents.
+    Pools(Target),
+    /// Webhooks taken, newest first, and what was planned for them.
+    Deliveries {
+        /// Only those not fully handled.
+        #[arg(long)]
+        unhandled: bool,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Configuration versions, newest first.
+    Configs(Target),
+    /// Worker processes and what they hold.
+    Agents(Target),
+}
+
+#[derive(Debug, Args)]
+pub struct GetJobsArgs {
+    /// Only of this repository.
+    #[arg(long, value_name = "ORG/REPO")]
+    pub repo: Option<String>,
+    /// presubmit, postsubmit, periodic or batch.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
+    /// scheduling, triggered, pending, success, failure, aborted or error.
+    #[arg(long)]
+    pub state: Option<String>,
+    /// Only of this pull request's author.
+    #[arg(long)]
+    pub author: Option<String>,
+    /// Only of this job name.
+    #[arg(long)]
+    pub job: Option<String>,
+    /// Only of this pull request.
+    #[arg(long)]
+    pub pull: Option<u64>,
+    /// At most this many.
+    #[arg(long, default_value_t = 50)]
+    pub limit: u32,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, Args)]
+pub struct JobArgs {
+    /// The run's id, as `trireme get jobs` shows it.
+    pub id: String,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// The run's id, as `trireme get jobs` shows it.
+    pub id: String,
+    /// Go on until the run is complete.
+    #[arg(short, long)]
+    pub follow: bool,
+    #[command(flatten)]
+    pub target: Target,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check files and make them the cluster's configuration, whole or not at all.
+    Apply {
+        #[command(flatten)]
+        files: FileArgs,
+        /// Why, for the history.
+        #[arg(short, long, default_value = "")]
+        message: String,
+        /// Only check, as the cluster would.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Versions, newest first.
+    History(Target),
+    /// Bring back an earlier version, as a new one.
+    Rollback {
+        version: u64,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Members, leader and lag, as one node sees them; works without a leader.
+    Status(Target),
+    /// Let a node join as a learner.
+    Add {
+        node_id: u64,
+        /// Its peer address.
+        #[arg(long)]
+        peer: String,
+        /// The address of its door.
+        #[arg(long)]
+        api: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Make a learner that has caught up a voter.
+    Promote {
+        node_id: u64,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Take a node out.
+    Remove {
+        node_id: u64,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Put a learner that has caught up in the place of a node whose disk is lost.
+    Replace {
+        old_id: u64,
+        new_id: u64,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Hand the leadership to another voter.
+    TransferLeader {
+        node_id: u64,
+        #[command(flatten)]
+        target: Target,
+    },
+}
+
+/// Prow's own flags.
+#[derive(Debug, Clone, Args)]
+pub struct FileArgs {
+    /// Prow's config.yaml.
+    #[arg(long, value_name = "FILE")]
+    pub config_path: PathBuf,
+    /// A job file or the root of the job tree.
+    #[arg(long, value_name = "PATH")]
+    pub job_config_path: Option<PathBuf>,
+    /// Prow's plugins.yaml.
+    #[arg(long, value_name = "FILE")]
+    pub plugin_config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckconfigArgs {
+    #[command(flatten)]
+    pub files: FileArgs,
+    /// Warnings are errors.
+    #[arg(long)]
+    pub strict: bool,
+    /// text for people, json for programs.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}

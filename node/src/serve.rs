@@ -1,0 +1,334 @@
+//! `serve`: one node put together.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context as _, anyhow};
+use tokio::{net::TcpListener, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+use trireme_api::{DoorConfig, Doors, HookSecrets, RunStore};
+use trireme_config::{plugins::Registry, yaml};
+use trireme_forge::{
+    Forge,
+    git::{MirrorLimits, Mirrors, MirrorsOptions},
+    github::{Credentials, GitHub, GitHubOptions, SecretSource},
+    owners::OwnersLoader,
+};
+use trireme_jobs::{Leases, Periodics, Scheduler, Sinker};
+use trireme_office::{ConfigFeed, Controller, Keeper};
+use trireme_plugins::{OurHooks, Plugins, PluginsController};
+use trireme_raft::{FatalKind, Node, Store, StoreConfig, Timing};
+
+use crate::{
+    cli::ServeArgs,
+    configuration::{Check, Feeder},
+    exit::{CORRUPT, TOO_OLD, coded},
+    exit_with_parent, interrupted,
+    run_store::LocalRuns,
+    settings::{GitHubSettings, Settings},
+};
+
+/// How long stopping may take altogether.
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The sections of all plugins that this binary has.
+#[must_use]
+pub fn registry() -> Registry {
+    Plugins::config_registry()
+}
+
+pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
+    if args.exit_with_parent {
+        exit_with_parent()?;
+    }
+    let mut settings = Settings::load(&args.config)?;
+    override_settings(&mut settings, &args);
+    settings.check()?;
+    let store = open_store(&settings).await?;
+    let stop = CancellationToken::new();
+    let mut tasks = JoinSet::new();
+
+    let registry = Arc::new(registry());
+    let (feeder, feed) = Feeder::new(store.clone(), Arc::clone(&registry));
+    tasks.spawn(feeder.run(stop.clone()));
+
+    let runs: Arc<dyn RunStore> = Arc::new(LocalRuns::new(settings.storage()));
+    let leases = Leases::default();
+    let pages_store = store.clone();
+    let pages_runs = Arc::clone(&runs);
+    let doors = Doors::new(
+        store.clone(),
+        DoorConfig {
+            webhook_path: settings.webhook.path.clone(),
+            secrets: hook_secrets(&settings)?,
+            storage: settings.storage(),
+            config: Arc::new(Check { registry }),
+            runs,
+            leases: Arc::new(leases.clone()),
+            pages: Box::new(move |logs| trireme_deck::pages(pages_store, pages_runs, logs)),
+        },
+    )
+    .await?;
+    let listener = TcpListener::bind(&settings.listen)
+        .await
+        .with_context(|| format!("listen: {} cannot be used", settings.listen))?;
+    tracing::info!(node = settings.node_id, listen = settings.listen, "serving");
+    let serving = stop.clone();
+    tasks.spawn(async move {
+        if let Err(why) = doors.serve(listener, serving).await {
+            tracing::error!(%why, "the door is closed");
+        }
+    });
+
+    let controllers = controllers(&settings, leases, &feed).await?;
+    let keeper = Keeper::new(store.clone(), controllers);
+    let keeping = stop.clone();
+    tasks.spawn(async move { keeper.run(keeping).await });
+
+    let joining = tokio::spawn(form(store.clone(), settings.clone()));
+    let ended = tokio::select! {
+        heard = interrupted() => heard.map_err(anyhow::Error::from),
+        fatal = store.fatal() => Err(fatal_error(fatal.kind, &fatal.message)),
+        result = failed(joining) => result,
+    };
+    tracing::info!("stopping");
+    stop.cancel();
+    let stopping = async {
+        while tasks.join_next().await.is_some() {}
+        store.shutdown().await;
+    };
+    if tokio::time::timeout(STOP_TIMEOUT, stopping).await.is_err() {
+        tracing::warn!(?STOP_TIMEOUT, "stopped before everything had ended");
+    }
+    ended
+}
+
+fn override_settings(settings: &mut Settings, args: &ServeArgs) {
+    if let Some(node_id) = args.node_id {
+        settings.node_id = node_id;
+    }
+    if let Some(data_dir) = &args.data_dir {
+        settings.data_dir.clone_from(data_dir);
+    }
+    if let Some(listen) = &args.listen {
+        settings.listen.clone_from(listen);
+    }
+    if let Some(listen) = &args.peer_listen {
+        settings.peer.listen.clone_from(listen);
+    }
+}
+
+fn fatal_error(kind: FatalKind, message: &str) -> anyhow::Error {
+    let code = match kind {
+        FatalKind::UnknownCommand => TOO_OLD,
+        FatalKind::Disk | FatalKind::Corruption | FatalKind::Archive => CORRUPT,
+        FatalKind::Consensus => 1,
+    };
+    coded(code, message)
+}
+
+async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
+    let peer: SocketAddr = settings.peer.listen.parse().context("peer.listen")?;
+    let mut config = StoreConfig::new(settings.data_dir.clone(), settings.node_id, peer);
+    settings.peer_address().clone_into(&mut config.peer_address);
+    settings.api_address().clone_into(&mut config.api_address);
+    config.timing = Timing {
+        heartbeat: Duration::from_millis(settings.raft.heartbeat_ms),
+        election_min: Duration::from_millis(settings.raft.election_min_ms),
+        election_max: Duration::from_millis(settings.raft.election_max_ms),
+        ..Timing::default()
+    };
+    Box::pin(Store::open(config)).await.map_err(|why| {
+        use trireme_raft::OpenError;
+        match why {
+            OpenError::Directory(_)
+            | OpenError::Wal(_)
+            | OpenError::Snapshot(_)
+            | OpenError::Unrecoverable { .. } => coded(CORRUPT, why.to_string()),
+            why => why.into(),
+        }
+    })
+}
+
+/// Becomes a member where it is none yet.
+async fn form(store: Store, settings: Settings) -> anyhow::Result<()> {
+    if store.is_member() {
+        return Ok(());
+    }
+    let cluster = &settings.cluster;
+    if !cluster.join.is_empty() {
+        return Ok(store.join(&cluster.join).await?);
+    }
+    let members = if cluster.bootstrap.is_empty() {
+        // A cluster of its own.
+        vec![Node {
+            id: settings.node_id,
+            peer_address: settings.peer_address().to_owned(),
+            api_address: settings.api_address().to_owned(),
+            ..Node::default()
+        }]
+    } else {
+        cluster
+            .bootstrap
+            .iter()
+            .map(|node| Node {
+                id: node.id,
+                peer_address: node.peer.clone(),
+                api_address: node.api.clone(),
+                ..Node::default()
+            })
+            .collect()
+    };
+    Ok(store.bootstrap(members).await?)
+}
+
+/// Resolves only when forming the cluster failed.
+async fn failed(joining: tokio::task::JoinHandle<anyhow::Result<()>>) -> anyhow::Result<()> {
+    match joining.await {
+        Ok(Ok(())) => std::future::pending().await,
+        Ok(Err(why)) => Err(why),
+        Err(why) => Err(anyhow!(why)),
+    }
+}
+
+/// HOOK-006: Prow's map of scopes to tokens, or one token for everything.
+fn hook_secrets(settings: &Settings) -> anyhow::Result<HookSecrets> {
+    let Some(path) = &settings.webhook.hmac_secret_file else {
+        return Ok(HookSecrets::default());
+    };
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("webhook.hmac_secret_file: {}", path.display()))?;
+    anyhow::ensure!(
+        !text.trim().is_empty(),
+        "webhook.hmac_secret_file: {} is empty",
+        path.display()
+    );
+    Ok(parse_secrets(&text))
+}
+
+fn parse_secrets(text: &str) -> HookSecrets {
+    let value = yaml::parse(text.as_bytes())
+        .ok()
+        .and_then(|document| document.root.to_json().ok());
+    let scopes = value.and_then(|value| {
+        value
+            .as_object()?
+            .iter()
+            .map(|(scope, tokens)| {
+                let tokens = tokens
+                    .as_array()?
+                    .iter()
+                    .map(|token| token.get("value")?.as_str().map(str::to_owned))
+                    .collect::<Option<Vec<_>>>()?;
+                Some((scope.clone(), tokens))
+            })
+            .collect::<Option<Vec<_>>>()
+    });
+    match scopes {
+        Some(scopes) => HookSecrets::new(scopes),
+        None => HookSecrets::single(text),
+    }
+}
+
+/// Read again whenever it is needed, so that a rotated file takes effect without a restart.
+fn secret_file(key: &str, path: &Path) -> anyhow::Result<SecretSource> {
+    let read = |path: &Path| std::fs::read_to_string(path).map(|text| text.trim().to_owned());
+    let mut last = read(path).with_context(|| format!("{key}: {}", path.display()))?;
+    anyhow::ensure!(!last.is_empty(), "{key}: {} is empty", path.display());
+    let path = path.to_owned();
+    let known = std::sync::Mutex::new(std::mem::take(&mut last));
+    Ok(Arc::new(move || {
+        let mut known = known
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match read(&path) {
+            Ok(text) if !text.is_empty() => *known = text,
+            // HOOK-008: a read error keeps the old value.
+            Ok(_) => {
+                tracing::warn!(path = %path.display(), "the secret file is empty, the former secret is kept")
+            }
+            Err(why) => tracing::warn!(path = %path.display(), %why, "the former secret is kept"),
+        }
+        known.clone()
+    }))
+}
+
+fn credentials(github: &GitHubSettings) -> anyhow::Result<Credentials> {
+    match (
+        &github.token_file,
+        github.app_id,
+        &github.app_private_key_file,
+    ) {
+        (Some(path), _, _) => Ok(Credentials::Token(secret_file("github.token_file", path)?)),
+        (None, Some(id), Some(path)) => Ok(Credentials::App {
+            id,
+            key: secret_file("github.app_private_key_file", path)?,
+        }),
+        _ => Err(anyhow!(
+            "github: give either token_file, or app_id with app_private_key_file"
+        )),
+    }
+}
+
+async fn controllers(
+    settings: &Settings,
+    leases: Leases,
+    feed: &ConfigFeed,
+) -> anyhow::Result<Vec<Arc<dyn Controller>>> {
+    let mut controllers: Vec<Arc<dyn Controller>> = vec![
+        Arc::new(Scheduler::new(leases, feed.clone())),
+        Arc::new(Periodics::new(feed.clone())),
+        Arc::new(Sinker),
+    ];
+    let Some(github) = &settings.github else {
+        return Ok(controllers);
+    };
+    let client = Arc::new(GitHub::new(GitHubOptions::new(
+        github.endpoint.parse().context("github.endpoint")?,
+        credentials(github)?,
+    ))?);
+    let mirrors = Mirrors::open(MirrorsOptions {
+        dir: settings.data_dir.with_file_name("git"),
+        remote: github.url.parse().context("github.url")?,
+        credentials: Some(client.clone()),
+        limits: MirrorLimits::default(),
+    })
+    .await?;
+    let forge: Arc<dyn Forge> = client;
+    let hooks = match (&settings.webhook.url, github.app_id) {
+        (Some(url), _) => OurHooks::At(url.clone()),
+        (None, Some(_)) => OurHooks::App,
+        (None, None) => OurHooks::Unknown,
+    };
+    controllers.push(Arc::new(PluginsController::new(
+        Plugins::built_in(),
+        Arc::clone(&forge),
+        OwnersLoader::new(mirrors.clone()),
+        feed.clone(),
+        hooks,
+    )));
+    controllers.push(Arc::new(trireme_report::Outbox::new(vec![Arc::new(
+        trireme_report::GitHubReporter::new(Arc::clone(&forge), feed.clone()),
+    )])));
+    controllers.push(Arc::new(trireme_tide::Tide::new(
+        forge,
+        mirrors,
+        feed.clone(),
+    )));
+    Ok(controllers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// HOOK-006
+    #[test]
+    fn secrets_are_a_map_or_one_token() {
+        let debug = |text: &str| format!("{:?}", parse_secrets(text));
+        assert!(debug("s3cret\n").contains("\"*\": [\"s3cret\"]"));
+        let map = debug(
+            "org/repo:\n- value: a\n  created_at: 2026-01-01T00:00:00Z\n- value: b\n'*':\n- value: c\n",
+        );
+        assert!(map.contains("\"org/repo\": [\"a\", \"b\"]"), "{map}");
+    }
+}
