@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::forge::{
-    Forge, HeadFacts, Id, IssueChange, MergeMethod, NewPull, NewStatus, OpenState, Permission,
-    PullChange, Push, Refusal, RepoName, ReviewState, Signature, Status,
+    Forge, HeadFacts, Id, IssueChange, MergeMethod, NewHead, NewPull, NewReview, NewStatus,
+    OpenState, Permission, PullChange, Push, Refusal, RepoName, ReviewState, Signature, Status,
 };
 use crate::git::{Edit, Git, GitError, MergeWords, Outcome, ZERO};
 
@@ -263,7 +263,12 @@ impl Actor {
         body: &str,
         comments: &[(String, u64, String)],
     ) -> Result<Id, Refusal> {
-        self.act(|forge, now, me| forge.review(now, me, repo, number, state, body, comments))
+        let new = NewReview {
+            state,
+            body: body.to_owned(),
+            comments: comments.to_vec(),
+        };
+        self.act(|forge, now, me| forge.review(now, me, repo, number, new))
     }
 
     /// # Errors
@@ -450,10 +455,13 @@ impl Actor {
             let facts = self
                 .take_head(&repo, number, head_repo, &base_sha, after)
                 .await?;
-            self.act(|forge, now, me| {
-                forge.synchronize(now, me, &repo, number, after, &base_sha, facts)
-            })?;
-            ensure_mergeability(&self.engine, &repo, number).await?;
+            let to = NewHead {
+                sha: after.to_owned(),
+                base_sha,
+                facts,
+            };
+            self.act(|forge, now, me| forge.synchronize(now, me, &repo, number, to))?;
+            try_merge(&self.engine, &repo, number).await?;
         }
         Ok(())
     }
@@ -548,7 +556,7 @@ impl Actor {
             ..new
         };
         self.act(|forge, now, me| forge.open_pull(now, me, repo, new))?;
-        ensure_mergeability(&self.engine, repo, number).await?;
+        try_merge(&self.engine, repo, number).await?;
         Ok(number)
     }
 
@@ -599,9 +607,12 @@ impl Actor {
             let facts = self
                 .take_head(repo, number, &head_repo, &base_sha, &tip)
                 .await?;
-            self.act(|forge, now, me| {
-                forge.synchronize(now, me, repo, number, &tip, &base_sha, facts)
-            })?;
+            let to = NewHead {
+                sha: tip,
+                base_sha,
+                facts,
+            };
+            self.act(|forge, now, me| forge.synchronize(now, me, repo, number, to))?;
         }
         Ok(())
     }
@@ -723,6 +734,20 @@ pub(crate) async fn ensure_mergeability(
     repo: &RepoName,
     number: u64,
 ) -> Result<(), Refusal> {
+    let settled = engine.read(|forge| {
+        let (record, issue, pull) = forge.pull(repo, number)?;
+        let known = forge.current_mergeability(record, pull).is_some();
+        Ok::<_, Refusal>(known || issue.state == OpenState::Closed)
+    })?;
+    if settled {
+        return Ok(());
+    }
+    let _turn = engine.git_turn.lock().await;
+    try_merge(engine, repo, number).await
+}
+
+/// As [`ensure_mergeability`], for who holds the git turn.
+async fn try_merge(engine: &Engine, repo: &RepoName, number: u64) -> Result<(), Refusal> {
     let wanted = engine.read(|forge| {
         let (record, issue, pull) = forge.pull(repo, number)?;
         let known = forge.current_mergeability(record, pull).is_some();
@@ -730,9 +755,10 @@ pub(crate) async fn ensure_mergeability(
             return Ok(None);
         }
         let base = record.branches.get(&pull.base_branch).cloned();
-        Ok::<_, Refusal>(base.map(|base| (base, pull.head_sha.clone(), issue.updated_at)))
+        let commits = pull.head.commits.clone();
+        Ok::<_, Refusal>(base.map(|base| (base, pull.head_sha.clone(), commits, issue.updated_at)))
     })?;
-    let Some((base, head, at)) = wanted else {
+    let Some((base, head, commits, at)) = wanted else {
         return Ok(());
     };
     let words = MergeWords {
@@ -741,7 +767,9 @@ pub(crate) async fn ensure_mergeability(
         committer: forge_signature(at),
     };
     let git = engine.git.repo(&repo.owner, &repo.name);
-    let answer = git.mergeability(number, &base, &head, &words).await?;
+    let answer = git
+        .mergeability(number, (&base, &head), &commits, &words)
+        .await?;
     engine.with_hooks(|forge| forge.set_mergeability(repo, number, answer))
 }
 

@@ -96,8 +96,9 @@ impl Log {
     }
 
     pub(crate) fn after(&self, seq: u64) -> Vec<Entry> {
-        let newer = self.entries.iter().filter(|e| e.seq > seq);
-        newer.cloned().collect()
+        let forgotten = self.last_seq - self.entries.len() as u64;
+        let skip = usize::try_from(seq.saturating_sub(forgotten)).unwrap_or(usize::MAX);
+        self.entries.iter().skip(skip).cloned().collect()
     }
 
     pub(crate) fn merges(&self) -> &BTreeMap<String, u64> {

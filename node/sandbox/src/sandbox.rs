@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::actor::{Actor, FileChange, NewCommit};
@@ -386,6 +386,11 @@ impl Sandbox {
     /// Log lines after `seq`, oldest first; 0 gives all that are kept.
     pub fn log_after(&self, seq: u64) -> Vec<Entry> {
         self.engine.read_log(|log| log.after(seq))
+    }
+
+    /// Wakes at every change of the forge or the log; read [`Sandbox::log_after`] then.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.engine.changes()
     }
 
     /// How often a merge of that head took effect. More than once is a bug in whoever merges.

@@ -39,7 +39,7 @@ pub enum Happening {
         number: u64,
         comment: Id,
     },
-    Push(Push),
+    Push(Box<Push>),
     Status {
         status: Status,
         commit: Box<Commit>,

@@ -18,7 +18,7 @@ pub use event::{CommentAction, Event, Happening, IssueAction, PullAction, Push};
 pub use hooks::{Answer, Delivery, Hook, HookConfig, HookPolicy, HookScope, MAX_DELIVERIES};
 pub use issues::{IssueChange, MAX_BODY_CHARS};
 pub use model::*;
-pub use pulls::{NewPull, PullChange};
+pub use pulls::{NewHead, NewPull, NewReview, PullChange};
 pub use refusal::Refusal;
 pub use statuses::{NewStatus, combined_state};
 
@@ -65,7 +65,7 @@ impl Forge {
                     id,
                     login: login.to_owned(),
                     name: None,
-                    email: format!("{id}+{login}@users.noreply.example"),
+                    email: format!("{login}@users.noreply.example"),
                     kind,
                     created_at: now,
                 },

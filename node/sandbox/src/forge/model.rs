@@ -232,8 +232,6 @@ pub struct Mergeability {
     /// The trial merge commit (`refs/pull/N/merge`); none when there are conflicts.
     pub merge_commit: Option<String>,
     pub rebaseable: bool,
-    /// The head contains nothing that the base lacks or lacks nothing of the base.
-    pub behind: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -27,6 +27,24 @@ pub struct NewPull {
     pub head: HeadFacts,
 }
 
+/// Where a head moved to.
+#[derive(Debug, Clone)]
+pub struct NewHead {
+    pub sha: String,
+    /// Tip of the base branch at that time.
+    pub base_sha: String,
+    pub facts: HeadFacts,
+}
+
+/// A review to submit.
+#[derive(Debug, Clone)]
+pub struct NewReview {
+    pub state: ReviewState,
+    pub body: String,
+    /// Path, line and text of each comment on a line.
+    pub comments: Vec<(String, u64, String)>,
+}
+
 /// What a `PATCH` on a pull request asks for; absent fields stay.
 #[derive(Debug, Clone, Default)]
 pub struct PullChange {
@@ -145,7 +163,7 @@ impl Forge {
         };
         record.pushed_at = now;
         record.updated_at = now;
-        self.emit(now, actor, repo, Happening::Push(push));
+        self.emit(now, actor, repo, Happening::Push(Box::new(push)));
         Ok(())
     }
 
@@ -192,17 +210,15 @@ impl Forge {
         actor: &str,
         repo: &RepoName,
         number: u64,
-        head_sha: &str,
-        base_sha: &str,
-        head: HeadFacts,
+        to: NewHead,
     ) -> Result<(), Refusal> {
         let pull = self.pull_mut(repo, number)?;
-        let before = std::mem::replace(&mut pull.head_sha, head_sha.to_owned());
-        pull.base_sha = base_sha.to_owned();
-        pull.head = head;
+        let after = to.sha.clone();
+        let before = std::mem::replace(&mut pull.head_sha, to.sha);
+        pull.base_sha = to.base_sha;
+        pull.head = to.facts;
         pull.mergeability = None;
         self.issue_mut(repo, number)?.updated_at = now;
-        let after = head_sha.to_owned();
         let action = PullAction::Synchronize { before, after };
         self.emit_pull(now, actor, repo, number, action);
         Ok(())
@@ -368,12 +384,11 @@ impl Forge {
         actor: &str,
         repo: &RepoName,
         number: u64,
-        state: ReviewState,
-        body: &str,
-        comments: &[(String, u64, String)],
+        new: NewReview,
     ) -> Result<Id, Refusal> {
         self.require(repo, Some(actor), Permission::Read)?;
-        check_text("PullRequestReview", None, Some(body))?;
+        check_text("PullRequestReview", None, Some(&new.body))?;
+        let state = new.state;
         let (_, issue, pull) = self.pull(repo, number)?;
         let own = issue.author.eq_ignore_ascii_case(actor);
         if own && matches!(state, ReviewState::Approved | ReviewState::ChangesRequested) {
@@ -395,21 +410,21 @@ impl Forge {
             id,
             author: author.clone(),
             state,
-            body: body.to_owned(),
+            body: new.body,
             commit: commit.clone(),
             submitted_at: now,
         };
         let mut inline = Vec::new();
-        for (path, line, body) in comments {
+        for (path, line, body) in new.comments {
             inline.push(ReviewComment {
                 id: self.next_id(),
                 review: id,
                 author: author.clone(),
-                path: path.clone(),
-                line: *line,
+                path,
+                line,
                 diff_hunk: format!("@@ -{line},1 +{line},1 @@"),
                 commit: commit.clone(),
-                body: body.clone(),
+                body,
                 in_reply_to: None,
                 created_at: now,
                 updated_at: now,

@@ -51,8 +51,8 @@ impl Git {
     pub(crate) async fn mergeability(
         &self,
         number: u64,
-        base: &str,
-        head: &str,
+        (base, head): (&str, &str),
+        commits: &[Commit],
         words: &MergeWords,
     ) -> Result<Mergeability, GitError> {
         let tree = self.merge_tree(None, base, head).await?;
@@ -73,13 +73,14 @@ impl Git {
             }
             None => None,
         };
-        let rebaseable = merge_commit.is_some() && self.rebased(base, head, None).await?.is_some();
+        // One commit merges or rebases alike; more may conflict on the way though their sum does not.
+        let rebaseable = merge_commit.is_some()
+            && (commits.len() == 1 || self.rebased(base, head, None).await?.is_some());
         Ok(Mergeability {
             base_sha: base.to_owned(),
             head_sha: head.to_owned(),
             merge_commit,
             rebaseable,
-            behind: !self.is_ancestor(base, head).await?,
         })
     }
 

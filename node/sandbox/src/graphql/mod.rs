@@ -19,7 +19,6 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::routing::post;
 use bytes::Bytes;
-use futures::StreamExt;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde::Deserialize;
@@ -37,8 +36,6 @@ use search::Search;
 
 /// Points that a query costs.
 const COST: u64 = 1;
-/// Trial merges at once while a search is answered.
-const TRIAL_MERGES: usize = 4;
 
 pub(crate) const SCHEMA: &str = include_str!("schema.graphql");
 
@@ -246,16 +243,9 @@ impl Root {
             let pulls = page.iter().filter(|(repo, n)| forge.pull(repo, *n).is_ok());
             pulls.cloned().collect()
         });
-        let trials = pulls.into_iter().map(|(repo, number)| {
-            let engine = self.engine.clone();
-            async move { ensure_mergeability(&engine, &repo, number).await }
-        });
-        let answers: Vec<_> = futures::stream::iter(trials)
-            .buffer_unordered(TRIAL_MERGES)
-            .collect()
-            .await;
-        for answer in answers {
-            answer.map_err(|error| typed("INTERNAL", error))?;
+        for (repo, number) in pulls {
+            let tried = ensure_mergeability(&self.engine, &repo, number).await;
+            tried.map_err(|error| typed("INTERNAL", error))?;
         }
         Ok(())
     }

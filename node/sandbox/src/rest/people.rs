@@ -5,9 +5,10 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::get;
 use http::{HeaderValue, StatusCode, header};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Answer, At, Desk, empty, ok};
+use super::{Answer, Asked, At, Desk, empty, ok};
 use crate::engine::{Engine, Rate};
 use crate::forge::Refusal;
 
@@ -70,10 +71,22 @@ async fn org(desk: Desk, At(org): At<String>) -> Answer {
     ok(&org)
 }
 
-async fn members(desk: Desk, At(org): At<String>) -> Answer {
+#[derive(Deserialize)]
+struct MembersQuery {
+    /// `all`, `admin` or `member`.
+    role: Option<String>,
+}
+
+async fn members(desk: Desk, At(org): At<String>, Asked(asked): Asked<MembersQuery>) -> Answer {
+    let wanted = |owner: bool| match asked.role.as_deref() {
+        Some("admin") => owner,
+        Some("member") => !owner,
+        _ => true,
+    };
     let members = desk.engine.show(|render| {
-        let members = render.forge.org(&org)?.members.keys();
-        Ok::<Vec<Value>, Refusal>(members.map(|login| render.user(login)).collect())
+        let members = render.forge.org(&org)?.members.iter();
+        let members = members.filter(|(_, owner)| wanted(**owner));
+        Ok::<Vec<Value>, Refusal>(members.map(|(login, _)| render.user(login)).collect())
     })?;
     desk.page(members)
 }
