@@ -242,3 +242,22 @@ pub fn change_batch(revision: u64, stamp_ms: i64, changes: &[Change]) -> pb::Cha
         changes: changes.iter().map(Into::into).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_change_of_each_record_stays_in_order() {
+        let timer = |key: &str, due_ms| {
+            Change::Timer(Arc::new(pb::Timer {
+                key: key.into(),
+                due_ms,
+                version: 0,
+            }))
+        };
+        let removed = Change::Removed(RecordKey::Timer { key: "b".into() });
+        let changes = vec![timer("a", 1), timer("b", 1), timer("a", 2), removed.clone()];
+        assert_eq!(coalesce(changes), [timer("a", 2), removed]);
+    }
+}

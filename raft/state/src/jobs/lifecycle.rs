@@ -3,6 +3,9 @@
 //! scheduling → triggered → pending → success | failure | error; any incomplete one → aborted. A lost lease leads
 //! back to triggered. A job is final once `completed_ms` is set; an aborted one that is leased completes when its
 //! agent confirms or its lease is released.
+//!
+//! `attempt` counts the leases that may have started something; `retries_left` how many more may be lost before the job
+//! ends in error. A lease given back before its `StartJob` uses up neither.
 
 use std::sync::Arc;
 

@@ -172,6 +172,33 @@ fn a_large_delivery_names_its_blob() {
 }
 
 #[test]
+fn a_blob_stays_while_one_of_two_deliveries_names_it() {
+    let mut replica = Replica::new();
+    replica.done(chunk(1, 0, 1, b"payload"));
+    for guid in ["g", "h"] {
+        let large = pb::Delivery {
+            payload_zstd: vec![].into(),
+            blob: Some(blob(1, 1000)),
+            ..delivery(guid)
+        };
+        replica.done(Body::AcceptDelivery(pb::AcceptDelivery {
+            delivery: Some(large),
+        }));
+        replica.done(Body::CommitPlans(commit(guid, &[], vec![], &[])));
+    }
+    replica.pass(DAY_MS);
+    for (guid, swept) in [("g", false), ("h", true)] {
+        replica.done(Body::SweepDeliveries(pb::SweepDeliveries {
+            guids: vec![guid.into()],
+        }));
+        let sweep = Body::SweepBlobs(pb::SweepBlobs {
+            sha256: vec![vec![1; 32].into()],
+        });
+        assert_eq!(replica.done(sweep).duplicate, !swept);
+    }
+}
+
+#[test]
 fn a_delivery_without_plugins_is_handled_by_its_first_commit() {
     let mut replica = Replica::new();
     replica.done(accept("g"));
