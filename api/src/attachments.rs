@@ -37,7 +37,6 @@ struct Attached {
     /// Tells two attachments of one agent apart.
     serial: u64,
     sender: mpsc::Sender<NodeMessage>,
-    running: u32,
 }
 
 /// A live log being read; the agent stops sending when it is dropped.
@@ -92,14 +91,7 @@ impl Attachments {
     /// A newer attachment of the same agent takes the place of an older one.
     pub(crate) fn attach(&self, agent_id: &str, sender: mpsc::Sender<NodeMessage>) -> Attachment {
         let serial = self.inner.next.fetch_add(1, Ordering::Relaxed);
-        lock(&self.inner.agents).insert(
-            agent_id.to_owned(),
-            Attached {
-                serial,
-                sender,
-                running: 0,
-            },
-        );
+        lock(&self.inner.agents).insert(agent_id.to_owned(), Attached { serial, sender });
         Attachment {
             agent_id: agent_id.to_owned(),
             serial,
@@ -111,20 +103,6 @@ impl Attachments {
         lock(&self.inner.agents)
             .get(&attachment.agent_id)
             .is_some_and(|attached| attached.serial == attachment.serial)
-    }
-
-    pub(crate) fn set_running(&self, agent_id: &str, running: u32) {
-        if let Some(attached) = lock(&self.inner.agents).get_mut(agent_id) {
-            attached.running = running;
-        }
-    }
-
-    /// Jobs that each agent attached here says it runs.
-    pub(crate) fn loads(&self) -> BTreeMap<String, u32> {
-        lock(&self.inner.agents)
-            .iter()
-            .map(|(id, attached)| (id.clone(), attached.running))
-            .collect()
     }
 
     /// False when the agent is not attached here or does not keep up.

@@ -77,6 +77,9 @@ pub trait RunStore: Send + Sync + 'static {
 
 /// The scheduler's memory of which agents are alive; asked on the leader alone.
 pub trait LeaseRenewals: Send + Sync + 'static {
+    /// How long a lease holds after its last renewal; the same on all nodes.
+    fn period(&self) -> Duration;
+
     /// How long the leases named hold from now; `None` when this node does not schedule, or does not know the agent.
     fn renew(&self, agent_id: &str, incarnation: u64, running: &[RunningJob]) -> Option<Duration>;
 }

@@ -25,8 +25,6 @@ use uuid::Uuid;
 use super::{Services, principal};
 use crate::{attachments::AGENT_QUEUE, attachments::Attachments, client::Client};
 
-/// How long a lease holds after its last renewal.
-pub const LEASE: Duration = Duration::from_secs(30);
 /// Between two tries to record what an agent said while there is no quorum.
 const RETRY: Duration = Duration::from_millis(200);
 /// Bounds of what an agent may say of itself.
@@ -79,7 +77,7 @@ impl AgentService for Door {
         Ok(Response::new(RegisterResponse {
             agent_id,
             incarnation: done.token,
-            lease_seconds: u32::try_from(LEASE.as_secs()).unwrap_or(u32::MAX),
+            lease_seconds: seconds(self.0.leases.period()),
         }))
     }
 
@@ -140,6 +138,11 @@ impl AgentService for Door {
             lease_millis: granted.map_or(0, millis),
         }))
     }
+}
+
+/// Rounded up, as a period of no seconds would never hold.
+fn seconds(period: Duration) -> u32 {
+    u32::try_from(period.as_millis().div_ceil(1000)).unwrap_or(u32::MAX)
 }
 
 fn millis(period: Duration) -> u32 {
@@ -281,8 +284,6 @@ impl Session {
     fn hear(&self, message: AgentMessage) {
         match message.message {
             Some(agent_message::Message::Beat(beat)) => {
-                let running = u32::try_from(beat.running.len()).unwrap_or(u32::MAX);
-                self.attachments().set_running(&self.agent_id, running);
                 tokio::spawn(renew(
                     self.services.clone(),
                     self.agent_id.clone(),
@@ -337,7 +338,7 @@ struct Told {
 /// Records what an agent said; true when it is recorded or void. The agent says it again on its next attachment, so
 /// an end of trying loses nothing.
 async fn record(services: Services, principal: String, body: Body) -> bool {
-    for _ in 0..(LEASE.as_millis() / RETRY.as_millis()) {
+    for _ in 0..(services.leases.period().as_millis() / RETRY.as_millis()) {
         let command = Command {
             min_level: 1,
             principal: principal.clone(),

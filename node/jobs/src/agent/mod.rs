@@ -1,0 +1,145 @@
+//! The worker process: it registers with a node, is told what its leases are, runs the jobs as processes around the
+//! pod utilities, and says how they ended until the cluster has recorded it.
+//!
+//! A lease's log index is its fence: every word about a run carries it. An agent that hears nothing of its leases for
+//! a whole period kills what it runs, because somebody else may be running it by then; so does one whose registration
+//! was taken over.
+
+mod runs;
+mod session;
+mod tail;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio_util::sync::CancellationToken;
+use trireme_office::Backoff;
+
+pub use runs::Utility;
+
+use self::{
+    runs::Runs,
+    session::{Ended, Session},
+};
+
+/// How an agent is set up.
+#[derive(Debug, Clone)]
+pub struct AgentOptions {
+    /// Doors of the cluster's nodes.
+    pub nodes: Vec<String>,
+    pub name: String,
+    pub clusters: Vec<String>,
+    /// Runs at once.
+    pub capacity: u32,
+    /// Its identity, working directories and logs.
+    pub directory: PathBuf,
+    /// How to start the pod utilities.
+    pub utility: Utility,
+    pub version: String,
+}
+
+/// Why an agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    #[error("{path}: {source}")]
+    Directory { path: PathBuf, source: io::Error },
+    #[error("no address of a node was given")]
+    NoNodes,
+}
+
+/// Between two tries to find a node that answers.
+const RECONNECT: Backoff = Backoff {
+    base: Duration::from_millis(50),
+    max: Duration::from_secs(2),
+    jitter: 0.5,
+};
+
+/// The same directory is the same agent, whatever it was killed by.
+fn identity(directory: &Path) -> io::Result<String> {
+    let path = directory.join("agent-id");
+    match std::fs::read_to_string(&path) {
+        Ok(id) if uuid::Uuid::parse_str(id.trim()).is_ok() => Ok(id.trim().to_owned()),
+        Ok(_) => Err(io::Error::other(
+            "agent-id is not a UUID; remove it to make this a new agent",
+        )),
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {
+            let id = uuid::Uuid::new_v4().to_string();
+            std::fs::write(&path, &id)?;
+            Ok(id)
+        }
+        Err(why) => Err(why),
+    }
+}
+
+/// Works until `stop`, then kills what still runs; its leases run out by themselves.
+///
+/// # Errors
+/// When its directory cannot be used.
+pub async fn run(options: AgentOptions, stop: CancellationToken) -> Result<(), AgentError> {
+    if options.nodes.is_empty() {
+        return Err(AgentError::NoNodes);
+    }
+    let in_directory = |source| AgentError::Directory {
+        path: options.directory.clone(),
+        source,
+    };
+    std::fs::create_dir_all(&options.directory).map_err(in_directory)?;
+    let agent_id = identity(&options.directory).map_err(in_directory)?;
+    let mut runs = Runs::open(&options).map_err(in_directory)?;
+    let (mut incarnation, mut node, mut failures) = (None, 0_usize, 0_u32);
+    while !stop.is_cancelled() {
+        let address = &options.nodes[node % options.nodes.len()];
+        let session = Session {
+            options: &options,
+            agent_id: &agent_id,
+            address,
+        };
+        let ended = session.run(&mut incarnation, &mut runs, &stop).await;
+        match ended {
+            Ended::Stopped => break,
+            Ended::Fenced(why) => {
+                tracing::warn!(%why, "fenced: everything it runs is killed");
+                runs.kill_all().await;
+                incarnation = None;
+            }
+            Ended::Lost { was_attached, why } => {
+                tracing::info!(node = address, %why, "no attachment");
+                if was_attached {
+                    failures = 0;
+                }
+            }
+        }
+        node += 1;
+        failures += 1;
+        // What runs goes on meanwhile, as long as its leases hold.
+        let wait = RECONNECT.after(failures);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+    }
+    runs.kill_all().await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_directory_is_the_same_agent() {
+        let directory = tempfile::tempdir().unwrap();
+        let id = identity(directory.path()).unwrap();
+        assert_eq!(identity(directory.path()).unwrap(), id);
+        std::fs::write(directory.path().join("agent-id"), "x").unwrap();
+        assert!(
+            identity(directory.path())
+                .unwrap_err()
+                .to_string()
+                .contains("remove it")
+        );
+    }
+}
