@@ -22,6 +22,8 @@ use crate::log::Logged;
 pub const DELIVERY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Deliveries in flight at once.
 const MAX_IN_FLIGHT: usize = 16;
+/// What waits to be overtaken is sent after so long, overtaken or not.
+const MAX_HELD: Duration = Duration::from_secs(5);
 /// Bytes of a receiver's answer that are kept.
 const MAX_ANSWER_BODY: usize = 64 << 10;
 
@@ -57,6 +59,7 @@ pub(crate) async fn run(
         lanes: BTreeMap::new(),
         ready: VecDeque::new(),
         running: JoinSet::new(),
+        busy: 0,
         held: BTreeMap::new(),
     };
     loop {
@@ -66,13 +69,22 @@ pub(crate) async fn run(
                 None => break,
             },
             Some(ended) = deliverer.running.join_next() => match ended {
-                Ok(Some(lane)) => deliverer.lane_ended(lane),
-                Ok(None) => {}
+                Ok(ended) => deliverer.ended(ended),
                 Err(error) => tracing::error!(%error, "a delivery ended abnormally"),
             },
         }
         deliverer.start_ready();
     }
+}
+
+/// What came to its end.
+enum Ended {
+    /// The lane may go on with its next attempt.
+    Sent(Lane),
+    /// A delayed attempt, outside of all lanes.
+    Delayed,
+    /// The patience with what waits to be overtaken in that hook.
+    Held(Id),
 }
 
 struct Deliverer {
@@ -81,8 +93,9 @@ struct Deliverer {
     /// Waiting attempts of every lane that is ready or running. Bounded with the queue.
     lanes: BTreeMap<Lane, VecDeque<Attempt>>,
     ready: VecDeque<Lane>,
-    /// Ends with the lane that may go on, or none for what runs outside of lanes.
-    running: JoinSet<Option<Lane>>,
+    running: JoinSet<Ended>,
+    /// Lanes that are sending.
+    busy: usize,
     /// Per hook, what waits to be overtaken by the next.
     held: BTreeMap<Id, Vec<Attempt>>,
 }
@@ -120,12 +133,17 @@ impl Deliverer {
                 self.running.spawn(async move {
                     tokio::time::sleep(Duration::from_millis(millis)).await;
                     send(&engine, &client, &attempt).await;
-                    None
+                    Ended::Delayed
                 });
                 return;
             }
             Some(HookEffect::Reordered) => {
-                self.held.entry(attempt.hook).or_default().push(attempt);
+                let hook = attempt.hook;
+                self.held.entry(hook).or_default().push(attempt);
+                self.running.spawn(async move {
+                    tokio::time::sleep(MAX_HELD).await;
+                    Ended::Held(hook)
+                });
                 return;
             }
         }
@@ -143,7 +161,18 @@ impl Deliverer {
         }
     }
 
-    fn lane_ended(&mut self, lane: Lane) {
+    fn ended(&mut self, ended: Ended) {
+        let lane = match ended {
+            Ended::Sent(lane) => lane,
+            Ended::Delayed => return,
+            Ended::Held(hook) => {
+                for attempt in self.held.remove(&hook).into_iter().flatten() {
+                    self.push(attempt.lane(), attempt);
+                }
+                return;
+            }
+        };
+        self.busy -= 1;
         if self.lanes.get(&lane).is_some_and(|w| !w.is_empty()) {
             self.ready.push_back(lane);
         } else {
@@ -152,7 +181,7 @@ impl Deliverer {
     }
 
     fn start_ready(&mut self) {
-        while self.running.len() < MAX_IN_FLIGHT {
+        while self.busy < MAX_IN_FLIGHT {
             let Some(lane) = self.ready.pop_front() else {
                 return;
             };
@@ -161,9 +190,10 @@ impl Deliverer {
                 continue;
             };
             let (engine, client) = (self.engine.clone(), self.client.clone());
+            self.busy += 1;
             self.running.spawn(async move {
                 send(&engine, &client, &attempt).await;
-                Some(lane)
+                Ended::Sent(lane)
             });
         }
     }

@@ -67,7 +67,7 @@ pub enum HookEffect {
     Duplicated { extra: u32 },
     /// Sent so much later; what comes after overtakes it.
     Delayed { millis: u64 },
-    /// Sent right after the next delivery of its hook.
+    /// Sent right after the next delivery of its hook, or after five seconds when none comes.
     Reordered,
 }
 

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{
-    Comment, CommentAction, Forge, Happening, Id, Issue, IssueAction, Label, OpenState, Permission,
-    PullAction, Refusal, RepoName,
+    Comment, CommentAction, Forge, Happening, Id, Issue, IssueAction, IssueEvent, IssueEventKind,
+    Label, MAX_ISSUE_EVENTS, OpenState, Permission, PullAction, Refusal, RepoName,
 };
 
 /// GitHub's bound on the text of an issue, a pull request or a comment.
@@ -92,6 +92,7 @@ impl Forge {
                 updated_at: now,
                 closed_at: None,
                 closed_by: None,
+                events: Vec::new(),
                 pull: None,
             },
         );
@@ -118,6 +119,18 @@ impl Forge {
         number: u64,
         action: IssueAction,
     ) {
+        let history = match &action {
+            IssueAction::Labeled(label) => Some(IssueEventKind::Labeled(label.clone())),
+            IssueAction::Unlabeled(label) => Some(IssueEventKind::Unlabeled(label.clone())),
+            IssueAction::Assigned(login) => Some(IssueEventKind::Assigned(login.clone())),
+            IssueAction::Unassigned(login) => Some(IssueEventKind::Unassigned(login.clone())),
+            IssueAction::Closed => Some(IssueEventKind::Closed),
+            IssueAction::Reopened => Some(IssueEventKind::Reopened),
+            IssueAction::Opened | IssueAction::Edited { .. } => None,
+        };
+        if let Some(what) = history {
+            self.remember(now, actor, repo, number, what);
+        }
         let is_pull = self.pull(repo, number).is_ok();
         let what = if is_pull {
             let action = match action {
@@ -135,6 +148,29 @@ impl Forge {
             Happening::Issue { number, action }
         };
         self.emit(now, actor, repo, what);
+    }
+
+    /// Adds a line to an issue's history.
+    pub(super) fn remember(
+        &mut self,
+        at: Timestamp,
+        actor: &str,
+        repo: &RepoName,
+        number: u64,
+        what: IssueEventKind,
+    ) {
+        let id = self.next_id();
+        if let Ok(issue) = self.issue_mut(repo, number) {
+            if issue.events.len() >= MAX_ISSUE_EVENTS {
+                issue.events.remove(0);
+            }
+            issue.events.push(IssueEvent {
+                id,
+                at,
+                actor: actor.to_owned(),
+                what,
+            });
+        }
     }
 
     /// Changes an issue or what a pull request shares with it. All or nothing.

@@ -187,8 +187,33 @@ pub struct Issue {
     pub updated_at: Timestamp,
     pub closed_at: Option<Timestamp>,
     pub closed_by: Option<String>,
+    /// What was done to it, oldest first; at most [`MAX_ISSUE_EVENTS`], the newest.
+    pub events: Vec<IssueEvent>,
     /// Present for a pull request.
     pub pull: Option<Pull>,
+}
+
+/// Events remembered per issue.
+pub const MAX_ISSUE_EVENTS: usize = 1000;
+
+/// One line of an issue's history.
+#[derive(Debug, Clone)]
+pub struct IssueEvent {
+    pub id: Id,
+    pub at: Timestamp,
+    pub actor: String,
+    pub what: IssueEventKind,
+}
+
+#[derive(Debug, Clone)]
+pub enum IssueEventKind {
+    Labeled(Label),
+    Unlabeled(Label),
+    Assigned(String),
+    Unassigned(String),
+    Closed,
+    Reopened,
+    Merged { commit: String },
 }
 
 /// What a pull request has beyond an issue.

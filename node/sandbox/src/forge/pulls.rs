@@ -6,9 +6,9 @@ use serde_json::json;
 
 use super::issues::{check_text, has};
 use super::{
-    Forge, Happening, HeadFacts, Id, IssueChange, MergeMethod, Mergeability, Merged, OpenState,
-    Permission, Pull, PullAction, Push, Refusal, RepoName, Review, ReviewComment, ReviewState,
-    StatusState,
+    Forge, Happening, HeadFacts, Id, IssueChange, IssueEventKind, MergeMethod, Mergeability,
+    Merged, OpenState, Permission, Pull, PullAction, Push, Refusal, RepoName, Review,
+    ReviewComment, ReviewState, StatusState,
 };
 
 /// What opening a pull request takes.
@@ -564,6 +564,8 @@ impl Forge {
             by,
             commit: commit.to_owned(),
         });
+        let commit = commit.to_owned();
+        self.remember(now, actor, repo, number, IssueEventKind::Merged { commit });
         self.set_state(now, actor, repo, number, OpenState::Closed, None)
     }
 

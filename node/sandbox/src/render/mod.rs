@@ -10,8 +10,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::forge::{
-    Account, AccountKind, Comment, Forge, Id, Issue, Label, Milestone, Permission, Repo, RepoName,
-    Team,
+    Account, AccountKind, Comment, Forge, Id, Issue, IssueEvent, IssueEventKind, Label, Milestone,
+    Permission, Repo, RepoName, Team,
 };
 
 /// Shows records; `base` is the sandbox's own URL without a trailing slash.
@@ -414,6 +414,46 @@ impl Render<'_> {
             "reactions": reactions(&url),
             "performed_via_github_app": null,
         })
+    }
+
+    pub(crate) fn issue_event(&self, repo: &RepoName, event: &IssueEvent) -> Value {
+        let repo_url = self.repo_url(repo);
+        let mut value = json!({
+            "id": event.id,
+            "node_id": node_id("IssueEvent", event.id),
+            "url": format!("{repo_url}/issues/events/{}", event.id),
+            "actor": self.user(&event.actor),
+            "event": "",
+            "commit_id": null,
+            "commit_url": null,
+            "created_at": time(event.at),
+            "performed_via_github_app": null,
+        });
+        let label = |label: &Label| json!({"name": label.name, "color": label.color});
+        value["event"] = json!(match &event.what {
+            IssueEventKind::Labeled(added) => {
+                value["label"] = label(added);
+                "labeled"
+            }
+            IssueEventKind::Unlabeled(removed) => {
+                value["label"] = label(removed);
+                "unlabeled"
+            }
+            IssueEventKind::Assigned(login) | IssueEventKind::Unassigned(login) => {
+                value["assignee"] = self.user(login);
+                value["assigner"] = self.user(&event.actor);
+                let assigned = matches!(event.what, IssueEventKind::Assigned(_));
+                if assigned { "assigned" } else { "unassigned" }
+            }
+            IssueEventKind::Closed => "closed",
+            IssueEventKind::Reopened => "reopened",
+            IssueEventKind::Merged { commit } => {
+                value["commit_id"] = json!(commit);
+                value["commit_url"] = json!(format!("{repo_url}/commits/{commit}"));
+                "merged"
+            }
+        });
+        value
     }
 
     pub(crate) fn team(&self, org: &Account, team: &Team) -> Value {

@@ -17,7 +17,7 @@ impl Render<'_> {
         let repo = self.forge.repo(&event.repo)?;
         let mut body = match &event.what {
             Happening::PullRequest { number, action } => self.pull_event(repo, *number, action)?,
-            Happening::Issue { number, action } => self.issue_event(repo, *number, action)?,
+            Happening::Issue { number, action } => self.issue_told(repo, *number, action)?,
             Happening::Comment { comment, action } => {
                 let (_, issue) = self.forge.issue(&event.repo, comment.issue)?;
                 let mut body = json!({
@@ -102,12 +102,7 @@ impl Render<'_> {
         Ok(body)
     }
 
-    fn issue_event(
-        &self,
-        repo: &Repo,
-        number: u64,
-        action: &IssueAction,
-    ) -> Result<Value, Refusal> {
+    fn issue_told(&self, repo: &Repo, number: u64, action: &IssueAction) -> Result<Value, Refusal> {
         let (_, issue) = self.forge.issue(&repo.name, number)?;
         let mut body = json!({"action": action.name(), "issue": self.issue(repo, issue)});
         match action {

@@ -33,6 +33,7 @@ pub(super) fn router() -> Router<Arc<Engine>> {
                 .put(set_labels)
                 .delete(clear_labels),
         )
+        .route(&at("/issues/{number}/events"), get(events))
         .route(&at("/issues/{number}/labels/{label}"), delete(remove_label))
         .route(
             &at("/issues/{number}/assignees"),
@@ -167,6 +168,18 @@ async fn comments(desk: Desk, At((owner, name, number)): Numbered) -> Answer {
         let (repo, issue) = render.forge.issue(&name, number)?;
         let comments = issue.comments.iter().filter_map(|id| repo.comments.get(id));
         let shown = comments.map(|comment| render.comment(repo, comment));
+        Ok::<Vec<Value>, Refusal>(shown.collect())
+    })?;
+    desk.page(shown)
+}
+
+async fn events(desk: Desk, At((owner, name, number)): Numbered) -> Answer {
+    let name = RepoName::new(owner, name);
+    desk.may_read(&name)?;
+    let shown = desk.engine.show(|render| {
+        let (repo, issue) = render.forge.issue(&name, number)?;
+        let events = issue.events.iter();
+        let shown = events.map(|event| render.issue_event(&repo.name, event));
         Ok::<Vec<Value>, Refusal>(shown.collect())
     })?;
     desk.page(shown)

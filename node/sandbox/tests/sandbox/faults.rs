@@ -246,3 +246,21 @@ async fn latency_and_delays_hold_a_call_up() {
     api.get("/user").await.expect(200);
     assert!(started.elapsed() >= Duration::from_millis(80));
 }
+
+#[tokio::test]
+async fn a_delayed_webhook_is_overtaken_by_what_comes_later() {
+    let world = World::start().await;
+    let mut receiver = Receiver::start().await;
+    world.hook_to(&[&receiver.url]);
+    let faults = world.sandbox().faults();
+    let opened = HookMatch {
+        action: Some("opened".into()),
+        ..HookMatch::event("pull_request")
+    };
+    let late = HookEffect::Delayed { millis: 100 };
+    faults.on_hook(opened, late, Some(1)).unwrap();
+    let pr = world.pr("fix").opened_by("author").await;
+    world.comment("author", &pr, "first?").await;
+    assert_eq!(receiver.next().await.name(), "issue_comment.created");
+    assert_eq!(receiver.next().await.name(), "pull_request.opened");
+}

@@ -63,6 +63,10 @@ async fn everything_that_is_read_has_githubs_shape() {
         })
         .unwrap();
     world.hook_to(&["http://127.0.0.1:1/hook"]);
+    world.unlabel(BOT, &pr, "kind/bug").await;
+    world.label(BOT, &pr, "kind/bug").await;
+    world.close("author", &pr).await;
+    world.reopen("author", &pr).await;
     let bot = world.user(BOT);
     bot.open_issue(world.repo(), "Broken", None, &[]).unwrap();
     bot.assign(world.repo(), pr.number, &["reviewer".into()])
@@ -103,6 +107,7 @@ async fn everything_that_is_read_has_githubs_shape() {
         "/repos/acme/widget/issues/2",
         "/repos/acme/widget/issues/1/comments",
         "/repos/acme/widget/issues/1/labels",
+        "/repos/acme/widget/issues/1/events",
         "/repos/acme/widget/labels",
         "/repos/acme/widget/labels/kind%2Fbug",
         "/repos/acme/widget/branches",
@@ -594,4 +599,42 @@ async fn a_pull_request_says_whether_it_merges() {
         .await
         .unwrap();
     assert_eq!(state().await, r#"null null "unknown""#);
+}
+
+#[tokio::test]
+async fn an_issue_remembers_who_labeled_it() {
+    let world = World::start().await;
+    let pr = world.pr("fix").opened_by("author").await;
+    world.label(BOT, &pr, "lgtm").await;
+    world.grant("reviewer", Permission::Triage);
+    world.unlabel("reviewer", &pr, "lgtm").await;
+    let path = format!("{REPO}/issues/{}/events", pr.number);
+    let events = Api::of(&world, "outsider").get(&path).await.expect(200);
+    let told = |n: usize| {
+        let event = &events[n];
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        [
+            &event["event"],
+            &event["label"]["name"],
+            &event["actor"]["login"],
+        ]
+        .map(text)
+    };
+    assert_eq!(told(0), ["labeled", "lgtm", BOT]);
+    assert_eq!(told(1), ["unlabeled", "lgtm", "reviewer"]);
+}
+
+#[tokio::test]
+async fn many_may_ask_at_once_whether_a_pull_request_merges() {
+    let world = World::start().await;
+    world.pr("fix").opened_by("author").await;
+    world
+        .push(BOT, "main", vec![FileChange::write("other", "x\n")])
+        .await;
+    let asks = (0..12).map(|_| async {
+        let pull = Api::of(&world, BOT).get(&format!("{REPO}/pulls/1")).await;
+        pull.expect(200)["mergeable"].clone()
+    });
+    let answers = futures::future::join_all(asks).await;
+    assert_eq!(answers, vec![json!(true); 12]);
 }

@@ -3,11 +3,11 @@
 use hmac::{Hmac, KeyInit, Mac};
 use serde_json::{Value, json};
 use sha2::Sha256;
-use trireme_sandbox::forge::{NewStatus, ReviewState, StatusState};
+use trireme_sandbox::forge::{NewStatus, RepoName, ReviewState, StatusState};
 use trireme_sandbox::world::{BOT, WEBHOOK_SECRET, World};
 use trireme_sandbox::{FileChange, MergeSpec};
 
-use crate::support::{Api, Receiver, descriptions};
+use crate::support::{Api, Receiver, descriptions, judge};
 
 #[tokio::test]
 async fn every_event_is_told_in_githubs_shape() {
@@ -260,4 +260,42 @@ async fn doors_take_turns() {
     }
     world.expect_delivered().await;
     assert_eq!(doors.each_mut().map(|d| d.drain().len()), [2, 2]);
+}
+
+#[tokio::test]
+async fn an_organizations_hook_hears_all_of_its_repositories() {
+    let world = World::builder().recorded().start().await.unwrap();
+    let mut receiver = Receiver::start().await;
+    let control = Api::anonymous(&world);
+    let config = json!({
+        "scope": {"org": "acme"}, "targets": [receiver.url], "policy": "round_robin", "secret": "s",
+        "events": ["pull_request"],
+    });
+    let hook = control.post("/_sandbox/hooks", config).await.expect(201);
+    let other = RepoName::new("acme", "gadget");
+    let files = vec![FileChange::write("README.md", "x\n")];
+    world.add_repo(&other, files).await;
+    let pr = world.at(other).pr("fix").opened_by("author").await;
+    world.comment("author", &pr, "not heard").await;
+    let payload = receiver.next().await.payload();
+    assert_eq!(payload["repository"]["full_name"], "acme/gadget");
+    assert_eq!(payload["organization"]["login"], "acme");
+    world.expect_delivered().await;
+    assert!(receiver.drain().is_empty());
+    let api = Api::of(&world, BOT);
+    let path = format!("/orgs/acme/hooks/{}", hook["id"]);
+    api.get("/orgs/acme/hooks").await.expect(200);
+    api.get(&path).await.expect(200);
+    let listed = api.get(&format!("{path}/deliveries")).await.expect(200);
+    let delivery = format!("{path}/deliveries/{}", listed[0]["id"]);
+    api.get(&delivery).await.expect(200);
+    api.post(&format!("{delivery}/attempts"), json!({}))
+        .await
+        .expect(202);
+    assert_eq!(receiver.next().await.name(), "pull_request.opened");
+    Api::of(&world, "author")
+        .get("/orgs/acme/hooks")
+        .await
+        .expect(404);
+    judge(&world, &[]);
 }
