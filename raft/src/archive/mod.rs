@@ -9,6 +9,8 @@
 
 mod memory;
 mod sled_home;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -422,7 +424,9 @@ impl Shared {
     }
 
     fn write(&self, batch: Batch) {
-        let written = match self.overlay().failed.clone() {
+        // The overlay stays readable, and apply goes on, while the store writes.
+        let failed = self.overlay().failed.clone();
+        let written = match failed {
             None => self.store().write(&batch.ops, batch.index),
             Some(reason) => Err(io::Error::other(reason)),
         };

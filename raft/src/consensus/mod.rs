@@ -10,6 +10,8 @@ mod state_machine;
 #[cfg(test)]
 mod suite;
 mod types;
+#[cfg(test)]
+mod unknown;
 
 pub(crate) use network::{Links, Pages};
 pub use ring::Role;

@@ -10,6 +10,7 @@ mod linearizable_reads;
 mod membership;
 mod restarting;
 mod snapshots;
+mod stopping;
 mod support;
 mod watching;
 mod writing_and_reading;

@@ -111,16 +111,17 @@ async fn a_node_that_lost_its_disk_is_replaced_under_a_new_id() {
 async fn a_change_that_would_cost_the_quorum_is_refused() {
     let mut cluster = Cluster::of(3).await;
     let down = cluster.follower().await;
-    let leader = cluster.leader().await;
     cluster.kill(down).await;
-    let other = *cluster.stores.keys().find(|id| **id != leader).unwrap();
-    let store = &cluster.stores[&leader];
-    eventually("silence of the node that is down", async || {
+    let leader = eventually("silence of the node that is down", async || {
+        let mut running = cluster.stores.iter();
+        let (leader, store) = running.find(|(_, store)| store.holds_lease())?;
         let members = store.status().members;
         let silent = members.iter().find(|member| member.node.id == down)?;
-        (silent.millis_since_heard? > 1500).then_some(())
+        (silent.millis_since_heard? > 1500).then_some(*leader)
     })
     .await;
+    let other = *cluster.stores.keys().find(|id| **id != leader).unwrap();
+    let store = &cluster.stores[&leader];
     let refused = |result: Result<(), MembershipError>| match result.unwrap_err() {
         MembershipError::Refused(reason) => reason,
         other => panic!("{other}"),

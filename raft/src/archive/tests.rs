@@ -1,0 +1,271 @@
+//! The overlay over both stores, and sled's directory.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn put(key: &str, value: &str) -> ArchiveOp {
+    ArchiveOp::Put {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        value: Bytes::copy_from_slice(value.as_bytes()),
+    }
+}
+
+fn delete(key: &str) -> ArchiveOp {
+    ArchiveOp::Delete {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+    }
+}
+
+fn sled(dir: &Path) -> Archive {
+    Archive::open(Arc::new(SledHome::new(dir)), &ArchiveOptions::default()).unwrap()
+}
+
+fn get(archive: &Archive, key: &str) -> Option<String> {
+    let value = archive.get(key.as_bytes()).unwrap()?;
+    Some(String::from_utf8(value.to_vec()).unwrap())
+}
+
+fn all(archive: &Archive) -> Vec<Row> {
+    let everything = (Bound::Unbounded, Bound::Unbounded);
+    archive.range(everything, false, usize::MAX).unwrap()
+}
+
+#[tokio::test]
+async fn what_is_checkpointed_is_found_after_reopening() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = sled(dir.path());
+    archive
+        .submit(3, vec![put("a", "1"), put("b", "2")])
+        .await
+        .unwrap();
+    archive
+        .submit(5, vec![delete("a"), put("c", "")])
+        .await
+        .unwrap();
+    assert_eq!(get(&archive, "a"), None, "read at once");
+    assert_eq!(get(&archive, "c").as_deref(), Some(""));
+    archive.checkpoint(9).await.unwrap();
+    drop(archive);
+    let archive = sled(dir.path());
+    assert_eq!(archive.lost(), None);
+    assert_eq!(archive.applied().unwrap(), 9);
+    let keys: Vec<_> = all(&archive).into_iter().map(|(key, _)| key).collect();
+    assert_eq!(keys, ["b", "c"]);
+}
+
+#[tokio::test]
+async fn a_store_of_another_format_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = sled(dir.path());
+    archive.submit(3, vec![put("a", "1")]).await.unwrap();
+    archive.checkpoint(3).await.unwrap();
+    drop(archive);
+    fs::write(dir.path().join("CURRENT"), "sled-1.0 7 db-1\n").unwrap();
+    let archive = sled(dir.path());
+    insta::assert_snapshot!(archive.lost().unwrap(), @"CURRENT says `sled-1.0 7 db-1`, expected `sled-0.34 1 db-<n>`");
+    assert!(dir.path().join("broken-1").exists());
+    assert_eq!((get(&archive, "a"), archive.applied().unwrap()), (None, 0));
+    archive.submit(4, vec![put("b", "1")]).await.unwrap();
+    drop(archive);
+    assert_eq!(get(&sled(dir.path()), "b").as_deref(), Some("1"));
+}
+
+#[tokio::test]
+async fn a_damaged_store_is_set_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = sled(dir.path());
+    archive.submit(3, vec![put("a", "1")]).await.unwrap();
+    archive.checkpoint(3).await.unwrap();
+    drop(archive);
+    let conf = dir.path().join("db-1/conf");
+    let mut bytes = fs::read(&conf).unwrap();
+    bytes[0] ^= 0xff;
+    fs::write(&conf, bytes).unwrap();
+    let archive = sled(dir.path());
+    assert!(archive.lost().is_some());
+    assert_eq!(get(&archive, "a"), None);
+}
+
+#[tokio::test]
+async fn a_replacement_counts_only_once_it_is_finished() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = sled(dir.path());
+    archive.submit(3, vec![put("a", "old")]).await.unwrap();
+    archive.checkpoint(3).await.unwrap();
+    let next = archive.begin_replacement().unwrap();
+    next.write(&[put("b", "new")], 0).unwrap();
+    drop(next);
+    drop(archive);
+    let archive = sled(dir.path());
+    assert_eq!(get(&archive, "a").as_deref(), Some("old"));
+    let next = archive.begin_replacement().unwrap();
+    next.write(&[put("b", "new")], 7).unwrap();
+    next.checkpoint().unwrap();
+    archive.replace(next).await.unwrap();
+    assert_eq!(
+        (get(&archive, "a"), get(&archive, "b").as_deref()),
+        (None, Some("new"))
+    );
+    drop(archive);
+    let archive = sled(dir.path());
+    assert_eq!((all(&archive).len(), archive.applied().unwrap()), (1, 7));
+}
+
+#[tokio::test]
+async fn filling_in_gives_way_to_what_was_written_since() {
+    let home = Arc::new(MemoryHome::default());
+    let archive = Archive::open(home, &ArchiveOptions::default()).unwrap();
+    archive.begin_fill();
+    archive
+        .submit(5, vec![put("a", "new"), delete("b")])
+        .await
+        .unwrap();
+    let row = |key: &'static str| (Bytes::from(key), Bytes::from("old"));
+    archive
+        .fill(vec![row("a"), row("b"), row("c")])
+        .await
+        .unwrap();
+    archive.end_fill();
+    assert_eq!(get(&archive, "a").as_deref(), Some("new"));
+    assert_eq!(get(&archive, "b"), None);
+    assert_eq!(get(&archive, "c").as_deref(), Some("old"));
+}
+
+/// Performs nothing until it is allowed to.
+#[derive(Debug)]
+struct Gate {
+    inner: Arc<dyn ArchiveStore>,
+    open: Mutex<bool>,
+    opened: std::sync::Condvar,
+}
+
+impl ArchiveStore for Gate {
+    fn applied(&self) -> io::Result<u64> {
+        self.inner.applied()
+    }
+    fn write(&self, ops: &[ArchiveOp], applied: u64) -> io::Result<()> {
+        let _open = self
+            .opened
+            .wait_while(self.open.lock().unwrap(), |open| !*open)
+            .unwrap();
+        self.inner.write(ops, applied)
+    }
+    fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
+        self.inner.get(key)
+    }
+    fn range(
+        &self,
+        range: (Bound<&[u8]>, Bound<&[u8]>),
+        reverse: bool,
+        limit: usize,
+    ) -> io::Result<Vec<Row>> {
+        self.inner.range(range, reverse, limit)
+    }
+    fn checkpoint(&self) -> io::Result<()> {
+        self.inner.checkpoint()
+    }
+}
+
+#[derive(Debug)]
+struct GateHome(Arc<Gate>);
+
+impl ArchiveHome for GateHome {
+    fn open(&self) -> io::Result<Opened> {
+        Ok(Opened {
+            store: Arc::clone(&self.0) as Arc<dyn ArchiveStore>,
+            lost: None,
+        })
+    }
+    fn begin(&self) -> io::Result<Arc<dyn ArchiveStore>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+    fn finish(&self) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+}
+
+fn gated(open: bool, overlay_bytes: usize) -> (Arc<Gate>, Archive) {
+    let gate = Arc::new(Gate {
+        inner: MemoryHome::default().open().unwrap().store,
+        open: Mutex::new(open),
+        opened: std::sync::Condvar::new(),
+    });
+    let options = ArchiveOptions { overlay_bytes };
+    let archive = Archive::open(Arc::new(GateHome(Arc::clone(&gate))), &options).unwrap();
+    (gate, archive)
+}
+
+impl Gate {
+    fn let_through(&self) {
+        *self.open.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+}
+
+#[tokio::test]
+async fn a_full_overlay_makes_apply_wait() {
+    let (gate, archive) = gated(false, 2048);
+    let value = "x".repeat(1000);
+    archive.submit(1, vec![put("a", &value)]).await.unwrap();
+    archive.submit(2, vec![put("b", &value)]).await.unwrap();
+    let mut third = Box::pin(archive.submit(3, vec![put("c", &value)]));
+    assert!(futures::poll!(&mut third).is_pending());
+    gate.let_through();
+    third.await.unwrap();
+    archive.checkpoint(3).await.unwrap();
+    assert_eq!(all(&archive).len(), 3);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Half of it in the store, half in the overlay: ranges read as if all were in one place.
+    #[test]
+    fn ranges_read_through_the_overlay(
+        written in proptest::collection::vec((0..12u8, any::<bool>()), 0..20),
+        waiting in proptest::collection::vec((0..12u8, any::<bool>()), 0..20),
+        from in 0..12u8, to in 0..14u8, reverse: bool, limit in 0..8usize,
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (gate, archive) = gated(true, 1 << 20);
+            let mut model = BTreeMap::new();
+            let mut index = 0;
+            for (round, ops) in [written, waiting].into_iter().enumerate() {
+                if round == 1 {
+                    archive.checkpoint(index).await.unwrap();
+                    *gate.open.lock().unwrap() = false;
+                }
+                for (key, is_put) in ops {
+                    index += 1;
+                    let key = format!("k{key:02}");
+                    if is_put {
+                        let value = format!("{index}");
+                        archive.submit(index, vec![put(&key, &value)]).await.unwrap();
+                        model.insert(Bytes::from(key), Bytes::from(value));
+                    } else {
+                        archive.submit(index, vec![delete(&key)]).await.unwrap();
+                        model.remove(key.as_bytes());
+                    }
+                }
+            }
+            let (from, to) = (format!("k{from:02}"), format!("k{to:02}"));
+            let range = (Bound::Included(from.as_bytes()), Bound::Excluded(to.as_bytes()));
+            let found = archive.range(range, reverse, limit).unwrap();
+            let mut expected: Vec<Row> = model
+                .into_iter()
+                .filter(|(key, _)| *key >= from.as_bytes() && *key < to.as_bytes())
+                .collect();
+            if reverse {
+                expected.reverse();
+            }
+            expected.truncate(limit);
+            gate.let_through();
+            prop_assert_eq!(found, expected);
+            Ok(())
+        })?;
+    }
+}
