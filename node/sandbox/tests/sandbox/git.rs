@@ -255,3 +255,57 @@ async fn a_pull_request_whose_head_reaches_its_base_by_a_push_is_merged() {
     bot.set_branch(world.repo(), "main", &tip).await.unwrap();
     assert!(world.is_merged(&world.pr_number(number)));
 }
+
+#[tokio::test]
+async fn a_clone_may_be_shallow_or_partial_and_may_fetch_by_commit() {
+    let world = World::start().await;
+    let bot = trireme_sandbox::world::BOT;
+    let change = vec![FileChange::write("README.md", "newer\n")];
+    let tip = world.push(bot, "main", change).await;
+    let dir = tempfile::tempdir().unwrap();
+    let url = world.sandbox().clone_url(world.repo());
+    let clone = async |args: &[&str], name: &str| {
+        let args = [&["clone", "-q"], args, &[url.as_str(), name]].concat();
+        git_ok(&world, "reviewer", dir.path(), &args).await;
+        let count = ["rev-list", "--count", "HEAD"];
+        git_ok(&world, "reviewer", &dir.path().join(name), &count).await
+    };
+    assert_eq!(clone(&["--depth", "1"], "shallow").await, "1");
+    assert_eq!(clone(&["--filter=blob:none"], "partial").await, "2");
+    let shallow = dir.path().join("shallow");
+    let parent = format!("{tip}^");
+    let missing = git(&world, "reviewer", &shallow, &["cat-file", "-e", &parent]).await;
+    assert!(!missing.status.success());
+    let real = world.sandbox().git_dir(world.repo());
+    let parent = git_ok(&world, "reviewer", &real, &["rev-parse", &parent]).await;
+    git_ok(
+        &world,
+        "reviewer",
+        &shallow,
+        &["fetch", "-q", "origin", &parent],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_private_repository_is_cloned_by_its_members_alone() {
+    let world = World::start().await;
+    world
+        .sandbox()
+        .change(|forge| {
+            forge.repo_mut(world.repo())?.private = true;
+            Ok(())
+        })
+        .unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let url = world.sandbox().clone_url(world.repo());
+    git_ok(&world, "author", dir.path(), &["clone", "-q", &url, "mine"]).await;
+    let refused = git(
+        &world,
+        "outsider",
+        dir.path(),
+        &["clone", "-q", &url, "theirs"],
+    )
+    .await;
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("not found"));
+}
