@@ -1,0 +1,149 @@
+//! Taking and leaving office on a real one-node store.
+
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use tokio::{sync::mpsc, time::timeout};
+use tokio_util::sync::CancellationToken;
+use trireme_office::{Controller, ControllerError, Keeper, Office, OfficeError};
+use trireme_proto::state::{Command, Cursor, PutCursor, TakeOffice, command::Body};
+use trireme_raft::{Node, PeerListener, Store, StoreConfig};
+
+const BOUND: Duration = Duration::from_secs(20);
+
+async fn store(directory: &tempfile::TempDir) -> Store {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut config = StoreConfig::new(directory.path().join("data"), 1, address);
+    config.peer_listener = PeerListener::Bound(listener);
+    let store = Box::pin(Store::open(config)).await.unwrap();
+    let me = Node {
+        id: 1,
+        peer_address: address.to_string(),
+        api_address: address.to_string(),
+        ..Node::default()
+    };
+    store.bootstrap(vec![me]).await.unwrap();
+    store
+}
+
+fn remember(key: &str) -> Body {
+    Body::PutCursor(PutCursor {
+        cursors: vec![Cursor {
+            key: key.to_owned(),
+            at_ms: 1,
+            ..Cursor::default()
+        }],
+    })
+}
+
+enum Heard {
+    Began(Office),
+    Ended,
+}
+
+/// Says when it runs; its first run panics.
+struct Clerk {
+    said: mpsc::UnboundedSender<Heard>,
+    runs: AtomicUsize,
+}
+
+#[async_trait]
+impl Controller for Clerk {
+    fn name(&self) -> &'static str {
+        "clerk"
+    }
+
+    async fn run(&self, office: Office) -> Result<(), ControllerError> {
+        if self.runs.fetch_add(1, Ordering::SeqCst) == 0 {
+            panic!("planned");
+        }
+        office.propose(remember("clerk")).await?;
+        let resigned = office.resigned();
+        self.said.send(Heard::Began(office)).unwrap();
+        resigned.cancelled().await;
+        self.said.send(Heard::Ended).unwrap();
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn controllers_run_exactly_while_the_office_is_held() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory).await;
+    let (said, mut heard) = mpsc::unbounded_channel();
+    let clerk = Clerk {
+        said,
+        runs: AtomicUsize::new(0),
+    };
+    let stop = CancellationToken::new();
+    let keeper = Keeper::new(store.clone(), vec![Arc::new(clerk)]);
+    let (kept, stopping) = (stop.clone(), stop.clone());
+    let keeping = tokio::spawn(async move { keeper.run(kept).await });
+
+    // A panic is the controller's failure: it is started again.
+    let Some(Heard::Began(office)) = timeout(BOUND, heard.recv()).await.unwrap() else {
+        panic!("the controller did not run");
+    };
+    assert_eq!(store.view().office().epoch, office.epoch());
+    assert!(store.view().cursor("clerk").is_some());
+    office.assert_held().await.unwrap();
+
+    stopping.cancel();
+    assert!(matches!(
+        timeout(BOUND, heard.recv()).await.unwrap(),
+        Some(Heard::Ended)
+    ));
+    timeout(BOUND, keeping).await.unwrap().unwrap();
+    let after = office.propose(remember("too late")).await.unwrap_err();
+    assert!(matches!(after, OfficeError::Left { .. }), "{after}");
+    assert!(store.view().cursor("too late").is_none());
+    store.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_older_office_asks_is_rejected_and_ends_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory).await;
+    let (said, mut heard) = mpsc::unbounded_channel();
+    let clerk = Clerk {
+        said,
+        runs: AtomicUsize::new(1),
+    };
+    let stop = CancellationToken::new();
+    let keeper = Keeper::new(store.clone(), vec![Arc::new(clerk)]);
+    let kept = stop.clone();
+    let keeping = tokio::spawn(async move { keeper.run(kept).await });
+    let Some(Heard::Began(office)) = timeout(BOUND, heard.recv()).await.unwrap() else {
+        panic!("the controller did not run");
+    };
+
+    // Somebody with a later term takes over behind its back.
+    let term = store.leadership().borrow().term + 1;
+    let usurper = Command {
+        min_level: 1,
+        principal: "node:2".to_owned(),
+        body: Some(Body::TakeOffice(TakeOffice { node_id: 2, term })),
+        ..Command::default()
+    };
+    store.propose(usurper).await.unwrap();
+    let late = office.propose(remember("late")).await.unwrap_err();
+    assert!(matches!(late, OfficeError::Left { .. }), "{late}");
+    assert!(store.view().cursor("late").is_none(), "nothing changed");
+    assert!(office.assert_held().await.is_err());
+    assert!(matches!(
+        timeout(BOUND, heard.recv()).await.unwrap(),
+        Some(Heard::Ended)
+    ));
+
+    stop.cancel();
+    timeout(BOUND, keeping).await.unwrap().unwrap();
+    store.shutdown().await;
+}
