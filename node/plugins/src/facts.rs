@@ -204,7 +204,16 @@ async fn fetch(
             facts.pull_request = Some(forge.pull_request(repo, number).await?);
         }
         Missing::Labels => facts.labels = Some(forge.labels(repo, number).await?),
-        Missing::LabelEvents => facts.label_events = Some(forge.label_events(repo, number).await?),
+        Missing::LabelEvents => {
+            facts.label_events = Some(match forge.label_events(repo, number).await {
+                // As in Prow: who cannot be told to be a person is none.
+                Err(error) if !error.is_outage() => {
+                    tracing::warn!(%error, %repo, number, "cannot see who set labels");
+                    Vec::new()
+                }
+                events => events?,
+            });
+        }
         Missing::Files => {
             let files = forge.changed_files(repo, number).await?;
             facts.files = Some(files.into_iter().map(|file| file.path).collect());

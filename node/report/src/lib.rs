@@ -5,5 +5,15 @@
 //! and a report changes nothing but its own row.
 
 pub mod comment;
+mod controller;
 pub mod description;
+mod github;
+mod lane;
+mod reporter;
+mod settings;
 pub mod status;
+
+pub use controller::{MAX_TRIES, Outbox};
+pub use github::GitHubReporter;
+pub use lane::Lane;
+pub use reporter::{Owed, Reporter, Told};

@@ -1,5 +1,11 @@
 //! The answers of upstream's own reporter: `reports.jsonl.gz`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests fail by unwrap and say what they skip"
+)]
+
 use std::io::{BufRead as _, BufReader};
 
 use serde_json::Value;

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
+use trireme_config::tide::TideQuery;
 use trireme_forge::{
     StatusState, norm_login,
     search::{MergeState, ReviewDecision},
 };
 
-use crate::{merging::MergeBlocks, policy::ContextPolicy, pull::Pull, query::Query};
+use crate::{merging::MergeBlocks, policy::ContextPolicy, pull::Pull};
 
 /// What GitHub takes at most, in bytes.
 pub const MAX_DESCRIPTION: usize = 140;
@@ -42,14 +43,13 @@ impl Difference {
 #[must_use]
 pub fn requirement_difference(
     pull: &Pull,
-    query: &Query,
+    query: &TideQuery,
     policy: &dyn ContextPolicy,
     blocks: MergeBlocks,
 ) -> Difference {
     let mut difference = Difference::default();
     let branch = &pull.base_ref;
-    let allowed = query.included_branches.is_empty() || query.included_branches.contains(branch);
-    if query.excluded_branches.contains(branch) || !allowed {
+    if !query.covers_branch(branch) {
         difference.add(WRONG_BRANCH, || {
             format!(" Merging to branch {branch} is forbidden.")
         });
@@ -136,7 +136,7 @@ pub struct Standing<'a> {
     /// Numbers of the issues that hold up its branch.
     pub blockers: &'a [u64],
     /// The queries that cover its repository.
-    pub queries: &'a [&'a Query],
+    pub queries: &'a [&'a TideQuery],
     /// Contexts of its required presubmits included.
     pub policy: &'a dyn ContextPolicy,
     pub blocks: MergeBlocks,

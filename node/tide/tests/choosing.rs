@@ -1,5 +1,11 @@
 //! What a pool does next, told by what its pull requests and runs look like.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests fail by unwrap and say what they skip"
+)]
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use trireme_forge::{

@@ -1,11 +1,18 @@
 //! The answers of upstream's own status controller: `reports.jsonl.gz`, kind `tide_status`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests fail by unwrap and say what they skip"
+)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{BufRead as _, BufReader, Read as _},
 };
 
 use serde_json::Value;
+use trireme_config::tide::TideQuery;
 use trireme_forge::{
     CheckRun, MergeMethod, StatusState,
     search::{MergeState, Mergeable, ReviewDecision},
@@ -15,7 +22,6 @@ use trireme_tide::{
     merging::{self, AllowedMethods, MergeBlocks, MethodLabels},
     policy::ContextPolicy,
     pull::{Context, Pull, check_run_contexts},
-    query::Query,
 };
 
 const ORACLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/oracle");
@@ -87,8 +93,8 @@ fn pull(pr: &Value) -> Pull {
     }
 }
 
-fn query(value: &Value) -> Query {
-    Query {
+fn query(value: &Value) -> TideQuery {
+    TideQuery {
         author: text(value, "author").to_owned(),
         labels: texts(value, "labels"),
         missing_labels: texts(value, "missingLabels"),
@@ -163,7 +169,7 @@ fn tide_statuses() {
             "block" => MergeBlocks::Block,
             _ => MergeBlocks::Permit,
         };
-        let queries: Vec<Query> = answer["queries"]
+        let queries: Vec<TideQuery> = answer["queries"]
             .as_array()
             .into_iter()
             .flatten()

@@ -1,0 +1,394 @@
+//! Where plugins' stories are told: the sandbox forge behind the real client, its webhooks, and a cluster of one node.
+
+use std::{
+    net::TcpListener,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool, atomic::Ordering},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    body::Bytes,
+    extract::State as Shared,
+    http::{HeaderMap, StatusCode},
+    routing::post,
+};
+use serde_json::Value;
+use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio_util::sync::CancellationToken;
+use trireme_config::{Config, FileSet, Layout, LoadOptions};
+use trireme_forge::{
+    Forge,
+    git::{MirrorLimits, Mirrors, MirrorsOptions},
+    github::{Credentials, GitHub, GitHubOptions, RetryPolicy, fixed_secret},
+    owners::OwnersLoader,
+};
+use trireme_office::{Controller, ControllerError, Keeper, Office, RunningConfig};
+use trireme_plugins::{OurHooks, Plugins, PluginsController};
+use trireme_proto::state::{
+    AcceptDelivery, BlobRef, Command, ConfigFile, ConfigVersion, Cursor, Delivery, Done, Job, Plan,
+    PutBlobChunk, PutConfig, PutCursor, command::Body, outcome,
+};
+use trireme_raft::{Node, PeerListener, Store, StoreConfig};
+use trireme_sandbox::world::{BOT, ORG, Pr, REPO, World, WorldBuilder};
+use trireme_state::{State, is_complete};
+
+/// How long anything is waited for.
+const BOUND: Duration = Duration::from_secs(20);
+
+/// How a story begins.
+pub(crate) struct Setup {
+    pub(crate) world: WorldBuilder,
+    pub(crate) config: &'static str,
+    pub(crate) plugins: &'static str,
+    pub(crate) repairing_every: Duration,
+    /// Whether lost webhooks are asked for again.
+    pub(crate) redelivery: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            world: World::builder(),
+            config: "{}",
+            plugins: "{}",
+            repairing_every: Duration::from_secs(3600),
+            redelivery: false,
+        }
+    }
+}
+
+pub(crate) struct Stage {
+    pub(crate) world: World,
+    pub(crate) door: Arc<Door>,
+    hook_url: String,
+    setup: Setup,
+    github: Arc<GitHub>,
+    mirrors: Mirrors,
+    feed: watch::Sender<Option<Arc<RunningConfig>>>,
+    term: Option<(CancellationToken, JoinHandle<()>)>,
+    dir: tempfile::TempDir,
+}
+
+/// Tells that the office is taken.
+struct Herald(watch::Sender<bool>);
+
+#[async_trait::async_trait]
+impl Controller for Herald {
+    fn name(&self) -> &'static str {
+        "herald"
+    }
+
+    async fn run(&self, office: Office) -> Result<(), ControllerError> {
+        self.0.send_replace(true);
+        office.resigned().cancelled().await;
+        Ok(())
+    }
+}
+
+/// Takes webhooks as a node's door does, unless it is shut.
+pub(crate) struct Door {
+    store: watch::Sender<Store>,
+    shut: AtomicBool,
+}
+
+impl Door {
+    pub(crate) fn shut(&self, shut: bool) {
+        self.shut.store(shut, Ordering::SeqCst);
+    }
+
+    fn store(&self) -> Store {
+        self.store.borrow().clone()
+    }
+}
+
+async fn receive(Shared(door): Shared<Arc<Door>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    if door.shut.load(Ordering::SeqCst) {
+        return StatusCode::SERVICE_UNAVAILABLE;
+    }
+    let header = |name: &str| headers[name].to_str().unwrap().to_owned();
+    let payload: Value = serde_json::from_slice(&body).unwrap();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let number = [
+        &payload["pull_request"]["number"],
+        &payload["issue"]["number"],
+    ];
+    let accept = AcceptDelivery {
+        delivery: Some(Delivery {
+            guid: header("x-github-delivery"),
+            event: header("x-github-event"),
+            action: text(&payload["action"]),
+            payload_zstd: zstd::bulk::compress(&body, 1).unwrap().into(),
+            org: text(&payload["repository"]["owner"]["login"]),
+            repo: text(&payload["repository"]["name"]),
+            number: number.iter().find_map(|n| n.as_u64()).unwrap_or(0),
+            r#ref: text(&payload["ref"]),
+            ..Delivery::default()
+        }),
+    };
+    let store = door.store();
+    match propose(&store, Body::AcceptDelivery(accept)).await {
+        Some(_) => StatusCode::OK,
+        None => StatusCode::SERVICE_UNAVAILABLE,
+    }
+}
+
+async fn propose(store: &Store, body: Body) -> Option<Done> {
+    let command = Command {
+        min_level: 1,
+        principal: "test".to_owned(),
+        body: Some(body),
+        ..Command::default()
+    };
+    match store.propose(command).await.ok()?.outcome.result? {
+        outcome::Result::Done(done) => Some(done),
+        outcome::Result::Rejected(why) => panic!("rejected: {why:?}"),
+    }
+}
+
+impl Stage {
+    pub(crate) async fn new(setup: Setup) -> Self {
+        // With RUST_LOG set a failed story tells what went on.
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_test_writer()
+            .try_init();
+        let world = setup.world.clone().start().await.unwrap();
+        let sandbox = world.sandbox();
+        let token = fixed_secret(sandbox.token_for(BOT));
+        let retry = RetryPolicy {
+            tries: 1,
+            first_wait: Duration::from_millis(5),
+            ..RetryPolicy::default()
+        };
+        let options = GitHubOptions {
+            retry,
+            ..GitHubOptions::new(sandbox.url().parse().unwrap(), Credentials::Token(token))
+        };
+        let github = Arc::new(GitHub::new(options).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let mirrors = Mirrors::open(MirrorsOptions {
+            dir: dir.path().join("mirrors"),
+            remote: sandbox.url().parse().unwrap(),
+            credentials: Some(Arc::clone(&github) as _),
+            limits: MirrorLimits::default(),
+        })
+        .await
+        .unwrap();
+        let store = open(dir.path().join("node")).await;
+        let door = Arc::new(Door {
+            store: watch::Sender::new(store),
+            shut: AtomicBool::new(false),
+        });
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let hook_url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let router = Router::new()
+            .route("/hook", post(receive))
+            .with_state(Arc::clone(&door));
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        world.hook_to(&[&hook_url]);
+        let mut stage = Self {
+            world,
+            door,
+            hook_url,
+            setup,
+            github,
+            mirrors,
+            feed: watch::Sender::new(None),
+            term: None,
+            dir,
+        };
+        stage.configure().await;
+        stage.begin_term().await;
+        stage
+    }
+
+    pub(crate) fn store(&self) -> Store {
+        self.door.store()
+    }
+
+    pub(crate) async fn propose(&self, body: Body) -> Done {
+        propose(&self.store(), body).await.unwrap()
+    }
+
+    async fn configure(&self) {
+        let mut files = FileSet::new(Layout {
+            config: "config.yaml".to_owned(),
+            plugins: Some("plugins.yaml".to_owned()),
+            ..Layout::default()
+        });
+        files.insert("config.yaml", self.setup.config.as_bytes());
+        files.insert("plugins.yaml", self.setup.plugins.as_bytes());
+        let registry = Plugins::config_registry();
+        let options = LoadOptions {
+            plugins: Some(&registry),
+            ..LoadOptions::default()
+        };
+        let (config, plugins) = Config::load(&files, options).accepted().unwrap();
+        // The state carries a file that nobody here reads: the feed is told what it says.
+        let blob = BlobRef {
+            sha256: vec![1; 32].into(),
+            size: 2,
+        };
+        self.propose(Body::PutBlobChunk(PutBlobChunk {
+            blob: Some(blob.clone()),
+            index: 0,
+            count: 1,
+            data: Bytes::from_static(b"{}"),
+        }))
+        .await;
+        let file = ConfigFile {
+            role: "main".to_owned(),
+            path: "config.yaml".to_owned(),
+            blob: Some(blob),
+        };
+        let put = PutConfig {
+            config: Some(ConfigVersion {
+                files: vec![file],
+                ..ConfigVersion::default()
+            }),
+            expected_current: 0,
+        };
+        let done = self.propose(Body::PutConfig(put)).await;
+        self.feed.send_replace(Some(Arc::new(RunningConfig {
+            version: done.config_version,
+            config,
+            plugins,
+        })));
+    }
+
+    pub(crate) async fn begin_term(&mut self) {
+        let hooks = if self.setup.redelivery {
+            OurHooks::At(self.hook_url.clone())
+        } else {
+            OurHooks::Unknown
+        };
+        let controller = PluginsController::new(
+            Plugins::built_in(),
+            Arc::clone(&self.github) as Arc<dyn Forge>,
+            OwnersLoader::new(self.mirrors.clone()),
+            self.feed.subscribe(),
+            hooks,
+        )
+        .repairing_every(self.setup.repairing_every);
+        let stop = CancellationToken::new();
+        let (taken, mut office) = watch::channel(false);
+        let controllers: Vec<Arc<dyn Controller>> =
+            vec![Arc::new(controller), Arc::new(Herald(taken))];
+        let keeper = Keeper::new(self.store(), controllers);
+        let token = stop.clone();
+        let running = tokio::spawn(async move { keeper.run(token).await });
+        self.term = Some((stop, running));
+        // The leader of one node counts as confirmed only for a moment after a write.
+        let mut beat = 0;
+        while !*office.borrow_and_update() {
+            beat += 1;
+            let cursor = Cursor {
+                key: "stage".to_owned(),
+                at_ms: beat,
+                ..Cursor::default()
+            };
+            let cursors = vec![cursor];
+            self.propose(Body::PutCursor(PutCursor { cursors })).await;
+            let _ = timeout(Duration::from_millis(50), office.changed()).await;
+        }
+    }
+
+    pub(crate) async fn end_term(&mut self) {
+        if let Some((stop, running)) = self.term.take() {
+            stop.cancel();
+            running.await.unwrap();
+        }
+    }
+
+    /// Leaves office, starts the node again and works on under a new office.
+    pub(crate) async fn restart(&mut self) {
+        self.end_term().await;
+        self.store().shutdown().await;
+        let store = open(self.dir.path().join("node")).await;
+        self.door.store.send_replace(store);
+        self.begin_term().await;
+    }
+
+    /// Waits until the state gives a value.
+    pub(crate) async fn until<R>(
+        &self,
+        what: &str,
+        mut look: impl FnMut(&State) -> Option<R>,
+    ) -> R {
+        let store = self.store();
+        let waited = timeout(BOUND, async {
+            loop {
+                let view = store.view();
+                if let Some(found) = look(&view) {
+                    return found;
+                }
+                let _ = store.watch(Some(view.revision)).next().await;
+            }
+        });
+        match waited.await {
+            Ok(found) => found,
+            Err(_) => panic!("waited in vain for {what}"),
+        }
+    }
+
+    /// Waits until every webhook is delivered and handled.
+    pub(crate) async fn settled(&self) {
+        self.world.expect_delivered().await;
+        self.until("all deliveries to be handled", |state| {
+            state.open_deliveries().next().is_none().then_some(())
+        })
+        .await;
+    }
+
+    /// Names of the pull request's jobs, `name state`, oldest first.
+    pub(crate) fn jobs(&self, pr: &Pr) -> Vec<String> {
+        let view = self.store().view();
+        let jobs = view.jobs_of_pull(ORG, REPO, pr.number);
+        jobs.map(|job| describe(job)).collect()
+    }
+
+    /// What the bot said, oldest first.
+    pub(crate) fn said(&self, pr: &Pr) -> Vec<String> {
+        let comments = self.world.comments(pr).into_iter();
+        let by_bot = comments.filter(|comment| comment.author == BOT);
+        by_bot.map(|comment| comment.body).collect()
+    }
+
+    /// Plans that were given up in part or whole.
+    pub(crate) fn dead(&self) -> Vec<Plan> {
+        let view = self.store().view();
+        view.dead_plans().map(|plan| (**plan).clone()).collect()
+    }
+}
+
+pub(crate) fn describe(job: &Job) -> String {
+    let state = trireme_state::state_name(job.state());
+    let complete = if is_complete(job) { ", complete" } else { "" };
+    format!("{} {state}{complete}", job.job)
+}
+
+async fn open(dir: PathBuf) -> Store {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut config = StoreConfig::new(dir, 1, address);
+    config.peer_listener = PeerListener::Bound(listener);
+    config.timing.election_min = Duration::from_millis(100);
+    config.timing.election_max = Duration::from_millis(150);
+    let store = Store::open(config).await.unwrap();
+    if !store.is_member() {
+        let me = Node {
+            id: 1,
+            peer_address: address.to_string(),
+            ..Node::default()
+        };
+        store.bootstrap(vec![me]).await.unwrap();
+    }
+    let mut leadership = store.leadership();
+    timeout(BOUND, leadership.wait_for(|now| now.is_me))
+        .await
+        .expect("a leader in time")
+        .unwrap();
+    store
+}
