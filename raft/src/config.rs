@@ -91,8 +91,8 @@ pub struct Timing {
     pub append_stall: Duration,
     /// A proposal, from the call to its answer.
     pub propose: Duration,
-    /// How often peers' clocks are read.
-    pub clock_interval: Duration,
+    /// How often the other members are asked for clock and version.
+    pub hello_interval: Duration,
 }
 
 impl Default for Timing {
@@ -105,7 +105,7 @@ impl Default for Timing {
             snapshot_install: Duration::from_secs(120),
             append_stall: Duration::from_secs(2),
             propose: Duration::from_secs(10),
-            clock_interval: Duration::from_secs(5),
+            hello_interval: Duration::from_secs(5),
         }
     }
 }

@@ -201,6 +201,12 @@ impl DataDirectory {
         );
         replace_file(&*self.disk, &path, text.as_bytes())
             .map_err(DirectoryError::io("writing", &path))?;
+        // The directory's own name; its parent may not be ours to open.
+        if let Some(parent) = self.root.parent()
+            && let Err(error) = self.disk.sync_dir(parent)
+        {
+            tracing::warn!(%error, path = %parent.display(), "cannot sync the parent of the data directory");
+        }
         let pending = self.root.join("PENDING");
         match self.disk.unlink(&pending) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -71,6 +71,7 @@ pub enum ProposeError {
     Rejected(String),
     #[error("this node belongs to no cluster")]
     NotStarted,
+    /// The command may have been applied.
     #[error("this node has stopped: {0}")]
     Stopped(String),
 }

@@ -212,6 +212,18 @@ impl Inner {
         }
     }
 
+    /// Who should lead when this node, which leads now, goes.
+    pub(super) fn successor(&self) -> Option<u64> {
+        let pulse = self.started()?.ring.pulse();
+        if pulse.seen.leader != Some(self.node_id) {
+            return None;
+        }
+        let others = voters(&pulse);
+        let others = others.into_iter().filter(|id| *id != self.node_id);
+        let ready = others.filter(|id| self.caught_up(&pulse, *id).is_ok());
+        ready.max_by_key(|id| pulse.matched.get(id).copied().flatten())
+    }
+
     fn answers(&self, pulse: &Pulse, id: u64) -> bool {
         let heard = pulse.heard.get(&id).copied().flatten();
         id == self.node_id || heard.is_some_and(|heard| heard < self.timing.election_max * 2)
@@ -245,6 +257,13 @@ impl Inner {
 
     /// Makes a change on whichever node leads.
     async fn change(&self, change: Change) -> Result<(), MembershipError> {
+        match self.unless_closed(self.change_somewhere(change)).await {
+            Some(changed) => changed,
+            None => Err(MembershipError::Stopped(self.stop_reason())),
+        }
+    }
+
+    async fn change_somewhere(&self, change: Change) -> Result<(), MembershipError> {
         let started = self.started().ok_or(MembershipError::NotStarted)?;
         let deadline = Instant::now() + CHANGE;
         let mut backoff = Backoff::until(Instant::now() + self.timing.propose);

@@ -8,6 +8,7 @@ mod compact;
 mod error;
 mod join;
 mod membership;
+mod peers;
 mod propose;
 mod read;
 mod recover;
@@ -39,8 +40,9 @@ pub use propose::Applied;
 pub use status::{MemberStatus, Status};
 
 use self::{
-    clock::{Clock, MAX_SKEW_MS, wall_ms},
+    clock::{Clock, MAX_SKEW_MS},
     compact::Compactor,
+    peers::Peers,
     propose::Proposer,
     read::Readers,
     service::PeerService,
@@ -110,6 +112,8 @@ struct Inner {
     started: OnceLock<Started>,
     leadership: watch::Sender<Leadership>,
     recovered: watch::Sender<bool>,
+    /// Set when the store closes: nothing is answered any more.
+    closed: watch::Sender<bool>,
     joining: tokio::sync::Mutex<()>,
     admitting: tokio::sync::Mutex<()>,
     delay: Delay,
@@ -123,6 +127,7 @@ struct Started {
     proposer: Proposer,
     readers: Readers,
     clock: Arc<Clock>,
+    peers: Arc<Peers>,
     compactor: Compactor,
     snapshots: Snapshots,
     filling: AtomicBool,
@@ -242,7 +247,7 @@ impl Store {
         self.inner.published.view()
     }
 
-    /// Waits until this node has applied `revision`.
+    /// Waits until this node has applied `revision`; for ever if the store closes before.
     pub async fn at_least(&self, revision: u64) -> Arc<View> {
         self.inner.published.at_least(revision).await
     }
@@ -286,9 +291,15 @@ impl Store {
         self.inner.fatal.wait().await
     }
 
-    /// Leaves consensus, writes what was accepted, and lets go of the data directory. Other handles get errors from
-    /// then on.
+    /// Hands over the lead if this node has it, leaves consensus, writes what was accepted, and lets go of the data
+    /// directory. Other handles get errors from then on.
     pub async fn shutdown(&self) {
+        if let Some(other) = self.inner.successor()
+            && let Err(error) = self.transfer_leader(other).await
+        {
+            // The others find a leader by themselves, only later.
+            tracing::info!(%error, "the lead was not handed over");
+        }
         if let Some(started) = self.inner.started() {
             let ring = Arc::clone(&started.ring);
             // On its own runtime: this future may be dropped.
@@ -311,6 +322,7 @@ impl Store {
 impl Closer {
     /// Blocks.
     fn close(&self) {
+        self.inner.closed.send_replace(true);
         held(&self.stop_listening).take();
         if let Some(runtime) = held(&self.runtime).take() {
             runtime.shutdown_timeout(STOPPING);
@@ -379,6 +391,7 @@ fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenE
         started: OnceLock::new(),
         leadership: watch::Sender::default(),
         recovered: watch::Sender::new(false),
+        closed: watch::Sender::new(false),
         joining: tokio::sync::Mutex::default(),
         admitting: tokio::sync::Mutex::default(),
         delay: Delay::default(),
@@ -403,6 +416,16 @@ impl Inner {
                 path: self.data_dir.clone(),
                 source: io::Error::new(io::ErrorKind::BrokenPipe, "the store is closed"),
             }),
+        }
+    }
+
+    /// Runs what needs the ring; None if the store closes before it is done.
+    async fn unless_closed<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut closed = self.closed.subscribe();
+        tokio::select! {
+            biased;
+            _ = closed.wait_for(|closed| *closed) => None,
+            done = work => Some(done),
         }
     }
 
@@ -484,14 +507,18 @@ impl Inner {
         let ring = Box::pin(Ring::start(links, wal, machine)).await;
         let ring = Arc::new(ring.map_err(OpenError::Consensus)?);
         let clock = Arc::new(Clock::new());
+        let peers = Arc::new(Peers::default());
         let started = Started {
             cluster_id,
             proposer: Proposer::start(
+                self.node_id,
                 Arc::clone(&ring),
                 Arc::clone(&self.published),
                 Arc::clone(&clock),
+                Arc::clone(&peers),
                 &self.limits,
             ),
+            peers,
             readers: Readers::start(self.weak.clone()),
             clock,
             compactor: Compactor::default(),
@@ -517,7 +544,7 @@ impl Inner {
         }
         tokio::spawn(follow_leadership(self.weak.clone()));
         tokio::spawn(watch_health(self.weak.clone()));
-        tokio::spawn(read_clocks(self.weak.clone()));
+        tokio::spawn(peers::run(self.weak.clone()));
         tokio::spawn(compact::run(self.weak.clone()));
         if filling {
             tokio::spawn(refill::run(self.weak.clone()));
@@ -617,42 +644,6 @@ async fn watch_health(inner: Weak<Inner>) {
         (None, Some(reason)) => fatal.set(FatalKind::Consensus, reason),
         // The store is being closed.
         (None, None) => {}
-    }
-}
-
-/// Reads the peers' clocks now and then.
-async fn read_clocks(inner: Weak<Inner>) {
-    loop {
-        let Some(strong) = inner.upgrade() else {
-            return;
-        };
-        let Some(started) = strong.started() else {
-            return;
-        };
-        let peers: Vec<(u64, String)> = strong
-            .published
-            .view()
-            .nodes()
-            .iter()
-            .filter(|node| node.id != strong.node_id)
-            .map(|node| (node.id, node.peer_address.clone()))
-            .collect();
-        for (id, address) in peers {
-            let asked = wall_ms();
-            let hello = proto::HelloRequest {
-                cluster_id: started.cluster_id.clone(),
-                node_id: strong.node_id,
-                bootstrap_instance: String::new(),
-            };
-            if let Ok(answer) = strong.hello(&address, hello).await
-                && answer.node_id == id
-            {
-                started.clock.sample(id, asked, answer.clock_ms);
-            }
-        }
-        let period = strong.timing.clock_interval;
-        drop(strong);
-        sleep(period.mul_f64(0.75 + rand::random::<f64>() / 2.0)).await;
     }
 }
 

@@ -13,16 +13,16 @@ use tokio::{
 };
 use trireme_proto::{
     raft as proto,
-    state::{Batch, Command, Outcome},
+    state::{Batch, Command, Outcome, command::Body},
 };
 use trireme_state::{is_known, limits, min_level_of};
 
-use super::{Inner, ProposeError, Started, Store, clock::Clock};
+use super::{Inner, ProposeError, Started, Store, clock::Clock, peers::Peers};
 use crate::{
     config::Limits,
     consensus::{Ring, Written},
     transport::never_sent,
-    view::Published,
+    view::{Published, View},
 };
 
 /// Between attempts, doubled each time, half of it at random.
@@ -67,14 +67,18 @@ pub(super) struct Proposer {
 impl Proposer {
     /// Starts the packing task on the present runtime.
     pub(super) fn start(
+        me: u64,
         ring: Arc<Ring>,
         published: Arc<Published>,
         clock: Arc<Clock>,
+        peers: Arc<Peers>,
         limits: &Limits,
     ) -> Self {
         let (queue, waiting) = mpsc::channel(limits.queue_commands.max(1));
         let room = Arc::new(Semaphore::new((limits.queue_bytes / PERMIT_BYTES).max(1)));
         let packer = Packer {
+            me,
+            peers,
             ring,
             published,
             clock,
@@ -108,6 +112,8 @@ impl Proposer {
 }
 
 struct Packer {
+    me: u64,
+    peers: Arc<Peers>,
     ring: Arc<Ring>,
     published: Arc<Published>,
     clock: Arc<Clock>,
@@ -144,7 +150,7 @@ impl Packer {
                 packed.push(more);
             }
             let view = self.published.view();
-            packed = self.admitted(packed, view.feature_level());
+            packed = self.admitted(packed, &view);
             if packed.is_empty() {
                 continue;
             }
@@ -172,21 +178,39 @@ impl Packer {
     }
 
     /// Answers those that the cluster cannot hold.
-    fn admitted(&self, packed: Vec<Waiting>, level: u32) -> Vec<Waiting> {
+    fn admitted(&self, packed: Vec<Waiting>, view: &View) -> Vec<Waiting> {
         let mut admitted = Vec::with_capacity(packed.len());
         for waiting in packed {
-            let needed = min_level_of(&waiting.command);
-            if needed <= level {
+            let Err(reason) = self.is_level_right(&waiting.command, view) else {
                 admitted.push(waiting);
                 continue;
-            }
+            };
             self.room.add_permits(waiting.permits as usize);
             // A caller that went away needs no answer; so also below.
-            let _ = waiting.answer.send(Proposed::Rejected(format!(
-                "it needs feature level {needed}, the cluster is at {level}: raise it once every member runs a version that knows it"
-            )));
+            let _ = waiting.answer.send(Proposed::Rejected(reason));
         }
         admitted
+    }
+
+    fn is_level_right(&self, command: &Command, view: &View) -> Result<(), String> {
+        let (needed, level) = (min_level_of(command), view.feature_level());
+        if needed > level {
+            return Err(format!(
+                "it needs feature level {needed}, the cluster is at {level}: raise it once every member runs a version that \
+                 knows it"
+            ));
+        }
+        if let Some(Body::RaiseFeatureLevel(raise)) = &command.body {
+            let members: Vec<u64> = view.nodes().iter().map(|node| node.id).collect();
+            let known = self.peers.all_know(&members, self.me, raise.level);
+            return known.map_err(|id| {
+                format!(
+                    "node {id} has not said that it knows feature level {}: upgrade it, or wait until it answers",
+                    raise.level
+                )
+            });
+        }
+        Ok(())
     }
 }
 
@@ -248,7 +272,8 @@ impl Store {
     /// next holds it. Works on any node; bounded by [`crate::Timing::propose`].
     ///
     /// # Errors
-    /// [`ProposeError::Timeout`] says whether the command may have been applied. Everything else means it was not.
+    /// [`ProposeError::Timeout`] says whether the command may have been applied; after [`ProposeError::Stopped`] it may.
+    /// Everything else means that it was not.
     pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
         let started = self.inner.started().ok_or(ProposeError::NotStarted)?;
         if let Some(fatal) = self.inner.fatal.get() {
@@ -267,12 +292,18 @@ impl Store {
             ));
         }
         let deadline = Instant::now() + self.inner.timing.propose;
-        let applied = self.propose_until(started, command, deadline).await?;
-        match timeout_at(deadline, self.inner.published.at_least(applied.revision)).await {
-            Ok(_) => Ok(applied),
-            Err(_) => Err(ProposeError::Timeout {
-                maybe_applied: true,
-            }),
+        let proposing = async {
+            let applied = self.propose_until(started, command, deadline).await?;
+            match timeout_at(deadline, self.inner.published.at_least(applied.revision)).await {
+                Ok(_) => Ok(applied),
+                Err(_) => Err(ProposeError::Timeout {
+                    maybe_applied: true,
+                }),
+            }
+        };
+        match self.inner.unless_closed(proposing).await {
+            Some(proposed) => proposed,
+            None => Err(ProposeError::Stopped(self.inner.stop_reason())),
         }
     }
 

@@ -99,12 +99,16 @@ impl Store {
             return Err(ReadError::Stopped(fatal.message));
         }
         let deadline = Instant::now() + self.inner.timing.propose;
-        let index = timeout_at(deadline, started.readers.index())
-            .await
-            .map_err(|_| ReadError::Timeout)??;
-        timeout_at(deadline, self.inner.published.at_least(index))
-            .await
-            .map_err(|_| ReadError::Timeout)?;
-        Ok(index)
+        let reading = async {
+            let index = timeout_at(deadline, started.readers.index());
+            let index = index.await.map_err(|_| ReadError::Timeout)??;
+            let applied = timeout_at(deadline, self.inner.published.at_least(index)).await;
+            applied.map_err(|_| ReadError::Timeout)?;
+            Ok(index)
+        };
+        match self.inner.unless_closed(reading).await {
+            Some(read) => read,
+            None => Err(ReadError::Stopped(self.inner.stop_reason())),
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use trireme_proto::raft::Node;
+use trireme_state::FEATURE_LEVEL;
 
 use super::Store;
 use crate::consensus::Role;
@@ -49,6 +50,9 @@ pub struct MemberStatus {
     pub matched: Option<u64>,
     /// On a leader: milliseconds since the node last answered.
     pub millis_since_heard: Option<u64>,
+    /// What the node said when it was last asked.
+    pub feature_level: Option<u32>,
+    pub version: Option<String>,
 }
 
 impl Store {
@@ -78,7 +82,16 @@ impl Store {
             .membership
             .nodes
             .iter()
-            .map(|node| MemberStatus {
+            .map(|node| (node, started.peers.about(node.id)))
+            .map(|(node, about)| MemberStatus {
+                feature_level: match node.id == inner.node_id {
+                    true => Some(FEATURE_LEVEL),
+                    false => about.as_ref().map(|about| about.feature_level),
+                },
+                version: match node.id == inner.node_id {
+                    true => Some(env!("CARGO_PKG_VERSION").to_owned()),
+                    false => about.map(|about| about.version),
+                },
                 voter: voters.contains(&node.id),
                 matched: match node.id == inner.node_id {
                     true => pulse.last_log,

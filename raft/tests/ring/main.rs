@@ -8,9 +8,11 @@
 mod failover;
 mod linearizable_reads;
 mod membership;
+mod peer_tls;
 mod restarting;
 mod snapshots;
 mod stopping;
 mod support;
+mod under_load;
 mod watching;
 mod writing_and_reading;
