@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 use trireme_api::client::{Client, ConnectError};
 use trireme_proto::api::{ClusterStatusRequest, ClusterStatusResponse};
 
@@ -47,6 +47,8 @@ pub enum ClusterError {
         target: u64,
         bound: Duration,
     },
+    #[error("node {0} runs again although its id is used up")]
+    LetIn(u64),
     #[error(transparent)]
     Connect(#[from] ConnectError),
     #[error(transparent)]
@@ -85,12 +87,22 @@ impl Member {
     }
 }
 
+/// How a node that came back under a used-up id was turned away.
+#[derive(Debug, Clone)]
+pub struct Refused {
+    pub exit_code: Option<i32>,
+    /// The end of its log.
+    pub words: String,
+}
+
 /// Killed when dropped.
 #[derive(Debug)]
 pub struct Cluster {
     executable: Executable,
     settings: ClusterSettings,
     members: Vec<Member>,
+    /// Those that were replaced.
+    former: Vec<Member>,
     next_id: u64,
     first_door: String,
 }
@@ -112,6 +124,7 @@ impl Cluster {
     ) -> Result<Self, ClusterError> {
         let mut cluster = Self {
             members: Vec::new(),
+            former: Vec::new(),
             first_door: String::new(),
             next_id: settings.nodes + 1,
             executable,
@@ -334,8 +347,52 @@ impl Cluster {
             .cluster()
             .replace_node(trireme_proto::api::ReplaceNodeRequest { old_id: id, new_id })
             .await?;
-        self.members.retain(|member| member.id != id);
+        let gone = self.members.extract_if(.., |member| member.id == id);
+        self.former.extend(gone);
         Ok(new_id)
+    }
+
+    /// A replaced node comes back with an empty directory under its old id and asks to join; waits until it gives up.
+    ///
+    /// # Errors
+    /// When there is no such former node, or it still runs after 20 s: it was let in.
+    pub async fn return_of_former(&mut self, id: u64) -> Result<Refused, ClusterError> {
+        let place = self.former.iter().position(|member| member.id == id);
+        let former = self
+            .former
+            .swap_remove(place.ok_or(ClusterError::NoNode(id))?);
+        let log = former.log();
+        let peers: Vec<String> = self.members.iter().map(|m| m.peer.clone()).collect();
+        self.members.push(former);
+        let join = peers.iter().map(String::as_str).collect();
+        let started = self
+            .write_settings(
+                id,
+                ClusterTable {
+                    bootstrap: Vec::new(),
+                    join,
+                },
+            )
+            .and_then(|()| self.spawn(id));
+        let former = self.members.pop();
+        started?;
+        let mut process = former
+            .and_then(|mut former| {
+                let process = former.process.take();
+                self.former.push(former);
+                process
+            })
+            .ok_or(ClusterError::NoNode(id))?;
+        match timeout(READY_TIMEOUT, process.wait()).await {
+            Ok(status) => Ok(Refused {
+                exit_code: status?.code(),
+                words: tail(&log),
+            }),
+            Err(_) => {
+                process.kill().await?;
+                Err(ClusterError::LetIn(id))
+            }
+        }
     }
 
     /// Waits until the node has applied all that another one has now.

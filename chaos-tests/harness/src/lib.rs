@@ -1,5 +1,6 @@
 //! Real node and agent processes, started from the path of an executable, on loopback, each with a directory and a
-//! log file of its own; and what is done to them: SIGKILL, restart from disk, replacement after a lost disk.
+//! log file of its own; and what is done to them: SIGKILL, restart from disk, replacement after a lost disk. Around them, where one is wanted,
+//! the sandbox forge whose webhooks lead to them.
 //!
 //! Given only a path, so that the demo of the binary itself uses it without a cycle. What the processes should
 //! achieve is judged by those who start them.
@@ -8,8 +9,10 @@ mod agent;
 mod cluster;
 mod process;
 mod settings;
+mod stage;
 
 pub use agent::{AgentProcess, AgentSettings};
-pub use cluster::{Cluster, ClusterError, Member};
+pub use cluster::{Cluster, ClusterError, Member, Refused};
 pub use process::Executable;
 pub use settings::{ClusterSettings, GitHub};
+pub use stage::{ConfigText, Stage, StageError, StageSettings};
