@@ -1,1 +1,20 @@
-//! Chaos scenarios on real processes.
+//! Chaos scenarios: real node and agent processes and the sandbox forge, disturbed on purpose. Here stand the scenarios
+//! ([`scenarios`]), what they are told on ([`scene`]), the record of what happened ([`History`]) and the checkers that
+//! judge it ([`checks`]).
+//!
+//! Processes are started and killed by `trireme-harness`; nothing here reaches into a node.
+
+// Tests write where they please.
+#![cfg_attr(test, allow(clippy::print_stdout))]
+
+pub mod checks;
+mod history;
+mod recorder;
+pub mod scenarios;
+pub mod scene;
+mod sender;
+mod verdict;
+
+pub use history::{DigestAt, History, Last, Merged, Sent, Watched};
+pub use recorder::{Known, Recorder};
+pub use verdict::{Counts, Verdict};
