@@ -7,7 +7,10 @@ use std::{
 };
 
 use anyhow::Context as _;
-use chaos_tests::{Verdict, scenarios::Scenario};
+use chaos_tests::{
+    Verdict,
+    scenarios::{Options, Scenario},
+};
 use clap::{Parser, ValueEnum};
 use trireme_harness::Executable;
 
@@ -39,6 +42,9 @@ struct Arguments {
     /// Where scenarios run; what failed is kept there. A temporary directory when absent.
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
+    /// Keeps the history of what passed too.
+    #[arg(long)]
+    keep: bool,
     #[arg(short, long, value_enum, default_value_t)]
     output: Format,
 }
@@ -101,6 +107,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
             (temporary.path().to_owned(), Some(temporary))
         }
     };
+    let options = Options {
+        rounds: arguments.rounds,
+        keep: arguments.keep,
+    };
     let mut failed = 0;
     for scenario in scenarios {
         let started = std::time::Instant::now();
@@ -117,7 +127,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         }
         let place = directory.join(scenario.name());
         let verdict: Verdict = scenario
-            .run(executable.clone(), &place, arguments.rounds, Box::new(tell))
+            .run(executable.clone(), &place, options, Box::new(tell))
             .await
             .with_context(|| place.display().to_string())?;
         print(&match arguments.output {
@@ -126,12 +136,15 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         })?;
         failed += usize::from(!verdict.passed);
     }
-    if failed == 0 {
-        return Ok(ExitCode::SUCCESS);
-    }
-    if let Some(temporary) = temporary {
+    if let Some(temporary) = temporary
+        && (failed > 0 || options.keep)
+    {
         // It stays for whoever looks into it.
         let _kept = temporary.keep();
     }
-    Ok(ExitCode::FAILURE)
+    Ok(if failed == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

@@ -1,6 +1,6 @@
 //! What came of a scenario.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use serde::Serialize;
 use trireme_proto::state::{IntentState, JobState};
@@ -14,6 +14,8 @@ pub struct Counts {
     pub sent: usize,
     pub acknowledged: usize,
     pub redelivered: usize,
+    /// Attempts that were not acknowledged, by status; 0, 502 and 504 are the sender's own words for no answer.
+    pub turned_away: BTreeMap<u16, usize>,
     pub jobs: usize,
     pub succeeded: usize,
     /// Attempts beyond the first of each job.
@@ -29,10 +31,15 @@ pub struct Counts {
 impl Counts {
     pub(crate) fn of(history: &History, failovers: &[Duration]) -> Self {
         let jobs = &history.last.jobs;
+        let mut turned_away = BTreeMap::new();
+        for sent in history.sent.iter().filter(|sent| sent.status != 200) {
+            *turned_away.entry(sent.status).or_default() += 1;
+        }
         Self {
             sent: history.sent.len(),
             acknowledged: history.acknowledged().len(),
             redelivered: history.sent.iter().filter(|sent| sent.redelivery).count(),
+            turned_away,
             jobs: jobs.len(),
             succeeded: jobs
                 .iter()
@@ -77,6 +84,11 @@ impl fmt::Display for Verdict {
             "        {} webhooks sent, {} acknowledged, {} redelivered",
             counts.sent, counts.acknowledged, counts.redelivered
         )?;
+        if !counts.turned_away.is_empty() {
+            let times = counts.turned_away.iter();
+            let times: Vec<String> = times.map(|(code, n)| format!("{n} with {code}")).collect();
+            writeln!(out, "        not acknowledged: {}", times.join(", "))?;
+        }
         writeln!(
             out,
             "        {} jobs, {} succeeded, {} attempts beyond the first",
@@ -120,6 +132,7 @@ mod tests {
             counts: Counts {
                 sent: 9,
                 acknowledged: 8,
+                turned_away: BTreeMap::from([(503, 1)]),
                 jobs: 2,
                 succeeded: 2,
                 failover_ms: vec![700],
@@ -135,6 +148,7 @@ mod tests {
         insta::assert_snapshot!(verdict, @r"
         FAILED  some-scenario in 12.3 s
                 9 webhooks sent, 8 acknowledged, 0 redelivered
+                not acknowledged: 1 with 503
                 2 jobs, 2 succeeded, 0 attempts beyond the first
                 0 merges by 0 calls, 0 observed instead of sent again; 0 changes seen
                 leader killed to next acknowledged write: [700] ms

@@ -24,6 +24,15 @@ use crate::{
 /// The longest that a scenario may take, without coming to rest.
 const BOUND: Duration = Duration::from_secs(240);
 
+/// How a scenario is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// How often a leader is killed where that can be repeated.
+    pub rounds: u32,
+    /// Keeps the history of what passed too.
+    pub keep: bool,
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scenario {
     LeaderKilledDuringIngestion,
@@ -93,8 +102,7 @@ impl Scenario {
         }
     }
 
-    /// Runs it below `directory` and judges its history, which is kept there unless it passed. `rounds` says how often
-    /// a leader is killed where that can be repeated.
+    /// Runs it below `directory` and judges its history, which is kept there unless it passed.
     ///
     /// # Errors
     /// When the directory cannot be used; everything else is in the verdict.
@@ -102,7 +110,7 @@ impl Scenario {
         self,
         executable: Executable,
         directory: &Path,
-        rounds: u32,
+        options: Options,
         teller: Teller,
     ) -> io::Result<Verdict> {
         std::fs::create_dir_all(directory)?;
@@ -119,7 +127,7 @@ impl Scenario {
         match Scene::set(executable, directory, teller).await {
             Err(why) => verdict.failure = Some(format!("{why:#}")),
             Ok(mut scene) => {
-                let told = timeout(BOUND, self.tell(&mut scene, rounds)).await;
+                let told = timeout(BOUND, self.tell(&mut scene, options.rounds)).await;
                 let told =
                     told.unwrap_or_else(|_| Err(anyhow::anyhow!("it took longer than {BOUND:?}")));
                 let (history, failovers, read) = scene.end(told.is_ok()).await;
@@ -127,13 +135,13 @@ impl Scenario {
                 verdict.counts = Counts::of(&history, &failovers);
                 verdict.violations = judge(&history);
                 verdict.passed = verdict.failure.is_none() && verdict.violations.is_empty();
-                if !verdict.passed {
+                if options.keep || !verdict.passed {
                     history.keep(&directory.join("history"))?;
                 }
             }
         }
         verdict.seconds = started.elapsed().as_secs_f64();
-        if verdict.passed {
+        if verdict.passed && !options.keep {
             verdict.kept = None;
             std::fs::remove_dir_all(directory)?;
         }
