@@ -81,9 +81,15 @@ fn report(target: &Target, answer: &ApplyConfigResponse, dry_run: bool) -> anyho
             } else {
                 format!("{}: ", found.field)
             };
+            // 0 = not known.
+            let place: String = [found.line, found.column]
+                .iter()
+                .take_while(|number| **number > 0)
+                .map(|number| format!(":{number}"))
+                .collect();
             text.push_str(&format!(
-                "{}: {}:{}:{}: {field}{}\n",
-                found.severity, found.file, found.line, found.column, found.message
+                "{}: {}{place}: {field}{}\n",
+                found.severity, found.file, found.message
             ));
         }
         if answer.accepted {
