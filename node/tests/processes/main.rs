@@ -1,0 +1,13 @@
+//! The binary as its users meet it: real node and agent processes, asked through their doors, their pages and the
+//! command line. One program, because linking it is the slow part.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout)]
+
+mod cluster;
+mod command;
+mod configuration;
+mod data_directory;
+mod deck;
+mod doors;
+mod scene;
+mod stories;
