@@ -12,7 +12,7 @@ pub struct Watched {
     pub name: String,
     /// In the order they came, without payloads of deliveries and ProwJobs.
     pub batches: Vec<ChangeBatch>,
-    /// Streams that began, and why they ended.
+    /// Why streams ended, and where.
     pub breaks: Vec<String>,
 }
 

@@ -294,56 +294,43 @@ async fn follow(
             let addresses = addresses.lock().unwrap_or_else(PoisonError::into_inner);
             addresses.get(turn % addresses.len().max(1)).cloned()
         };
-        if let Some(address) = address {
-            let reason = follow_one(&follower, &address, known.as_ref()).await;
-            follower.with(|seen| {
-                let line = format!("after {}: {address}: {reason}", *follower.revision.borrow());
-                // The same again and again while nobody answers is said once.
-                if seen.breaks.last() != Some(&line) {
-                    seen.breaks.push(line);
-                }
-            });
+        if let Some(address) = address
+            && let Err(reason) = follow_one(&follower, &address, known.as_ref()).await
+        {
+            let at = *follower.revision.borrow();
+            follower.with(|seen| seen.breaks.push(format!("after {at}: {address}: {reason}")));
         }
         sleep(RECONNECT).await;
     }
 }
 
-/// Why the stream ended.
+/// Ends when its stream does, with why; a node that does not answer had none.
 async fn follow_one(
     follower: &Follower,
     address: &str,
     known: Option<&watch::Sender<Known>>,
-) -> String {
-    let client = match Client::connect(address).await {
-        Ok(client) => client,
-        Err(why) => return why.to_string(),
+) -> Result<(), tonic::Status> {
+    let Ok(client) = Client::connect(address).await else {
+        return Ok(());
     };
     let request = WatchRequest {
         after_revision: *follower.revision.borrow(),
         ..WatchRequest::default()
     };
-    let mut stream = match client.watch().watch(request).await {
-        Ok(stream) => stream.into_inner(),
-        Err(why) => return why.to_string(),
-    };
-    loop {
-        match stream.message().await {
-            Ok(Some(message)) => {
-                let Some(mut batch) = message.batch else {
-                    continue;
-                };
-                strip(&mut batch);
-                if let Some(known) = known {
-                    known.send_modify(|known| known.see(&batch));
-                }
-                let revision = batch.revision;
-                follower.with(|seen| seen.batches.push(batch));
-                follower.revision.send_replace(revision);
-            }
-            Ok(None) => return "ended".to_owned(),
-            Err(why) => return why.to_string(),
+    let mut stream = client.watch().watch(request).await?.into_inner();
+    while let Some(message) = stream.message().await? {
+        let Some(mut batch) = message.batch else {
+            continue;
+        };
+        strip(&mut batch);
+        if let Some(known) = known {
+            known.send_modify(|known| known.see(&batch));
         }
+        let revision = batch.revision;
+        follower.with(|seen| seen.batches.push(batch));
+        follower.revision.send_replace(revision);
     }
+    Err(tonic::Status::unavailable("the node ended the stream"))
 }
 
 fn linearizable() -> Option<ReadOptions> {

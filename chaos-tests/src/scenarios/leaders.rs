@@ -16,7 +16,7 @@ use crate::scene::{APPROVER, AUTHOR, STEP, Scene};
 /// Lanes of the forge: webhooks about one pull request are sent one after another.
 const PULLS: usize = 6;
 /// Between two comments.
-const BEAT: Duration = Duration::from_millis(25);
+const BEAT: Duration = Duration::from_millis(40);
 /// The stream ends by itself after so many, lest a scenario that hangs talks for ever.
 const MAX_COMMENTS: usize = 4000;
 /// Acknowledged webhooks before each kill, and after it.
