@@ -1,11 +1,11 @@
 //! A run's build log, wherever it is: with its agent while it runs, in storage when it is over.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
+use tonic::{Request, Status, metadata::MetadataMap};
 use trireme_proto::{api::ReadLogRequest, state::Job};
 use trireme_raft::View;
 
@@ -17,6 +17,17 @@ pub const BUILD_LOG: &str = "build-log.txt";
 const QUEUE: usize = 16;
 /// Bytes of one chunk.
 const CHUNK: usize = 256 * 1024;
+/// Before a follower looks again for an agent that went away, doubled each time up to the latter.
+const FIRST_WAIT: Duration = Duration::from_millis(50);
+const MAX_WAIT: Duration = Duration::from_secs(2);
+/// Marks a request of another node, which asks the node that the agent is attached to and nobody beyond it: two nodes
+/// that each believe it at the other must not ask each other for ever.
+const FORWARDED: &str = "trireme-forwarded";
+
+/// Whether another node asks in its reader's name.
+pub(crate) fn is_forwarded(metadata: &MetadataMap) -> bool {
+    metadata.contains_key(FORWARDED)
+}
 
 /// A piece of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,13 +47,33 @@ impl RunLogs {
         Self { services }
     }
 
-    /// The log from `offset`; with `follow`, until the run is complete.
+    /// The log from `offset`; with `follow`, until the run is complete. A run that begins again begins again at 0.
     #[must_use]
     pub fn read(
         &self,
         id: String,
         offset: u64,
         follow: bool,
+    ) -> ReceiverStream<Result<LogChunk, Status>> {
+        self.spawn(id, offset, follow, false)
+    }
+
+    /// For another node: what an agent attached here has, and no more.
+    pub(crate) fn read_attached(
+        &self,
+        id: String,
+        offset: u64,
+        follow: bool,
+    ) -> ReceiverStream<Result<LogChunk, Status>> {
+        self.spawn(id, offset, follow, true)
+    }
+
+    fn spawn(
+        &self,
+        id: String,
+        offset: u64,
+        follow: bool,
+        attached_only: bool,
     ) -> ReceiverStream<Result<LogChunk, Status>> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let closing = self.services.attachments.closing();
@@ -52,10 +83,18 @@ impl RunLogs {
             sender: sender.clone(),
             id,
             follow,
+            attempt: None,
+        };
+        let run = async move {
+            if attached_only {
+                reader.run_attached().await
+            } else {
+                reader.run().await
+            }
         };
         tokio::spawn(async move {
             let result = tokio::select! {
-                result = reader.run() => result,
+                result = run => result,
                 () = sender.closed() => Ok(()),
                 () = closing.cancelled() => Err(Status::unavailable("the node is stopping")),
             };
@@ -73,28 +112,67 @@ struct Reader {
     id: String,
     offset: u64,
     follow: bool,
+    /// The attempt that the offset belongs to, once one was seen.
+    attempt: Option<u32>,
     sender: mpsc::Sender<Result<LogChunk, Status>>,
+}
+
+/// How reading from an agent ended.
+enum Live {
+    /// It has no more, and will not have.
+    Ended,
+    /// It is away, or this node cannot reach it now.
+    Away,
 }
 
 impl Reader {
     async fn run(mut self) -> Result<(), Status> {
+        let mut wait = FIRST_WAIT;
         loop {
-            let view = self.services.store.view();
-            let job = view
-                .job(&self.id)
-                .cloned()
-                .ok_or_else(|| Status::not_found(format!("no job {:?} in memory", self.id)))?;
+            let (view, job) = self.look()?;
+            if self.attempt.is_some_and(|attempt| attempt != job.attempt) {
+                self.offset = 0;
+            }
+            self.attempt = Some(job.attempt).filter(|attempt| *attempt > 0);
             if job.completed_ms > 0 {
                 return self.stored(&job).await;
             }
-            if let Some(lease) = &job.lease {
-                self.live(&view, &lease.agent_id).await?;
-            }
+            let before = self.offset;
+            let away = match &job.lease {
+                Some(lease) => matches!(self.live(&view, &lease.agent_id).await?, Live::Away),
+                None => false,
+            };
             if !self.follow {
                 return Ok(());
             }
-            self.changed(&job, view.revision).await;
+            if self.offset > before {
+                wait = FIRST_WAIT;
+            }
+            tokio::select! {
+                () = self.changed(&job, view.revision) => {}
+                () = tokio::time::sleep(wait), if away => wait = (wait * 2).min(MAX_WAIT),
+            }
         }
+    }
+
+    async fn run_attached(mut self) -> Result<(), Status> {
+        let (_, job) = self.look()?;
+        match &job.lease {
+            Some(lease) if job.completed_ms == 0 => {
+                self.attached(&lease.agent_id).await?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn look(&self) -> Result<(Arc<View>, Arc<Job>), Status> {
+        let view = self.services.store.view();
+        let job = view
+            .job(&self.id)
+            .cloned()
+            .ok_or_else(|| Status::not_found(format!("no job {:?} in memory", self.id)))?;
+        Ok((view, job))
     }
 
     async fn send(&mut self, data: Bytes) -> Result<(), Status> {
@@ -128,25 +206,13 @@ impl Reader {
         }
     }
 
-    /// Until the agent says that the log ends, or is gone.
-    async fn live(&mut self, view: &Arc<View>, agent_id: &str) -> Result<(), Status> {
-        let attachments = self.services.attachments.clone();
-        if let Some(mut tail) = attachments.tail(agent_id, &self.id, self.offset) {
-            while let Some(segment) = tail.segments.recv().await {
-                let skip = self.offset.saturating_sub(segment.offset);
-                if segment.offset <= self.offset && skip < segment.data.len() as u64 {
-                    let skip = usize::try_from(skip).unwrap_or(usize::MAX);
-                    self.send(segment.data.slice(skip..)).await?;
-                }
-                // An empty segment says that there is no more for now.
-                if segment.end || (!self.follow && segment.data.is_empty()) {
-                    break;
-                }
-            }
-            return Ok(());
+    /// Until the agent says that the log ends, or is gone; without `follow` until it has no more for now.
+    async fn live(&mut self, view: &Arc<View>, agent_id: &str) -> Result<Live, Status> {
+        if let Some(ended) = self.attached(agent_id).await? {
+            return Ok(ended);
         }
         let Some(node) = view.agent(agent_id).map(|agent| agent.node_id) else {
-            return Ok(());
+            return Ok(Live::Away);
         };
         let status = self.services.store.status();
         let address = status
@@ -154,32 +220,64 @@ impl Reader {
             .iter()
             .find(|member| member.node.id == node && node != self.services.store.node_id())
             .map(|member| member.node.api_address.clone());
-        match address {
-            Some(address) => self.proxied(&address).await,
-            None => Ok(()),
+        let Some(address) = address else {
+            return Ok(Live::Away);
+        };
+        // Its end says nothing about why: if the run is over, its record says so.
+        if let Err(why) = self.proxied(&address).await? {
+            tracing::debug!(node = address, why = why.message(), "a log was not reached");
         }
+        Ok(Live::Away)
     }
 
-    /// From the node that the agent is attached to.
-    async fn proxied(&mut self, address: &str) -> Result<(), Status> {
-        let client = Client::connect(address)
-            .await
-            .map_err(|why| Status::unavailable(why.to_string()))?;
-        let mut stream = client
-            .jobs()
-            .read_log(ReadLogRequest {
-                id: self.id.clone(),
-                offset: self.offset,
-                follow: self.follow,
-            })
-            .await?
-            .into_inner();
-        while let Some(message) = stream.message().await? {
-            if message.offset == self.offset {
-                self.send(message.data).await?;
+    /// `None` when the agent is not attached to this node.
+    async fn attached(&mut self, agent_id: &str) -> Result<Option<Live>, Status> {
+        let attachments = self.services.attachments.clone();
+        let Some(mut tail) = attachments.tail(agent_id, &self.id) else {
+            return Ok(None);
+        };
+        while let Some(segment) = tail.next(self.offset).await {
+            let skip = self.offset.saturating_sub(segment.offset);
+            if segment.offset <= self.offset && skip < segment.data.len() as u64 {
+                let skip = usize::try_from(skip).unwrap_or(usize::MAX);
+                self.send(segment.data.slice(skip..)).await?;
+            }
+            // An empty segment says that there is no more for now.
+            if segment.end || (!self.follow && segment.data.is_empty()) {
+                return Ok(Some(Live::Ended));
             }
         }
-        Ok(())
+        Ok(Some(Live::Away))
+    }
+
+    /// From the node that the agent is attached to; the inner error is that node's.
+    async fn proxied(&mut self, address: &str) -> Result<Result<(), Status>, Status> {
+        let client = match Client::connect(address).await {
+            Ok(client) => client,
+            Err(why) => return Ok(Err(Status::unavailable(why.to_string()))),
+        };
+        let mut request = Request::new(ReadLogRequest {
+            id: self.id.clone(),
+            offset: self.offset,
+            follow: self.follow,
+        });
+        request
+            .metadata_mut()
+            .insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
+        let mut stream = match client.jobs().read_log(request).await {
+            Ok(stream) => stream.into_inner(),
+            Err(why) => return Ok(Err(why)),
+        };
+        loop {
+            match stream.message().await {
+                Ok(Some(message)) if message.offset == self.offset => {
+                    self.send(message.data).await?;
+                }
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(Ok(())),
+                Err(why) => return Ok(Err(why)),
+            }
+        }
     }
 
     /// Waits until the job's record changes.

@@ -21,7 +21,7 @@ use trireme_state::{JobFilter, seq_of};
 use uuid::Uuid;
 
 use super::{Services, page_end, page_size, page_start, principal};
-use crate::{LogChunk, RunLogs};
+use crate::{LogChunk, RunLogs, run_logs::is_forwarded};
 
 pub(crate) struct Door(pub(crate) Services);
 
@@ -140,13 +140,17 @@ impl JobService for Door {
         let body = Body::AbortJobs(AbortJobs {
             jobs: vec![AbortJob {
                 reason: format!("Aborted by {who}."),
-                id: asked.id,
+                id: asked.id.clone(),
             }],
         });
         let (revision, done) = self.0.propose(who, &asked.request_id, body).await?;
+        // Nothing is aborted twice either; a run that was aborted before may still be ending.
+        let complete = |job: &Job| job.completed_ms > 0;
+        let view = self.0.view(None).await?;
         Ok(Response::new(AbortJobResponse {
             revision,
-            was_complete: done.aborted.is_empty() && !done.duplicate,
+            was_complete: done.aborted.is_empty()
+                && view.job(&asked.id).is_none_or(|job| complete(job)),
         }))
     }
 
@@ -174,11 +178,17 @@ impl JobService for Door {
         &self,
         request: Request<ReadLogRequest>,
     ) -> Result<Response<Self::ReadLogStream>, Status> {
+        let forwarded = is_forwarded(request.metadata());
         let asked = request.into_inner();
         if self.0.view(None).await?.job(&asked.id).is_none() {
             return Err(not_found(&asked.id));
         }
-        let chunks = RunLogs::new(self.0.clone()).read(asked.id, asked.offset, asked.follow);
+        let logs = RunLogs::new(self.0.clone());
+        let chunks = if forwarded {
+            logs.read_attached(asked.id, asked.offset, asked.follow)
+        } else {
+            logs.read(asked.id, asked.offset, asked.follow)
+        };
         Ok(Response::new(Box::pin(chunks.map(|chunk| {
             chunk.map(|LogChunk { offset, data }| ReadLogResponse { offset, data })
         }))))
