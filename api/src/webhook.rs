@@ -17,11 +17,11 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
 use sha2::Sha256;
-use tokio::sync::Semaphore;
+use tokio::{sync::Semaphore, time::sleep};
 use trireme_proto::state::{
     AcceptDelivery, Command, Delivery, Rejection, command::Body as CommandBody, outcome,
 };
-use trireme_raft::Store;
+use trireme_raft::{Applied, ProposeError, Store};
 
 use crate::{Metrics, blob};
 
@@ -33,6 +33,8 @@ const INLINE_BYTES: usize = 256 * 1024;
 const MAX_IN_FLIGHT: usize = 256;
 /// Forges give up after 10 s.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(8);
+/// Before a command whose fate is unknown is said again, half of it more or less.
+const SAY_AGAIN: Duration = Duration::from_millis(50);
 /// Bounds of what is taken from headers into a record.
 const MAX_HEADER_BYTES: usize = 200;
 
@@ -125,6 +127,19 @@ pub(crate) async fn receive(State(door): State<Arc<HookDoor>>, request: Request<
 }
 
 impl HookDoor {
+    /// When the leader is lost on the way, the command may have been applied or not. To say it again does no harm:
+    /// a delivery is taken once by its id, a chunk by its sum. The forge would not say it again by itself.
+    async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
+        loop {
+            match self.store.propose(command.clone()).await {
+                Err(ProposeError::Timeout {
+                    maybe_applied: true,
+                }) => sleep(SAY_AGAIN.mul_f64(0.5 + rand::random::<f64>())).await,
+                told => return told,
+            }
+        }
+    }
+
     async fn accept(&self, request: Request<Body>) -> Result<String, (String, Refusal)> {
         let (parts, body) = request.into_parts();
         let checked = check_headers(&parts.method, &parts.headers);
@@ -164,7 +179,7 @@ impl HookDoor {
                 body: Some(body),
                 ..Command::default()
             };
-            match tokio::time::timeout(COMMIT_TIMEOUT, self.store.propose(command)).await {
+            match tokio::time::timeout(COMMIT_TIMEOUT, self.propose(command)).await {
                 Err(_) => Err(unavailable(format!("no answer within {COMMIT_TIMEOUT:?}"))),
                 Ok(Err(why)) => Err(unavailable(why.to_string())),
                 Ok(Ok(applied)) => match applied.outcome.result {
