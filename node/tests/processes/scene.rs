@@ -7,7 +7,6 @@ use std::{
 
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
-use trireme_api::client::Client;
 use trireme_harness::{AgentProcess, AgentSettings, Cluster, ClusterSettings, GitHub};
 use trireme_proto::{
     api::WatchRequest,
@@ -258,12 +257,5 @@ pub(crate) fn http() -> reqwest::Client {
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none())
         .build()
-        .unwrap()
-}
-
-/// A gRPC connection to one node.
-pub(crate) async fn grpc(cluster: &Cluster, id: u64) -> Client {
-    Client::connect(&cluster.member(id).unwrap().api)
-        .await
         .unwrap()
 }

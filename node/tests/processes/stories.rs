@@ -290,7 +290,8 @@ async fn a_run_is_followed_aborted_rerun_and_ends_with_its_pull_request() {
             job.id == first.id && job.state() == JobState::Aborted && job.completed_ms > 0
         })
         .await;
-    nodes.run(&["abort", &first.id]).await.done();
+    let again = nodes.run(&["abort", &first.id]).await.done();
+    assert_eq!(again.out, format!("{} was complete already\n", first.id));
 
     let rerun = nodes
         .run(&["rerun", &first.id, "-o", "json"])
