@@ -15,6 +15,9 @@ use crate::decision::Decision;
 use crate::help::{HelpScope, PluginHelp};
 use trireme_office::RunningConfig;
 
+/// Wrong credentials are for somebody to put right, not for a delivery to be lost by.
+const UNAUTHORIZED_PAUSE: Duration = Duration::from_secs(60);
+
 /// Something that reacts to webhooks. Stateless: what it knows it reads anew for every event.
 #[async_trait]
 pub trait Plugin: Send + Sync + 'static {
@@ -135,26 +138,35 @@ pub enum PlanError {
 
 impl From<ForgeError> for PlanError {
     fn from(error: ForgeError) -> Self {
-        if error.is_outage() {
-            Self::Outage {
+        match outage(&error) {
+            Some(retry_after) => Self::Outage {
                 reason: error.to_string(),
-                retry_after: error.retry_at().map(until),
-            }
-        } else {
-            Self::Failed(error.to_string())
+                retry_after,
+            },
+            None => Self::Failed(error.to_string()),
         }
+    }
+}
+
+/// For how long to pause, if the failure passes without anybody changing what was asked; `None` inside leaves that to
+/// the backoff.
+pub(crate) fn outage(error: &ForgeError) -> Option<Option<Duration>> {
+    match error {
+        ForgeError::Unauthorized { .. } => Some(Some(UNAUTHORIZED_PAUSE)),
+        error if error.is_outage() => Some(error.retry_at().map(until)),
+        _ => None,
     }
 }
 
 impl From<GitError> for PlanError {
     fn from(error: GitError) -> Self {
-        if error.is_outage() {
-            Self::Outage {
+        match error {
+            GitError::Forge(error) => error.into(),
+            error if error.is_outage() => Self::Outage {
                 reason: error.to_string(),
                 retry_after: None,
-            }
-        } else {
-            Self::Failed(error.to_string())
+            },
+            error => Self::Failed(error.to_string()),
         }
     }
 }
@@ -162,4 +174,37 @@ impl From<GitError> for PlanError {
 /// The time from now to `at`, not below zero.
 pub(crate) fn until(at: Timestamp) -> Duration {
     Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_credentials_pause_a_lane_and_a_refusal_counts() {
+        let request = || "GET /user".to_owned();
+        let unauthorized = ForgeError::Unauthorized {
+            request: request(),
+            message: String::new(),
+        };
+        assert_eq!(outage(&unauthorized), Some(Some(UNAUTHORIZED_PAUSE)));
+        let down = ForgeError::Unavailable {
+            request: request(),
+            reason: "502".into(),
+            maybe_sent: false,
+        };
+        assert!(matches!(
+            PlanError::from(down),
+            PlanError::Outage {
+                retry_after: None,
+                ..
+            }
+        ));
+        let gone = ForgeError::NotFound {
+            request: request(),
+            message: String::new(),
+        };
+        assert_eq!(outage(&gone), None);
+        assert!(matches!(PlanError::from(gone), PlanError::Failed(_)));
+    }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use stage::{Setup, Stage, describe};
 use trireme_plugins::MIRROR;
-use trireme_proto::state::{ContextState, Cursor, JobType, PutCursor, command::Body};
+use trireme_proto::state::{ContextState, Cursor, JobType, PutCursor, Redrive, command::Body};
 use trireme_sandbox::{
     Clock, FileChange,
     faults::{CallEffect, CallMatch, HookEffect, HookMatch},
@@ -383,6 +383,18 @@ async fn a_refused_write_is_given_up_after_five_tries() {
     assert_eq!(stage.world.labels(&pr), Vec::<String>::new());
     says(&stage, "author", &pr, "/hold").await;
     assert_eq!(stage.world.labels(&pr), ["do-not-merge/hold"]);
+
+    // An operator may have it tried again.
+    says(&stage, "author", &pr, "/unhold").await;
+    let redrive = Redrive {
+        guid: dead[0].guid.clone(),
+        plugin: dead[0].plugin.clone(),
+        ..Redrive::default()
+    };
+    stage.propose(Body::Redrive(redrive)).await;
+    stage.settled().await;
+    assert_eq!(stage.world.labels(&pr), ["do-not-merge/hold"]);
+    assert_eq!(stage.dead().len(), 0);
 }
 
 /// A node that dies while it comments leaves one comment behind, and its successor finds it.
@@ -413,7 +425,7 @@ async fn deliveries_wait_for_an_office() {
     let pr = stage.world.pr("fix").opened_by("author").await;
     stage.world.expect_delivered().await;
     assert_eq!(stage.jobs(&pr), Vec::<String>::new());
-    stage.begin_term().await;
+    stage.begin_term();
     stage.settled().await;
     assert_eq!(stage.jobs(&pr), ["unit triggered"]);
 }
@@ -422,7 +434,7 @@ async fn deliveries_wait_for_an_office() {
 async fn hook_043_lost_webhooks_are_asked_for_again() {
     // A minute ago by the forge's clock: attempts of the last seconds may still be under way.
     let past = Timestamp::now() - SignedDuration::from_secs(60);
-    let stage = Stage::new(Setup {
+    let mut stage = Stage::new(Setup {
         world: World::builder().clock(Clock::manual(past)),
         repairing_every: Duration::from_millis(200),
         redelivery: true,
@@ -438,15 +450,14 @@ async fn hook_043_lost_webhooks_are_asked_for_again() {
         at_ms: cursor.at_ms - 3_600_000,
         ..(*cursor).clone()
     };
+    stage.end_term().await;
     stage.door.shut(true);
     let pr = stage.world.pr("fix").opened_by("author").await;
     stage.world.expect_delivered().await;
     stage.door.shut(false);
-    stage
-        .propose(Body::PutCursor(PutCursor {
-            cursors: vec![earlier],
-        }))
-        .await;
+    let cursors = vec![earlier];
+    stage.propose(Body::PutCursor(PutCursor { cursors })).await;
+    stage.begin_term();
     stage
         .until("the pull request's job", |state| {
             state.jobs_of_pull(ORG, REPO, pr.number).next().map(|_| ())

@@ -6,8 +6,9 @@ use std::time::Duration;
 use trireme_forge::{ForgeError, RepoId};
 use trireme_office::{RunningConfig, Work};
 
-use super::{Session, outage};
+use super::Session;
 use crate::controller::redelivery::OurHooks;
+use crate::plugin::outage;
 
 /// How often each repository and webhook is looked at.
 pub const REPAIR_EVERY: Duration = Duration::from_secs(5 * 60);

@@ -14,8 +14,9 @@ use trireme_proto::state::{
 use trireme_state::next_effect;
 
 use super::lanes::Lane;
-use super::{MAX_TRIES, Session, not_recorded, outage};
+use super::{MAX_TRIES, Session, not_recorded};
 use crate::decision::describe;
+use crate::plugin::{outage, until};
 
 /// A call that may have been sent can take effect for this long: the forge client ends it within 10 s.
 const IN_FLIGHT: Duration = Duration::from_secs(15);
@@ -89,10 +90,7 @@ impl Session {
         let text = error.to_string();
         if error.maybe_sent() {
             // Left as begun: the next look observes before it sends again.
-            return Err(Work::Outage(
-                text,
-                error.retry_at().map(crate::plugin::until),
-            ));
+            return Err(Work::Outage(text, error.retry_at().map(until)));
         }
         if let Some(pause) = outage(&error) {
             self.settle(at, EffectState::Waiting, &text).await?;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use trireme_forge::webhook::Event;
 use trireme_office::{OfficeError, RunningConfig, Work};
 use trireme_proto::state::command::Body;
-use trireme_proto::state::{CommitPlans, Delivery, DeliveryState};
+use trireme_proto::state::{CommitPlans, Delivery, DeliveryState, Done, Rejection};
 use trireme_state::State;
 use trireme_state::limits::MAX_DELIVERY;
 
@@ -156,13 +156,8 @@ impl Session {
                 let Some(running) = running else {
                     return Work::Done;
                 };
-                match self.fix_plugins(&view, delivery, &running).await {
-                    Ok(()) => {}
-                    Err(OfficeError::Rejected { code, message }) => {
-                        tracing::error!(guid, ?code, message, "a delivery could not be taken in");
-                        return Work::Retry(message);
-                    }
-                    Err(error) => return not_recorded(error),
+                if let Err(error) = self.fix_plugins(&view, delivery, &running).await {
+                    return not_recorded(error);
                 }
             }
             self.waiting().remove_received(&subject, seq);
@@ -188,14 +183,24 @@ impl Session {
         match read {
             Ok((payload, event)) => {
                 if let Some(contexts) = mirror::context(&event, &payload) {
-                    self.office.propose(Body::PutPullRequests(contexts)).await?;
+                    let put = self.office.propose(Body::PutPullRequests(contexts)).await;
+                    unless_invalid(delivery, put)?;
                 }
                 self.choose(&event, running, &mut commit);
             }
             // As in Prow, an event that does not decode is nobody's (HOOK-005).
             Err(why) => tracing::warn!(guid = delivery.guid, %why, "a delivery is left alone"),
         }
-        self.office.propose(Body::CommitPlans(commit)).await?;
+        let nobodys = CommitPlans {
+            guid: commit.guid.clone(),
+            config_version: commit.config_version,
+            ..CommitPlans::default()
+        };
+        let committed = self.office.propose(Body::CommitPlans(commit)).await;
+        if !unless_invalid(delivery, committed)? {
+            // What the state will not hold must not stand in the way of what comes after.
+            self.office.propose(Body::CommitPlans(nobodys)).await?;
+        }
         Ok(())
     }
 
@@ -220,6 +225,24 @@ impl Session {
                 commit.idle.push(name.to_owned());
             }
         }
+    }
+}
+
+/// Whether the command was taken; one that the state can never take is told and passed over.
+fn unless_invalid(
+    delivery: &Delivery,
+    proposed: Result<Done, OfficeError>,
+) -> Result<bool, OfficeError> {
+    match proposed {
+        Ok(_) => Ok(true),
+        Err(OfficeError::Rejected {
+            code: Rejection::Invalid,
+            message,
+        }) => {
+            tracing::error!(guid = delivery.guid, message, "a delivery is left alone");
+            Ok(false)
+        }
+        Err(error) => Err(error),
     }
 }
 

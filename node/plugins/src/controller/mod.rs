@@ -18,8 +18,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use trireme_forge::Forge;
 use trireme_forge::owners::OwnersLoader;
-use trireme_forge::{Forge, ForgeError};
 use trireme_office::{
     Backoff, ConfigFeed, Controller, ControllerError, KeyedQueue, Office, OfficeError,
     RunningConfig, Work,
@@ -44,14 +44,13 @@ const LANE_WORKERS: usize = 64;
 const CHORE_WORKERS: usize = 2;
 /// Tries of a decision that fails, and of a write that is refused, before they are given up.
 pub const MAX_TRIES: u32 = 5;
-/// Wrong credentials are for somebody to put right, not for a delivery to be lost by.
-const UNAUTHORIZED_PAUSE: Duration = Duration::from_secs(60);
 
 /// What the controller works with.
 pub struct PluginsController {
     tools: Arc<Tools>,
 }
 
+#[derive(Clone)]
 struct Tools {
     plugins: Plugins,
     forge: Arc<dyn Forge>,
@@ -84,12 +83,9 @@ impl PluginsController {
 
     /// Looks for what webhooks missed this often instead of every [`REPAIR_EVERY`].
     #[must_use]
-    pub fn repairing_every(self, every: Duration) -> Self {
-        let tools = Arc::into_inner(self.tools).map(|tools| Tools { every, ..tools });
-        Self {
-            // Nothing shares the tools before the controller runs.
-            tools: Arc::new(tools.expect("only this controller holds its tools")),
-        }
+    pub fn repairing_every(mut self, every: Duration) -> Self {
+        Arc::make_mut(&mut self.tools).every = every;
+        self
     }
 }
 
@@ -258,15 +254,5 @@ fn not_recorded(error: OfficeError) -> Work {
         OfficeError::Left { .. } => Work::Done,
         OfficeError::Rejected { .. } => Work::Retry(error.to_string()),
         OfficeError::Store(_) => Work::Outage(error.to_string(), None),
-    }
-}
-
-/// For how long to pause, if the failure passes without anybody changing what was asked; `None` in it leaves that to
-/// the backoff.
-fn outage(error: &ForgeError) -> Option<Option<Duration>> {
-    match error {
-        ForgeError::Unauthorized { .. } => Some(Some(UNAUTHORIZED_PAUSE)),
-        error if error.is_outage() => Some(error.retry_at().map(crate::plugin::until)),
-        _ => None,
     }
 }

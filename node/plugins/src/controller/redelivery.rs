@@ -11,7 +11,8 @@ use trireme_proto::state::command::Body;
 use trireme_proto::state::{Cursor, PutCursor};
 
 use super::chores::{Chore, unable};
-use super::{Session, not_recorded, outage};
+use super::{Session, not_recorded};
+use crate::plugin::outage;
 
 /// Attempts that are read in one round; the newest, if there were more.
 const MAX_ATTEMPTS: usize = 5_000;

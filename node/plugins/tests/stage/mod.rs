@@ -24,11 +24,11 @@ use trireme_forge::{
     github::{Credentials, GitHub, GitHubOptions, RetryPolicy, fixed_secret},
     owners::OwnersLoader,
 };
-use trireme_office::{Controller, ControllerError, Keeper, Office, RunningConfig};
+use trireme_office::{Keeper, RunningConfig};
 use trireme_plugins::{OurHooks, Plugins, PluginsController};
 use trireme_proto::state::{
-    AcceptDelivery, BlobRef, Command, ConfigFile, ConfigVersion, Cursor, Delivery, Done, Job, Plan,
-    PutBlobChunk, PutConfig, PutCursor, command::Body, outcome,
+    AcceptDelivery, BlobRef, Command, ConfigFile, ConfigVersion, Delivery, Done, Job, Plan,
+    PutBlobChunk, PutConfig, command::Body, outcome,
 };
 use trireme_raft::{Node, PeerListener, Store, StoreConfig};
 use trireme_sandbox::world::{BOT, ORG, Pr, REPO, World, WorldBuilder};
@@ -69,22 +69,6 @@ pub(crate) struct Stage {
     feed: watch::Sender<Option<Arc<RunningConfig>>>,
     term: Option<(CancellationToken, JoinHandle<()>)>,
     dir: tempfile::TempDir,
-}
-
-/// Tells that the office is taken.
-struct Herald(watch::Sender<bool>);
-
-#[async_trait::async_trait]
-impl Controller for Herald {
-    fn name(&self) -> &'static str {
-        "herald"
-    }
-
-    async fn run(&self, office: Office) -> Result<(), ControllerError> {
-        self.0.send_replace(true);
-        office.resigned().cancelled().await;
-        Ok(())
-    }
 }
 
 /// Takes webhooks as a node's door does, unless it is shut.
@@ -200,7 +184,7 @@ impl Stage {
             dir,
         };
         stage.configure().await;
-        stage.begin_term().await;
+        stage.begin_term();
         stage
     }
 
@@ -258,7 +242,7 @@ impl Stage {
         })));
     }
 
-    pub(crate) async fn begin_term(&mut self) {
+    pub(crate) fn begin_term(&mut self) {
         let hooks = if self.setup.redelivery {
             OurHooks::At(self.hook_url.clone())
         } else {
@@ -273,26 +257,10 @@ impl Stage {
         )
         .repairing_every(self.setup.repairing_every);
         let stop = CancellationToken::new();
-        let (taken, mut office) = watch::channel(false);
-        let controllers: Vec<Arc<dyn Controller>> =
-            vec![Arc::new(controller), Arc::new(Herald(taken))];
-        let keeper = Keeper::new(self.store(), controllers);
+        let keeper = Keeper::new(self.store(), vec![Arc::new(controller)]);
         let token = stop.clone();
         let running = tokio::spawn(async move { keeper.run(token).await });
         self.term = Some((stop, running));
-        // The leader of one node counts as confirmed only for a moment after a write.
-        let mut beat = 0;
-        while !*office.borrow_and_update() {
-            beat += 1;
-            let cursor = Cursor {
-                key: "stage".to_owned(),
-                at_ms: beat,
-                ..Cursor::default()
-            };
-            let cursors = vec![cursor];
-            self.propose(Body::PutCursor(PutCursor { cursors })).await;
-            let _ = timeout(Duration::from_millis(50), office.changed()).await;
-        }
     }
 
     pub(crate) async fn end_term(&mut self) {
@@ -308,7 +276,7 @@ impl Stage {
         self.store().shutdown().await;
         let store = open(self.dir.path().join("node")).await;
         self.door.store.send_replace(store);
-        self.begin_term().await;
+        self.begin_term();
     }
 
     /// Waits until the state gives a value.
@@ -374,8 +342,9 @@ async fn open(dir: PathBuf) -> Store {
     let address = listener.local_addr().unwrap();
     let mut config = StoreConfig::new(dir, 1, address);
     config.peer_listener = PeerListener::Bound(listener);
-    config.timing.election_min = Duration::from_millis(100);
-    config.timing.election_max = Duration::from_millis(150);
+    // A node alone is elected at once. What confirms it as leader is its election, for as long as this.
+    config.timing.election_min = Duration::from_secs(600);
+    config.timing.election_max = Duration::from_secs(700);
     let store = Store::open(config).await.unwrap();
     if !store.is_member() {
         let me = Node {
