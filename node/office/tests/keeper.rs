@@ -1,5 +1,10 @@
 //! Taking and leaving office on a real one-node store.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that does not get what it needs has failed"
+)]
+
 use std::{
     net::TcpListener,
     sync::{

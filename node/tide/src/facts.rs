@@ -12,11 +12,11 @@ use crate::{
 };
 
 /// How the origin of Tide's own jobs begins.
-pub const ORIGIN: &str = "tide ";
+pub(crate) const ORIGIN: &str = "tide ";
 
 /// The mirrored pull request, its contexts no better than what our own runs say.
 #[must_use]
-pub fn pull(state: &State, mirror: &state::PullRequest, more: &SearchOnly) -> Pull {
+pub(crate) fn pull(state: &State, mirror: &state::PullRequest, more: &SearchOnly) -> Pull {
     let mut pull = Pull::from_mirror(mirror, more);
     let mut newest: BTreeMap<&str, &Job> = BTreeMap::new();
     for job in state.jobs_of_pull(&mirror.org, &mirror.repo, mirror.number) {
@@ -66,7 +66,11 @@ fn overlay(contexts: &mut Vec<Context>, name: &str, job: &Job, told: bool) {
 
 /// Presubmit and batch runs of these pull requests on the pool's branch, each once.
 #[must_use]
-pub fn runs<'a>(state: &State, key: &PoolKey, numbers: impl Iterator<Item = &'a u64>) -> Vec<Run> {
+pub(crate) fn runs<'a>(
+    state: &State,
+    key: &PoolKey,
+    numbers: impl Iterator<Item = &'a u64>,
+) -> Vec<Run> {
     let mut found: BTreeMap<&str, &Job> = BTreeMap::new();
     for number in numbers {
         for job in state.jobs_of_pull(&key.org, &key.repo, *number) {

@@ -19,25 +19,25 @@ const LONGEST: Duration = Duration::from_secs(3600);
 const MAX_REMEMBERED: usize = 10_000;
 
 /// Kinds of refusal, as they stand in [`MergeIntent::refusal`].
-pub mod refusal {
-    pub const MODIFIED_HEAD: &str = "modified-head";
-    pub const BASE_CHANGED: &str = "base-changed";
-    pub const UNAUTHORIZED: &str = "unauthorized-to-push";
-    pub const METHOD_FORBIDDEN: &str = "merge-commits-forbidden";
-    pub const UNMERGEABLE: &str = "unmergeable";
+pub(crate) mod refusal {
+    pub(crate) const MODIFIED_HEAD: &str = "modified-head";
+    pub(crate) const BASE_CHANGED: &str = "base-changed";
+    pub(crate) const UNAUTHORIZED: &str = "unauthorized-to-push";
+    pub(crate) const METHOD_FORBIDDEN: &str = "merge-commits-forbidden";
+    pub(crate) const UNMERGEABLE: &str = "unmergeable";
     /// Refused in a way that says nothing about the pull request.
-    pub const OTHER: &str = "other";
+    pub(crate) const OTHER: &str = "other";
     /// Asked for as often as is sensible without an answer.
-    pub const NO_ANSWER: &str = "no-answer";
+    pub(crate) const NO_ANSWER: &str = "no-answer";
 }
 
 /// What a refusal may depend on, other than head and base; equal as long as nothing changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Inputs(u64);
+pub(crate) struct Inputs(u64);
 
 impl Inputs {
     #[must_use]
-    pub fn of(pull: &Pull, method: &str, config: u64) -> Self {
+    pub(crate) fn of(pull: &Pull, method: &str, config: u64) -> Self {
         let mut hasher = DefaultHasher::new();
         (&pull.labels, &pull.milestone, pull.draft, method, config).hash(&mut hasher);
         (pull.review, pull.mergeable, pull.merge_state).hash(&mut hasher);
@@ -52,10 +52,10 @@ impl Inputs {
 
 /// Intent id -> what its refusal depended on. Lost with the office, which costs one more try per pull request.
 #[derive(Debug, Default)]
-pub struct Refusals(BTreeMap<String, Inputs>);
+pub(crate) struct Refusals(BTreeMap<String, Inputs>);
 
 impl Refusals {
-    pub fn remember(&mut self, intent: &str, inputs: Inputs) {
+    pub(crate) fn remember(&mut self, intent: &str, inputs: Inputs) {
         if self.0.len() >= MAX_REMEMBERED {
             self.0.pop_first();
         }
@@ -65,7 +65,7 @@ impl Refusals {
     /// Why the pull request is to be passed over now, and for how long at most if time alone helps. `intents` are all
     /// of the pull request.
     #[must_use]
-    pub fn hold<'a>(
+    pub(crate) fn hold<'a>(
         &self,
         intents: impl Iterator<Item = &'a MergeIntent>,
         pull: &Pull,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use trireme_forge::{
-    CombinedStatus, PullRequest as ForgePull, RepoId, StatusState,
+    PullRequest as ForgePull, RepoId, StatusState,
     search::{Mergeable, ReviewDecision, SearchedPullRequest},
 };
 use trireme_proto::state::{
@@ -14,7 +14,7 @@ use crate::pull::{Context, check_run_contexts};
 
 /// The record as the search tells it; `None` if the mirror says the same or something newer.
 #[must_use]
-pub fn from_search(
+pub(crate) fn from_search(
     found: &SearchedPullRequest,
     former: Option<&PullRequest>,
 ) -> Option<PullRequest> {
@@ -56,7 +56,7 @@ pub fn from_search(
 
 /// The same from the pull request itself, which does not tell of reviews.
 #[must_use]
-pub fn from_forge(found: &ForgePull, former: Option<&PullRequest>) -> Option<PullRequest> {
+pub(crate) fn from_forge(found: &ForgePull, former: Option<&PullRequest>) -> Option<PullRequest> {
     let labels: Vec<String> = found
         .labels
         .iter()
@@ -154,7 +154,7 @@ fn review_word(decision: Option<ReviewDecision>) -> &'static str {
 /// Statuses and check runs of one head as a search or two calls bring them. Of a status and a check run with one name
 /// the worse counts, because both must be good.
 #[must_use]
-pub fn contexts(
+pub(crate) fn contexts(
     statuses: &[trireme_forge::CommitStatus],
     runs: &[trireme_forge::CheckRun],
 ) -> Vec<Context> {
@@ -175,15 +175,9 @@ pub fn contexts(
     by_name.into_values().collect()
 }
 
-/// Both calls' answers (TIDE-026).
-#[must_use]
-pub fn contexts_of_head(status: &CombinedStatus, runs: &[trireme_forge::CheckRun]) -> Vec<Context> {
-    contexts(&status.statuses, runs)
-}
-
 /// Those that the mirror does not show so, as seen at `seen_ms`; what a webhook told later stays.
 #[must_use]
-pub fn new_contexts(
+pub(crate) fn new_contexts(
     repo: &RepoId,
     head_sha: &str,
     seen: &[Context],
@@ -219,7 +213,7 @@ pub fn new_contexts(
 
 /// An expected one is as good as pending: the mirror knows no other word.
 #[must_use]
-pub fn mirrored_state(state: StatusState) -> ContextState {
+pub(crate) fn mirrored_state(state: StatusState) -> ContextState {
     match state {
         StatusState::Success => ContextState::Success,
         StatusState::Failure => ContextState::Failure,

@@ -8,7 +8,7 @@ use crate::pull::Pull;
 /// What GitHub's search answers, from the mirror (TIDE-016). As there, case does not matter in names of labels,
 /// milestones, people.
 #[must_use]
-pub fn matches(query: &TideQuery, pull: &Pull) -> bool {
+pub(crate) fn matches(query: &TideQuery, pull: &Pull) -> bool {
     let labelled = |name: &str| pull.labels.iter().any(|label| same(label, name));
     let in_milestone = |title: &String| same(title, &query.milestone);
     query.covers(&pull.org, &pull.repo)

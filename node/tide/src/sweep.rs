@@ -15,7 +15,7 @@ use trireme_proto::state::{HeadContext, PullRequest, PutPullRequests, command::B
 use crate::{
     blockers::Blocker,
     facts, mirror,
-    pull::{Pull, SearchOnly},
+    pull::SearchOnly,
     query,
     session::{BlockerBoard, PullKey, Session, Trouble},
 };
