@@ -61,6 +61,8 @@ use crate::{
     wal::Wal,
 };
 
+/// Threads for what reads and writes files: snapshots, old log entries, the archive.
+const BLOCKING_THREADS: usize = 8;
 /// How long tasks of a closed store may take to notice.
 const STOPPING: Duration = Duration::from_secs(5);
 /// Period of the ring's pulse, from which its delay is measured.
@@ -177,6 +179,7 @@ impl Store {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(config.limits.ring_threads.max(1))
             .thread_name("trireme-ring")
+            .max_blocking_threads(BLOCKING_THREADS)
             .enable_all()
             .build()
             .map_err(OpenError::Runtime)?;

@@ -220,11 +220,17 @@ impl Wal {
         }
         let permits = self.wait_for_room(&records).await?;
         let mut tickets = Vec::with_capacity(entries.len());
-        {
+        let pushed = {
             let mut log = self.held();
-            for ((id, entry), record) in ids.into_iter().zip(entries).zip(&records) {
+            let mut added = ids.into_iter().zip(entries).zip(&records);
+            added.try_for_each(|((id, entry), record)| {
                 tickets.push(log.push(id, entry, record.payload.len(), None)?);
-            }
+                Ok(())
+            })
+        };
+        if let Err(error) = pushed {
+            self.queue.add_permits(permits as usize);
+            return Err(error);
         }
         self.send(Request {
             records,
