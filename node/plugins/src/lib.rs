@@ -1,7 +1,9 @@
 //! Plugins: what a webhook makes happen.
 //!
 //! Here stand the plugins, one module each: a pure decision from the event, the configuration and the facts it asks
-//! for, and around it what fetches those facts. Texts that people and tools read are Prow's, byte for byte.
+//! for, and around it what fetches those facts. Texts that people and tools read are Prow's, byte for byte. And here
+//! stands [`PluginsController`], which takes accepted deliveries in, has every plugin decide once, carries its plan out
+//! in order and repairs what webhooks missed.
 //!
 //! Here never stand receiving and checking webhooks (a door's), running jobs, merging, or telling results: plugins and
 //! the other controllers meet in the state.

@@ -178,6 +178,22 @@ async fn plg_trigger_016_retest_runs_what_failed() {
 
     says(&stage, "author", &pr, "/retest").await;
     assert_eq!(stage.jobs(&pr), ["unit triggered", "lint triggered"]);
+    let view = stage.store().view();
+    let job = view.jobs_of_pull(ORG, REPO, pr.number).next_back().unwrap();
+    let prowjob: serde_json::Value = serde_json::from_slice(&job.prowjob).unwrap();
+    let labels = &prowjob["metadata"]["labels"];
+    assert_eq!(labels["prow.k8s.io/retest"], "true");
+    assert_eq!(labels["prow.k8s.io/is-optional"], "true");
+    assert_eq!(labels["event-GUID"], job.origin);
+    assert!(view.delivery(&job.origin).is_some());
+    let refs = &prowjob["spec"]["refs"];
+    let page = format!("{}/{ORG}/{REPO}", stage.world.sandbox().url());
+    assert_eq!(refs["repo_link"], page);
+    assert_eq!(
+        refs["pulls"][0]["link"],
+        format!("{page}/pull/{}", pr.number)
+    );
+    assert_eq!(refs["base_sha"], job.base_sha);
 }
 
 #[tokio::test]

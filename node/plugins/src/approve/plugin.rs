@@ -1,1 +1,0 @@
-//! The plugin around the decision.
