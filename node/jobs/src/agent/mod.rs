@@ -5,11 +5,13 @@
 //! a whole period kills what it runs, because somebody else may be running it by then; so does one whose registration
 //! was taken over.
 
+mod fitness;
 mod runs;
 mod session;
 mod tail;
 
 use std::{
+    fs::{File, TryLockError},
     io,
     path::{Path, PathBuf},
     time::Duration,
@@ -46,8 +48,12 @@ pub struct AgentOptions {
 pub enum AgentError {
     #[error("{path}: {source}")]
     Directory { path: PathBuf, source: io::Error },
+    #[error("{path} is in use by another agent; give each its own directory")]
+    InUse { path: PathBuf },
     #[error("no address of a node was given")]
     NoNodes,
+    #[error("the cluster does not take this agent: {0}")]
+    Refused(String),
 }
 
 /// Between two tries to find a node that answers.
@@ -74,10 +80,27 @@ fn identity(directory: &Path) -> io::Result<String> {
     }
 }
 
-/// Works until `stop`, then kills what still runs; its leases run out by themselves.
+/// Two processes of one identity would fence each other for ever. The lock ends with the process.
+fn lock(directory: &Path) -> Result<File, AgentError> {
+    let in_directory = |source| AgentError::Directory {
+        path: directory.to_owned(),
+        source,
+    };
+    std::fs::create_dir_all(directory).map_err(in_directory)?;
+    let file = File::create(directory.join("lock")).map_err(in_directory)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(AgentError::InUse {
+            path: directory.to_owned(),
+        }),
+        Err(TryLockError::Error(why)) => Err(in_directory(why)),
+    }
+}
+
+/// Works until `stop`, then kills what still runs; its leases run out by themselves. Dropping the future kills, too.
 ///
 /// # Errors
-/// When its directory cannot be used.
+/// When its directory cannot be used, or the cluster does not take such an agent.
 pub async fn run(options: AgentOptions, stop: CancellationToken) -> Result<(), AgentError> {
     if options.nodes.is_empty() {
         return Err(AgentError::NoNodes);
@@ -86,42 +109,53 @@ pub async fn run(options: AgentOptions, stop: CancellationToken) -> Result<(), A
         path: options.directory.clone(),
         source,
     };
-    std::fs::create_dir_all(&options.directory).map_err(in_directory)?;
+    let _lock = lock(&options.directory)?;
     let agent_id = identity(&options.directory).map_err(in_directory)?;
     let mut runs = Runs::open(&options).map_err(in_directory)?;
-    let (mut incarnation, mut node, mut failures) = (None, 0_usize, 0_u32);
+    let ended = attach_again(&options, &agent_id, &mut runs, &stop).await;
+    runs.kill_all().await;
+    ended
+}
+
+async fn attach_again(
+    options: &AgentOptions,
+    agent_id: &str,
+    runs: &mut Runs,
+    stop: &CancellationToken,
+) -> Result<(), AgentError> {
+    let (mut registration, mut node, mut failures) = (None, 0_usize, 0_u32);
     while !stop.is_cancelled() {
         let address = &options.nodes[node % options.nodes.len()];
         let session = Session {
-            options: &options,
-            agent_id: &agent_id,
+            options,
+            agent_id,
             address,
         };
-        let ended = session.run(&mut incarnation, &mut runs, &stop).await;
-        match ended {
+        match session.run(&mut registration, runs, stop).await {
             Ended::Stopped => break,
+            Ended::Refused(why) => return Err(AgentError::Refused(why)),
             Ended::Fenced(why) => {
-                tracing::warn!(%why, "fenced: everything it runs is killed");
+                tracing::warn!(why, "fenced: everything it runs is killed");
                 runs.kill_all().await;
-                incarnation = None;
+                registration = None;
             }
-            Ended::Lost { was_attached, why } => {
-                tracing::info!(node = address, %why, "no attachment");
-                if was_attached {
+            Ended::Lost { lasted, why } => {
+                tracing::info!(node = address, why, "no attachment");
+                // A node that lets agents in and drops them at once must not be asked twenty times a second.
+                if lasted > RECONNECT.max {
                     failures = 0;
                 }
             }
         }
         node += 1;
-        failures += 1;
+        failures = failures.saturating_add(1);
         // What runs goes on meanwhile, as long as its leases hold.
-        let wait = RECONNECT.after(failures);
         tokio::select! {
             () = stop.cancelled() => {}
-            () = tokio::time::sleep(wait) => {}
+            () = session::expired(registration.as_ref()) => {}
+            () = tokio::time::sleep(RECONNECT.after(failures)) => {}
         }
     }
-    runs.kill_all().await;
     Ok(())
 }
 
@@ -141,5 +175,17 @@ mod tests {
                 .to_string()
                 .contains("remove it")
         );
+    }
+
+    #[test]
+    fn a_directory_is_one_agents_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = lock(directory.path()).unwrap();
+        assert!(matches!(
+            lock(directory.path()),
+            Err(AgentError::InUse { .. })
+        ));
+        drop(held);
+        lock(directory.path()).unwrap();
     }
 }

@@ -4,29 +4,30 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     io,
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     sync::{Arc, OnceLock},
 };
 
+use futures::FutureExt as _;
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
 };
 use tokio_util::sync::CancellationToken;
 use trireme_podutils::{
     local::{LocalRun, Outcome, UtilityProgram, kill_leftovers},
-    storage::Storage,
+    storage::{Storage, StorageError},
 };
 use trireme_proto::{
     api::{RunningJob, agent_message},
     state::{Job, JobState},
 };
-use trireme_prowjob::record;
-
-use super::{
-    AgentOptions,
-    session::{report, running},
+use trireme_prowjob::{
+    GcsConfiguration, JobSpec, ProwJobState, gcs_paths, record, run_files::FINISHED_FILE,
 };
+
+use super::{AgentOptions, fitness, session::report};
 
 /// Variables of the host that jobs see.
 const HOST_ENV: [&str; 3] = ["PATH", "LANG", "TZ"];
@@ -67,6 +68,16 @@ struct Run {
     finished: watch::Sender<bool>,
 }
 
+impl Run {
+    /// Returns when its processes are killed, which dropping its future does.
+    async fn end(&mut self) {
+        self.task.abort();
+        if !self.task.is_finished() {
+            let _aborted = (&mut self.task).await;
+        }
+    }
+}
+
 impl Drop for Run {
     fn drop(&mut self) {
         // Dropping the run's future kills its processes.
@@ -78,7 +89,8 @@ pub(super) struct Runs {
     directory: PathBuf,
     utility: Utility,
     runs: BTreeMap<String, Run>,
-    tails: BTreeMap<u64, CancellationToken>,
+    /// Runs that are being killed and cleared away.
+    leaving: JoinSet<()>,
     events: mpsc::Receiver<Event>,
     sender: mpsc::Sender<Event>,
 }
@@ -101,7 +113,7 @@ impl Runs {
             directory,
             utility: options.utility.clone(),
             runs: BTreeMap::new(),
-            tails: BTreeMap::new(),
+            leaving: JoinSet::new(),
             events,
             sender,
         })
@@ -116,18 +128,17 @@ impl Runs {
         if self.runs.get(&job.id).is_some_and(|run| run.fence >= fence) {
             return;
         }
-        self.runs.remove(&job.id);
+        if let Some(older) = self.runs.remove(&job.id) {
+            self.clear_away(older);
+        }
         let directory = self.directory.join(format!("{}-{fence}", job.id));
-        let (cancel, reason) = (CancellationToken::new(), Arc::default());
-        let (job_id, finished) = (job.id.clone(), watch::Sender::new(false));
-        let (log, task) = self.spawn(
-            job,
-            fence,
-            storage,
-            &directory,
-            cancel.clone(),
-            Arc::clone(&reason),
-        );
+        let (cancel, reason) = (CancellationToken::new(), Arc::new(OnceLock::new()));
+        let stop = Stop {
+            cancel: cancel.clone(),
+            reason: Arc::clone(&reason),
+        };
+        let job_id = job.id.clone();
+        let (log, task) = self.spawn(&job, fence, storage, &directory, stop);
         self.runs.insert(
             job_id,
             Run {
@@ -139,34 +150,34 @@ impl Runs {
                 log,
                 started: false,
                 ended: None,
-                finished,
+                finished: watch::Sender::new(false),
             },
         );
     }
 
     fn spawn(
         &self,
-        job: Job,
+        job: &Job,
         fence: u64,
         storage: String,
         directory: &Path,
-        cancel: CancellationToken,
-        reason: Arc<OnceLock<String>>,
+        stop: Stop,
     ) -> (PathBuf, JoinHandle<()>) {
         let sender = self.sender.clone();
         let job_id = job.id.clone();
-        let prow_job = match record::prow_job(&job) {
+        let finished = move |job_id, outcome: Outcome| Event::Finished {
+            job_id,
+            fence,
+            state: record::job_state(outcome.state),
+            description: outcome.description,
+        };
+        let prow_job = match record::prow_job(job) {
             Ok(prow_job) => prow_job,
             Err(why) => {
+                let outcome = error(format!("The job's record is no ProwJob: {why}"));
                 let task = tokio::spawn(async move {
-                    let event = Event::Finished {
-                        job_id,
-                        fence,
-                        state: JobState::Error,
-                        description: format!("The job's record is no ProwJob: {why}"),
-                    };
                     // Nobody hears it only when the agent is gone.
-                    let _gone = sender.send(event).await;
+                    let _gone = sender.send(finished(job_id, outcome)).await;
                 });
                 return (directory.join("log"), task);
             }
@@ -186,30 +197,23 @@ impl Runs {
             running_timeout: None,
         };
         let log = run.build_log();
-        let task = tokio::spawn(async move {
-            let cancelled = async {
-                cancel.cancelled().await;
-                reason.get().cloned().unwrap_or_default()
-            };
-            let started = sender.clone();
-            let started_id = job_id.clone();
-            let on_start = move || {
-                let event = Event::Started {
-                    job_id: started_id,
-                    fence,
-                };
-                // A full queue only costs the time stamp.
-                let _lost = started.try_send(event);
-            };
-            let outcome = run.run_observed(cancelled, on_start, |_| {}).await;
-            store_prow_job(&run, &outcome).await;
-            let event = Event::Finished {
-                job_id,
+        let started = sender.clone();
+        let started_id = job_id.clone();
+        let on_start = move || {
+            let event = Event::Started {
+                job_id: started_id,
                 fence,
-                state: record::job_state(outcome.state),
-                description: outcome.description,
             };
-            let _gone = sender.send(event).await;
+            // A full queue only costs the time stamp.
+            let _lost = started.try_send(event);
+        };
+        let task = tokio::spawn(async move {
+            let carried_out = AssertUnwindSafe(carry_out(run, stop, on_start)).catch_unwind();
+            let outcome = carried_out.await.unwrap_or_else(|_| {
+                // The panic itself is printed where it happens. There must be a result nevertheless.
+                error("The agent failed while it ran the job.".to_owned())
+            });
+            let _gone = sender.send(finished(job_id, outcome)).await;
         });
         (log, task)
     }
@@ -235,13 +239,26 @@ impl Runs {
             if run.ended.is_none() {
                 tracing::warn!(job = job_id, fence, "its lease is over, it is killed");
             }
-            // What it left is in storage; a reader of its live log has the file open.
-            if let Err(why) = std::fs::remove_dir_all(&run.directory)
-                && why.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(job = job_id, %why, "its directory could not be removed");
-            }
+            self.clear_away(run);
         }
+    }
+
+    /// What it left is in storage; a reader of its live log has the file open.
+    fn clear_away(&mut self, mut run: Run) {
+        while self.leaving.try_join_next().is_some() {}
+        self.leaving.spawn(async move {
+            run.end().await;
+            let directory = std::mem::take(&mut run.directory);
+            let path = directory.clone();
+            // A checkout may be large.
+            let removed = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(path)).await;
+            match removed {
+                Ok(Err(why)) if why.kind() != io::ErrorKind::NotFound => {
+                    tracing::warn!(directory = %directory.display(), %why, "could not be removed");
+                }
+                _ => {}
+            }
+        });
     }
 
     /// The next thing that happens to a run.
@@ -298,55 +315,127 @@ impl Runs {
         self.runs
             .iter()
             .filter(|(_, run)| run.ended.is_none())
-            .map(|(job_id, run)| running(job_id, run.fence))
+            .map(|(job_id, run)| RunningJob {
+                job_id: job_id.clone(),
+                fence: run.fence,
+            })
             .collect()
     }
 
     /// Kills everything at once and forgets it.
     pub(super) async fn kill_all(&mut self) {
-        for mut run in std::mem::take(&mut self.runs).into_values() {
+        let mut runs = std::mem::take(&mut self.runs);
+        for run in runs.values() {
             run.task.abort();
-            // An aborted task has dropped its processes, which kills them.
-            let _aborted = (&mut run.task).await;
         }
-        for stop in std::mem::take(&mut self.tails).into_values() {
-            stop.cancel();
+        for run in runs.values_mut() {
+            run.end().await;
+        }
+        for run in runs.into_values() {
+            self.clear_away(run);
         }
         while self.events.try_recv().is_ok() {}
     }
 
-    /// The live log of a run, whether it is over, and when to stop reading.
-    pub(super) fn open_tail(
-        &mut self,
-        job_id: &str,
-        tail: u64,
-    ) -> Option<(PathBuf, watch::Receiver<bool>, CancellationToken)> {
+    /// The live log of a run, and whether it is over.
+    pub(super) fn log(&self, job_id: &str) -> Option<(PathBuf, watch::Receiver<bool>)> {
         let run = self.runs.get(job_id)?;
-        let stop = CancellationToken::new();
-        self.tails.insert(tail, stop.clone());
-        Some((run.log.clone(), run.finished.subscribe(), stop))
+        Some((run.log.clone(), run.finished.subscribe()))
     }
+}
 
-    pub(super) fn stop_tail(&mut self, tail: u64) {
-        if let Some(stop) = self.tails.remove(&tail) {
-            stop.cancel();
+/// Whether and why a run is to be stopped.
+struct Stop {
+    cancel: CancellationToken,
+    reason: Arc<OnceLock<String>>,
+}
+
+fn error(description: String) -> Outcome {
+    Outcome {
+        state: ProwJobState::Error,
+        description,
+    }
+}
+
+async fn carry_out(run: LocalRun, stop: Stop, on_start: impl FnOnce()) -> Outcome {
+    let outcome = match fitness::check(&run.job) {
+        Ok(left_out) => {
+            let cancelled = async {
+                stop.cancel.cancelled().await;
+                stop.reason.get().cloned().unwrap_or_default()
+            };
+            let mut outcome = Box::pin(run.run_observed(cancelled, on_start, |_| {})).await;
+            if let Some(missing) = missing_result(&run, &outcome).await {
+                tracing::warn!(job = run.job.metadata.name, missing);
+                outcome.description = format!("{} {missing}", outcome.description);
+            }
+            if !left_out.is_empty() {
+                let left_out = left_out.join(", ");
+                tracing::warn!(
+                    job = run.job.metadata.name,
+                    left_out,
+                    "not honoured by a plain process"
+                );
+                outcome.description = format!(
+                    "{} Not honoured by a plain process: {left_out}.",
+                    outcome.description
+                );
+            }
+            outcome
         }
+        Err(why) => error(format!("Pod can not be created: {why}")),
+    };
+    store_prow_job(&run, &outcome).await;
+    outcome
+}
+
+/// Where the run's files are: the store, and the configuration of the paths in it.
+fn place(run: &LocalRun) -> Option<(String, GcsConfiguration)> {
+    let decoration = run.job.spec.decoration_config.as_ref()?;
+    let mut config = decoration.gcs_configuration.clone()?;
+    if config.path_strategy.is_empty() {
+        "explicit".clone_into(&mut config.path_strategy);
+    }
+    match &run.storage {
+        Some(root) => Some((root.clone(), config)),
+        // A copy for somebody to look at, not a store.
+        None if !config.local_output_dir.is_empty() => None,
+        None => Some((config.bucket.clone(), config)),
+    }
+}
+
+/// A decorated run whose result is in nobody's hands but ours did not go as it seems.
+async fn missing_result(run: &LocalRun, outcome: &Outcome) -> Option<String> {
+    if !matches!(outcome.state, ProwJobState::Success | ProwJobState::Failure) {
+        return None;
+    }
+    let (root, config) = place(run)?;
+    let found = async {
+        let folder = gcs_paths::for_job(&config, &JobSpec::from(&run.job), "")?.run;
+        let path = gcs_paths::join(&[&folder, FINISHED_FILE]);
+        Ok::<_, StorageError>(Storage::open(&root)?.get(&path).await?.is_some())
+    };
+    match found.await {
+        Ok(true) => None,
+        Ok(false) => Some(format!(
+            "{FINISHED_FILE} is not in storage: its log and artifacts may be missing, too."
+        )),
+        Err(why) => Some(format!("{FINISHED_FILE} could not be looked up: {why}.")),
     }
 }
 
 /// CRI-061: `prowjob.json` beside the run's other files, with its result. The result itself does not depend on it.
 async fn store_prow_job(run: &LocalRun, outcome: &Outcome) {
+    let Some((root, config)) = place(run) else {
+        return;
+    };
     let mut job = run.job.clone();
     job.status.state = outcome.state;
     job.status.description.clone_from(&outcome.description);
     job.status.completion_time = Some(jiff::Timestamp::now().into());
-    let decoration = job.spec.decoration_config.as_ref();
-    let configured = decoration
-        .and_then(|decoration| decoration.gcs_configuration.as_ref())
-        .map(|config| config.bucket.clone());
-    let Some(root) = run.storage.clone().or(configured) else {
-        return;
-    };
+    if let Some(decoration) = &mut job.spec.decoration_config {
+        decoration.gcs_configuration = Some(config);
+    }
     let stored = match Storage::open(&root) {
         Ok(storage) => storage.put_prow_job(&job).await,
         Err(why) => Err(why),

@@ -1,20 +1,20 @@
 //! One attachment to one node.
 
-use std::time::Duration;
+use std::{collections::VecDeque, time::Duration};
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream};
 use tokio::{
     sync::mpsc,
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 use trireme_api::client::Client;
 use trireme_proto::{
     api::{
         AgentBeat, AgentHello, AgentMessage, JobFinished, JobStarted, NodeMessage, RegisterRequest,
-        RunningJob, agent_message, node_message,
+        agent_message, node_message,
     },
     state::JobState,
 };
@@ -22,13 +22,21 @@ use trireme_proto::{
 use super::{
     AgentOptions,
     runs::{Event, Runs},
-    tail,
+    tail::Tails,
 };
 
 /// Signs of life per lease period: a few may get lost.
 const BEATS_PER_LEASE: u32 = 6;
-/// Messages to the node that wait to be sent.
-const OUTBOUND: usize = 256;
+/// Of a lease period: the agent takes its leases for over this much earlier than the leader does, which is the time it
+/// has to kill what it runs.
+const MARGIN: u32 = 6;
+/// Messages on their way to the node, logs aside.
+const OUTBOUND: usize = 16;
+/// Segments of logs on their way to the node.
+const LOGS: usize = 4;
+/// Messages that wait for room on that way. Two per run and an answer each; a node that takes nothing for so long, or
+/// asks so much, is given up.
+const MAX_PENDING: usize = 4096;
 /// A call to a node that takes longer is given up.
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -36,10 +44,12 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(10);
 pub(super) enum Ended {
     /// The agent is to stop.
     Stopped,
+    /// The cluster never takes such an agent.
+    Refused(String),
     /// What it runs is no longer its own.
     Fenced(String),
     /// The node is gone or does not answer.
-    Lost { was_attached: bool, why: String },
+    Lost { lasted: Duration, why: String },
 }
 
 pub(super) struct Session<'a> {
@@ -48,7 +58,7 @@ pub(super) struct Session<'a> {
     pub(super) address: &'a str,
 }
 
-/// Learnt at registration; held across attachments.
+/// Learnt when it registers; held across attachments.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Registration {
     incarnation: u64,
@@ -57,18 +67,44 @@ pub(super) struct Registration {
     until: Instant,
 }
 
-fn lost(was_attached: bool, why: impl ToString) -> Ended {
-    Ended::Lost {
-        was_attached,
-        why: why.to_string(),
+/// Resolves when the leases have run out; never while there is no registration.
+pub(super) async fn expired(registration: Option<&Registration>) {
+    match registration {
+        Some(known) => sleep_until(known.until).await,
+        None => std::future::pending().await,
     }
 }
 
-fn refused(was_attached: bool, status: &Status) -> Ended {
+fn holds(granted: Duration) -> Duration {
+    granted - granted / MARGIN
+}
+
+/// The ways to and from a node.
+struct Attached {
+    control: mpsc::Sender<AgentMessage>,
+    logs: mpsc::Sender<AgentMessage>,
+    inbound: Streaming<NodeMessage>,
+}
+
+/// What the agent has to say on this attachment.
+struct Talk {
+    pending: VecDeque<agent_message::Message>,
+    /// When the beats were made that the node has not answered. It answers each, in order.
+    beats: VecDeque<Instant>,
+    tails: Tails,
+}
+
+fn expiry() -> Ended {
+    Ended::Fenced("no renewal for a whole lease period".to_owned())
+}
+
+fn refused(status: &Status, lasted: Duration) -> Ended {
+    let why = status.message().to_owned();
     match status.code() {
-        // The node says that another registration took over.
-        Code::Aborted => Ended::Fenced(status.message().to_owned()),
-        _ => lost(was_attached, status.message()),
+        // Another registration took over, or the leases were taken back.
+        Code::Aborted => Ended::Fenced(why),
+        Code::InvalidArgument | Code::PermissionDenied => Ended::Refused(why),
+        _ => Ended::Lost { lasted, why },
     }
 }
 
@@ -79,84 +115,96 @@ impl Session<'_> {
         runs: &mut Runs,
         stop: &CancellationToken,
     ) -> Ended {
-        let until = registration.map(|known| known.until);
-        let connected = tokio::select! {
-            () = stop.cancelled() => return Ended::Stopped,
-            ended = expire(until) => return ended,
-            connected = timeout(CALL_TIMEOUT, self.attach(registration)) => connected,
+        let began = Instant::now();
+        let lost = |why: &str| Ended::Lost {
+            lasted: began.elapsed(),
+            why: why.to_owned(),
         };
-        let (outbound, mut inbound) = match connected {
-            Ok(Ok(streams)) => streams,
-            Ok(Err(status)) => return refused(false, &status),
-            Err(_) => return lost(false, "no answer in time"),
+        let held = *registration;
+        let attached = tokio::select! {
+            () = stop.cancelled() => return Ended::Stopped,
+            () = expired(held.as_ref()) => return expiry(),
+            attached = timeout(CALL_TIMEOUT, self.attach(registration)) => attached,
+        };
+        let mut attached = match attached {
+            Ok(Ok(attached)) => attached,
+            Ok(Err(status)) => return refused(&status, Duration::ZERO),
+            Err(_) => return lost("no answer in time"),
         };
         let Some(known) = registration.as_mut() else {
-            return lost(false, "not registered");
+            return lost("not registered");
         };
         tracing::info!(
             node = self.address,
             incarnation = known.incarnation,
             "attached"
         );
-        for message in runs.owed() {
-            if outbound.try_send(say(message)).is_err() {
-                return lost(true, "the node does not keep up");
-            }
-        }
+        let mut talk = Talk {
+            pending: runs.owed().into(),
+            beats: VecDeque::new(),
+            tails: Tails::new(attached.logs.clone()),
+        };
         let mut beat = interval(known.lease / BEATS_PER_LEASE);
         beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let said = tokio::select! {
+            tokio::select! {
                 () = stop.cancelled() => return Ended::Stopped,
-                () = sleep_until(known.until) => {
-                    return Ended::Fenced("no renewal for a whole lease period".to_owned());
-                }
-                _ = beat.tick() => Some(agent_message::Message::Beat(AgentBeat { running: runs.running() })),
-                event = runs.next_event() => Some(report(event)),
-                message = inbound.next() => match message {
-                    None => return lost(true, "the node ended the attachment"),
-                    Some(Err(status)) => return refused(true, &status),
-                    Some(Ok(message)) => self.heed(message, known, runs, &outbound),
+                () = sleep_until(known.until) => return expiry(),
+                permit = attached.control.reserve(), if !talk.pending.is_empty() => match permit {
+                    Ok(permit) => if let Some(message) = talk.pending.pop_front() {
+                        permit.send(say(message));
+                    },
+                    Err(_) => return lost("the node ended the attachment"),
                 },
-            };
-            if let Some(message) = said
-                && outbound.send(say(message)).await.is_err()
-            {
-                return lost(true, "the node ended the attachment");
+                // One that cannot be sent now would only pile up.
+                _ = beat.tick(), if talk.pending.is_empty() => {
+                    talk.beats.push_back(Instant::now());
+                    let running = runs.running();
+                    talk.pending.push_back(agent_message::Message::Beat(AgentBeat { running }));
+                }
+                event = runs.next_event() => talk.pending.push_back(report(event)),
+                message = attached.inbound.next() => match message {
+                    None => return lost("the node ended the attachment"),
+                    Some(Err(status)) => return refused(&status, began.elapsed()),
+                    Some(Ok(message)) => heed(message, known, runs, &mut talk),
+                },
+            }
+            if talk.pending.len() > MAX_PENDING {
+                return lost("the node does not keep up");
             }
         }
     }
 
-    async fn attach(
-        &self,
-        registration: &mut Option<Registration>,
-    ) -> Result<(mpsc::Sender<AgentMessage>, tonic::Streaming<NodeMessage>), Status> {
+    async fn attach(&self, registration: &mut Option<Registration>) -> Result<Attached, Status> {
         let client = Client::connect(self.address)
             .await
             .map_err(|why| Status::unavailable(why.to_string()))?;
         let known = match *registration {
             Some(known) => known,
-            None => {
-                let known = self.register(&client).await?;
-                *registration = Some(known);
-                known
-            }
+            None => *registration.insert(self.register(&client).await?),
         };
-        let (outbound, receiver) = mpsc::channel(OUTBOUND);
+        let (control, said) = mpsc::channel(OUTBOUND);
+        let (logs, segments) = mpsc::channel(LOGS);
         let hello = agent_message::Message::Hello(AgentHello {
             agent_id: self.agent_id.to_owned(),
             incarnation: known.incarnation,
         });
-        outbound
+        control
             .send(say(hello))
             .await
             .map_err(|_| Status::internal("the stream ended before it began"))?;
-        let inbound = client
-            .agents()
-            .attach(ReceiverStream::new(receiver))
-            .await?
-            .into_inner();
-        Ok((outbound, inbound))
+        // Logs give way to everything else.
+        let outbound = stream::select_with_strategy(
+            ReceiverStream::new(said),
+            ReceiverStream::new(segments),
+            |_: &mut ()| stream::PollNext::Left,
+        );
+        let inbound = client.agents().attach(outbound).await?.into_inner();
+        Ok(Attached {
+            control,
+            logs,
+            inbound,
+        })
     }
 
     async fn register(&self, client: &Client) -> Result<Registration, Status> {
@@ -176,63 +224,44 @@ impl Session<'_> {
         Ok(Registration {
             incarnation: answer.incarnation,
             lease,
-            until: before + lease,
+            until: before + holds(lease),
         })
     }
+}
 
-    /// Does what the node says; returns what there is to answer at once.
-    fn heed(
-        &self,
-        message: NodeMessage,
-        known: &mut Registration,
-        runs: &mut Runs,
-        outbound: &mpsc::Sender<AgentMessage>,
-    ) -> Option<agent_message::Message> {
-        match message.message? {
-            node_message::Message::Start(start) => {
-                let job = start.job?;
+/// Does what the node says.
+fn heed(message: NodeMessage, known: &mut Registration, runs: &mut Runs, talk: &mut Talk) {
+    let Some(message) = message.message else {
+        return;
+    };
+    match message {
+        node_message::Message::Start(start) => {
+            if let Some(job) = start.job {
                 runs.start(job, start.storage);
-                None
             }
-            node_message::Message::Stop(stop) => {
-                if runs.stop(&stop.job_id, stop.fence, &stop.reason) {
-                    return None;
-                }
+        }
+        node_message::Message::Stop(stop) => {
+            if !runs.stop(&stop.job_id, stop.fence, &stop.reason) {
                 // Never started here: it is over as far as this agent is concerned.
-                Some(agent_message::Message::Finished(JobFinished {
+                let finished = JobFinished {
                     job_id: stop.job_id,
                     fence: stop.fence,
                     state: JobState::Aborted.into(),
                     description: stop.reason,
-                }))
+                };
+                talk.pending
+                    .push_back(agent_message::Message::Finished(finished));
             }
-            node_message::Message::Settled(settled) => {
-                runs.settle(&settled.job_id, settled.fence);
-                None
-            }
-            node_message::Message::Renewed(renewed) => {
+        }
+        node_message::Message::Settled(settled) => runs.settle(&settled.job_id, settled.fence),
+        node_message::Message::Renewed(renewed) => {
+            // The leader counts from when it heard the beat, which is later.
+            if let Some(asked) = talk.beats.pop_front() {
                 let granted = Duration::from_millis(u64::from(renewed.lease_millis));
-                // The grant counts from when it was asked for, at most one beat ago.
-                let granted = granted.saturating_sub(known.lease / BEATS_PER_LEASE);
-                known.until = known.until.max(Instant::now() + granted);
-                None
-            }
-            node_message::Message::LogWanted(wanted) => {
-                tail::heed(runs, wanted, outbound);
-                None
+                known.until = known.until.max(asked + holds(granted));
             }
         }
-    }
-}
-
-/// While not attached, leases run out.
-async fn expire(until: Option<Instant>) -> Ended {
-    match until {
-        Some(until) => {
-            sleep_until(until).await;
-            Ended::Fenced("no renewal for a whole lease period".to_owned())
-        }
-        None => std::future::pending().await,
+        node_message::Message::LogWanted(wanted) => talk.tails.heed(wanted, runs),
     }
 }
 
@@ -258,12 +287,5 @@ pub(super) fn report(event: Event) -> agent_message::Message {
             state: state.into(),
             description,
         }),
-    }
-}
-
-pub(super) fn running(job_id: &str, fence: u64) -> RunningJob {
-    RunningJob {
-        job_id: job_id.to_owned(),
-        fence,
     }
 }
