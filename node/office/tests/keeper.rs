@@ -114,6 +114,26 @@ async fn controllers_run_exactly_while_the_office_is_held() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_alone_stays_the_confirmed_leader() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory).await;
+    let mut leadership = store.leadership();
+    timeout(BOUND, leadership.wait_for(|now| now.confirmed))
+        .await
+        .unwrap()
+        .unwrap();
+    // Longer than any lease.
+    let lost = timeout(
+        Duration::from_secs(2),
+        leadership.wait_for(|now| !now.confirmed),
+    )
+    .await;
+    assert!(lost.is_err(), "it has only itself to ask");
+    assert!(store.holds_lease());
+    store.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_an_older_office_asks_is_rejected_and_ends_it() {
     let directory = tempfile::tempdir().unwrap();
     let store = store(&directory).await;

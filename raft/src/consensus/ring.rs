@@ -356,6 +356,13 @@ impl Ring {
         let metrics = self.raft.metrics();
         let metrics = metrics.borrow_watched().clone();
         let index = |id: Option<LogId>| id.map(|id| id.index);
+        // A sole voter is its own quorum; openraft counts only answers of others.
+        let alone = metrics.state == ServerState::Leader
+            && metrics
+                .membership_config
+                .membership()
+                .voter_ids()
+                .eq([metrics.id]);
         Pulse {
             role: match metrics.state {
                 ServerState::Learner => Role::Learner,
@@ -373,7 +380,11 @@ impl Ring {
             applied: index(metrics.last_applied),
             snapshot: index(metrics.snapshot),
             purged: index(metrics.purged),
-            quorum_ack: metrics.last_quorum_acked.map(|at| at.elapsed()),
+            quorum_ack: if alone {
+                Some(Duration::ZERO)
+            } else {
+                metrics.last_quorum_acked.map(|at| at.elapsed())
+            },
             membership: membership_to_proto(metrics.membership_config.membership()),
             matched: metrics
                 .replication
