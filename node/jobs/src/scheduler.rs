@@ -1,23 +1,30 @@
-//! Jobs to agents, under the limits of the jobs and of the agents.
+//! Jobs to agents, under the limits of the jobs, of their queues and of the agents.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep_until};
 use trireme_api::LeaseRenewals as _;
 use trireme_config::Config;
 use trireme_office::{ConfigFeed, Controller, ControllerError, Office, OfficeError};
-use trireme_proto::state::{Agent, Job, JobState, LeaseJob, ReleaseLease, SetAgent, command::Body};
-use trireme_prowjob::record;
-use trireme_state::{BUILD_ID_MARK, State};
+use trireme_proto::state::{
+    Agent, Job, JobState, LeaseJob, ReleaseLease, SetAgent, TriggerJob, command::Body,
+};
+use trireme_prowjob::{ProwJobAgent, record};
+use trireme_state::{BUILD_ID_MARK, Change, State};
 
 use crate::Leases;
 
-/// Leases granted in one pass before the view is read again.
+/// Leases granted, and jobs triggered, in one pass before the view is read again.
 const MAX_GRANTS: usize = 64;
+/// A job whose lease was refused is not tried again before this, so that it neither fills the log with refusals nor
+/// keeps others from their turn.
+const AFTER_REFUSAL: Duration = Duration::from_secs(1);
+/// Between two looks at the clock for silent agents.
+const MIN_WAIT: Duration = Duration::from_millis(100);
 
 /// Leases triggered jobs to agents that have room, oldest first, and takes back the leases of agents that fell
-/// silent.
+/// silent. Jobs that wait for a cluster to be chosen get theirs before (EXE-020).
 pub struct Scheduler {
     leases: Leases,
     config: ConfigFeed,
@@ -32,7 +39,6 @@ impl Scheduler {
 
 /// What the configuration says about running a job; nothing while there is none.
 fn lease_command(config: Option<&Config>, job: &Job, grant: &Grant) -> LeaseJob {
-    let plank = config.map(|config| &config.prow.plank);
     LeaseJob {
         id: grant.job.clone(),
         agent_id: grant.agent.clone(),
@@ -40,14 +46,8 @@ fn lease_command(config: Option<&Config>, job: &Job, grant: &Grant) -> LeaseJob 
         url: config
             .and_then(|config| url(config, job))
             .unwrap_or_default(),
-        // EXE-040: 0 is no limit.
-        max_running: plank
-            .and_then(|plank| u32::try_from(plank.controller.max_concurrency).ok())
-            .unwrap_or_default(),
-        // EXE-042: below 0 is no limit.
-        queue_capacity: plank
-            .and_then(|plank| plank.job_queue_capacities.get(&job.queue))
-            .and_then(|capacity| u32::try_from(*capacity).ok()),
+        max_running: overall_limit(config).unwrap_or_default(),
+        queue_capacity: queue_limit(config, job),
     }
 }
 
@@ -74,9 +74,54 @@ struct Grant {
     incarnation: u64,
 }
 
-/// EXE-040..: oldest job first; a job whose own limit is reached does not hold up the others. The agent with the most
-/// free slots gets it, by name where equal.
-fn grants(state: &State, alive: impl Fn(&Agent) -> bool) -> Vec<Grant> {
+/// How many jobs of one name or queue may run, and how many came first (EXE-041): first come, first served, so one that
+/// still waits takes a place as one that runs does.
+#[derive(Debug, Default)]
+struct Line<'a> {
+    ahead: BTreeMap<&'a str, u32>,
+}
+
+impl<'a> Line<'a> {
+    /// The next in line; true when it must wait.
+    fn next(&mut self, name: &'a str, limit: Option<u32>, running: impl FnOnce() -> u32) -> bool {
+        let ahead = self.ahead.entry(name).or_default();
+        let taken = *ahead;
+        *ahead += 1;
+        limit.is_some_and(|limit| running().saturating_add(taken) >= limit)
+    }
+}
+
+/// EXE-033: agents stand in for Kubernetes.
+fn is_ours(job: &Job) -> bool {
+    job.agent.is_empty() || job.agent == ProwJobAgent::Kubernetes.as_str()
+}
+
+/// EXE-042: the capacity of the job's queue. In a queue that the configuration does not know nothing starts.
+fn queue_limit(config: Option<&Config>, job: &Job) -> Option<u32> {
+    if job.queue.is_empty() {
+        return None;
+    }
+    let capacities = &config?.prow.plank.job_queue_capacities;
+    match capacities.get(&job.queue) {
+        Some(capacity) => u32::try_from(*capacity).ok(),
+        None => Some(0),
+    }
+}
+
+/// EXE-040: 0 is no limit.
+fn overall_limit(config: Option<&Config>) -> Option<u32> {
+    let limit = config?.prow.plank.controller.max_concurrency;
+    u32::try_from(limit).ok().filter(|limit| *limit > 0)
+}
+
+/// EXE-040..042: oldest job first; a job whose own limit is reached does not hold up the others. The agent with the
+/// most free slots gets it, by name where equal.
+fn grants(
+    state: &State,
+    config: Option<&Config>,
+    alive: impl Fn(&Agent) -> bool,
+    held_back: impl Fn(&Job) -> bool,
+) -> Vec<Grant> {
     let mut free: BTreeMap<&str, (u32, &Agent)> = state
         .agents()
         .filter(|agent| !agent.draining && !agent.lost && alive(agent))
@@ -85,18 +130,25 @@ fn grants(state: &State, alive: impl Fn(&Agent) -> bool) -> Vec<Grant> {
             (agent.id.as_str(), (room, &**agent))
         })
         .collect();
-    let mut granted_of: BTreeMap<&str, u32> = BTreeMap::new();
+    let pending = state.state_count(JobState::Pending) as usize;
+    let most = overall_limit(config).map_or(MAX_GRANTS, |limit| {
+        (limit as usize).saturating_sub(pending).min(MAX_GRANTS)
+    });
+    let (mut of_name, mut of_queue) = (Line::default(), Line::default());
     let mut grants = Vec::new();
     for job in state.jobs_in_state(JobState::Triggered) {
-        if job.completed_ms > 0 {
-            continue;
-        }
-        if grants.len() == MAX_GRANTS || free.values().all(|(slots, _)| *slots == 0) {
+        if grants.len() == most || free.values().all(|(slots, _)| *slots == 0) {
             break;
         }
-        let granted = granted_of.get(job.job.as_str()).copied().unwrap_or(0);
-        if job.max_concurrency > 0 && state.running_count(&job.job) + granted >= job.max_concurrency
-        {
+        if job.completed_ms > 0 || !is_ours(job) {
+            continue;
+        }
+        let own_limit = Some(job.max_concurrency).filter(|limit| *limit > 0);
+        let waits = of_name.next(&job.job, own_limit, || state.running_count(&job.job));
+        let waits_in_queue = of_queue.next(&job.queue, queue_limit(config, job), || {
+            state.queue_counts(&job.queue).0
+        });
+        if waits || waits_in_queue || held_back(job) {
             continue;
         }
         let Some((slots, agent)) = free
@@ -107,7 +159,6 @@ fn grants(state: &State, alive: impl Fn(&Agent) -> bool) -> Vec<Grant> {
             continue;
         };
         *slots -= 1;
-        *granted_of.entry(job.job.as_str()).or_default() += 1;
         grants.push(Grant {
             job: job.id.clone(),
             agent: agent.id.clone(),
@@ -115,6 +166,15 @@ fn grants(state: &State, alive: impl Fn(&Agent) -> bool) -> Vec<Grant> {
         });
     }
     grants
+}
+
+/// EXE-021, EXE-022: the cluster stays, or is the one that it fails over to.
+fn cluster_for(config: Option<&Config>, job: &Job) -> String {
+    config
+        .and_then(|config| config.prow.scheduler.failover.as_ref())
+        .and_then(|failover| failover.mappings.get(&job.cluster))
+        .unwrap_or(&job.cluster)
+        .clone()
 }
 
 #[async_trait]
@@ -125,58 +185,102 @@ impl Controller for Scheduler {
 
     async fn run(&self, office: Office) -> Result<(), ControllerError> {
         self.leases.take_office();
-        let result = self.schedule(&office).await;
-        self.leases.leave_office();
-        Ok(result?)
+        // Also when the office ends in the middle of something.
+        let _in_office = LeavesOffice(&self.leases);
+        Ok(self.schedule(&office).await?)
     }
+}
+
+struct LeavesOffice<'a>(&'a Leases);
+
+impl Drop for LeavesOffice<'_> {
+    fn drop(&mut self) {
+        self.0.leave_office();
+    }
+}
+
+/// Whether a change may free a place or want one.
+fn matters(change: &Change) -> bool {
+    matches!(
+        change,
+        Change::Job(_) | Change::Agent(_) | Change::Removed(_)
+    )
 }
 
 impl Scheduler {
     async fn schedule(&self, office: &Office) -> Result<(), OfficeError> {
         let resigned = office.resigned();
+        let mut feed = self.config.clone();
         let mut view = office.view();
         let mut watch = office.watch(view.revision);
-        loop {
+        // Until when jobs are not tried again.
+        let mut refused: BTreeMap<String, Instant> = BTreeMap::new();
+        while !resigned.is_cancelled() {
+            let config = feed.borrow_and_update().clone();
+            let config = config.as_ref().map(|running| &*running.config);
             for agent in view.agents() {
                 self.leases.know(&agent.id, agent.incarnation);
             }
             self.leases.keep_only(|id| view.agent(id).is_some());
             self.take_back(office, &view).await?;
-            let granted = self.grant(office, &view).await?;
-            if granted {
-                // Each grant changed what is free.
+            let now = Instant::now();
+            refused.retain(|_, until| *until > now);
+            let triggered = trigger(office, &view, config).await?;
+            let tried = self.grant(office, &view, config, &mut refused).await?;
+            if triggered || tried {
+                // Each changed what is free, or is held back now.
                 view = office.view();
                 continue;
             }
-            let wake = self.next_expiry(&view);
-            tokio::select! {
-                () = resigned.cancelled() => return Ok(()),
-                batch = watch.next() => if batch.is_err() {
-                    watch = office.watch(office.view().revision);
-                },
-                () = sleep_until(wake) => {}
+            let wake = refused
+                .values()
+                .copied()
+                .chain([self.next_expiry(&view)])
+                .min()
+                .unwrap_or(now)
+                .max(now + MIN_WAIT);
+            loop {
+                tokio::select! {
+                    () = resigned.cancelled() => return Ok(()),
+                    Ok(()) = feed.changed() => break,
+                    batch = watch.next() => match batch {
+                        Ok(batch) if !batch.changes.iter().any(matters) => {}
+                        Ok(_) => break,
+                        Err(_) => {
+                            watch = office.watch(office.view().revision);
+                            break;
+                        }
+                    },
+                    () = sleep_until(wake) => break,
+                }
             }
             view = office.view();
         }
+        Ok(())
     }
 
-    async fn grant(&self, office: &Office, state: &State) -> Result<bool, OfficeError> {
+    /// False when there was nothing to try.
+    async fn grant(
+        &self,
+        office: &Office,
+        state: &State,
+        config: Option<&Config>,
+        refused: &mut BTreeMap<String, Instant>,
+    ) -> Result<bool, OfficeError> {
         let now = Instant::now();
-        let config = self.config.borrow().clone();
         let alive = |agent: &Agent| {
             self.leases
                 .holds_until(&agent.id)
                 .is_some_and(|until| until > now)
         };
-        let mut any = false;
-        for grant in grants(state, alive) {
+        let grants = grants(state, config, alive, |job| refused.contains_key(&job.id));
+        for grant in &grants {
             let Some(job) = state.job(&grant.job) else {
                 continue;
             };
-            let command = lease_command(config.as_ref().map(|config| &*config.config), job, &grant);
+            let command = lease_command(config, job, grant);
             match office.propose(Body::LeaseJob(command)).await {
                 Ok(done) => {
-                    any = true;
                     tracing::info!(
                         job = grant.job,
                         agent = grant.agent,
@@ -184,14 +288,19 @@ impl Scheduler {
                         "leased"
                     );
                 }
-                // Finished, aborted or leased since the view was taken.
-                Err(why) if why.is_conflict() => {
-                    tracing::debug!(job = grant.job, %why, "not leased")
+                // Mostly finished, aborted or leased since the view was taken. Whatever it is, others may be leased.
+                Err(why @ OfficeError::Rejected { .. }) => {
+                    if why.is_conflict() {
+                        tracing::debug!(job = grant.job, %why, "not leased");
+                    } else {
+                        tracing::warn!(job = grant.job, %why, "cannot be leased");
+                    }
+                    refused.insert(grant.job.clone(), Instant::now() + AFTER_REFUSAL);
                 }
                 Err(why) => return Err(why),
             }
         }
-        Ok(any)
+        Ok(!grants.is_empty())
     }
 
     /// Jobs of agents that were silent for a whole period go back to be leased again, or end by their policy.
@@ -253,14 +362,39 @@ impl Scheduler {
             .filter_map(|agent| self.leases.holds_until(&agent.id))
             .min()
             .unwrap_or_else(|| Instant::now() + self.leases.period())
-            // A renewal on the way moves it; no need to look more often than this.
-            .max(Instant::now() + std::time::Duration::from_millis(100))
     }
+}
+
+/// EXE-020: jobs that wait for a cluster get it and may start. False when there were none.
+async fn trigger(
+    office: &Office,
+    state: &State,
+    config: Option<&Config>,
+) -> Result<bool, OfficeError> {
+    let waiting = state
+        .jobs_in_state(JobState::Scheduling)
+        .filter(|job| job.completed_ms == 0)
+        .take(MAX_GRANTS);
+    let mut any = false;
+    for job in waiting {
+        let body = Body::TriggerJob(TriggerJob {
+            id: job.id.clone(),
+            cluster: cluster_for(config, job),
+        });
+        match office.propose(body).await {
+            // Aborted since the view was taken.
+            Err(why) if !why.is_conflict() => return Err(why),
+            _ => any = true,
+        }
+    }
+    Ok(any)
 }
 
 #[cfg(test)]
 mod tests {
     use trireme_proto::state::{Batch, Command, CreateJobs, NewJob, RegisterAgent};
+
+    use trireme_config::{FileSet, Layout, LoadOptions};
 
     use super::*;
 
@@ -315,8 +449,20 @@ mod tests {
             self
         }
 
-        fn job(mut self, id: &str, name: &str, cluster: &str, max_concurrency: u32) -> Self {
-            let job = Job {
+        fn job(self, id: &str, name: &str, cluster: &str, max_concurrency: u32) -> Self {
+            self.job_with(id, name, cluster, |job| {
+                job.max_concurrency = max_concurrency
+            })
+        }
+
+        fn job_with(
+            mut self,
+            id: &str,
+            name: &str,
+            cluster: &str,
+            change: impl FnOnce(&mut Job),
+        ) -> Self {
+            let mut job = Job {
                 id: id.to_owned(),
                 job: name.to_owned(),
                 r#type: trireme_proto::state::JobType::Periodic.into(),
@@ -324,9 +470,9 @@ mod tests {
                 cluster: cluster.to_owned(),
                 state: JobState::Triggered.into(),
                 prowjob: bytes::Bytes::from_static(b"{}"),
-                max_concurrency,
                 ..Job::default()
             };
+            change(&mut job);
             self.apply(Body::CreateJobs(CreateJobs {
                 jobs: vec![NewJob {
                     job: Some(job),
@@ -338,7 +484,19 @@ mod tests {
         }
 
         fn granted(&self) -> Vec<(String, String)> {
-            grants(&self.state, |_| true)
+            self.granted_under("{}")
+        }
+
+        fn granted_under(&self, config: &str) -> Vec<(String, String)> {
+            let mut files = FileSet::new(Layout {
+                config: "config.yaml".to_owned(),
+                ..Layout::default()
+            });
+            files.insert("config.yaml", config.as_bytes().to_vec());
+            let (config, _) = Config::load(&files, LoadOptions::default())
+                .accepted()
+                .unwrap();
+            grants(&self.state, Some(&config), |_| true, |_| false)
                 .into_iter()
                 .map(|grant| (grant.job, grant.agent))
                 .collect()
@@ -375,6 +533,62 @@ mod tests {
         assert_eq!(book.granted(), pairs(&[("1", "a"), ("3", "a")]));
     }
 
+    /// EXE-041: a run that waits takes the place of later ones of its name, or a cluster without agents would be
+    /// overtaken for ever.
+    #[test]
+    fn who_came_first_is_served_first() {
+        let book = Book::new()
+            .agent("a", &["default"], 5)
+            .job("1", "x", "gpu", 1)
+            .job("2", "x", "default", 1)
+            .job("3", "y", "default", 1);
+        assert_eq!(book.granted(), pairs(&[("3", "a")]));
+    }
+
+    /// EXE-042
+    #[test]
+    fn a_queue_holds_as_many_as_its_capacity() {
+        let queued = |queue: &'static str| move |job: &mut Job| job.queue = queue.to_owned();
+        let book = Book::new()
+            .agent("a", &["default"], 9)
+            .job_with("1", "x", "default", queued("two"))
+            .job_with("2", "y", "default", queued("two"))
+            .job_with("3", "z", "default", queued("two"))
+            .job_with("4", "x", "default", queued("none"))
+            .job_with("5", "x", "default", queued("free"))
+            .job_with("6", "x", "default", queued("unknown"));
+        let config = "plank: {job_queue_capacities: {two: 2, none: 0, free: -1}}";
+        assert_eq!(
+            book.granted_under(config),
+            pairs(&[("1", "a"), ("2", "a"), ("5", "a")])
+        );
+    }
+
+    /// EXE-040
+    #[test]
+    fn the_limit_over_all_is_for_the_oldest() {
+        let book = Book::new()
+            .agent("a", &["default"], 9)
+            .job("1", "x", "default", 0)
+            .job("2", "y", "default", 0)
+            .job("3", "z", "default", 0);
+        assert_eq!(
+            book.granted_under("plank: {max_concurrency: 2}"),
+            pairs(&[("1", "a"), ("2", "a")])
+        );
+    }
+
+    /// EXE-033
+    #[test]
+    fn what_other_systems_run_is_left_to_them() {
+        let book = Book::new()
+            .agent("a", &["default"], 9)
+            .job_with("1", "x", "default", |job| {
+                job.agent = "tekton-pipeline".to_owned();
+            });
+        assert_eq!(book.granted(), []);
+    }
+
     #[test]
     fn jobs_wait_for_an_agent_of_their_cluster() {
         let book = Book::new()
@@ -384,7 +598,7 @@ mod tests {
         let book = book.agent("g", &["gpu", "arm"], 1);
         assert_eq!(book.granted(), pairs(&[("1", "g")]));
         assert!(
-            grants(&book.state, |agent| agent.id != "g").is_empty(),
+            grants(&book.state, None, |agent| agent.id != "g", |_| false).is_empty(),
             "a silent agent gets nothing"
         );
     }
