@@ -277,7 +277,7 @@ async fn controllers(
     let mut controllers: Vec<Arc<dyn Controller>> = vec![
         Arc::new(Scheduler::new(leases, feed.clone())),
         Arc::new(Periodics::new(feed.clone())),
-        Arc::new(Sinker),
+        Arc::new(Sinker::new(feed.clone())),
     ];
     let Some(github) = &settings.github else {
         return Ok(controllers);

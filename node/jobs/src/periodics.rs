@@ -3,12 +3,12 @@
 //! The last cron tick of a periodic is a cursor in the state, written by the same command that creates the run, and
 //! the run's id derives from the tick: a new leader neither repeats nor forgets one (HOR-007).
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until};
-use trireme_config::{CronSchedule, Periodic, job::periodic_spec};
+use trireme_config::{Config, CronSchedule, Periodic, job::periodic_spec};
 use trireme_office::{ConfigFeed, Controller, ControllerError, Office, OfficeError, RunningConfig};
 use trireme_proto::state::{CreateJobs, Cursor, Job, JobType, NewJob, PutCursor, command::Body};
 use trireme_prowjob::{GoDuration, new_prow_job, record};
@@ -16,6 +16,12 @@ use trireme_state::{JobFilter, State, ids};
 
 /// Runs started in one pass; the rest follows in the next (HOR-011).
 const MAX_STARTS: usize = 50;
+/// Bytes of ProwJobs in one command; the entry that holds them may have 1 MiB.
+const MAX_START_BYTES: usize = 512 * 1024;
+/// What else a record holds, roughly.
+const RECORD_OVERHEAD: usize = 1024;
+/// Cursors of one command.
+const MAX_CURSORS: usize = 500;
 /// Cron ticks looked through after a long downtime; the last one found is run.
 const MAX_MISSED: usize = 10_000;
 /// The loop looks at the clock at least this often: Prow's default `tick_interval`.
@@ -41,6 +47,15 @@ struct LastRun {
     completed_ms: i64,
 }
 
+impl LastRun {
+    fn is_complete(self) -> bool {
+        self.completed_ms != 0
+    }
+}
+
+/// The tick of an interval that never ran.
+const FIRST: i64 = 0;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     /// Start a run for the tick of this time.
@@ -61,13 +76,17 @@ fn next(job: &Periodic, last: Option<LastRun>, cursor: Option<&Cursor>, now_ms: 
             Some(cursor) if cursor.value == job.cron => {
                 next_cron(&job.cron, cursor.at_ms, last, now_ms)
             }
+            // HOR-003: this form also starts when it is seen first.
+            _ if job.cron.starts_with("@every") && last.is_none_or(LastRun::is_complete) => {
+                Next::Start(now_ms)
+            }
             // HOR-004: a changed line is registered again.
             _ => Next::Register,
         };
     }
     let due = match last {
         // HOR-002: no run before, start at once.
-        None => return Next::Start(0),
+        None => return Next::Start(FIRST),
         Some(LastRun {
             completed_ms: 0, ..
         }) => return Next::Wait,
@@ -117,44 +136,84 @@ fn next_cron(cron: &str, seen_ms: i64, last: Option<LastRun>, now_ms: i64) -> Ne
     }
 }
 
-fn last_run(state: &State, name: &str) -> Option<LastRun> {
+/// The newest run of each periodic.
+fn last_runs(state: &State) -> BTreeMap<&str, LastRun> {
     let filter = JobFilter {
-        job: name.to_owned(),
         job_type: Some(JobType::Periodic),
         ..JobFilter::default()
     };
-    state.jobs_newest_first(filter).next().map(|job| LastRun {
-        started_ms: job.created_ms,
-        completed_ms: job.completed_ms,
-    })
+    let mut newest = BTreeMap::new();
+    for job in state.jobs_newest_first(filter) {
+        newest.entry(job.job.as_str()).or_insert(LastRun {
+            started_ms: job.created_ms,
+            completed_ms: job.completed_ms,
+        });
+    }
+    newest
 }
 
-fn cursor_key(name: &str) -> String {
-    format!("periodic/{name}")
+/// Begins the keys of all cursors of periodics.
+const CURSOR_PREFIX: &str = "periodic/";
+
+fn cursor(name: &str, at_ms: i64, cron: &str) -> Cursor {
+    Cursor {
+        key: format!("{CURSOR_PREFIX}{name}"),
+        at_ms,
+        value: cron.to_owned(),
+        version: 0,
+    }
+}
+
+/// HOR-004: cron lines that are no longer configured. Should one come back, it counts from then on.
+fn forgotten(state: &State, config: &Config) -> Vec<Cursor> {
+    let periodics = &config.jobs.periodics;
+    let known: BTreeMap<&str, &str> = periodics
+        .iter()
+        .map(|job| (job.base.name.as_str(), job.cron.as_str()))
+        .collect();
+    state
+        .cursors_with_prefix(CURSOR_PREFIX)
+        .filter_map(|found| found.key.strip_prefix(CURSOR_PREFIX))
+        .filter(|name| known.get(name).is_none_or(|cron| cron.is_empty()))
+        .map(|name| cursor(name, 0, ""))
+        .collect()
 }
 
 fn record_for(
     job: &Periodic,
     tick_ms: i64,
-    config_version: u64,
+    running: &RunningConfig,
     now_ms: i64,
 ) -> Result<Job, String> {
-    let origin = format!("periodic {} due {tick_ms}", job.base.name);
+    let name = &job.base.name;
+    let origin = if tick_ms == FIRST {
+        // Once it is no longer configured its runs are swept, and the ids of those must not come again.
+        format!("periodic {name} new in configuration {}", running.version)
+    } else {
+        format!("periodic {name} due {tick_ms}")
+    };
     let id = ids::job_id(&origin, "horologium", 0);
     let start = Timestamp::from_millisecond(now_ms).map_err(|why| why.to_string())?;
+    let prow = &running.config.prow;
     let prow_job = new_prow_job(
         periodic_spec(job),
         &job.base.labels,
         &job.base.annotations,
         id,
         start,
-    );
+    )
+    .requiring_scheduling(prow.scheduler.enabled);
     let source = record::Source {
         origin,
-        config_version,
+        config_version: running.version,
         ..record::Source::default()
     };
-    record::new_record(&prow_job, source).map_err(|why| why.to_string())
+    let mut record = record::new_record(&prow_job, source).map_err(|why| why.to_string())?;
+    let revivals = prow.plank.max_revivals;
+    record.retries_left = revivals
+        .and_then(|revivals| u32::try_from(revivals).ok())
+        .unwrap_or_default();
+    Ok(record)
 }
 
 #[async_trait]
@@ -202,25 +261,28 @@ fn is_periodic(change: &trireme_state::Change) -> bool {
     matches!(change, trireme_state::Change::Job(job) if job.r#type() == JobType::Periodic)
 }
 
+/// A run to be created, with the tick that it is for.
+struct Due {
+    job: Job,
+    cursor: Option<Cursor>,
+}
+
 /// Starts what is due; returns when to look again.
-async fn pass(office: &Office, config: &RunningConfig) -> Result<Instant, OfficeError> {
+async fn pass(office: &Office, running: &RunningConfig) -> Result<Instant, OfficeError> {
     let (view, now_ms) = (office.view(), office.now_ms());
     let mut wake_ms = now_ms + i64::try_from(MAX_WAIT.as_millis()).unwrap_or(i64::MAX);
-    let (mut jobs, mut cursors, mut seen) = (Vec::new(), Vec::new(), Vec::new());
-    for job in &config.config.jobs.periodics {
-        let name = &job.base.name;
-        let cursor = |at_ms| Cursor {
-            key: cursor_key(name),
-            at_ms,
-            value: job.cron.clone(),
-            version: 0,
-        };
-        let known = view.cursor(&cursor_key(name)).map(|cursor| &**cursor);
-        match next(job, last_run(&view, name), known, now_ms) {
+    let last_runs = last_runs(&view);
+    let mut seen = forgotten(&view, &running.config);
+    let mut due = Vec::new();
+    for job in &running.config.jobs.periodics {
+        let name = job.base.name.as_str();
+        let last = last_runs.get(name).copied();
+        let known = view.cursor(&cursor(name, 0, "").key).map(|known| &**known);
+        match next(job, last, known, now_ms) {
             Next::At(at_ms) => wake_ms = wake_ms.min(at_ms),
             Next::Wait => {}
             Next::Register => {
-                seen.push(cursor(now_ms));
+                seen.push(cursor(name, now_ms, &job.cron));
                 wake_ms = now_ms;
             }
             Next::Skip(tick_ms) => {
@@ -229,38 +291,80 @@ async fn pass(office: &Office, config: &RunningConfig) -> Result<Instant, Office
                     tick_ms,
                     "the run before still goes on, this tick is lost"
                 );
-                seen.push(cursor(tick_ms));
+                seen.push(cursor(name, tick_ms, &job.cron));
                 wake_ms = now_ms;
             }
-            Next::Start(_) if jobs.len() == MAX_STARTS => wake_ms = now_ms,
-            Next::Start(tick_ms) => match record_for(job, tick_ms, config.version, now_ms) {
-                Ok(record) => {
-                    tracing::info!(periodic = name, id = record.id, "due");
-                    jobs.push(NewJob {
-                        job: Some(record),
-                        ..NewJob::default()
-                    });
-                    if !job.cron.is_empty() {
-                        cursors.push(cursor(tick_ms));
-                    }
-                }
+            Next::Start(_) if due.len() == MAX_STARTS => wake_ms = now_ms,
+            Next::Start(tick_ms) => match record_for(job, tick_ms, running, now_ms) {
+                Ok(record) => due.push(Due {
+                    job: record,
+                    cursor: (!job.cron.is_empty()).then(|| cursor(name, tick_ms, &job.cron)),
+                }),
                 // One broken entry does not stop the others.
-                Err(why) => tracing::error!(periodic = name, %why, "cannot be started"),
+                Err(why) => tracing::error!(periodic = name, why, "cannot be started"),
             },
         }
     }
-    if !seen.is_empty() {
+    for cursors in seen.chunks(MAX_CURSORS) {
+        let cursors = cursors.to_vec();
         office
-            .propose(Body::PutCursor(PutCursor { cursors: seen }))
+            .propose(Body::PutCursor(PutCursor { cursors }))
             .await?;
     }
-    if !jobs.is_empty() {
-        office
-            .propose(Body::CreateJobs(CreateJobs { jobs, cursors }))
-            .await?;
-    }
+    start_all(office, due).await?;
     let wait = u64::try_from(wake_ms - now_ms).unwrap_or_default();
     Ok(Instant::now() + Duration::from_millis(wait))
+}
+
+async fn start_all(office: &Office, due: Vec<Due>) -> Result<(), OfficeError> {
+    let mut batch = Vec::new();
+    let mut bytes = 0;
+    for one in due {
+        let more = one.job.prowjob.len() + RECORD_OVERHEAD;
+        if bytes + more > MAX_START_BYTES && !batch.is_empty() {
+            start(office, std::mem::take(&mut batch)).await?;
+            bytes = 0;
+        }
+        bytes += more;
+        batch.push(one);
+    }
+    start(office, batch).await
+}
+
+/// All in one command; were that refused, each in its own, so that a broken one stops no other.
+async fn start(office: &Office, batch: Vec<Due>) -> Result<(), OfficeError> {
+    if batch.is_empty() {
+        return Ok(());
+    }
+    let create = |batch: &[Due]| {
+        let new = |due: &Due| NewJob {
+            job: Some(due.job.clone()),
+            ..NewJob::default()
+        };
+        Body::CreateJobs(CreateJobs {
+            jobs: batch.iter().map(new).collect(),
+            cursors: batch.iter().filter_map(|due| due.cursor.clone()).collect(),
+        })
+    };
+    match office.propose(create(&batch)).await {
+        Ok(done) => {
+            tracing::info!(created = ?done.created, "due");
+            return Ok(());
+        }
+        Err(OfficeError::Rejected { .. }) => {}
+        Err(why) => return Err(why),
+    }
+    for due in batch.chunks(1) {
+        match office.propose(create(due)).await {
+            Ok(done) => tracing::info!(created = ?done.created, "due"),
+            Err(why @ OfficeError::Rejected { .. }) => {
+                let periodic = due.first().map(|due| due.job.job.as_str());
+                tracing::error!(periodic, %why, "cannot be started");
+            }
+            Err(why) => return Err(why),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -287,7 +391,7 @@ mod tests {
     #[test]
     fn intervals_count_from_the_start_of_a_complete_run() {
         let job = interval(10);
-        assert_eq!(next(&job, None, None, 5), Next::Start(0));
+        assert_eq!(next(&job, None, None, 5), Next::Start(FIRST));
         assert_eq!(next(&job, ran(0, 0), None, 99 * MINUTE), Next::Wait);
         assert_eq!(
             next(&job, ran(0, MINUTE), None, 10 * MINUTE),
@@ -337,12 +441,29 @@ mod tests {
         );
     }
 
+    /// HOR-003
+    #[test]
+    fn an_interval_as_a_cron_line_starts_when_it_is_seen_first() {
+        let job = Periodic {
+            cron: "@every 1h".to_owned(),
+            ..Periodic::default()
+        };
+        assert_eq!(next(&job, None, None, 5), Next::Start(5));
+        assert_eq!(next(&job, ran(1, 2), None, 5), Next::Start(5));
+        assert_eq!(next(&job, ran(1, 0), None, 5), Next::Register);
+    }
+
     /// HOR-007: the same tick makes the same run.
     #[test]
     fn a_runs_id_derives_from_its_tick() {
         let mut job = interval(1);
         job.base.name = "nightly".to_owned();
-        let id = |tick, now| record_for(&job, tick, 1, now).unwrap().id;
+        let running = RunningConfig {
+            version: 1,
+            config: Arc::default(),
+            plugins: Arc::default(),
+        };
+        let id = |tick, now| record_for(&job, tick, &running, now).unwrap().id;
         assert_eq!(id(5, 1_000), id(5, 2_000));
         assert_ne!(id(5, 1_000), id(6, 1_000));
     }

@@ -1,5 +1,5 @@
-//! Takes what is finished out of memory: complete runs that are reported, and handled deliveries, after the ages that
-//! Prow's sinker has as defaults (SNK-*).
+//! Takes what is finished out of memory: complete runs that are reported, after the age that Prow's sinker is given
+//! (SNK-*), and handled deliveries.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,42 +8,63 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::time::sleep;
-use trireme_office::{Controller, ControllerError, Office, OfficeError};
+use trireme_config::Config;
+use trireme_office::{ConfigFeed, Controller, ControllerError, Office, OfficeError};
 use trireme_proto::state::{JobType, SweepDeliveries, SweepJobs, command::Body};
+use trireme_prowjob::MetaDuration;
 use trireme_state::{JobFilter, State};
 
-/// Prow's `resync_period`.
+/// Prow's defaults of `resync_period` and `max_prowjob_age`.
 const PERIOD: Duration = Duration::from_secs(3600);
-/// Prow's `max_prowjob_age`.
-const MAX_PROWJOB_AGE_MS: i64 = 7 * 24 * 3600 * 1000;
+const MAX_PROWJOB_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+const MIN_PERIOD: Duration = Duration::from_secs(1);
 /// Handled deliveries stay long enough to be looked at.
 const MAX_DELIVERY_AGE_MS: i64 = 24 * 3600 * 1000;
 /// Records in one command.
 const MAX_SWEEP: usize = 500;
 
-/// Runs on the leader every hour and when it takes office.
-#[derive(Debug, Default)]
-pub struct Sinker;
+/// Runs on the leader once per period and when it takes office.
+pub struct Sinker {
+    config: ConfigFeed,
+}
 
-fn old_jobs(state: &State, now_ms: i64) -> Vec<String> {
-    let newest = newest_periodics(state);
+impl Sinker {
+    #[must_use]
+    pub fn new(config: ConfigFeed) -> Self {
+        Self { config }
+    }
+}
+
+fn std_or(duration: Option<MetaDuration>, default: Duration) -> Duration {
+    duration.map_or(default, |duration| duration.get().to_std())
+}
+
+fn old_jobs(state: &State, config: &Config, now_ms: i64) -> Vec<String> {
+    let age_ms = std_or(config.prow.sinker.max_prowjob_age, MAX_PROWJOB_AGE).as_millis();
+    let age_ms = i64::try_from(age_ms).unwrap_or(i64::MAX);
+    let newest = newest_periodics(state, config);
     state
         .jobs_finished_before(now_ms)
-        .filter(|job| now_ms - job.created_ms > MAX_PROWJOB_AGE_MS)
+        .filter(|job| now_ms - job.created_ms > age_ms)
         .filter(|job| state.is_sweepable(job) && !newest.contains(job.id.as_str()))
         .map(|job| job.id.clone())
         .collect()
 }
 
-/// SNK-001: the newest run of each periodic stays, because the next start depends on it.
-fn newest_periodics(state: &State) -> BTreeSet<&str> {
+/// SNK-001: the newest run of each periodic that is configured stays, because the next start depends on it.
+fn newest_periodics<'a>(state: &'a State, config: &Config) -> BTreeSet<&'a str> {
+    let periodics = config.jobs.periodics.iter();
+    let configured: BTreeSet<&str> = periodics.map(|job| job.base.name.as_str()).collect();
     let filter = JobFilter {
         job_type: Some(JobType::Periodic),
         ..JobFilter::default()
     };
     let mut newest = BTreeMap::new();
     for job in state.jobs_newest_first(filter) {
-        newest.entry(job.job.as_str()).or_insert(job.id.as_str());
+        let name = job.job.as_str();
+        if configured.contains(name) {
+            newest.entry(name).or_insert(job.id.as_str());
+        }
     }
     newest.into_values().collect()
 }
@@ -63,24 +84,38 @@ impl Controller for Sinker {
 
     async fn run(&self, office: Office) -> Result<(), ControllerError> {
         let resigned = office.resigned();
+        let mut feed = self.config.clone();
         while !resigned.is_cancelled() {
-            sweep(&office).await?;
+            let running = feed.borrow_and_update().clone();
+            sweep_deliveries(&office).await?;
+            let mut period = PERIOD;
+            // How long runs stay is not known before there is a configuration.
+            if let Some(running) = &running {
+                sweep_jobs(&office, &running.config).await?;
+                period = std_or(running.config.prow.sinker.resync_period, PERIOD);
+            }
             tokio::select! {
                 () = resigned.cancelled() => {}
-                () = sleep(PERIOD) => {}
+                Ok(()) = feed.changed(), if running.is_none() => {}
+                () = sleep(period.max(MIN_PERIOD)) => {}
             }
         }
         Ok(())
     }
 }
 
-async fn sweep(office: &Office) -> Result<(), OfficeError> {
+async fn sweep_jobs(office: &Office, config: &Config) -> Result<(), OfficeError> {
     let (view, now) = (office.view(), office.now_ms());
-    for ids in old_jobs(&view, now).chunks(MAX_SWEEP) {
+    for ids in old_jobs(&view, config, now).chunks(MAX_SWEEP) {
         office
             .propose(Body::SweepJobs(SweepJobs { ids: ids.to_vec() }))
             .await?;
     }
+    Ok(())
+}
+
+async fn sweep_deliveries(office: &Office) -> Result<(), OfficeError> {
+    let (view, now) = (office.view(), office.now_ms());
     for guids in old_deliveries(&view, now).chunks(MAX_SWEEP) {
         office
             .propose(Body::SweepDeliveries(SweepDeliveries {
