@@ -53,6 +53,8 @@ pub(super) struct Facts {
     pub(super) revision: u64,
     pub(super) jobs: BTreeMap<String, SeenJob>,
     pub(super) deliveries: BTreeMap<String, DeliveryState>,
+    /// The leader's stamp when a delivery was committed, just before its 200.
+    pub(super) committed_ms: BTreeMap<String, i64>,
     pub(super) intents: BTreeMap<String, MergeIntent>,
     pub(super) pools: BTreeMap<String, MergePool>,
     pub(super) reports: BTreeMap<(String, String), Report>,
@@ -261,6 +263,10 @@ fn see(facts: &mut Facts, change: Change) -> Option<Line> {
         Record::Delivery(delivery) => {
             let state = delivery.state();
             let before = facts.deliveries.insert(delivery.guid.clone(), state);
+            facts
+                .committed_ms
+                .entry(delivery.guid.clone())
+                .or_insert(delivery.received_ms);
             if before.is_some_and(|before| before > state) {
                 facts
                     .problems
