@@ -17,8 +17,8 @@ use trireme_forge::{
 };
 use trireme_office::{ConfigFeed, Controller, Keeper, RunningConfig};
 use trireme_proto::state::{
-    Agent, BlobRef, Command, ConfigFile, ConfigVersion, Cursor, Done, FinishJob, JobState,
-    LeaseJob, PutBlobChunk, PutConfig, PutCursor, RegisterAgent, command::Body, outcome,
+    Agent, BlobRef, Command, ConfigFile, ConfigVersion, Done, FinishJob, JobState, LeaseJob,
+    PutBlobChunk, PutConfig, RegisterAgent, command::Body, outcome,
 };
 use trireme_raft::{Node, PeerListener, Store, StoreConfig};
 use trireme_sandbox::world::{BOT, World};
@@ -173,19 +173,10 @@ impl Scene {
         let keeper = tokio::spawn(async move { keeper.run(token).await });
         self.term = Some(Term { stop, keeper });
         let term = self.store.leadership().borrow().term;
-        while self.store.view().office().term != term {
-            // An idle node does not confirm its own lead: something must be written.
-            let cursor = Cursor {
-                key: "poke".to_owned(),
-                ..Cursor::default()
-            };
-            let put = PutCursor {
-                cursors: vec![cursor],
-            };
-            self.propose(Body::PutCursor(put)).await;
-            let mut watch = self.store.watch(Some(self.store.view().revision));
-            let _ = timeout(Duration::from_millis(100), watch.next()).await;
-        }
+        self.until("the office", |state| {
+            (state.office().term == term).then_some(())
+        })
+        .await;
     }
 
     /// Leaves office.
@@ -255,6 +246,9 @@ async fn open(dir: PathBuf) -> Store {
     let address = listener.local_addr().unwrap();
     let mut config = StoreConfig::new(dir, 1, address);
     config.peer_listener = PeerListener::Bound(listener);
+    // Nobody answers a node that is alone, so its lead is confirmed once, by its election.
+    config.timing.election_min = Duration::from_secs(600);
+    config.timing.election_max = Duration::from_secs(601);
     let store = Store::open(config).await.unwrap();
     if !store.is_member() {
         let me = Node {
@@ -269,5 +263,6 @@ async fn open(dir: PathBuf) -> Store {
         .await
         .expect("a leader in time")
         .unwrap();
+    store.recovered().await;
     store
 }
