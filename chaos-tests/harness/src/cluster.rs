@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::TcpListener,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -12,6 +11,7 @@ use trireme_api::client::{Client, ConnectError};
 use trireme_proto::api::{ClusterStatusRequest, ClusterStatusResponse};
 
 use crate::{
+    address::Address,
     process::{Executable, Process},
     settings::{
         BootstrapNode, ClusterSettings, ClusterTable, NodeFile, PeerTable, StorageTable,
@@ -59,8 +59,8 @@ pub enum ClusterError {
 #[derive(Debug)]
 pub struct Member {
     pub id: u64,
-    pub peer: String,
-    pub api: String,
+    pub peer: Address,
+    pub api: Address,
     pub directory: PathBuf,
     process: Option<Process>,
 }
@@ -107,12 +107,6 @@ pub struct Cluster {
     first_door: String,
 }
 
-/// Ports nobody listens on now. They are taken again by the node a moment later; should somebody else be quicker, the
-/// node says so and ends.
-fn free_address() -> io::Result<String> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
-}
-
 impl Cluster {
     /// Starts all nodes and waits until they have a leader.
     ///
@@ -133,11 +127,11 @@ impl Cluster {
         for id in 1..=cluster.settings.nodes {
             cluster.add_member(id)?;
         }
-        cluster.first_door = cluster.member(1)?.api.clone();
+        cluster.first_door = cluster.member(1)?.api.to_string();
         let bootstrap: Vec<(u64, String, String)> = cluster
             .members
             .iter()
-            .map(|member| (member.id, member.peer.clone(), member.api.clone()))
+            .map(|member| (member.id, member.peer.to_string(), member.api.to_string()))
             .collect();
         for id in 1..=cluster.settings.nodes {
             let table = ClusterTable {
@@ -159,8 +153,8 @@ impl Cluster {
         std::fs::create_dir_all(&directory)?;
         self.members.push(Member {
             id,
-            peer: free_address()?,
-            api: free_address()?,
+            peer: Address::claim()?,
+            api: Address::claim()?,
             directory,
             process: None,
         });
@@ -172,9 +166,9 @@ impl Cluster {
         let file = NodeFile {
             node_id: id,
             data_dir: member.directory.join("data"),
-            listen: &member.api,
+            listen: member.api.as_str(),
             peer: PeerTable {
-                listen: &member.peer,
+                listen: member.peer.as_str(),
             },
             cluster,
             storage: StorageTable {
@@ -235,7 +229,7 @@ impl Cluster {
     pub fn addresses(&self) -> Vec<String> {
         self.members
             .iter()
-            .map(|member| member.api.clone())
+            .map(|member| member.api.to_string())
             .collect()
     }
 
@@ -331,7 +325,7 @@ impl Cluster {
             .members
             .iter()
             .filter(|member| member.is_running())
-            .map(|member| member.peer.clone())
+            .map(|member| member.peer.to_string())
             .collect();
         self.write_settings(
             new_id,
@@ -362,7 +356,7 @@ impl Cluster {
             .former
             .swap_remove(place.ok_or(ClusterError::NoNode(id))?);
         let log = former.log();
-        let peers: Vec<String> = self.members.iter().map(|m| m.peer.clone()).collect();
+        let peers: Vec<String> = self.members.iter().map(|m| m.peer.to_string()).collect();
         self.members.push(former);
         let join = peers.iter().map(String::as_str).collect();
         let started = self

@@ -5,12 +5,14 @@
 //! Given only a path, so that the demo of the binary itself uses it without a cycle. What the processes should
 //! achieve is judged by those who start them.
 
+mod address;
 mod agent;
 mod cluster;
 mod process;
 mod settings;
 mod stage;
 
+pub use address::Address;
 pub use agent::{AgentProcess, AgentSettings};
 pub use cluster::{Cluster, ClusterError, Member, Refused};
 pub use process::Executable;

@@ -179,7 +179,7 @@ impl Stage {
             .cluster
             .members()
             .first()
-            .map(|member| member.api.clone())
+            .map(|member| member.api.to_string())
             .unwrap_or_default();
         let files = files.into_iter().map(|file| ConfigUpload {
             role: file.role.to_owned(),

@@ -1,6 +1,7 @@
 //! `trireme cluster` on real processes.
 
 use serde_json::Value;
+use trireme_harness::Address;
 
 use crate::scene::{Nodes, until};
 
@@ -13,12 +14,8 @@ fn node(members: &Value, id: u64) -> Option<&Value> {
 }
 
 /// The settings of a node that joins later, and its addresses.
-fn joining(nodes: &Nodes, id: u64) -> (std::path::PathBuf, String, String) {
-    let free = || {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listener.local_addr().unwrap().to_string()
-    };
-    let (peer, api) = (free(), free());
+fn joining(nodes: &Nodes, id: u64) -> (std::path::PathBuf, Address, Address) {
+    let (peer, api) = (Address::claim().unwrap(), Address::claim().unwrap());
     let directory = nodes.directory.path().join(format!("joining-{id}"));
     std::fs::create_dir(&directory).unwrap();
     let join: Vec<&str> = nodes
@@ -28,7 +25,7 @@ fn joining(nodes: &Nodes, id: u64) -> (std::path::PathBuf, String, String) {
         .map(|member| member.peer.as_str())
         .collect();
     let text = format!(
-        "node_id = {id}\ndata_dir = {:?}\nlisten = {api:?}\n[peer]\nlisten = {peer:?}\n[cluster]\njoin = {join:?}\n",
+        "node_id = {id}\ndata_dir = {:?}\nlisten = \"{api}\"\n[peer]\nlisten = \"{peer}\"\n[cluster]\njoin = {join:?}\n",
         directory.join("data")
     );
     let path = directory.join("trireme.toml");
@@ -46,7 +43,7 @@ async fn a_node_joins_is_promoted_leads_and_is_removed() {
         "{status:?}"
     );
 
-    let (path, _, api) = joining(&nodes, 2);
+    let (path, _peer, api) = joining(&nodes, 2);
     let _second = crate::command::start(
         "",
         &[
@@ -85,7 +82,7 @@ async fn a_node_joins_is_promoted_leads_and_is_removed() {
 
     let both = format!("{},{api}", nodes.server());
     nodes.run(&["cluster", "transfer-leader", "2"]).await.done();
-    let status = crate::command::run(&api, &["cluster", "status", "-o", "json"])
+    let status = crate::command::run(api.as_str(), &["cluster", "status", "-o", "json"])
         .await
         .done()
         .json();

@@ -62,7 +62,7 @@ impl Nodes {
 
     /// Asks one node.
     pub(crate) async fn run_at(&self, id: u64, arguments: &[&str]) -> Answer {
-        run(&self.cluster.member(id).unwrap().api, arguments).await
+        run(self.cluster.member(id).unwrap().api.as_str(), arguments).await
     }
 }
 
