@@ -117,7 +117,11 @@ async fn a_change_that_would_cost_the_quorum_is_refused() {
         let (leader, store) = running.find(|(_, store)| store.holds_lease())?;
         let members = store.status().members;
         let silent = members.iter().find(|member| member.node.id == down)?;
-        (silent.millis_since_heard? > 1500).then_some(*leader)
+        // A node that took the lead after the kill has never heard of it.
+        let silent = silent.millis_since_heard.is_none_or(|ago| ago > 1500);
+        let heard = members.iter().filter(|member| member.node.id != *leader);
+        let heard = heard.filter(|member| member.millis_since_heard.is_some_and(|ago| ago < 500));
+        (silent && heard.count() == 1).then_some(*leader)
     })
     .await;
     let other = *cluster.stores.keys().find(|id| **id != leader).unwrap();

@@ -6,7 +6,7 @@ use std::{
     ops::Bound,
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -34,8 +34,6 @@ pub(crate) struct Cluster {
 /// What a node keeps over restarts.
 pub(crate) struct Seat {
     proxy: Proxy,
-    inner: SocketAddr,
-    spare: Option<TcpListener>,
 }
 
 impl Cluster {
@@ -91,11 +89,12 @@ impl Cluster {
     pub(crate) fn config(&mut self, id: u64) -> StoreConfig {
         let data_dir = self.data_dir(id);
         let seat = self.seats.entry(id).or_insert_with(Seat::new);
-        let mut config = StoreConfig::new(data_dir, id, seat.inner);
-        config.peer_listener = match seat.spare.take() {
-            Some(bound) => PeerListener::Bound(bound),
-            None => PeerListener::Address(seat.inner),
-        };
+        // A new port at every start: the former may have been taken by somebody else while the node was down.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let inner = listener.local_addr().unwrap();
+        *seat.proxy.target.lock().unwrap() = inner;
+        let mut config = StoreConfig::new(data_dir, id, inner);
+        config.peer_listener = PeerListener::Bound(listener);
         config.peer_address = seat.proxy.address.to_string();
         config.api_address = format!("api-{id}");
         config.limits.wal = WalOptions {
@@ -167,12 +166,8 @@ impl Cluster {
 
 impl Seat {
     fn new() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let inner = listener.local_addr().unwrap();
         Self {
-            proxy: Proxy::to(inner),
-            inner,
-            spare: Some(listener),
+            proxy: Proxy::new(),
         }
     }
 }
@@ -180,14 +175,18 @@ impl Seat {
 /// Forwards connections, until it is cut.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
+    target: Arc<Mutex<SocketAddr>>,
     cut: Arc<AtomicBool>,
     changed: Arc<tokio::sync::Notify>,
 }
 
 impl Proxy {
-    fn to(target: SocketAddr) -> Self {
+    fn new() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
+        // Nowhere yet; whoever sits behind it says where.
+        let target = Arc::new(Mutex::new(address));
+        let leads_to = Arc::clone(&target);
         listener.set_nonblocking(true).unwrap();
         let (cut, changed) = (
             Arc::<AtomicBool>::default(),
@@ -202,6 +201,7 @@ impl Proxy {
                     continue;
                 }
                 let on_change = Arc::clone(&on_change);
+                let target = *leads_to.lock().unwrap();
                 tokio::spawn(async move {
                     let Ok(mut to) = tokio::net::TcpStream::connect(target).await else {
                         return;
@@ -217,6 +217,7 @@ impl Proxy {
         });
         Self {
             address,
+            target,
             cut,
             changed,
         }
