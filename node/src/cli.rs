@@ -12,9 +12,15 @@ use crate::output::Format;
 ///   trireme demo                 watch a pull request go from webhook to merge on three nodes
 ///   trireme dev                  the same world, left running for you
 ///
-/// Exit codes: 0 done; 1 it failed, the reason is on standard error; 2 the command line is wrong; 3 the cluster could
-/// not be reached; 4 there is no such object; 5 the configuration has errors; 70 this build is too old for the log;
-/// 74 the data directory cannot be trusted.
+/// Exit codes:
+///    0  done
+///    1  it failed; the reason is on standard error
+///    2  the command line is wrong
+///    3  the cluster could not be reached
+///    4  there is no such object
+///    5  the configuration has errors
+///   70  this build is too old for the log: install the newer version
+///   74  the data directory cannot be trusted
 #[derive(Debug, Parser)]
 #[command(name = "trireme", version, verbatim_doc_comment, max_term_width = 110)]
 pub struct Cli {
@@ -119,7 +125,7 @@ pub struct AgentArgs {
 #[derive(Debug, Args)]
 pub struct DemoArgs {
     /// How many nodes: 1 or 3.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3))]
+    #[arg(long, default_value_t = 3, value_parser = parse_nodes)]
     pub nodes: u64,
     /// Kill the leader's process while jobs run and the batch is under test, and bring it back.
     #[arg(long)]
@@ -135,7 +141,7 @@ pub struct DemoArgs {
 #[derive(Debug, Args)]
 pub struct DevArgs {
     /// How many nodes: 1 or 3.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=3))]
+    #[arg(long, default_value_t = 1, value_parser = parse_nodes)]
     pub nodes: u64,
     /// Keep everything in this directory instead of a temporary one.
     #[arg(long, value_name = "DIR")]
@@ -302,4 +308,13 @@ pub struct CheckconfigArgs {
     /// text for people, json for programs.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
+}
+
+/// Two nodes survive no more than one does.
+fn parse_nodes(text: &str) -> Result<u64, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("1 or 3; two nodes survive the loss of neither".to_owned()),
+    }
 }
