@@ -1,6 +1,7 @@
 //! Chaos scenarios: real node and agent processes and the sandbox forge, disturbed on purpose. Here stand the scenarios
 //! ([`scenarios`]), what they are told on ([`scene`]), the record of what happened ([`History`]) and the checkers that
-//! judge it ([`checks`]).
+//! judge it ([`checks`]). Beside them a closed loop of clients that measures ([`load`]), and a comparison with etcd
+//! ([`compare`]).
 //!
 //! Processes are started and killed by `trireme-harness`; nothing here reaches into a node.
 
@@ -8,7 +9,10 @@
 #![cfg_attr(test, allow(clippy::print_stdout))]
 
 pub mod checks;
+pub mod compare;
 mod history;
+pub mod itself;
+pub mod load;
 mod recorder;
 pub mod scenarios;
 pub mod scene;

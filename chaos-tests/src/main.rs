@@ -8,14 +8,10 @@ use std::{
 
 use anyhow::Context as _;
 use chaos_tests::{
-    Verdict,
+    Verdict, itself,
     scenarios::{Options, Scenario},
 };
 use clap::{Parser, ValueEnum};
-use trireme_harness::Executable;
-
-/// Before the verbs of `trireme` when this program starts itself as a node or an agent.
-const AS_TRIREME: &str = "trireme";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum Format {
@@ -50,9 +46,8 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
-    let first = std::env::args_os().nth(1);
-    if first.is_some_and(|first| first == AS_TRIREME) {
-        return trireme::main_after(&[AS_TRIREME.into()]);
+    if let Some(ended) = itself::as_trireme() {
+        return ended;
     }
     let arguments = Arguments::parse();
     // Refused only when somebody installed one before.
@@ -96,10 +91,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let scenarios = chosen(&arguments.scenario)?;
-    let executable = Executable {
-        program: std::env::current_exe()?,
-        prefix: vec![AS_TRIREME.to_owned()],
-    };
+    let executable = itself::executable()?;
     let (directory, temporary) = match arguments.directory {
         Some(directory) => (std::path::absolute(directory)?, None),
         None => {
