@@ -193,13 +193,18 @@ async fn healthz() -> &'static str {
     "OK"
 }
 
-/// Ready: this node has recovered its log and knows a leader.
+/// Ready: this node has applied again what it may have shown before it was restarted, and hears a leader.
 async fn readyz(State((store, _)): State<(Store, Arc<Metrics>)>) -> Response {
-    if store.leadership().borrow().leader.is_some() {
-        (StatusCode::OK, "OK").into_response()
+    let not_ready = if store.cluster_id().is_none() {
+        "this node belongs to no cluster yet"
+    } else if store.leadership().borrow().leader.is_none() {
+        "no leader is heard: a majority of the voting nodes must run and reach each other"
+    } else if !store.is_recovered() {
+        "what this node had applied before it was restarted is being applied again"
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "no leader is known").into_response()
-    }
+        return (StatusCode::OK, "OK").into_response();
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, not_ready).into_response()
 }
 
 async fn scrape(State((store, metrics)): State<(Store, Arc<Metrics>)>) -> Response {

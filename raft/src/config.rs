@@ -95,6 +95,14 @@ pub struct Timing {
     pub hello_interval: Duration,
 }
 
+impl Timing {
+    /// A leader that was not heard of for so long is not named as one any more. Longer than an undisturbed cluster
+    /// takes to lose one leader and follow the next.
+    pub fn leader_silence(&self) -> Duration {
+        self.election_max * 2 + self.heartbeat * 2
+    }
+}
+
 impl Default for Timing {
     fn default() -> Self {
         Self {

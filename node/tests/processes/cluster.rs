@@ -157,6 +157,45 @@ async fn a_killed_node_catches_up_and_a_lost_one_is_replaced() {
     nodes.cluster.stop().await.unwrap();
 }
 
+/// A node that lost the others is taken out of the load balancer, and says so to whoever asks it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_alone_is_not_ready_and_names_no_leader() {
+    let mut nodes = Nodes::start(3).await;
+    let leader = nodes.cluster.wait_for_leader().await.unwrap();
+    let orphan = (1..=3).find(|id| *id != leader).unwrap();
+    let ready = format!("{}/readyz", nodes.url(orphan));
+    let answer = async || {
+        let answer = reqwest::get(&ready).await.ok()?;
+        Some((answer.status().as_u16(), answer.text().await.ok()?))
+    };
+    until("the node to be ready", async || {
+        (answer().await?.0 == 200).then_some(())
+    })
+    .await;
+    let others: Vec<u64> = (1..=3).filter(|id| *id != orphan).collect();
+    for id in &others {
+        nodes.cluster.kill(*id).await.unwrap();
+    }
+    let said = until("the node to miss the others", async || {
+        answer().await.filter(|(code, _)| *code == 503)
+    })
+    .await;
+    assert_eq!(
+        said.1,
+        "no leader is heard: a majority of the voting nodes must run and reach each other"
+    );
+    let status = nodes.run_at(orphan, &["cluster", "status"]).await.done();
+    assert!(status.out.contains("leader   none known"), "{status:?}");
+    for id in &others {
+        nodes.cluster.restart(*id).unwrap();
+    }
+    until("the node to be ready again", async || {
+        (answer().await?.0 == 200).then_some(())
+    })
+    .await;
+    nodes.cluster.stop().await.unwrap();
+}
+
 async fn same_digest(nodes: &Nodes, a: u64, b: u64) {
     until("both nodes to have the same state", async || {
         let a = nodes.cluster.status(a).await.ok()?;

@@ -20,7 +20,7 @@ pub struct MemoryHome {
 }
 
 #[derive(Debug, Default)]
-struct MemoryStore(Mutex<(BTreeMap<Bytes, Bytes>, u64)>);
+struct MemoryStore(Mutex<(BTreeMap<Bytes, Bytes>, u64)>, Mutex<Option<String>>);
 
 impl MemoryStore {
     fn with<T>(&self, run: impl FnOnce(&mut (BTreeMap<Bytes, Bytes>, u64)) -> T) -> T {
@@ -59,6 +59,16 @@ impl ArchiveHome for MemoryHome {
 impl ArchiveStore for MemoryStore {
     fn applied(&self) -> io::Result<u64> {
         Ok(self.with(|(_, applied)| *applied))
+    }
+
+    fn owner(&self) -> io::Result<Option<String>> {
+        let owner = self.1.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(owner.clone())
+    }
+
+    fn set_owner(&self, cluster_id: &str) -> io::Result<()> {
+        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(cluster_id.to_owned());
+        Ok(())
     }
 
     fn write(&self, ops: &[ArchiveOp], reached: u64) -> io::Result<()> {

@@ -16,7 +16,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
     ops::Bound,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
     thread::JoinHandle,
 };
 
@@ -42,6 +42,9 @@ pub type Row = (Bytes, Bytes);
 pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
     /// Log index up to which all writes were performed.
     fn applied(&self) -> io::Result<u64>;
+    /// The cluster whose history it is, once [`ArchiveStore::set_owner`] has said so.
+    fn owner(&self) -> io::Result<Option<String>>;
+    fn set_owner(&self, cluster_id: &str) -> io::Result<()>;
     /// Performs `ops` and moves [`ArchiveStore::applied`] to `applied`, both or neither.
     fn write(&self, ops: &[ArchiveOp], applied: u64) -> io::Result<()>;
     fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>>;
@@ -96,6 +99,7 @@ pub struct Archive {
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     lost: Option<String>,
+    owner: OnceLock<String>,
 }
 
 struct Shared {
@@ -174,12 +178,26 @@ impl Archive {
             requests: Mutex::new(Some(requests)),
             thread: Mutex::new(Some(thread)),
             lost,
+            owner: OnceLock::new(),
         })
     }
 
     /// Why the store was set aside at opening; it wants to be refilled from a peer then.
     pub fn lost(&self) -> Option<&str> {
         self.lost.as_deref()
+    }
+
+    /// Makes the store, and those that replace it, this cluster's; answers with the id of the cluster whose it is
+    /// already, if that is another. Blocks.
+    pub(crate) fn adopt(&self, cluster_id: &str) -> io::Result<Option<String>> {
+        let store = self.shared.store();
+        match store.owner()? {
+            Some(owner) if owner != cluster_id => return Ok(Some(owner)),
+            Some(_) => {}
+            None => store.set_owner(cluster_id)?,
+        }
+        self.owner.get_or_init(|| cluster_id.to_owned());
+        Ok(None)
     }
 
     /// Log index that the store itself has reached.
@@ -296,7 +314,11 @@ impl Archive {
 
     /// An empty store beside the present one, to be filled from a snapshot's rows. Blocks.
     pub(crate) fn begin_replacement(&self) -> io::Result<Arc<dyn ArchiveStore>> {
-        self.home.begin()
+        let store = self.home.begin()?;
+        if let Some(owner) = self.owner.get() {
+            store.set_owner(owner)?;
+        }
+        Ok(store)
     }
 
     /// Makes a filled replacement the archive.

@@ -25,6 +25,7 @@ use crate::disk::{RealDisk, replace_file};
 
 const MARKER: &str = "sled-0.34 1";
 const APPLIED: &[u8] = b"mapplied";
+const OWNER: &[u8] = b"mcluster";
 /// Memory of sled's page cache.
 const CACHE_BYTES: u64 = 32 << 20;
 /// Most recent databases that did not open.
@@ -206,6 +207,18 @@ impl ArchiveStore for SledStore {
         Ok(value
             .and_then(|value| Some(u64::from_be_bytes(value.as_ref().try_into().ok()?)))
             .unwrap_or(0))
+    }
+
+    fn owner(&self) -> io::Result<Option<String>> {
+        let value = self.db.get(OWNER).map_err(io::Error::other)?;
+        Ok(value.map(|value| String::from_utf8_lossy(&value).into_owned()))
+    }
+
+    fn set_owner(&self, cluster_id: &str) -> io::Result<()> {
+        self.db
+            .insert(OWNER, cluster_id.as_bytes())
+            .map_err(io::Error::other)?;
+        self.checkpoint()
     }
 
     fn write(&self, ops: &[ArchiveOp], applied: u64) -> io::Result<()> {

@@ -146,6 +146,12 @@ impl ArchiveStore for Gate {
     fn applied(&self) -> io::Result<u64> {
         self.inner.applied()
     }
+    fn owner(&self) -> io::Result<Option<String>> {
+        self.inner.owner()
+    }
+    fn set_owner(&self, cluster_id: &str) -> io::Result<()> {
+        self.inner.set_owner(cluster_id)
+    }
     fn write(&self, ops: &[ArchiveOp], applied: u64) -> io::Result<()> {
         let _open = self
             .opened

@@ -99,7 +99,18 @@ fn vote_response(response: VoteResponse<Types>) -> proto::VoteResponse {
     }
 }
 
+/// Whether an append came from the leader of a term that this node is in.
+fn is_of_leader(result: &StreamAppendResult<Types>) -> bool {
+    !matches!(result, Err(StreamAppendError::HigherVote(_)))
+}
+
 impl Ring {
+    fn heed(&self, result: &StreamAppendResult<Types>) {
+        if is_of_leader(result) {
+            self.heard.now();
+        }
+    }
+
     pub(crate) async fn receive_append(
         &self,
         request: proto::AppendRequest,
@@ -122,6 +133,7 @@ impl Ring {
             prev.as_ref().map(log_id_from_proto),
             last.as_ref().map(log_id_from_proto),
         );
+        self.heed(&result);
         Ok(append_response(result))
     }
 
@@ -149,11 +161,14 @@ impl Ring {
                     }
                 })
             });
-        let raft = self.raft.clone();
+        let (raft, heard) = (self.raft.clone(), Arc::clone(&self.heard));
         let (answers, receiver) = mpsc::channel(ANSWERS_AHEAD);
         tokio::spawn(async move {
             let mut results = pin!(raft.stream_append(admitted));
             while let Some(result) = results.next().await {
+                if result.as_ref().is_ok_and(is_of_leader) {
+                    heard.now();
+                }
                 let answer = result.map(append_response).map_err(stopped);
                 // A leader that went away ends the requests as well.
                 if answers.send(answer).await.is_err() {
@@ -243,6 +258,7 @@ impl Ring {
                 .map_err(failed)?;
         let mut at = 0;
         while let Some(chunk) = timeout(limit, chunks.message()).await.map_err(late)?? {
+            self.heard.now();
             let (file, store, offset) = (Arc::clone(&part.file), Arc::clone(&store), at);
             at += chunk.hot.len() as u64;
             if at > hot_bytes {

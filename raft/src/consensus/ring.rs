@@ -2,7 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -17,7 +20,10 @@ use openraft::{
     impls::ProgressResponder,
     raft::ClientWriteResult,
 };
-use tokio::sync::{Mutex, oneshot};
+use tokio::{
+    sync::{Mutex, oneshot},
+    time::Instant,
+};
 use trireme_proto::{raft as proto, state::Outcome};
 
 use super::{
@@ -150,10 +156,43 @@ pub(crate) struct Ring {
     pub(super) archive: Arc<Archive>,
     /// One snapshot is received at a time.
     pub(super) receiving: Mutex<()>,
+    /// When the present leader was last heard.
+    pub(super) heard: Arc<Heard>,
     pub(crate) wal: Arc<Wal>,
 }
 
+/// When something that only a leader sends was last taken from one.
+pub(super) struct Heard {
+    since: Instant,
+    /// Milliseconds after `since`, plus one; 0 = never.
+    at: AtomicU64,
+}
+
+impl Heard {
+    fn new() -> Self {
+        Self {
+            since: Instant::now(),
+            at: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn now(&self) {
+        let at = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
+        self.at.store(at + 1, Ordering::Relaxed);
+    }
+
+    fn ago(&self) -> Option<Duration> {
+        let at = Duration::from_millis(self.at.load(Ordering::Relaxed).checked_sub(1)?);
+        Some(self.since.elapsed().saturating_sub(at))
+    }
+}
+
 impl Ring {
+    /// On a follower: since the leader was last heard; None before it first was.
+    pub(crate) fn since_leader_heard(&self) -> Option<Duration> {
+        self.heard.ago()
+    }
+
     /// Recovers what is on disk and starts to take part.
     pub(crate) async fn start(
         links: Links,
@@ -197,6 +236,7 @@ impl Ring {
             snapshots,
             archive,
             receiving: Mutex::new(()),
+            heard: Arc::new(Heard::new()),
             wal,
         })
     }

@@ -29,7 +29,16 @@ impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for OnDisk {
             cache_bytes: 512,
             ..WalOptions::default()
         };
-        let wal = Wal::open(Arc::new(RealDisk), dir.path(), &options).unwrap();
+        let wal = Wal::open(
+            Arc::new(RealDisk),
+            dir.path(),
+            crate::wal::Owner {
+                cluster_id: "suite".to_owned(),
+                node_id: 1,
+            },
+            &options,
+        )
+        .unwrap();
         let disk = Arc::new(MemoryDisk::new());
         let snapshots = Snapshots::open(disk, "/snapshots".as_ref()).unwrap();
         let archive =

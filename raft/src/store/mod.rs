@@ -50,7 +50,7 @@ use self::{
 use crate::{
     archive::{Archive, Row, SledHome},
     config::{Limits, StoreConfig, Timing},
-    consensus::{Links, Machine, Ring},
+    consensus::{Links, Machine, Pulse, Ring},
     directory::{DataDirectory, DirectoryError},
     disk::Disk,
     fatal::{Fatal, FatalCell, FatalKind},
@@ -58,7 +58,7 @@ use crate::{
     snapshot::Snapshots,
     transport::{Dialer, Listener, serve},
     view::{Published, View},
-    wal::Wal,
+    wal::{Owner, Wal},
 };
 
 /// Threads for what reads and writes files: snapshots, old log entries, the archive.
@@ -89,8 +89,10 @@ impl std::fmt::Debug for Store {
 /// Who leads, as this node sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Leadership {
+    /// None as well when the leader was not heard of, or no quorum answers it, for [`Timing::leader_silence`].
     pub leader: Option<u64>,
     pub term: u64,
+    /// This node leads as far as it knows, which may be out of date; see `confirmed`.
     pub is_me: bool,
     /// This node leads, has applied an entry of its own term, and a quorum answered it within the lease.
     pub confirmed: bool,
@@ -473,8 +475,20 @@ impl Inner {
         let cluster_id = identity.cluster_id;
         let (disk, dir) = (Arc::clone(&self.disk), self.data_dir.clone());
         let (options, id) = (self.limits.wal.clone(), cluster_id.clone());
+        let owner = Owner {
+            cluster_id: cluster_id.clone(),
+            node_id: self.node_id,
+        };
+        let archive = Arc::clone(&self.archive);
         let recovering = tokio::task::spawn_blocking(move || {
-            let wal = Wal::open(Arc::clone(&disk), &dir.join("wal"), &options)?;
+            if let Some(found) = archive.adopt(&id).map_err(OpenError::Archive)? {
+                return Err(OpenError::Directory(DirectoryError::OtherCluster {
+                    path: dir.join("archive"),
+                    found,
+                    expected: id,
+                }));
+            }
+            let wal = Wal::open(Arc::clone(&disk), &dir.join("wal"), owner, &options)?;
             let snapshots = Snapshots::open(disk, &dir.join("snapshots"))?;
             let newest = recover::newest_snapshot(&snapshots, &id, &wal.state())?;
             Ok::<_, OpenError>((wal, snapshots, newest))
@@ -557,6 +571,7 @@ impl Inner {
 
     fn observe(&self, started: &Started) -> Leadership {
         let pulse = started.ring.pulse();
+        let leader = self.vouched(started, &pulse);
         let is_me = pulse.seen.leader == Some(self.node_id);
         let applied = self.published.view().applied;
         let own_entry = applied.is_some_and(|applied| {
@@ -566,11 +581,28 @@ impl Inner {
             .quorum_ack
             .is_some_and(|since| since < self.timing.election_min);
         Leadership {
-            leader: pulse.seen.leader,
+            leader,
             term: pulse.seen.term,
             is_me,
             confirmed: is_me && own_entry && lease && self.fatal.get().is_none(),
         }
+    }
+}
+
+impl Inner {
+    /// Who leads, unless nothing was heard of it for so long that the node cannot say. Consensus itself goes on naming
+    /// a leader that died until another is elected; whom a command is forwarded to may be such a one.
+    fn vouched(&self, started: &Started, pulse: &Pulse) -> Option<u64> {
+        let leader = pulse.seen.leader?;
+        let heard = if leader == self.node_id {
+            // A leader that no quorum answers any more leads nobody.
+            pulse.quorum_ack
+        } else {
+            started.ring.since_leader_heard()
+        };
+        heard
+            .is_some_and(|ago| ago < self.timing.leader_silence())
+            .then_some(leader)
     }
 }
 

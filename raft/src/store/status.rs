@@ -16,6 +16,7 @@ pub struct Status {
     pub cluster_id: String,
     pub role: Role,
     pub term: u64,
+    /// See [`super::Leadership::leader`].
     pub leader: Option<u64>,
     /// Index of the last entry in this node's log.
     pub last_log: Option<u64>,
@@ -104,7 +105,7 @@ impl Store {
         status.cluster_id = started.cluster_id.clone();
         status.role = pulse.role;
         status.term = pulse.seen.term;
-        status.leader = pulse.seen.leader;
+        status.leader = inner.vouched(started, &pulse);
         status.last_log = pulse.last_log;
         status.committed = pulse.committed;
         status.snapshot = pulse.snapshot;

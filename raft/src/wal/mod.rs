@@ -25,7 +25,7 @@ use std::{
 use tokio::sync::{Semaphore, mpsc};
 use trireme_proto::raft as proto;
 
-pub use record::LogId;
+pub use record::{LogId, Owner};
 pub(crate) use writer::Done;
 
 use self::{
@@ -86,6 +86,17 @@ pub enum WalError {
         file.display(), record::FORMAT
     )]
     Format { file: PathBuf, format: u32 },
+    #[error(
+        "{} belongs to {found}, but this data directory to {expected}: a log was put into the wrong directory. Put back the \
+         right one; if it is lost, move the data directory away and replace the node under a new id with \
+         `trireme cluster replace`",
+        file.display()
+    )]
+    Foreign {
+        file: PathBuf,
+        found: Owner,
+        expected: Owner,
+    },
     #[error("the log's writer thread does not start: {0}")]
     Thread(io::Error),
 }
@@ -130,10 +141,15 @@ impl fmt::Debug for Wal {
 }
 
 impl Wal {
-    /// Opens or starts the log in `dir`, which must exist. Blocks while reading it.
-    pub fn open(disk: Arc<dyn Disk>, dir: &Path, options: &WalOptions) -> Result<Self, WalError> {
+    /// Opens or starts the log of `owner` in `dir`, which must exist. Blocks while reading it.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        owner: Owner,
+        options: &WalOptions,
+    ) -> Result<Self, WalError> {
         let segment_bytes = options.segment_bytes.clamp(4096, u64::from(u32::MAX / 2));
-        let found = recovery::recover(&*disk, dir, segment_bytes, options.cache_bytes)?;
+        let found = recovery::recover(&*disk, dir, segment_bytes, options.cache_bytes, &owner)?;
         let log = Arc::new(Mutex::new(found.log));
         let failure = Arc::new(Failure::default());
         let queue_permits = u32::try_from((options.queue_bytes / PERMIT_BYTES).max(1))
@@ -145,6 +161,7 @@ impl Wal {
             disk,
             dir: dir.to_owned(),
             segment_bytes,
+            owner,
             log: Arc::clone(&log),
             failure: Arc::clone(&failure),
             queue: Arc::clone(&queue),

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! segment  = header, record, record, ... , zeros
-//! header   = magic 8, format u32, unused u32, segment number u64, end of the former segment u64, crc u32, unused u32
+//! header   = magic 8, format u32, unused u32, segment number u64, end of the former segment u64, node id u64,
+//!            cluster id 40 (zeros behind it), crc u32, unused u32
 //! record   = crc u32, payload length u32, index u64, synced u32, kind u8, unused 3, payload, zeros to 8 bytes
 //! ```
 //! All numbers are little-endian. A checksum starts from the segment's number and covers all that follows it.
@@ -16,9 +17,12 @@ use prost::Message as _;
 use trireme_proto::raft as proto;
 
 /// Written by this version; another is refused.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 pub(super) const MAGIC: [u8; 8] = *b"TRIREWAL";
-pub(super) const SEGMENT_HEADER_BYTES: usize = 40;
+pub(super) const SEGMENT_HEADER_BYTES: usize = 88;
+/// A cluster id is a UUID in its usual form; longer names of tests are cut.
+const CLUSTER_BYTES: usize = 40;
+const CRC_AT: usize = SEGMENT_HEADER_BYTES - 8;
 pub(super) const RECORD_HEADER_BYTES: usize = 24;
 const ALIGN: usize = 8;
 /// No record is longer: an entry is at most 1 MiB, and 16 of it leave room.
@@ -200,14 +204,51 @@ pub(super) fn later_write(segment: u64, bytes: &Bytes, from: usize) -> Option<us
         .find(|at| find(segment, bytes, *at).is_some_and(|found| found.synced as usize > from))
 }
 
+/// Whose log it is. Votes and entries of another node, or of another cluster, must never be taken for one's own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    pub cluster_id: String,
+    pub node_id: u64,
+}
+
+impl std::fmt::Display for Owner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "node {} of cluster {}", self.node_id, self.cluster_id)
+    }
+}
+
+impl Owner {
+    fn cluster_field(&self) -> [u8; CLUSTER_BYTES] {
+        let mut field = [0; CLUSTER_BYTES];
+        let id = self.cluster_id.as_bytes();
+        let length = id.len().min(CLUSTER_BYTES);
+        field[..length].copy_from_slice(&id[..length]);
+        field
+    }
+
+    pub(super) fn wrote(&self, header: &Header) -> bool {
+        self.node_id == header.owner.node_id && self.cluster_field() == header.owner.cluster_field()
+    }
+}
+
+/// What a segment's first bytes say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Header {
+    pub(super) owner: Owner,
+    /// Where the records of the segment before end, 0 if there is none.
+    pub(super) former_end: u64,
+}
+
 /// One segment's first bytes. `former_end` is where the records of the segment before end, 0 if there is none.
-pub(super) fn segment_header(segment: u64, former_end: u64) -> Vec<u8> {
+pub(super) fn segment_header(segment: u64, former_end: u64, owner: &Owner) -> Vec<u8> {
     let mut header = Vec::with_capacity(SEGMENT_HEADER_BYTES);
     header.extend_from_slice(&MAGIC);
     header.extend_from_slice(&FORMAT.to_le_bytes());
     header.extend_from_slice(&[0; 4]);
     header.extend_from_slice(&segment.to_le_bytes());
     header.extend_from_slice(&former_end.to_le_bytes());
+    header.extend_from_slice(&owner.node_id.to_le_bytes());
+    header.extend_from_slice(&owner.cluster_field());
     let crc = checksum(segment, &header);
     header.extend_from_slice(&crc.to_le_bytes());
     header.extend_from_slice(&[0; 4]);
@@ -221,19 +262,30 @@ pub(super) enum HeaderError {
     Format(u32),
 }
 
-/// Reads [`segment_header`]; answers `former_end`.
-pub(super) fn read_segment_header(segment: u64, bytes: &[u8]) -> Result<u64, HeaderError> {
+/// Reads [`segment_header`].
+pub(super) fn read_segment_header(segment: u64, bytes: &[u8]) -> Result<Header, HeaderError> {
     let header = bytes
         .get(..SEGMENT_HEADER_BYTES)
         .ok_or(HeaderError::Broken)?;
     if header[..8] != MAGIC
         || u64_at(header, 16) != segment
-        || checksum(segment, &header[..32]) != u32_at(header, 32)
+        || checksum(segment, &header[..CRC_AT]) != u32_at(header, CRC_AT)
     {
         return Err(HeaderError::Broken);
     }
     match u32_at(header, 8) {
-        FORMAT => Ok(u64_at(header, 24)),
+        FORMAT => {
+            let field = &header[CRC_AT - CLUSTER_BYTES..CRC_AT];
+            let end = field.iter().position(|byte| *byte == 0);
+            let cluster_id = &field[..end.unwrap_or(CLUSTER_BYTES)];
+            Ok(Header {
+                former_end: u64_at(header, 24),
+                owner: Owner {
+                    node_id: u64_at(header, 32),
+                    cluster_id: String::from_utf8_lossy(cluster_id).into_owned(),
+                },
+            })
+        }
         other => Err(HeaderError::Format(other)),
     }
 }
@@ -330,15 +382,20 @@ mod tests {
 
     #[test]
     fn a_header_of_another_format_is_named() {
-        assert_eq!(read_segment_header(5, &segment_header(5, 99)), Ok(99));
-        assert_eq!(
-            read_segment_header(6, &segment_header(5, 99)),
-            Err(HeaderError::Broken)
-        );
-        let mut other = segment_header(5, 0);
+        let owner = Owner {
+            cluster_id: uuid::Uuid::from_u128(7).to_string(),
+            node_id: 3,
+        };
+        let header = segment_header(5, 99, &owner);
+        assert_eq!(header.len(), SEGMENT_HEADER_BYTES);
+        let read = read_segment_header(5, &header).unwrap();
+        assert_eq!((read.former_end, &read.owner), (99, &owner));
+        assert!(owner.wrote(&read));
+        assert_eq!(read_segment_header(6, &header), Err(HeaderError::Broken));
+        let mut other = segment_header(5, 0, &owner);
         other[8] = 9;
-        let crc = checksum(5, &other[..32]);
-        other[32..36].copy_from_slice(&crc.to_le_bytes());
+        let crc = checksum(5, &other[..CRC_AT]);
+        other[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
         assert_eq!(read_segment_header(5, &other), Err(HeaderError::Format(9)));
     }
 }

@@ -14,8 +14,8 @@ use super::{
     WalError,
     log::{Log, Place, Segment},
     record::{
-        Found, HeaderError, Kind, LogId, SEGMENT_HEADER_BYTES, committed_after_cut, decode_entry,
-        find, later_write, read_segment_header,
+        Found, HeaderError, Kind, LogId, Owner, SEGMENT_HEADER_BYTES, committed_after_cut,
+        decode_entry, find, later_write, read_segment_header,
     },
     writer::{Marks, create_segment, segment_path},
 };
@@ -47,12 +47,13 @@ pub(super) fn recover(
     dir: &Path,
     segment_bytes: u64,
     cache_bytes: usize,
+    owner: &Owner,
 ) -> Result<Recovered, WalError> {
     let mut numbers = segment_numbers(disk, dir)?;
     drop_unborn(disk, dir, &mut numbers)?;
     let mut log = Log::new(cache_bytes);
     let Some(last) = numbers.last().copied() else {
-        return fresh(disk, dir, segment_bytes, log);
+        return fresh(disk, dir, segment_bytes, log, owner);
     };
     let mut replay = Replay::default();
     let mut former_end = None;
@@ -66,13 +67,21 @@ pub(super) fn recover(
             file: Arc::clone(&file),
         };
         let bytes = read_all(&raw)?;
-        let claimed = read_segment_header(number, &bytes).map_err(|error| match error {
+        let header = read_segment_header(number, &bytes).map_err(|error| match error {
             HeaderError::Format(format) => WalError::Format {
                 file: path.clone(),
                 format,
             },
             HeaderError::Broken => raw.damaged(0, "the segment's header is broken".to_owned()),
         })?;
+        if !owner.wrote(&header) {
+            return Err(WalError::Foreign {
+                file: path,
+                found: header.owner,
+                expected: owner.clone(),
+            });
+        }
+        let claimed = header.former_end;
         if let Some(end) = former_end
             && claimed != end
         {
@@ -121,7 +130,7 @@ pub(super) fn recover(
         }
     }
     // The loop ends with the last segment; there is at least one.
-    fresh(disk, dir, segment_bytes, Log::new(cache_bytes))
+    fresh(disk, dir, segment_bytes, Log::new(cache_bytes), owner)
 }
 
 fn fresh(
@@ -129,10 +138,11 @@ fn fresh(
     dir: &Path,
     segment_bytes: u64,
     mut log: Log,
+    owner: &Owner,
 ) -> Result<Recovered, WalError> {
     let (number, marks) = (1, Marks::default());
     let path = segment_path(dir, number);
-    let (file, end) = create_segment(disk, dir, &path, number, 0, segment_bytes, &marks)
+    let (file, end) = create_segment(disk, dir, &path, number, 0, segment_bytes, &marks, owner)
         .map_err(WalError::io("creating", &path))?;
     log.segments.insert(
         number,
@@ -217,9 +227,9 @@ fn claimed_end(disk: &dyn Disk, dir: &Path, next: u64) -> Result<usize, WalError
         }
         other => other.map_err(WalError::io("reading", &path))?,
     }
-    let end = read_segment_header(next, &header)
+    let header = read_segment_header(next, &header)
         .map_err(|_| damaged("the segment's header is broken"))?;
-    usize::try_from(end).map_err(|_| damaged("the segment's header is broken"))
+    usize::try_from(header.former_end).map_err(|_| damaged("the segment's header is broken"))
 }
 
 fn read_all(raw: &Raw) -> Result<Bytes, WalError> {

@@ -9,7 +9,7 @@ use std::{
 use proptest::prelude::*;
 use trireme_proto::raft as proto;
 
-use super::{LogId, LogState, Wal, WalError, WalOptions, record, writer::segment_path};
+use super::{LogId, LogState, Owner, Wal, WalError, WalOptions, record, writer::segment_path};
 use crate::disk::{Disk, MemoryDisk, RealDisk};
 
 const DIR: &str = "/wal";
@@ -23,7 +23,14 @@ fn options() -> WalOptions {
 }
 
 fn open(disk: &MemoryDisk) -> Result<Wal, WalError> {
-    Wal::open(Arc::new(disk.clone()), Path::new(DIR), &options())
+    Wal::open(Arc::new(disk.clone()), Path::new(DIR), owner(), &options())
+}
+
+fn owner() -> Owner {
+    Owner {
+        cluster_id: "ours".to_owned(),
+        node_id: 1,
+    }
 }
 
 fn id(term: u64, index: u64) -> LogId {
@@ -410,12 +417,12 @@ fn a_broken_record_before_later_writes_stops_the_node() {
         }
         drop(wal);
         let path = segment_path(Path::new(DIR), 1);
-        disk.corrupt(&path, 250, |bytes| bytes[0] ^= 1);
+        disk.corrupt(&path, 298, |bytes| bytes[0] ^= 1);
         let error = open(&disk).unwrap_err();
-        insta::assert_snapshot!(error, @"the log is damaged: /wal/00000000000000000001.wal at byte 168: no valid record, though the one at byte 272 was written after this place was safe. Entries that were acknowledged may be lost here, so this node must not go on with them: keep the directory for inspection, and replace the node under a new id with `trireme cluster replace`, or restore its data directory from a backup");
+        insta::assert_snapshot!(error, @"the log is damaged: /wal/00000000000000000001.wal at byte 216: no valid record, though the one at byte 320 was written after this place was safe. Entries that were acknowledged may be lost here, so this node must not go on with them: keep the directory for inspection, and replace the node under a new id with `trireme cluster replace`, or restore its data directory from a backup");
         // The same in the last record is the torn end of a write that nobody saw acknowledged, for all that can be told.
-        disk.corrupt(&path, 250, |bytes| bytes[0] ^= 1);
-        disk.corrupt(&path, 400, |bytes| bytes[..40].fill(9));
+        disk.corrupt(&path, 298, |bytes| bytes[0] ^= 1);
+        disk.corrupt(&path, 448, |bytes| bytes[..40].fill(9));
         let wal = open(&disk).unwrap();
         assert_eq!(wal.state().last, Some(id(1, 3)));
     });
@@ -437,7 +444,33 @@ fn a_missing_segment_and_a_foreign_format_are_refused() {
             error.contains("00000000000000000002.wal") && error.contains("missing"),
             "{error}"
         );
-        assert_eq!(record::FORMAT, 1);
+        assert_eq!(record::FORMAT, 2);
+    });
+}
+
+#[test]
+fn a_log_of_another_node_or_cluster_is_refused_and_left_as_it_is() {
+    block_on(async {
+        let disk = MemoryDisk::new();
+        let wal = open(&disk).unwrap();
+        append(&wal, vec![entry(id(1, 1), 100)]).await.unwrap();
+        drop(wal);
+        let strangers = [("theirs", 1), ("ours", 2)];
+        for (cluster_id, node_id) in strangers {
+            let stranger = Owner {
+                cluster_id: cluster_id.to_owned(),
+                node_id,
+            };
+            let expected = stranger.to_string();
+            let opened = Wal::open(Arc::new(disk.clone()), Path::new(DIR), stranger, &options());
+            let error = opened.unwrap_err().to_string();
+            assert!(
+                error.contains("00000000000000000001.wal belongs to node 1 of cluster ours")
+                    && error.contains(&expected),
+                "{error}"
+            );
+        }
+        assert_eq!(entries(&open(&disk).unwrap()).await.len(), 1);
     });
 }
 
@@ -446,12 +479,12 @@ fn a_real_disk_keeps_the_log() {
     let dir = tempfile::tempdir().unwrap();
     block_on(async {
         let options = WalOptions::default();
-        let wal = Wal::open(Arc::new(RealDisk), dir.path(), &options).unwrap();
+        let wal = Wal::open(Arc::new(RealDisk), dir.path(), owner(), &options).unwrap();
         for index in 1..=50 {
             append(&wal, vec![entry(id(1, index), 1000)]).await.unwrap();
         }
         drop(wal);
-        let wal = Wal::open(Arc::new(RealDisk), dir.path(), &options).unwrap();
+        let wal = Wal::open(Arc::new(RealDisk), dir.path(), owner(), &options).unwrap();
         assert_eq!(entries(&wal).await.len(), 50);
     });
 }

@@ -14,7 +14,7 @@ use super::{
     Failure,
     log::{Log, Place, Segment},
     record::{
-        Kind, LogId, MAX_PAYLOAD_BYTES, Record, SEGMENT_HEADER_BYTES, committed_after_cut,
+        Kind, LogId, MAX_PAYLOAD_BYTES, Owner, Record, SEGMENT_HEADER_BYTES, committed_after_cut,
         segment_header,
     },
 };
@@ -89,6 +89,7 @@ pub(super) struct Writer {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) dir: PathBuf,
     pub(super) segment_bytes: u64,
+    pub(super) owner: Owner,
     pub(super) log: Arc<Mutex<Log>>,
     pub(super) failure: Arc<Failure>,
     pub(super) queue: Arc<Semaphore>,
@@ -213,6 +214,7 @@ impl Writer {
             self.end,
             self.segment_bytes,
             &self.marks,
+            &self.owner,
         )
         .map_err(|error| ("creating", path.clone(), error))?;
         self.log
@@ -272,6 +274,10 @@ pub(super) fn segment_path(dir: &Path, number: u64) -> PathBuf {
 }
 
 /// Creates a segment that holds only `marks`; answers where its next record goes.
+#[allow(
+    clippy::too_many_arguments,
+    reason = "each says another thing about one file"
+)]
 pub(super) fn create_segment(
     disk: &dyn Disk,
     dir: &Path,
@@ -280,9 +286,10 @@ pub(super) fn create_segment(
     former_end: u64,
     bytes: u64,
     marks: &Marks,
+    owner: &Owner,
 ) -> io::Result<(Arc<dyn DiskFile>, u64)> {
     let file = disk.create(path, bytes)?;
-    let mut start = segment_header(number, former_end);
+    let mut start = segment_header(number, former_end, owner);
     marks.record().write(number, 0, &mut start);
     file.write_at(0, &start)?;
     file.sync_data()?;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::support::{Cluster, eventually, put, read, write};
+use crate::support::{Cluster, PATIENCE, eventually, put, read, write};
 use trireme_raft::{Leadership, ProposeError};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,6 +31,37 @@ async fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
     back.recovered().await;
     cluster.converged().await;
     assert_eq!(read(&cluster.stores[&old], "after").as_deref(), Some("y"));
+}
+
+/// A node that nobody answers says so, and does not name a leader that is gone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_without_a_quorum_names_no_leader() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let orphan = cluster.follower().await;
+    let other = (1..=3).find(|id| ![leader, orphan].contains(id)).unwrap();
+    let mut seen = cluster.stores[&orphan].leadership();
+    assert_eq!(seen.borrow_and_update().leader, Some(leader));
+    cluster.kill(other).await;
+    cluster.kill(leader).await;
+    tokio::time::timeout(PATIENCE, seen.wait_for(|seen| seen.leader.is_none()))
+        .await
+        .expect("the loss is told in time")
+        .unwrap();
+    assert_eq!(cluster.stores[&orphan].status().leader, None);
+    assert!(!cluster.stores[&orphan].holds_lease());
+
+    cluster.start(other).await;
+    let next = cluster.leader_among(&[orphan, other]).await;
+    // The same on the leader's side: it leads nobody any more.
+    let mut seen = cluster.stores[&next].leadership();
+    cluster
+        .kill(if next == orphan { other } else { orphan })
+        .await;
+    tokio::time::timeout(PATIENCE, seen.wait_for(|seen| seen.leader.is_none()))
+        .await
+        .expect("a leader finds out in time")
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

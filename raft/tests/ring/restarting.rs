@@ -112,6 +112,39 @@ async fn a_log_damaged_in_the_middle_stops_the_node_and_says_what_to_do() {
     cluster.leader().await;
 }
 
+/// Votes, entries and history of one cluster must never be taken for another's.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_directory_put_together_from_two_clusters_is_refused() {
+    let mut ours = Cluster::of(1).await;
+    let mut theirs = Cluster::of(1).await;
+    for cluster in [&ours, &theirs] {
+        archive(&cluster.stores[&1], "guid").await;
+        cluster.stores[&1].trigger_snapshot().await.unwrap();
+    }
+    let our_id = ours.stores[&1].cluster_id().unwrap().to_owned();
+    let their_id = theirs.stores[&1].cluster_id().unwrap().to_owned();
+    ours.kill(1).await;
+    theirs.kill(1).await;
+    for part in ["wal", "snapshots", "archive"] {
+        let (own, foreign) = (ours.data_dir(1).join(part), theirs.data_dir(1).join(part));
+        let aside = ours.data_dir(1).join("aside");
+        fs::rename(&own, &aside).unwrap();
+        fs::rename(&foreign, &own).unwrap();
+        let error = Store::open(ours.config(1)).await.unwrap_err().to_string();
+        for said in [own.to_str().unwrap(), &our_id, &their_id] {
+            assert!(error.contains(said), "{part}: {error}");
+        }
+        fs::rename(&own, &foreign).unwrap();
+        fs::rename(&aside, &own).unwrap();
+    }
+    // Put right again, both go on.
+    for cluster in [&mut ours, &mut theirs] {
+        let store = cluster.start(1).await;
+        store.recovered().await;
+        assert!(is_archived(store, "guid").await);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_damaged_archive_is_set_aside_and_filled_from_a_peer() {
     let mut cluster = Cluster::of(3).await;
