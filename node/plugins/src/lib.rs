@@ -26,7 +26,7 @@ mod text;
 mod trigger;
 mod wip;
 
-pub use controller::{MAX_TRIES, OurHooks, PluginsController, REPAIR_EVERY};
+pub use controller::{MAX_TRIES, OurHooks, PluginsController, REPAIR_EVERY, SETTLE};
 pub use help::PluginHelp;
 pub use mirror::MIRROR;
 pub use plugin::{PlanError, Planning, Plugin};

@@ -483,6 +483,79 @@ async fn hook_043_lost_webhooks_are_asked_for_again() {
     assert_eq!(stage.jobs(&pr), ["unit triggered"]);
 }
 
+/// A stage that has looked at its webhook once, out of office, its door shut; and a pull request nobody heard of.
+async fn deaf(settling_after: Duration) -> (Stage, trireme_sandbox::world::Pr) {
+    let mut stage = Stage::new(Setup {
+        redelivery: true,
+        settling_after,
+        ..plugins(TRIGGER)
+    })
+    .await;
+    stage
+        .until("a first look at the webhook", |state| {
+            state
+                .cursors_with_prefix("plugins/hook/")
+                .next()
+                .map(|_| ())
+        })
+        .await;
+    stage.end_term().await;
+    stage.door.shut(true);
+    let pr = stage.world.pr("fix").opened_by("author").await;
+    stage.world.expect_delivered().await;
+    (stage, pr)
+}
+
+/// HOOK-043: a loss of the last seconds is not left until the next round of repairs.
+#[tokio::test]
+async fn hook_043_a_webhook_lost_just_before_taking_office_is_soon_asked_for() {
+    let (mut stage, pr) = deaf(Duration::from_secs(1)).await;
+    stage.door.shut(false);
+    stage.begin_term();
+    stage
+        .until("the pull request's job", |state| {
+            state.jobs_of_pull(ORG, REPO, pr.number).next().map(|_| ())
+        })
+        .await;
+    stage.settled().await;
+    assert_eq!(stage.jobs(&pr), ["unit triggered"]);
+}
+
+/// HOOK-043: the second attempt fails as the first did; a later one does not.
+#[tokio::test]
+async fn hook_043_a_redelivery_that_fails_is_asked_for_again() {
+    let (mut stage, pr) = deaf(Duration::from_millis(200)).await;
+    let turned_away = stage.door.turned_away();
+    stage.begin_term();
+    stage.door.until_turned_away(turned_away + 2).await;
+    stage.door.shut(false);
+    stage
+        .until("the pull request's job", |state| {
+            state.jobs_of_pull(ORG, REPO, pr.number).next().map(|_| ())
+        })
+        .await;
+    stage.settled().await;
+    assert_eq!(stage.jobs(&pr), ["unit triggered"]);
+}
+
+/// HOOK-043: what cannot be had is not asked for for ever, and somebody is told.
+#[tokio::test]
+async fn hook_043_an_event_that_never_comes_home_raises_an_alarm() {
+    let (mut stage, _) = deaf(Duration::from_millis(50)).await;
+    stage.begin_term();
+    let message = stage
+        .until("an alarm", |state| {
+            let alarm = state.alarm("plugins/lost-deliveries")?;
+            Some(alarm.message.clone())
+        })
+        .await;
+    assert!(
+        message.contains("could not be had again in 5 tries")
+            && message.contains("redeliver them there"),
+        "{message}"
+    );
+}
+
 #[tokio::test]
 async fn the_mirror_is_repaired_without_webhooks() {
     let stage = Stage::new(Setup {

@@ -87,13 +87,14 @@ impl Session {
 
     pub(super) async fn repair(&self, chore: Chore) -> Work {
         let done = match &chore {
-            Chore::Pulls(repo) => self.repair_pulls(repo).await,
+            Chore::Pulls(repo) => self.repair_pulls(repo).await.map(|()| None),
             Chore::RepoHooks(_) | Chore::OrgHooks(_) | Chore::AppHook => {
                 self.recover_deliveries(&chore).await
             }
         };
         match done {
-            Ok(()) => Work::Done,
+            Ok(None) => Work::Done,
+            Ok(Some(wait)) => Work::After(wait),
             Err(work) => work,
         }
     }

@@ -34,7 +34,7 @@ use inbox::{Events, Subject};
 use lanes::{Lane, Waiting};
 
 pub use chores::REPAIR_EVERY;
-pub use redelivery::OurHooks;
+pub use redelivery::{OurHooks, SETTLE};
 
 /// Issues, pull requests and refs whose deliveries are taken in at once.
 const INTAKE_WORKERS: usize = 32;
@@ -58,6 +58,7 @@ struct Tools {
     config: ConfigFeed,
     hooks: OurHooks,
     every: Duration,
+    settle: Duration,
 }
 
 impl PluginsController {
@@ -77,6 +78,7 @@ impl PluginsController {
                 config,
                 hooks,
                 every: REPAIR_EVERY,
+                settle: SETTLE,
             }),
         }
     }
@@ -85,6 +87,15 @@ impl PluginsController {
     #[must_use]
     pub fn repairing_every(mut self, every: Duration) -> Self {
         Arc::make_mut(&mut self.tools).every = every;
+        self
+    }
+}
+
+impl PluginsController {
+    /// Takes a webhook for lost when it was not accepted for this long instead of [`SETTLE`].
+    #[must_use]
+    pub fn settling_after(mut self, settle: Duration) -> Self {
+        Arc::make_mut(&mut self.tools).settle = settle;
         self
     }
 }

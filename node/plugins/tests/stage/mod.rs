@@ -45,6 +45,8 @@ pub(crate) struct Setup {
     pub(crate) repairing_every: Duration,
     /// Whether lost webhooks are asked for again.
     pub(crate) redelivery: bool,
+    /// After how long a webhook that was not taken is lost.
+    pub(crate) settling_after: Duration,
 }
 
 impl Default for Setup {
@@ -55,6 +57,7 @@ impl Default for Setup {
             plugins: "{}",
             repairing_every: Duration::from_secs(3600),
             redelivery: false,
+            settling_after: trireme_plugins::SETTLE,
         }
     }
 }
@@ -75,11 +78,23 @@ pub(crate) struct Stage {
 pub(crate) struct Door {
     store: watch::Sender<Store>,
     shut: AtomicBool,
+    turned_away: watch::Sender<u32>,
 }
 
 impl Door {
     pub(crate) fn shut(&self, shut: bool) {
         self.shut.store(shut, Ordering::SeqCst);
+    }
+
+    /// How many webhooks found it shut.
+    pub(crate) fn turned_away(&self) -> u32 {
+        *self.turned_away.borrow()
+    }
+
+    pub(crate) async fn until_turned_away(&self, count: u32) {
+        let mut turned_away = self.turned_away.subscribe();
+        let waiting = turned_away.wait_for(|turned_away| *turned_away >= count);
+        timeout(BOUND, waiting).await.unwrap().unwrap();
     }
 
     fn store(&self) -> Store {
@@ -89,6 +104,7 @@ impl Door {
 
 async fn receive(Shared(door): Shared<Arc<Door>>, headers: HeaderMap, body: Bytes) -> StatusCode {
     if door.shut.load(Ordering::SeqCst) {
+        door.turned_away.send_modify(|count| *count += 1);
         return StatusCode::SERVICE_UNAVAILABLE;
     }
     let header = |name: &str| headers[name].to_str().unwrap().to_owned();
@@ -164,6 +180,7 @@ impl Stage {
         let door = Arc::new(Door {
             store: watch::Sender::new(store),
             shut: AtomicBool::new(false),
+            turned_away: watch::Sender::new(0),
         });
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let hook_url = format!("http://{}/hook", listener.local_addr().unwrap());
@@ -255,7 +272,8 @@ impl Stage {
             self.feed.subscribe(),
             hooks,
         )
-        .repairing_every(self.setup.repairing_every);
+        .repairing_every(self.setup.repairing_every)
+        .settling_after(self.setup.settling_after);
         let stop = CancellationToken::new();
         let keeper = Keeper::new(self.store(), vec![Arc::new(controller)]);
         let token = stop.clone();
