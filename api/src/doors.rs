@@ -9,6 +9,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{any, get},
+    serve::ListenerExt as _,
 };
 use bytes::Bytes;
 use tokio::net::TcpListener;
@@ -177,6 +178,12 @@ impl Doors {
         let grace = Duration::from_secs(5);
         let attachments = self.attachments;
         let stopping = stop.clone();
+        // An answer must not wait for the client's acknowledgement of the one before.
+        let listener = listener.tap_io(|stream| {
+            if let Err(why) = stream.set_nodelay(true) {
+                tracing::debug!(%why, "a connection keeps Nagle's algorithm");
+            }
+        });
         let server = axum::serve(listener, self.router).with_graceful_shutdown(async move {
             stopping.cancelled().await;
             // Streams that never end by themselves would hold the server open.
