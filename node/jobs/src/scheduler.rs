@@ -23,8 +23,8 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(1);
 /// Between two looks at the clock for silent agents.
 const MIN_WAIT: Duration = Duration::from_millis(100);
 
-/// Leases triggered jobs to agents that have room, oldest first, and takes back the leases of agents that fell
-/// silent. Jobs that wait for a cluster to be chosen get theirs before (EXE-020).
+/// Leases triggered jobs to agents that have room and were heard of under this office, oldest first, and takes back
+/// the leases of agents that fell silent. Jobs that wait for a cluster to be chosen get theirs before (EXE-020).
 pub struct Scheduler {
     leases: Leases,
     config: ConfigFeed,
@@ -251,6 +251,7 @@ impl Scheduler {
                             break;
                         }
                     },
+                    () = self.leases.heard_anew() => break,
                     () = sleep_until(wake) => break,
                 }
             }
@@ -267,12 +268,7 @@ impl Scheduler {
         config: Option<&Config>,
         refused: &mut BTreeMap<String, Instant>,
     ) -> Result<bool, OfficeError> {
-        let now = Instant::now();
-        let alive = |agent: &Agent| {
-            self.leases
-                .holds_until(&agent.id)
-                .is_some_and(|until| until > now)
-        };
+        let alive = |agent: &Agent| self.leases.is_heard(&agent.id, agent.incarnation);
         let grants = grants(state, config, alive, |job| refused.contains_key(&job.id));
         for grant in &grants {
             let Some(job) = state.job(&grant.job) else {

@@ -17,6 +17,8 @@ const FIRST_WAIT: Duration = Duration::from_millis(100);
 const MAX_WAIT: Duration = Duration::from_secs(2);
 /// A renewal that takes a larger part of the period is given up: the next one is due.
 const RENEWALS_PER_PERIOD: u32 = 6;
+/// Between two tries of one: a new leader may not have begun to schedule.
+const RENEW_AGAIN: Duration = Duration::from_millis(50);
 /// Bytes of a description; longer ones are cut.
 const MAX_DESCRIPTION: usize = 4096;
 
@@ -117,17 +119,25 @@ pub(super) fn renew_here(
         })
 }
 
-/// Asks the leader, which keeps renewals; 0 when they were not renewed.
+/// Asks the leader, which keeps renewals; 0 when they were not renewed in time.
 pub(super) async fn renew(services: Services, asked: RenewRequest) -> u32 {
     let limit = services.leases.period() / RENEWALS_PER_PERIOD;
+    let trying = async {
+        loop {
+            let granted = renew_once(&services, asked.clone(), limit).await;
+            if granted > 0 {
+                return granted;
+            }
+            tokio::time::sleep(RENEW_AGAIN).await;
+        }
+    };
+    timeout(limit, trying).await.unwrap_or(0)
+}
+
+async fn renew_once(services: &Services, asked: RenewRequest, limit: Duration) -> u32 {
     let leader = services.store.leadership().borrow().leader;
     if leader == Some(services.store.node_id()) {
-        return renew_here(
-            &services,
-            &asked.agent_id,
-            asked.incarnation,
-            &asked.running,
-        );
+        return renew_here(services, &asked.agent_id, asked.incarnation, &asked.running);
     }
     let status = services.store.status();
     let address = status

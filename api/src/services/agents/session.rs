@@ -15,8 +15,9 @@ use tokio::{sync::mpsc, time::timeout};
 use tonic::{Status, Streaming};
 use trireme_proto::{
     api::{
-        AgentBeat, AgentMessage, LogSegment, NodeMessage, RenewRequest, Renewed, RunningJob,
-        SettledAssignment, StartAssignment, StopAssignment, agent_message, node_message,
+        AgentBeat, AgentMessage, BeatWanted, LogSegment, NodeMessage, RenewRequest, Renewed,
+        RunningJob, SettledAssignment, StartAssignment, StopAssignment, agent_message,
+        node_message,
     },
     state::{Job, JobState, SetAgent, command::Body},
 };
@@ -44,6 +45,11 @@ pub(super) struct Session {
     pub(super) services: Services,
     pub(super) agent_id: String,
     pub(super) incarnation: u64,
+}
+
+/// A new scheduler gives work only to agents that it has heard of.
+fn is_new_office(change: &Change) -> bool {
+    matches!(change, Change::Office(_))
 }
 
 /// What is going on for the agent beside the listening.
@@ -143,8 +149,14 @@ impl Session {
             let ended = loop {
                 tokio::select! {
                     changed = watch.next() => match changed {
-                        Ok(batch) if !self.concerns(&batch.changes) => {}
-                        Ok(_) => break false,
+                        Ok(batch) => {
+                            if batch.changes.iter().any(is_new_office) {
+                                business.duties.answer(node_message::Message::BeatWanted(BeatWanted {}));
+                            }
+                            if self.concerns(&batch.changes) {
+                                break false;
+                            }
+                        }
                         Err(WatchError::Closed) => break true,
                         // The view has everything.
                         Err(WatchError::Compacted | WatchError::Lagging) => {

@@ -123,7 +123,9 @@ async fn attach_again(
     runs: &mut Runs,
     stop: &CancellationToken,
 ) -> Result<(), AgentError> {
-    let (mut registration, mut node, mut failures) = (None, 0_usize, 0_u32);
+    // Anywhere, so that the agents of a cluster spread over its nodes.
+    let mut node = rand::random_range(0..options.nodes.len());
+    let (mut registration, mut failures) = (None, 0_u32);
     while !stop.is_cancelled() {
         let address = &options.nodes[node % options.nodes.len()];
         let session = Session {

@@ -166,7 +166,9 @@ impl Session<'_> {
                 message = attached.inbound.next() => match message {
                     None => return lost("the node ended the attachment"),
                     Some(Err(status)) => return refused(&status, began.elapsed()),
-                    Some(Ok(message)) => heed(message, known, runs, &mut talk),
+                    Some(Ok(message)) => if heed(message, known, runs, &mut talk) {
+                        beat.reset_immediately();
+                    },
                 },
             }
             if talk.pending.len() > MAX_PENDING {
@@ -229,10 +231,10 @@ impl Session<'_> {
     }
 }
 
-/// Does what the node says.
-fn heed(message: NodeMessage, known: &mut Registration, runs: &mut Runs, talk: &mut Talk) {
+/// Does what the node says. True when it wants a sign of life now.
+fn heed(message: NodeMessage, known: &mut Registration, runs: &mut Runs, talk: &mut Talk) -> bool {
     let Some(message) = message.message else {
-        return;
+        return false;
     };
     match message {
         node_message::Message::Start(start) => {
@@ -262,7 +264,9 @@ fn heed(message: NodeMessage, known: &mut Registration, runs: &mut Runs, talk: &
             }
         }
         node_message::Message::LogWanted(wanted) => talk.tails.heed(wanted, runs),
+        node_message::Message::BeatWanted(_) => return true,
     }
+    false
 }
 
 fn say(message: agent_message::Message) -> AgentMessage {

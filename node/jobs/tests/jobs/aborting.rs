@@ -55,12 +55,14 @@ async fn a_run_that_nobody_has_is_complete_at_once() {
 async fn an_agent_that_never_heard_of_the_start_is_told_only_to_stop() {
     let stage = Stage::new().await;
     let incarnation = register(&stage, "a").await;
+    let deaf = FakeAgent::attach(&stage, "a", incarnation).await.unwrap();
     let id = stage.create(plain("unwanted", "true")).await;
     let fence = stage
         .until("the lease", |state| {
             Some(state.job(&id)?.lease.as_ref()?.fence)
         })
         .await;
+    drop(deaf);
     abort(&stage, &id).await;
     let mut agent = FakeAgent::attach(&stage, "a", incarnation).await.unwrap();
     assert_eq!(brief(&agent.told().await), format!("stop {id} {fence}"));

@@ -50,7 +50,10 @@ impl FakeAgent {
             .attach(ReceiverStream::new(outbound))
             .await?
             .into_inner();
-        Ok(Self { said, heard })
+        let agent = Self { said, heard };
+        // As every agent does.
+        agent.beats(&[]).await;
+        Ok(agent)
     }
 
     pub(crate) async fn says(&self, message: agent_message::Message) {
@@ -82,12 +85,21 @@ impl FakeAgent {
         self.says(agent_message::Message::Log(segment)).await;
     }
 
-    /// The next thing it is told, renewals aside.
+    /// The next thing it is told, renewals and wishes for beats aside.
     pub(crate) async fn told(&mut self) -> node_message::Message {
         loop {
             match self.next().await.unwrap().expect("still attached") {
-                node_message::Message::Renewed(_) => {}
+                node_message::Message::Renewed(_) | node_message::Message::BeatWanted(_) => {}
                 message => return message,
+            }
+        }
+    }
+
+    /// Waits until it is asked for a sign of life.
+    pub(crate) async fn beat_wanted(&mut self) {
+        loop {
+            if let node_message::Message::BeatWanted(_) = self.next().await.unwrap().unwrap() {
+                return;
             }
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::Code;
-use trireme_proto::state::JobState;
+use trireme_proto::state::{JobState, TakeOffice, command::Body};
 
 use crate::{
     fake_agent::{FakeAgent, brief, register},
@@ -68,6 +68,47 @@ async fn an_agent_that_was_given_up_kills_what_it_runs_and_works_again() {
     let next = stage.create(plain("next", "true")).await;
     assert_eq!(stage.complete(&next).await.state(), JobState::Success);
     agent.stop().await;
+}
+
+/// An agent that died while nobody was in office would cost the job an attempt.
+#[tokio::test]
+async fn a_new_office_gives_work_only_to_agents_that_it_heard_of() {
+    let mut stage = Stage::with_period(PERIOD).await;
+    let incarnation = register(&stage, "a").await;
+    let gone = FakeAgent::attach(&stage, "a", incarnation).await.unwrap();
+    let before = stage.create(plain("before", "true")).await;
+    let of_a =
+        |job: &trireme_proto::state::Job| job.lease.as_ref().map(|lease| lease.agent_id.clone());
+    stage
+        .until("the lease of a", |state| of_a(state.job(&before)?))
+        .await;
+    stage.end_term().await;
+    drop(gone);
+    // Long enough ago that it may be gone for good.
+    tokio::time::sleep(PERIOD).await;
+    let id = stage.create(plain("job", "true")).await;
+    let scheduler = stage.scheduler();
+    stage.begin_term(vec![scheduler]);
+    // By room and by name, a would come first.
+    let agent = stage.agent_at("agent", stage.door, 1);
+    let job = stage.complete(&id).await;
+    assert_eq!((job.state(), job.attempt), (JobState::Success, 1));
+    agent.stop().await;
+}
+
+/// An attached agent is asked for a sign of life as soon as somebody takes office.
+#[tokio::test]
+async fn a_new_office_need_not_wait_for_the_next_beat() {
+    let mut stage = Stage::new().await;
+    let incarnation = register(&stage, "a").await;
+    let mut agent = FakeAgent::attach(&stage, "a", incarnation).await.unwrap();
+    stage.end_term().await;
+    let office = TakeOffice {
+        node_id: 2,
+        term: stage.store.view().office().term + 1,
+    };
+    stage.propose(Body::TakeOffice(office)).await;
+    agent.beat_wanted().await;
 }
 
 #[tokio::test]
