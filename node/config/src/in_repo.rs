@@ -10,8 +10,8 @@ use crate::config::Config;
 use crate::decode::{Cx, Decode};
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::files::{FileSet, Layout};
-use crate::job::{self, JobBase, Postsubmit, Preset, Presubmit, Source};
-use crate::load::{document, of_job};
+use crate::job::{self, Postsubmit, Preset, Presubmit};
+use crate::load::{document, of_job, source};
 use crate::yaml::{Node, NodeValue};
 
 const FILE: &str = ".prow.yaml";
@@ -96,24 +96,18 @@ impl ProwYaml {
     }
 
     fn place(&mut self, root: &Node, file: &Arc<str>) {
-        let place = |key: &str, n: usize, base: &mut JobBase| {
-            let line = match root.get(key).map(|node| &node.value) {
-                Some(NodeValue::Sequence(items)) => items.get(n).map_or(0, |item| item.at.line),
-                _ => 0,
-            };
-            base.source = Source {
-                file: file.clone(),
-                line,
-            };
+        let items = |key: &str| match root.get(key).map(|node| &node.value) {
+            Some(NodeValue::Sequence(items)) => items.clone(),
+            _ => Vec::new(),
         };
-        self.presubmits
-            .iter_mut()
-            .enumerate()
-            .for_each(|(n, job)| place("presubmits", n, &mut job.base));
-        self.postsubmits
-            .iter_mut()
-            .enumerate()
-            .for_each(|(n, job)| place("postsubmits", n, &mut job.base));
+        let (list, nodes): (Arc<str>, _) = ("presubmits".into(), items("presubmits"));
+        for (n, job) in self.presubmits.iter_mut().enumerate() {
+            job.base.source = source(file, &list, n, nodes.get(n));
+        }
+        let (list, nodes): (Arc<str>, _) = ("postsubmits".into(), items("postsubmits"));
+        for (n, job) in self.postsubmits.iter_mut().enumerate() {
+            job.base.source = source(file, &list, n, nodes.get(n));
+        }
     }
 }
 
@@ -142,11 +136,11 @@ impl Config {
         };
         for job in &mut presubmits {
             let wrong = defaults.presubmit(job, identifier);
-            found.extend(wrong.into_iter().map(|e| of_job(&job.base, e)));
+            found.extend(wrong.into_iter().map(|e| of_job(&job.base, "", e)));
         }
         for job in &mut postsubmits {
             let wrong = defaults.postsubmit(job, identifier);
-            found.extend(wrong.into_iter().map(|e| of_job(&job.base, e)));
+            found.extend(wrong.into_iter().map(|e| of_job(&job.base, "", e)));
         }
         let all: Vec<_> = presubmits
             .iter()
@@ -156,7 +150,7 @@ impl Config {
         found.extend(
             wrong
                 .into_iter()
-                .map(|finding| of_job(&all[finding.index].base, finding.message)),
+                .map(|finding| of_job(&all[finding.index].base, finding.field, finding.message)),
         );
         let all: Vec<_> = postsubmits
             .iter()
@@ -166,7 +160,7 @@ impl Config {
         found.extend(
             wrong
                 .into_iter()
-                .map(|finding| of_job(&all[finding.index].base, finding.message)),
+                .map(|finding| of_job(&all[finding.index].base, finding.field, finding.message)),
         );
         for base in presubmits
             .iter()
@@ -181,7 +175,7 @@ impl Config {
                     "cluster {:?} is not allowed for repository {identifier:?}",
                     base.cluster
                 );
-                found.push(of_job(base, message));
+                found.push(of_job(base, "cluster", message));
             }
         }
         if !found.is_empty() {
@@ -273,8 +267,8 @@ mod tests {
     fn cfg_080_own_and_central_jobs_are_checked_together() {
         let text = "presubmits:\n- name: central\n  spec: {containers: [{image: a}]}\n- name: far\n  cluster: build\n  spec: {containers: [{image: a}]}\n";
         insta::assert_snapshot!(told(&[(".prow.yaml", text)]), @r#"
-        config.yaml:3: duplicated presubmit jobs (consider both inrepo and central config): [central]
-        .prow.yaml:4: cluster "build" is not allowed for repository "org/repo"
+        config.yaml:3:5: presubmits["org/repo"][0].name: duplicated presubmit jobs (consider both inrepo and central config): [central]
+        .prow.yaml:4:3: presubmits[1].cluster: cluster "build" is not allowed for repository "org/repo"
         "#);
     }
 

@@ -241,20 +241,20 @@ impl Loader<'_> {
             for job in jobs {
                 let wrong = defaults.presubmit(job, repo);
                 self.found
-                    .extend(wrong.into_iter().map(|e| of_job(&job.base, e)));
+                    .extend(wrong.into_iter().map(|e| of_job(&job.base, "", e)));
             }
         }
         for (repo, jobs) in &mut jobs.postsubmits {
             for job in jobs {
                 let wrong = defaults.postsubmit(job, repo);
                 self.found
-                    .extend(wrong.into_iter().map(|e| of_job(&job.base, e)));
+                    .extend(wrong.into_iter().map(|e| of_job(&job.base, "", e)));
             }
         }
         for job in &mut jobs.periodics {
             let wrong = defaults.periodic(job);
             self.found
-                .extend(wrong.into_iter().map(|e| of_job(&job.base, e)));
+                .extend(wrong.into_iter().map(|e| of_job(&job.base, "", e)));
         }
         jobs.all_repos.extend(
             jobs.presubmits
@@ -268,20 +268,27 @@ impl Loader<'_> {
         for jobs in config.jobs.presubmits.values() {
             let jobs: Vec<_> = jobs.iter().collect();
             for finding in job::validate::presubmits(&config.prow, &jobs) {
-                self.found
-                    .push(of_job(&jobs[finding.index].base, finding.message));
+                self.found.push(of_job(
+                    &jobs[finding.index].base,
+                    finding.field,
+                    finding.message,
+                ));
             }
         }
         for jobs in config.jobs.postsubmits.values() {
             let jobs: Vec<_> = jobs.iter().collect();
             for finding in job::validate::postsubmits(&config.prow, &jobs) {
-                self.found
-                    .push(of_job(&jobs[finding.index].base, finding.message));
+                self.found.push(of_job(
+                    &jobs[finding.index].base,
+                    finding.field,
+                    finding.message,
+                ));
             }
         }
         for finding in job::validate::periodics(&config.prow, &mut config.jobs.periodics) {
             self.found.push(of_job(
                 &config.jobs.periodics[finding.index].base,
+                finding.field,
                 finding.message,
             ));
         }
@@ -309,12 +316,15 @@ impl Loader<'_> {
     }
 }
 
-pub(crate) fn of_job(base: &JobBase, message: String) -> Diagnostic {
+/// `field` is one of the job's own; empty where the whole job is meant.
+pub(crate) fn of_job(base: &JobBase, field: &str, message: String) -> Diagnostic {
+    let source = &base.source;
     let at = Position {
-        line: base.source.line,
-        column: 0,
+        line: source.line,
+        column: source.column,
     };
-    Diagnostic::error(Rule::Invalid, base.source.file.as_ref(), message).at(at)
+    let found = Diagnostic::error(Rule::Invalid, source.file.as_ref(), message);
+    found.at(at).field(source.field(field))
 }
 
 /// Unpacks (CFG-008) and parses a file.
@@ -434,34 +444,49 @@ fn job_file(path: &str, bytes: &[u8], found: &mut Vec<Diagnostic>) -> JobConfig 
 
 /// Tells every job where it stands.
 fn place_jobs(jobs: &mut JobConfig, root: &Node, file: &Arc<str>) {
-    let place = |base: &mut JobBase, node: Option<&Arc<Node>>| {
-        base.source = Source {
-            file: file.clone(),
-            line: node.map_or(0, |node| node.at.line),
-        };
-    };
-    let list = |node: Option<&Arc<Node>>| match node.map(|node| &node.value) {
+    let items = |node: Option<&Arc<Node>>| match node.map(|node| &node.value) {
         Some(NodeValue::Sequence(items)) => items.clone(),
         _ => Vec::new(),
     };
-    let by_repo = |key: &str, repo: &str| list(child(root, key).and_then(|node| child(node, repo)));
+    let by_repo = |key: &str, repo: &str| {
+        let name: Arc<str> = format!("{key}[{repo:?}]").into();
+        (
+            name,
+            items(child(root, key).and_then(|node| child(node, repo))),
+        )
+    };
     for (repo, jobs) in &mut jobs.presubmits {
-        let nodes = by_repo("presubmits", repo);
-        jobs.iter_mut()
-            .enumerate()
-            .for_each(|(n, job)| place(&mut job.base, nodes.get(n)));
+        let (list, nodes) = by_repo("presubmits", repo);
+        for (n, job) in jobs.iter_mut().enumerate() {
+            job.base.source = source(file, &list, n, nodes.get(n));
+        }
     }
     for (repo, jobs) in &mut jobs.postsubmits {
-        let nodes = by_repo("postsubmits", repo);
-        jobs.iter_mut()
-            .enumerate()
-            .for_each(|(n, job)| place(&mut job.base, nodes.get(n)));
+        let (list, nodes) = by_repo("postsubmits", repo);
+        for (n, job) in jobs.iter_mut().enumerate() {
+            job.base.source = source(file, &list, n, nodes.get(n));
+        }
     }
-    let nodes = list(child(root, "periodics"));
-    jobs.periodics
-        .iter_mut()
-        .enumerate()
-        .for_each(|(n, job)| place(&mut job.base, nodes.get(n)));
+    let (list, nodes): (Arc<str>, _) = ("periodics".into(), items(child(root, "periodics")));
+    for (n, job) in jobs.periodics.iter_mut().enumerate() {
+        job.base.source = source(file, &list, n, nodes.get(n));
+    }
+}
+
+pub(crate) fn source(
+    file: &Arc<str>,
+    list: &Arc<str>,
+    index: usize,
+    node: Option<&Arc<Node>>,
+) -> Source {
+    let at = node.map_or_else(Position::default, |node| node.at);
+    Source {
+        file: file.clone(),
+        line: at.line,
+        column: at.column,
+        list: list.clone(),
+        index: u32::try_from(index).unwrap_or(u32::MAX),
+    }
 }
 
 fn child<'n>(node: &'n Node, key: &str) -> Option<&'n Arc<Node>> {
@@ -523,4 +548,74 @@ fn known_buckets(config: &Config) -> BTreeSet<String> {
         .filter_map(|(_, job): (_, AnyJob<'_>)| bucket(job.base().decoration()?));
     let additional = config.prow.deck.additional_allowed_buckets.iter().cloned();
     additional.chain(defaults).chain(jobs).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::Layout;
+
+    /// What is only found when all is put together says where it stands as well as what the decoder finds.
+    #[test]
+    fn every_finding_names_file_line_column_and_field() {
+        let mut files = FileSet::new(Layout {
+            config: "config.yaml".to_owned(),
+            jobs: Some("jobs".to_owned()),
+            plugins: Some("plugins.yaml".to_owned()),
+            ..Layout::default()
+        });
+        let config =
+            "tide:\n  queries:\n  - labels: [lgtm]\n  merge_method:\n    org/repo: quash\n";
+        let plugins = "plugins:\n  org/repo:\n    plugins: [trigger, nonsense]\n";
+        let jobs = "\
+presubmits:
+  org/repo:
+  - name: unit
+    always_run: true
+    run_if_changed: x
+    spec: {containers: [{image: a}]}
+  - name: unit
+    spec: {containers: [{image: a}]}
+  - name: a name
+    context: unit
+    branches: [main]
+    spec: {containers: [{image: a}]}
+periodics:
+- name: nightly
+  cron: '* * *'
+  spec: {containers: [{image: a}]}
+- name: weekly
+  interval: a week
+  spec: {containers: [{image: a}]}
+";
+        for (path, text) in [
+            ("config.yaml", config),
+            ("plugins.yaml", plugins),
+            ("jobs/a.yaml", jobs),
+        ] {
+            files.insert(path, text.as_bytes().to_vec());
+        }
+        let found = Config::load(&files, LoadOptions::default()).errors;
+        for finding in &found {
+            let places = [&finding.file, &finding.field].map(String::is_empty);
+            assert_eq!(
+                (places, finding.line.min(1), finding.column.min(1)),
+                ([false; 2], 1, 1),
+                "{finding}"
+            );
+        }
+        let told: Vec<String> = found.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        config.yaml:3:5: tide.queries: tide query (index 0) is invalid: 'orgs' and 'repos' cannot both be empty
+        config.yaml:5:5: tide.merge_method: tide merge type: merge type "quash" for org/repo is not a valid type
+        jobs/a.yaml:3:5: presubmits["org/repo"][0]: job unit is set to always run but also declares run_if_changed targets, which are mutually exclusive
+        jobs/a.yaml:3:5: presubmits["org/repo"][0].context: jobs a name and unit report to the same GitHub context "unit"
+        jobs/a.yaml:7:5: presubmits["org/repo"][1].context: jobs a name and unit report to the same GitHub context "unit"
+        jobs/a.yaml:7:5: presubmits["org/repo"][1].name: duplicated presubmit jobs (consider both inrepo and central config): [unit]
+        jobs/a.yaml:9:5: presubmits["org/repo"][2]: invalid presubmit job a name: name: must match regex "^[A-Za-z0-9-._]+$"
+        jobs/a.yaml:9:5: presubmits["org/repo"][2].context: jobs unit and a name report to the same GitHub context "unit"
+        jobs/a.yaml:14:3: periodics[0].cron: invalid cron string * * * in periodic nightly: expected 5 to 6 fields, found 3: [* * *]
+        jobs/a.yaml:17:3: periodics[1].interval: cannot parse duration for weekly: time: invalid duration "a week"
+        "#);
+    }
 }

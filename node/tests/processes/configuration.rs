@@ -157,7 +157,7 @@ async fn a_bad_configuration_is_refused_whole_and_the_old_version_stays_in_force
     files.jobs(NO_DURATION);
     let refused = nodes.run(&command(&["config", "apply"], &flags, &[])).await;
     let place = format!(
-        "error: {}:2: cannot parse duration for nightly: ",
+        "error: {}:2:3: periodics[0].interval: cannot parse duration for nightly: ",
         files.at("jobs.yaml").display()
     );
     assert!(refused.out.starts_with(&place), "{}", refused.out);
@@ -226,11 +226,11 @@ async fn checkconfig_tells_places_as_text_and_as_json_by_its_exit_code() {
         )
     );
 
-    // What is only found when all is put together names the job and the line where it begins.
+    // What is only found when all is put together names the job, where it begins, and the field.
     files.jobs(NO_DURATION);
     let bad = run("", &command(&["checkconfig"], &flags, &[])).await;
     let place = format!(
-        "{}:2: cannot parse duration for nightly: ",
+        "{}:2:3: periodics[0].interval: cannot parse duration for nightly: ",
         files.at("jobs.yaml").display()
     );
     assert!(bad.out.starts_with(&place), "{}", bad.out);

@@ -76,6 +76,22 @@ pub struct Source {
     pub file: Arc<str>,
     /// 1-based; 0 if unknown.
     pub line: u32,
+    /// 1-based; 0 if unknown.
+    pub column: u32,
+    /// The list that it stands in, as in `presubmits["org/repo"]`, and its place there.
+    pub list: Arc<str>,
+    pub index: u32,
+}
+
+impl Source {
+    /// The job's field of the file, or one of its own fields; empty if unknown.
+    pub(crate) fn field(&self, of_job: &str) -> String {
+        match (self.list.as_ref(), of_job) {
+            ("", of_job) => of_job.to_owned(),
+            (list, "") => format!("{list}[{}]", self.index),
+            (list, of_job) => format!("{list}[{}].{of_job}", self.index),
+        }
+    }
 }
 
 object! {

@@ -50,6 +50,8 @@ const CREDENTIAL_MOUNTS: [&str; 2] = ["gcs-credentials", "s3-credentials"];
 pub(crate) struct Finding {
     /// Position in the list; of the last one if it concerns several.
     pub(crate) index: usize,
+    /// The field of the job that is wrong; empty where it is not one alone.
+    pub(crate) field: &'static str,
     pub(crate) message: String,
 }
 
@@ -57,8 +59,13 @@ impl Finding {
     fn of(index: usize, message: impl Into<String>) -> Self {
         Self {
             index,
+            field: "",
             message: message.into(),
         }
+    }
+
+    fn in_field(self, field: &'static str) -> Self {
+        Self { field, ..self }
     }
 }
 
@@ -115,7 +122,8 @@ pub(crate) fn periodics(prow: &ProwConfig, jobs: &mut [Periodic]) -> Vec<Finding
     for (n, job) in jobs.iter_mut().enumerate() {
         let name = job.base.name.clone();
         if !names.insert(name.clone()) {
-            wrong.push(Finding::of(n, format!("duplicated periodic job: {name}")));
+            let found = Finding::of(n, format!("duplicated periodic job: {name}"));
+            wrong.push(found.in_field("name"));
         }
         let invalid = |e: String| Finding::of(n, format!("invalid periodic job {name}: {e}"));
         wrong.extend(
@@ -144,29 +152,25 @@ pub(crate) fn periodics(prow: &ProwConfig, jobs: &mut [Periodic]) -> Vec<Finding
         if !job.cron.is_empty()
             && let Err(e) = CronSchedule::parse(&job.cron)
         {
-            wrong.push(Finding::of(
-                n,
-                format!("invalid cron string {} in periodic {name}: {e}", job.cron),
-            ));
+            let message = format!("invalid cron string {} in periodic {name}: {e}", job.cron);
+            wrong.push(Finding::of(n, message).in_field("cron"));
         }
-        let mut parse = |text: &str, what: &str| match text.parse::<GoDuration>() {
+        let mut parse = |text: &str, what: &str, field| match text.parse::<GoDuration>() {
             Ok(duration) => duration,
             Err(e) => {
-                wrong.push(Finding::of(
-                    n,
-                    format!("cannot parse {what} for {name}: {e}"),
-                ));
+                let message = format!("cannot parse {what} for {name}: {e}");
+                wrong.push(Finding::of(n, message).in_field(field));
                 GoDuration::default()
             }
         };
         if !job.interval.is_empty() {
-            job.every = parse(&job.interval, "duration");
+            job.every = parse(&job.interval, "duration", "interval");
         }
         if let Some(retry) = &mut job.retry {
-            retry.wait = parse(&retry.interval, "Retry duration");
+            retry.wait = parse(&retry.interval, "Retry duration", "retry.interval");
         }
         if !job.minimum_interval.is_empty() {
-            job.at_least_every = parse(&job.minimum_interval, "duration");
+            job.at_least_every = parse(&job.minimum_interval, "duration", "minimum_interval");
         }
     }
     wrong
@@ -193,7 +197,7 @@ fn clashes<J>(
                 let message = format!(
                     "jobs {other_name} and {name} report to the same GitHub context {context:?}"
                 );
-                wrong.push(Finding::of(n, message));
+                wrong.push(Finding::of(n, message).in_field("context"));
             }
         }
     }
@@ -203,7 +207,7 @@ fn clashes<J>(
             "duplicated {kind} jobs (consider both inrepo and central config): [{}]",
             names.join(" ")
         );
-        wrong.push(Finding::of(last, message));
+        wrong.push(Finding::of(last, message).in_field("name"));
     }
     wrong
 }
