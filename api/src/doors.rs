@@ -5,7 +5,7 @@ use std::{io, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use axum::{
     Router,
-    extract::State,
+    extract::{Request, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{any, get},
@@ -14,7 +14,7 @@ use axum::{
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::service::Routes;
+use tonic::{Status, service::Routes};
 use trireme_proto::{
     DESCRIPTORS,
     api::{
@@ -163,7 +163,9 @@ impl Doors {
             .route(&config.webhook_path, any(receive).with_state(hook))
             .merge(probes)
             .merge(pages)
-            .merge(routes.routes().into_axum_router());
+            .merge(routes.routes().into_axum_router())
+            // Instead of gRPC's own answer to whatever is asked.
+            .fallback(not_found);
         Ok(Self {
             router,
             attachments,
@@ -194,6 +196,19 @@ impl Doors {
             () = async { stop.cancelled().await; tokio::time::sleep(grace).await } => Ok(()),
         }
     }
+}
+
+/// A browser gets a plain 404, a gRPC client the code that it understands.
+async fn not_found(request: Request) -> Response {
+    let is_grpc = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if is_grpc {
+        let path = request.uri().path();
+        return Status::unimplemented(format!("there is no method {path}")).into_http();
+    }
+    (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
 }
 
 async fn healthz() -> &'static str {

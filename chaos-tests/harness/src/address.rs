@@ -5,6 +5,7 @@ use std::{
     io,
     net::TcpListener,
     ops::Range,
+    path::PathBuf,
     sync::atomic::{AtomicU16, Ordering},
 };
 
@@ -14,6 +15,12 @@ const PORTS: Range<u16> = 20_000..32_000;
 
 /// Where the next search in this process begins; processes begin apart from each other.
 static NEXT: AtomicU16 = AtomicU16::new(0);
+
+/// Of this user: another's files could not be locked.
+fn claims() -> PathBuf {
+    let user = rustix::process::getuid().as_raw();
+    std::env::temp_dir().join(format!("trireme-ports-{user}"))
+}
 
 /// A loopback address that no other user of the harness on this machine is given while this value lives.
 #[derive(Debug)]
@@ -27,7 +34,7 @@ impl Address {
     /// # Errors
     /// When the directory of claims cannot be written, or every port is in use.
     pub fn claim() -> io::Result<Self> {
-        let claims = std::env::temp_dir().join("trireme-ports");
+        let claims = claims();
         std::fs::create_dir_all(&claims)?;
         let count = PORTS.end - PORTS.start;
         let apart = (std::process::id() % u32::from(count)) as u16;
@@ -78,9 +85,11 @@ mod tests {
     #[test]
     fn a_claimed_port_is_given_to_nobody_else_until_it_is_given_back() {
         let first = Address::claim().unwrap();
-        let claims = std::env::temp_dir().join("trireme-ports");
         let port = first.as_str().rsplit_once(':').unwrap().1;
-        let again = File::options().write(true).open(claims.join(port)).unwrap();
+        let again = File::options()
+            .write(true)
+            .open(claims().join(port))
+            .unwrap();
         assert!(matches!(again.try_lock(), Err(TryLockError::WouldBlock)));
         assert_ne!(Address::claim().unwrap().as_str(), first.as_str());
         drop(first);

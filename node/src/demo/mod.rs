@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
-use trireme_sandbox::world::BOT;
+use trireme_sandbox::{forge::Permission, world::BOT};
 
 use crate::{
     cli::{DemoArgs, DevArgs},
@@ -128,6 +128,8 @@ pub async fn dev(args: DevArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let follower = tokio::spawn(witness.clone().follow(stop.clone()));
     stage.configure().await?;
+    // The example below pushes to the repository itself.
+    stage.world.grant(REVIEWER, Permission::Write);
     print(&welcome(&stage))?;
     interrupted().await?;
     stop.cancel();
@@ -162,7 +164,8 @@ Open a pull request:
   git clone http://{REVIEWER}:{}@{}/{ORG}/{REPO}.git && cd {REPO}
   git checkout -b bigger && echo 'draught: 9' >> ships/argo && git commit -am 'A deeper Argo' && git push origin bigger
   curl -u {REVIEWER}:{} {forge}/repos/{ORG}/{REPO}/pulls -d '{{\"title\":\"A deeper Argo\",\"head\":\"bigger\",\"base\":\"main\"}}'
-Then comment on its page: /test all, /lgtm, /approve, /hold, /retest
+Comment on it: /test all, /lgtm, /approve, /hold, /retest
+  curl -u {APPROVER}:{} {forge}/repos/{ORG}/{REPO}/issues/1/comments -d '{{\"body\":\"/lgtm\\n/approve\"}}'
 
 Look at the cluster:
   export TRIREME_SERVER={server}
@@ -182,5 +185,6 @@ Ctrl-C stops all of it.
         token(REVIEWER),
         forge.trim_start_matches("http://"),
         token(REVIEWER),
+        token(APPROVER),
     )
 }

@@ -254,3 +254,25 @@ async fn probes_metrics_health_and_reflection_answer() {
     }
     nodes.cluster.stop().await.unwrap();
 }
+
+/// Neither a browser nor a load balancer should take a mistyped path for a page.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_nowhere_is_not_found() {
+    let mut nodes = Nodes::start(1).await;
+    let answer = reqwest::get(format!("{}/no/such/page", nodes.url(1)));
+    let answer = answer.await.unwrap();
+    assert_eq!(answer.status(), 404);
+    assert_eq!(answer.text().await.unwrap(), "404 page not found\n");
+    // A client of a newer version hears what a gRPC client understands.
+    let answer = reqwest::Client::new()
+        .post(format!("{}/trireme.api.v9.JobService/Fly", nodes.url(1)))
+        .header("content-type", "application/grpc")
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(
+        (answer.status().as_u16(), &answer.headers()["grpc-status"]),
+        (200, &"12".parse().unwrap())
+    );
+    nodes.cluster.stop().await.unwrap();
+}

@@ -8,6 +8,7 @@ mod command;
 mod configuration;
 mod data_directory;
 mod deck;
+mod dev;
 mod doors;
 mod scene;
 mod stories;
