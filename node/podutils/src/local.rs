@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 use trireme_prowjob::job_spec::JOB_SPEC_ENV;
@@ -31,7 +31,7 @@ use crate::command_line::Utility;
 use crate::decorate::{self, Container, DecorateError, Layout, PodParts};
 use crate::entrypoint::EntrypointOptions;
 use crate::initupload::InitUploadOptions;
-use crate::sidecar::SidecarOptions;
+use crate::sidecar::{READY, SAY_READY_ENV, SidecarOptions};
 use crate::storage::{Storage, StorageError};
 use crate::{go_process, initupload, marker};
 use leftovers::Leftovers;
@@ -407,7 +407,7 @@ impl LocalRun {
         }
         let sidecar = match &prepared.upload {
             Some((_, options)) => {
-                Some(self.spawn(prepared, Utility::Sidecar, options, Stdio::null())?)
+                Some(self.spawn(prepared, Utility::Sidecar, options, Stdio::piped())?)
             }
             None => None,
         };
@@ -434,6 +434,7 @@ impl LocalRun {
         on_log: &mut impl FnMut(&[u8]),
     ) -> Outcome {
         let groups = [group_of(&test), sidecar.as_ref().and_then(group_of)];
+        let readiness = sidecar.as_mut().and_then(|sidecar| sidecar.stdout.take());
         let ended = async {
             if let Some(output) = test.stdout.take() {
                 follow(output, on_log).await;
@@ -459,11 +460,19 @@ impl LocalRun {
             outcome = &mut ended => return outcome,
             stopped = stop => stopped,
         };
-        signal(&groups, Signal::TERM);
-        if timeout(self.termination_grace(), &mut ended).await.is_err() {
+        signal(&groups[..1], Signal::TERM);
+        // A sidecar that has only just been started would die of it and store nothing.
+        let ending = async {
+            tokio::select! {
+                _ = &mut ended => return,
+                () = ready(readiness) => signal(&groups[1..], Signal::TERM),
+            }
+            ended.as_mut().await;
+        };
+        if timeout(self.termination_grace(), ending).await.is_err() {
             signal(&groups, Signal::KILL);
             leftovers.kill();
-            let _ = timeout(AFTER_KILL, &mut ended).await;
+            let _ = timeout(AFTER_KILL, ended).await;
         }
         stopped.outcome()
     }
@@ -512,6 +521,7 @@ impl LocalRun {
             _ => {
                 command
                     .env(JOB_SPEC_ENV, &prepared.job_spec)
+                    .env(SAY_READY_ENV, "1")
                     .current_dir(&self.dir)
                     .stdout(stdout);
             }
@@ -582,6 +592,18 @@ async fn follow(mut output: ChildStdout, on_log: &mut impl FnMut(&[u8])) {
     // An error ends the log as the end of the stream does; the process itself is waited for elsewhere.
     while let Ok(n @ 1..) = output.read(&mut buffer).await {
         on_log(&buffer[..n]);
+    }
+}
+
+/// Waits until the sidecar heeds signals, or has ended.
+async fn ready(output: Option<ChildStdout>) {
+    let Some(output) = output else { return };
+    let mut lines = BufReader::new(output).lines();
+    // An error ends the output as its end does.
+    while let Ok(Some(line)) = lines.next_line().await {
+        if line == READY {
+            return;
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,6 +22,11 @@ use crate::marker::Marker;
 use crate::utility_log::UtilityLog;
 use crate::wrapper::WrapperOptions;
 use crate::{go_process, marker, run_metadata};
+
+/// Set by [`crate::local`]: the sidecar then prints [`READY`] once a signal no longer kills it.
+pub(crate) const SAY_READY_ENV: &str = "TRIREME_SIDECAR_SAYS_READY";
+/// A line of its own.
+pub(crate) const READY: &str = "sidecar: signals are heeded";
 
 /// Variable that holds the options as JSON.
 pub const OPTIONS_ENV: &str = "SIDECAR_OPTIONS";
@@ -189,6 +195,10 @@ impl SidecarOptions {
         let own_log = OwnLog::new();
         let log = own_log.log.clone();
         let mut interrupts = Interrupts::install().map_err(SidecarError::Signals)?;
+        if std::env::var_os(SAY_READY_ENV).is_some() {
+            // Whoever waits for it sees the end of the output as well.
+            let _told = writeln!(std::io::stdout(), "{READY}");
+        }
         let marker_files: Vec<String> =
             self.entries.iter().map(|e| e.marker_file.clone()).collect();
         let censoring = Arc::new(Mutex::new(()));

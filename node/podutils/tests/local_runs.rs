@@ -349,6 +349,28 @@ async fn a_cancelled_job_may_clean_up_and_is_stored_as_aborted() {
     assert_eq!(world.finished()["result"], "ABORTED");
 }
 
+/// On a busy machine the sidecar may begin long after the test.
+#[tokio::test]
+async fn a_cancel_before_the_sidecar_heeds_signals_loses_no_log() {
+    let mut world = World::new(
+        "trap 'echo bye; exit 0' TERM; trap '' INT; echo ready; while :; do sleep 0.05; done",
+        &["one"],
+    );
+    let real = std::mem::replace(&mut world.run.utilities.executable, "sh".into());
+    let slow = "[ \"$1\" != sidecar ] || sleep 1; exec \"$0\" \"$@\"";
+    world.run.utilities.prefix_args = vec!["-c".into(), slow.into(), real.into()];
+    let ended = world
+        .cancel_when_said("ready", "Aborted by trigger plugin.")
+        .await;
+    assert_eq!(
+        ended,
+        outcome(ProwJobState::Aborted, "Aborted by trigger plugin.")
+    );
+    let log = world.stored("build-log.txt");
+    assert!(log.contains("bye\n"), "{log}");
+    assert_eq!(world.finished()["result"], "ABORTED");
+}
+
 #[tokio::test]
 async fn nothing_of_a_run_outlives_it() {
     // One stays in the background, one leaves group, session and parent.
