@@ -3,16 +3,22 @@
 //! The last cron tick of a periodic is a cursor in the state, written by the same command that creates the run, and
 //! the run's id derives from the tick: a new leader neither repeats nor forgets one (HOR-007).
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use jiff::Timestamp;
 use tokio::time::{Instant, sleep_until};
 use trireme_config::{Config, CronSchedule, Periodic, job::periodic_spec};
 use trireme_office::{ConfigFeed, Controller, ControllerError, Office, OfficeError, RunningConfig};
 use trireme_proto::state::{CreateJobs, Cursor, Job, JobType, NewJob, PutCursor, command::Body};
 use trireme_prowjob::{GoDuration, new_prow_job, record};
-use trireme_state::{JobFilter, State, ids};
+use trireme_raft::Changes;
+use trireme_state::{Change, JobFilter, RecordKey, Seq, State, ids, seq_of};
 
 /// Runs started in one pass; the rest follows in the next (HOR-011).
 const MAX_STARTS: usize = 50;
@@ -136,20 +142,63 @@ fn next_cron(cron: &str, seen_ms: i64, last: Option<LastRun>, now_ms: i64) -> Ne
     }
 }
 
-/// The newest run of each periodic.
-fn last_runs(state: &State) -> BTreeMap<&str, LastRun> {
-    let filter = JobFilter {
-        job_type: Some(JobType::Periodic),
-        ..JobFilter::default()
-    };
-    let mut newest = BTreeMap::new();
-    for job in state.jobs_newest_first(filter) {
-        newest.entry(job.job.as_str()).or_insert(LastRun {
-            started_ms: job.created_ms,
-            completed_ms: job.completed_ms,
-        });
+/// The newest run of each periodic, kept from the changes of the state.
+#[derive(Debug, Default)]
+struct LastRuns {
+    by_name: BTreeMap<String, Newest>,
+    /// Name by id, of the same runs.
+    ids: BTreeMap<String, String>,
+}
+
+#[derive(Debug)]
+struct Newest {
+    seq: Seq,
+    id: String,
+    run: LastRun,
+}
+
+impl LastRuns {
+    fn of(state: &State) -> Self {
+        let filter = JobFilter {
+            job_type: Some(JobType::Periodic),
+            ..JobFilter::default()
+        };
+        let mut runs = Self::default();
+        for job in state.jobs_newest_first(filter) {
+            runs.update(job);
+        }
+        runs
     }
-    newest
+
+    fn update(&mut self, job: &Job) {
+        let now = Newest {
+            seq: seq_of(job),
+            id: job.id.clone(),
+            run: LastRun {
+                started_ms: job.created_ms,
+                completed_ms: job.completed_ms,
+            },
+        };
+        if let Some(newest) = self.by_name.get(&job.job) {
+            if newest.seq > now.seq {
+                return;
+            }
+            self.ids.remove(&newest.id);
+        }
+        self.ids.insert(job.id.clone(), job.job.clone());
+        self.by_name.insert(job.job.clone(), now);
+    }
+
+    /// The newest of a periodic leaves the state last, and only when it is no longer configured.
+    fn forget(&mut self, id: &str) {
+        if let Some(name) = self.ids.remove(id) {
+            self.by_name.remove(&name);
+        }
+    }
+
+    fn get(&self, name: &str) -> Option<LastRun> {
+        self.by_name.get(name).map(|newest| newest.run)
+    }
 }
 
 /// Begins the keys of all cursors of periodics.
@@ -225,11 +274,31 @@ impl Controller for Periodics {
     async fn run(&self, office: Office) -> Result<(), ControllerError> {
         let resigned = office.resigned();
         let mut feed = self.config.clone();
-        let mut watch = office.watch(office.view().revision);
+        let view = office.view();
+        let mut watch = office.watch(view.revision);
+        let mut last_runs = LastRuns::of(&view);
+        drop(view);
         loop {
             let config: Option<Arc<RunningConfig>> = feed.borrow_and_update().clone();
+            let names = names(config.as_deref());
+            // What a pass has started it must know of before the next.
+            let mut lost = false;
+            while let Some(batch) = watch.next().now_or_never() {
+                match batch {
+                    Ok(batch) => heed(&batch, &mut last_runs, &names),
+                    Err(_) => {
+                        lost = true;
+                        break;
+                    }
+                };
+            }
+            if lost {
+                let view = office.view();
+                watch = office.watch(view.revision);
+                last_runs = LastRuns::of(&view);
+            }
             let wake = match &config {
-                Some(config) => pass(&office, config).await?,
+                Some(config) => pass(&office, config, &last_runs).await?,
                 None => Instant::now() + MAX_WAIT,
             };
             loop {
@@ -242,11 +311,13 @@ impl Controller for Periodics {
                         break;
                     }
                     batch = watch.next() => match batch {
-                        // An interval counts from a run's end.
-                        Ok(batch) if !batch.changes.iter().any(is_periodic) => {}
-                        Ok(_) => break,
+                        Ok(batch) => if heed(&batch, &mut last_runs, &names) {
+                            break;
+                        },
                         Err(_) => {
-                            watch = office.watch(office.view().revision);
+                            let view = office.view();
+                            watch = office.watch(view.revision);
+                            last_runs = LastRuns::of(&view);
                             break;
                         }
                     },
@@ -257,8 +328,28 @@ impl Controller for Periodics {
     }
 }
 
-fn is_periodic(change: &trireme_state::Change) -> bool {
-    matches!(change, trireme_state::Change::Job(job) if job.r#type() == JobType::Periodic)
+/// Takes in what became of periodics; true if one of those that are configured was among them. An interval counts from
+/// a run's end.
+fn heed(batch: &Changes, last_runs: &mut LastRuns, names: &BTreeSet<String>) -> bool {
+    let mut configured = false;
+    for change in &batch.changes {
+        match change {
+            Change::Job(job) if job.r#type() == JobType::Periodic => {
+                last_runs.update(job);
+                configured |= names.contains(&job.job);
+            }
+            Change::Removed(RecordKey::Job { id }) => last_runs.forget(id),
+            _ => {}
+        }
+    }
+    configured
+}
+
+fn names(running: Option<&RunningConfig>) -> BTreeSet<String> {
+    let periodics = running
+        .into_iter()
+        .flat_map(|running| &running.config.jobs.periodics);
+    periodics.map(|job| job.base.name.clone()).collect()
 }
 
 /// A run to be created, with the tick that it is for.
@@ -268,15 +359,18 @@ struct Due {
 }
 
 /// Starts what is due; returns when to look again.
-async fn pass(office: &Office, running: &RunningConfig) -> Result<Instant, OfficeError> {
+async fn pass(
+    office: &Office,
+    running: &RunningConfig,
+    last_runs: &LastRuns,
+) -> Result<Instant, OfficeError> {
     let (view, now_ms) = (office.view(), office.now_ms());
     let mut wake_ms = now_ms + i64::try_from(MAX_WAIT.as_millis()).unwrap_or(i64::MAX);
-    let last_runs = last_runs(&view);
     let mut seen = forgotten(&view, &running.config);
     let mut due = Vec::new();
     for job in &running.config.jobs.periodics {
         let name = job.base.name.as_str();
-        let last = last_runs.get(name).copied();
+        let last = last_runs.get(name);
         let known = view.cursor(&cursor(name, 0, "").key).map(|known| &**known);
         match next(job, last, known, now_ms) {
             Next::At(at_ms) => wake_ms = wake_ms.min(at_ms),
@@ -451,6 +545,31 @@ mod tests {
         assert_eq!(next(&job, None, None, 5), Next::Start(5));
         assert_eq!(next(&job, ran(1, 2), None, 5), Next::Start(5));
         assert_eq!(next(&job, ran(1, 0), None, 5), Next::Register);
+    }
+
+    #[test]
+    fn the_newest_run_counts_until_it_is_swept() {
+        let run = |revision: u64, created_ms, completed_ms| Job {
+            id: revision.to_string(),
+            job: "nightly".to_owned(),
+            r#type: JobType::Periodic.into(),
+            created_revision: revision,
+            created_ms,
+            completed_ms,
+            ..Job::default()
+        };
+        let mut runs = LastRuns::default();
+        runs.update(&run(2, 20, 0));
+        runs.update(&run(1, 10, 15));
+        assert_eq!(runs.get("nightly"), ran(20, 0));
+        runs.update(&run(2, 20, 25));
+        assert_eq!(runs.get("nightly"), ran(20, 25));
+        runs.update(&run(3, 30, 0));
+        runs.forget("2");
+        assert_eq!(runs.get("nightly"), ran(30, 0));
+        runs.forget("3");
+        assert_eq!(runs.get("nightly"), None);
+        assert!(runs.ids.is_empty());
     }
 
     /// HOR-007: the same tick makes the same run.

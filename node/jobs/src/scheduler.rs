@@ -1,8 +1,13 @@
 //! Jobs to agents, under the limits of the jobs, of their queues and of the agents.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
 use tokio::time::{Instant, sleep_until};
 use trireme_api::LeaseRenewals as _;
 use trireme_config::Config;
@@ -10,10 +15,14 @@ use trireme_office::{ConfigFeed, Controller, ControllerError, Office, OfficeErro
 use trireme_proto::state::{
     Agent, Job, JobState, LeaseJob, ReleaseLease, SetAgent, TriggerJob, command::Body,
 };
-use trireme_prowjob::{ProwJobAgent, record};
+use trireme_prowjob::record;
+use trireme_raft::{Changes, Watch, WatchError};
 use trireme_state::{BUILD_ID_MARK, Change, State};
 
-use crate::Leases;
+use crate::{
+    Leases,
+    waiting::{Answer, Limits, Waiting},
+};
 
 /// Leases granted, and jobs triggered, in one pass before the view is read again.
 const MAX_GRANTS: usize = 64;
@@ -74,28 +83,6 @@ struct Grant {
     incarnation: u64,
 }
 
-/// How many jobs of one name or queue may run, and how many came first (EXE-041): first come, first served, so one that
-/// still waits takes a place as one that runs does.
-#[derive(Debug, Default)]
-struct Line<'a> {
-    ahead: BTreeMap<&'a str, u32>,
-}
-
-impl<'a> Line<'a> {
-    /// The next in line; true when it must wait.
-    fn next(&mut self, name: &'a str, limit: Option<u32>, running: impl FnOnce() -> u32) -> bool {
-        let ahead = self.ahead.entry(name).or_default();
-        let taken = *ahead;
-        *ahead += 1;
-        limit.is_some_and(|limit| running().saturating_add(taken) >= limit)
-    }
-}
-
-/// EXE-033: agents stand in for Kubernetes.
-fn is_ours(job: &Job) -> bool {
-    job.agent.is_empty() || job.agent == ProwJobAgent::Kubernetes.as_str()
-}
-
 /// EXE-042: the capacity of the job's queue. In a queue that the configuration does not know nothing starts.
 fn queue_limit(config: Option<&Config>, job: &Job) -> Option<u32> {
     if job.queue.is_empty() {
@@ -119,9 +106,13 @@ fn overall_limit(config: Option<&Config>) -> Option<u32> {
 fn grants(
     state: &State,
     config: Option<&Config>,
+    waiting: &Waiting,
     alive: impl Fn(&Agent) -> bool,
     held_back: impl Fn(&Job) -> bool,
 ) -> Vec<Grant> {
+    if waiting.is_empty() {
+        return Vec::new();
+    }
     let mut free: BTreeMap<&str, (u32, &Agent)> = state
         .agents()
         .filter(|agent| !agent.draining && !agent.lost && alive(agent))
@@ -129,42 +120,64 @@ fn grants(
             let room = agent.capacity.saturating_sub(state.lease_count(&agent.id));
             (agent.id.as_str(), (room, &**agent))
         })
+        .filter(|(_, (room, _))| *room > 0)
         .collect();
     let pending = state.state_count(JobState::Pending) as usize;
     let most = overall_limit(config).map_or(MAX_GRANTS, |limit| {
         (limit as usize).saturating_sub(pending).min(MAX_GRANTS)
     });
-    let (mut of_name, mut of_queue) = (Line::default(), Line::default());
+    let clusters: BTreeSet<&str> = free
+        .values()
+        .flat_map(|(_, agent)| agent.clusters.iter().map(String::as_str))
+        .collect();
+    let limits = |job: &Job| Limits {
+        of_name: Some(job.max_concurrency).filter(|limit| *limit > 0),
+        of_queue: queue_limit(config, job),
+    };
     let mut grants = Vec::new();
-    for job in state.jobs_in_state(JobState::Triggered) {
-        if grants.len() == most || free.values().all(|(slots, _)| *slots == 0) {
-            break;
+    waiting.offer(clusters.into_iter(), limits, |job, ahead| {
+        if grants.len() >= most || free.is_empty() {
+            return Answer::Enough;
         }
-        if job.completed_ms > 0 || !is_ours(job) {
-            continue;
+        let reached = |limit: Option<u32>, running: u32, ahead: u32| {
+            limit.is_some_and(|limit| running.saturating_add(ahead) >= limit)
+        };
+        let limits = limits(job);
+        if reached(limits.of_name, state.running_count(&job.job), ahead.of_name)
+            || reached(
+                limits.of_queue,
+                state.queue_counts(&job.queue).0,
+                ahead.of_queue,
+            )
+        {
+            return Answer::SkipGroup;
         }
-        let own_limit = Some(job.max_concurrency).filter(|limit| *limit > 0);
-        let waits = of_name.next(&job.job, own_limit, || state.running_count(&job.job));
-        let waits_in_queue = of_queue.next(&job.queue, queue_limit(config, job), || {
-            state.queue_counts(&job.queue).0
-        });
-        if waits || waits_in_queue || held_back(job) {
-            continue;
+        // What is known of those that wait may be older or newer than the view.
+        let waits = state
+            .job(&job.id)
+            .is_some_and(|job| job.state() == JobState::Triggered && job.completed_ms == 0);
+        if !waits || held_back(job) {
+            return Answer::Next;
         }
         let Some((slots, agent)) = free
             .values_mut()
-            .filter(|(slots, agent)| *slots > 0 && agent.clusters.contains(&job.cluster))
+            .filter(|(_, agent)| agent.clusters.contains(&job.cluster))
             .max_by(|a, b| a.0.cmp(&b.0).then_with(|| b.1.id.cmp(&a.1.id)))
         else {
-            continue;
+            return Answer::SkipGroup;
         };
-        *slots -= 1;
         grants.push(Grant {
             job: job.id.clone(),
             agent: agent.id.clone(),
             incarnation: agent.incarnation,
         });
-    }
+        *slots -= 1;
+        if *slots == 0 {
+            let full = agent.id.as_str();
+            free.remove(full);
+        }
+        Answer::Next
+    });
     grants
 }
 
@@ -207,12 +220,41 @@ fn matters(change: &Change) -> bool {
     )
 }
 
+type Batch = Result<Arc<Changes>, WatchError>;
+
+/// Takes in a batch and all that are there behind it: one look at the view is enough for them. True when something in
+/// them matters.
+fn follow(batch: Batch, watch: &mut Watch, waiting: &mut Waiting) -> Result<bool, WatchError> {
+    let batch = batch?;
+    let first = heed(&batch, waiting);
+    Ok(follow_ready(watch, waiting)? || first)
+}
+
+fn follow_ready(watch: &mut Watch, waiting: &mut Waiting) -> Result<bool, WatchError> {
+    let mut matter = false;
+    while let Some(batch) = watch.next().now_or_never() {
+        let batch = batch?;
+        matter |= heed(&batch, waiting);
+    }
+    Ok(matter)
+}
+
+fn heed(batch: &Changes, waiting: &mut Waiting) -> bool {
+    for change in &batch.changes {
+        if let Change::Job(job) = change {
+            waiting.update(job);
+        }
+    }
+    batch.changes.iter().any(matters)
+}
+
 impl Scheduler {
     async fn schedule(&self, office: &Office) -> Result<(), OfficeError> {
         let resigned = office.resigned();
         let mut feed = self.config.clone();
         let mut view = office.view();
         let mut watch = office.watch(view.revision);
+        let mut waiting = Waiting::of(&view);
         // Until when jobs are not tried again.
         let mut refused: BTreeMap<String, Instant> = BTreeMap::new();
         while !resigned.is_cancelled() {
@@ -226,9 +268,17 @@ impl Scheduler {
             let now = Instant::now();
             refused.retain(|_, until| *until > now);
             let triggered = trigger(office, &view, config).await?;
-            let tried = self.grant(office, &view, config, &mut refused).await?;
+            let tried = self
+                .grant(office, &view, config, &waiting, &mut refused)
+                .await?;
             if triggered || tried {
-                // Each changed what is free, or is held back now.
+                // Each changed what is free, or is held back now. The changes are there already: a proposal returns
+                // once it is applied here.
+                if follow_ready(&mut watch, &mut waiting).is_err() {
+                    let now = office.view();
+                    watch = office.watch(now.revision);
+                    waiting = Waiting::of(&now);
+                }
                 view = office.view();
                 continue;
             }
@@ -243,11 +293,13 @@ impl Scheduler {
                 tokio::select! {
                     () = resigned.cancelled() => return Ok(()),
                     Ok(()) = feed.changed() => break,
-                    batch = watch.next() => match batch {
-                        Ok(batch) if !batch.changes.iter().any(matters) => {}
-                        Ok(_) => break,
+                    batch = watch.next() => match follow(batch, &mut watch, &mut waiting) {
+                        Ok(false) => {}
+                        Ok(true) => break,
                         Err(_) => {
-                            watch = office.watch(office.view().revision);
+                            let now = office.view();
+                            watch = office.watch(now.revision);
+                            waiting = Waiting::of(&now);
                             break;
                         }
                     },
@@ -266,10 +318,13 @@ impl Scheduler {
         office: &Office,
         state: &State,
         config: Option<&Config>,
+        waiting: &Waiting,
         refused: &mut BTreeMap<String, Instant>,
     ) -> Result<bool, OfficeError> {
         let alive = |agent: &Agent| self.leases.is_heard(&agent.id, agent.incarnation);
-        let grants = grants(state, config, alive, |job| refused.contains_key(&job.id));
+        let grants = grants(state, config, waiting, alive, |job| {
+            refused.contains_key(&job.id)
+        });
         for grant in &grants {
             let Some(job) = state.job(&grant.job) else {
                 continue;
@@ -492,7 +547,8 @@ mod tests {
             let (config, _) = Config::load(&files, LoadOptions::default())
                 .accepted()
                 .unwrap();
-            grants(&self.state, Some(&config), |_| true, |_| false)
+            let waiting = Waiting::of(&self.state);
+            grants(&self.state, Some(&config), &waiting, |_| true, |_| false)
                 .into_iter()
                 .map(|grant| (grant.job, grant.agent))
                 .collect()
@@ -594,7 +650,14 @@ mod tests {
         let book = book.agent("g", &["gpu", "arm"], 1);
         assert_eq!(book.granted(), pairs(&[("1", "g")]));
         assert!(
-            grants(&book.state, None, |agent| agent.id != "g", |_| false).is_empty(),
+            grants(
+                &book.state,
+                None,
+                &Waiting::of(&book.state),
+                |agent| agent.id != "g",
+                |_| false
+            )
+            .is_empty(),
             "a silent agent gets nothing"
         );
     }
