@@ -22,6 +22,9 @@ use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use cli::{Cli, Command};
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What comes before the verbs when this program starts itself again.
 static PREFIX: OnceLock<Vec<OsString>> = OnceLock::new();
 

@@ -53,6 +53,8 @@ pub(crate) struct Machine {
     pub(crate) state: State,
     pub(crate) applied: Option<LogId>,
     pub(crate) membership: StoredMembership,
+    /// The same as views show it: made once, not for every view.
+    shown_membership: Arc<proto::StoredMembership>,
     pub(crate) used_node_ids: Arc<BTreeSet<u64>>,
     pub(crate) published: Arc<Published>,
     pub(crate) snapshots: Snapshots,
@@ -80,6 +82,7 @@ impl Machine {
         let machine = Self {
             cluster_id,
             applied: meta.last_log_id,
+            shown_membership: Arc::new(stored_membership_to_proto(&meta.last_membership)),
             membership: meta.last_membership,
             used_node_ids: Arc::new(header.used_node_ids.into_iter().collect()),
             published,
@@ -101,9 +104,14 @@ impl Machine {
             revision: self.applied.as_ref().map_or(0, |applied| applied.index),
             state: self.state.clone(),
             applied: self.applied.as_ref().map(log_id_to_wal),
-            membership: Arc::new(stored_membership_to_proto(&self.membership)),
+            membership: Arc::clone(&self.shown_membership),
             used_node_ids: Arc::clone(&self.used_node_ids),
         }
+    }
+
+    fn set_membership(&mut self, membership: StoredMembership) {
+        self.shown_membership = Arc::new(stored_membership_to_proto(&membership));
+        self.membership = membership;
     }
 
     fn publish(
@@ -203,7 +211,7 @@ impl RaftStateMachine<Types> for Machine {
                     self.state.apply_blank(index);
                     let ids = membership.nodes().map(|(id, _)| *id);
                     Arc::make_mut(&mut self.used_node_ids).extend(ids);
-                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    self.set_membership(StoredMembership::new(Some(entry.log_id), membership));
                     Answer::default()
                 }
                 EntryPayload::Normal(commands) => {
@@ -277,7 +285,7 @@ impl RaftStateMachine<Types> for Machine {
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(current);
         self.state = state;
         self.applied = meta.last_log_id;
-        self.membership = meta.last_membership.clone();
+        self.set_membership(meta.last_membership.clone());
         self.used_node_ids = Arc::new(used_node_ids);
         self.published.publish(self.view());
         self.published.feed.reset(index);

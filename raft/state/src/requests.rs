@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use imbl::OrdSet;
+use imbl::OrdMap;
 use trireme_proto::state::{Command, Outcome, RememberedRequest, outcome};
 
 use crate::{
@@ -12,36 +12,58 @@ use crate::{
     digest::Sum,
     limits::{MAX_REQUEST_ID_BYTES, PRUNE_PER_ENTRY, REQUEST_MEMORY, REQUEST_MEMORY_MS},
     reject::{Verdict, invalid},
-    table::{Record, Table},
+    table::{IdHash, Record, Seq, Table, id_hash},
 };
-
-/// (principal, request id)
-type Key = (String, String);
 
 impl Record for RememberedRequest {
     const KIND: u8 = 17;
-    type Key = Key;
+    type Key = Seq;
 
-    fn key(&self) -> Key {
-        (self.principal.clone(), self.request_id.clone())
+    fn key(&self) -> Seq {
+        Seq {
+            revision: self.revision,
+            ordinal: self.ordinal,
+        }
     }
 }
 
+/// In the order of arrival, which is the order of forgetting.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Requests {
     rows: Table<RememberedRequest>,
-    in_order: OrdSet<(i64, u64, Key)>,
+    by_id: OrdMap<IdHash, Seq>,
 }
 
 impl Requests {
     pub(crate) fn put(&mut self, digest: &mut Sum, request: Arc<RememberedRequest>) {
-        self.in_order.insert(place(&request));
-        if let Some(former) = self.rows.put(digest, request.clone()) {
-            let former = place(&former);
-            if former != place(&request) {
-                self.in_order.remove(&former);
-            }
+        let id = id_hash([&request.principal, &request.request_id]);
+        if let Some(former) = self.by_id.insert(id, request.key())
+            && former != request.key()
+        {
+            self.rows.remove(digest, &former);
         }
+        self.rows.put(digest, request);
+    }
+
+    fn get(&self, principal: &str, request_id: &str) -> Option<&Arc<RememberedRequest>> {
+        self.rows
+            .get(self.by_id.get(&id_hash([principal, request_id]))?)
+    }
+
+    fn oldest(&self) -> Option<&Arc<RememberedRequest>> {
+        self.rows.iter().next()
+    }
+
+    fn forget_oldest(&mut self, digest: &mut Sum) {
+        let Some(oldest) = self.oldest() else {
+            return;
+        };
+        let (place, id) = (
+            oldest.key(),
+            id_hash([&oldest.principal, &oldest.request_id]),
+        );
+        self.rows.remove(digest, &place);
+        self.by_id.remove(&id);
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Arc<RememberedRequest>> {
@@ -51,10 +73,6 @@ impl Requests {
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
-}
-
-fn place(request: &RememberedRequest) -> (i64, u64, Key) {
-    (request.at_ms, request.revision, request.key())
 }
 
 impl State {
@@ -91,34 +109,28 @@ impl State {
             at_ms: entry.stamp_ms,
             outcome: Some(outcome.clone()),
             principal: command.principal.clone(),
+            ordinal: entry.position,
         };
         self.requests.put(&mut self.digest, Arc::new(request));
         if self.requests.len() > REQUEST_MEMORY {
-            self.forget_oldest_request();
+            self.requests.forget_oldest(&mut self.digest);
         }
     }
 
     pub(crate) fn forget_requests(&mut self, now_ms: i64) {
         let before = now_ms.saturating_sub(REQUEST_MEMORY_MS);
         for _ in 0..PRUNE_PER_ENTRY {
-            match self.requests.in_order.get_min() {
-                Some((at_ms, _, _)) if *at_ms < before => self.forget_oldest_request(),
+            match self.requests.oldest() {
+                Some(oldest) if oldest.at_ms < before => {
+                    self.requests.forget_oldest(&mut self.digest);
+                }
                 _ => break,
             }
         }
     }
 
-    fn forget_oldest_request(&mut self) {
-        if let Some(oldest) = self.requests.in_order.get_min().cloned() {
-            self.requests.rows.remove(&mut self.digest, &oldest.2);
-            self.requests.in_order.remove(&oldest);
-        }
-    }
-
     /// The remembered answer to a principal's request.
     pub fn request(&self, principal: &str, request_id: &str) -> Option<&Arc<RememberedRequest>> {
-        self.requests
-            .rows
-            .get(&(principal.to_owned(), request_id.to_owned()))
+        self.requests.get(principal, request_id)
     }
 }

@@ -12,7 +12,7 @@ use trireme_proto::state::{Job, JobState, JobType};
 
 use crate::{
     digest::{Sum, sha256},
-    table::{Groups, Name, Record, Seq, Table, Tally},
+    table::{Groups, IdHash, Name, Record, Seq, Table, Tally, id_hash},
 };
 
 pub use lifecycle::{BUILD_ID_MARK, state_name};
@@ -49,7 +49,7 @@ type Alike = [u8; 32];
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Jobs {
     rows: Table<Job>,
-    by_id: OrdMap<Name, Seq>,
+    by_id: OrdMap<IdHash, Seq>,
     of_pull: Groups<PullKey, Seq>,
     of_head: Groups<HeadKey, Seq>,
 
@@ -99,7 +99,7 @@ pub fn is_complete(job: &Job) -> bool {
 
 impl Jobs {
     pub(crate) fn get(&self, id: &str) -> Option<&Arc<Job>> {
-        self.rows.get(self.by_id.get(id)?)
+        self.rows.get(self.by_id.get(&id_hash(["", id]))?)
     }
 
     pub(crate) fn put(&mut self, digest: &mut Sum, job: Arc<Job>) -> Option<Arc<Job>> {
@@ -112,7 +112,7 @@ impl Jobs {
                 self.index_phase(&job, seq, true);
             }
             None => {
-                self.by_id.insert(job.id.as_str().into(), seq);
+                self.by_id.insert(id_hash(["", &job.id]), seq);
                 self.index_constant(&job, seq, true);
                 self.index_phase(&job, seq, true);
             }
@@ -121,7 +121,7 @@ impl Jobs {
     }
 
     pub(crate) fn remove(&mut self, digest: &mut Sum, id: &str) -> Option<Arc<Job>> {
-        let seq = self.by_id.remove(id)?;
+        let seq = self.by_id.remove(&id_hash(["", id]))?;
         let former = self.rows.remove(digest, &seq)?;
         self.index_constant(&former, seq, false);
         self.index_phase(&former, seq, false);
