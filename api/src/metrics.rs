@@ -1,6 +1,9 @@
 //! What a node tells Prometheus.
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -24,6 +27,11 @@ struct StateLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StageLabels {
+    stage: &'static str,
 }
 
 /// Event types that GitHub sends are few; what else a header claims is counted as `other`.
@@ -52,6 +60,8 @@ pub struct Metrics {
     office_changes: Gauge,
     alarms: Gauge,
     blob_bytes: Gauge,
+    stage_seconds: Family<StageLabels, Counter<f64, AtomicU64>>,
+    stage_count: Family<StageLabels, Counter>,
 }
 
 impl Default for Metrics {
@@ -112,6 +122,17 @@ impl Metrics {
             "Bytes of blob chunks in memory",
             blob_bytes.clone(),
         );
+        let (stage_seconds, stage_count) = (Family::default(), Family::default());
+        registry.register(
+            "trireme_ring_stage_seconds",
+            "Time that entries spent in each stage of the ring; stages that run side by side count each",
+            stage_seconds.clone(),
+        );
+        registry.register(
+            "trireme_ring_stage_operations",
+            "Pieces of work in each stage of the ring",
+            stage_count.clone(),
+        );
         Self {
             registry,
             webhooks,
@@ -124,6 +145,8 @@ impl Metrics {
             office_changes,
             alarms,
             blob_bytes,
+            stage_seconds,
+            stage_count,
         }
     }
 
@@ -197,6 +220,16 @@ impl Metrics {
                 .set(clamp(count as u64));
         }
         self.blob_bytes.set(clamp(counts.blob_bytes));
+        for (stage, cost) in store.costs() {
+            let labels = StageLabels {
+                stage: stage.name(),
+            };
+            let seconds = self.stage_seconds.get_or_create(&labels);
+            let bits = cost.time.as_secs_f64().to_bits();
+            seconds.inner().store(bits, Ordering::Relaxed);
+            let count = self.stage_count.get_or_create(&labels);
+            count.inner().store(cost.count, Ordering::Relaxed);
+        }
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

@@ -13,6 +13,7 @@
 pub mod archive;
 mod config;
 mod consensus;
+mod costs;
 pub mod directory;
 pub mod disk;
 mod fatal;
@@ -25,6 +26,7 @@ pub mod wal;
 
 pub use config::{Limits, PeerListener, PeerTls, StoreConfig, Timing};
 pub use consensus::Role;
+pub use costs::{Cost, Stage};
 pub use fatal::{Fatal, FatalKind};
 pub use feed::{Changes, FeedOptions, Watch, WatchError};
 pub use store::{

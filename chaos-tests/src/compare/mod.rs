@@ -7,6 +7,7 @@
 mod disk;
 mod etcd_cluster;
 mod failover;
+mod stages;
 mod table;
 
 use std::{
@@ -19,6 +20,7 @@ use serde::Serialize;
 use trireme_harness::{Cluster, ClusterSettings, Executable};
 
 pub use failover::{Failovers, failovers};
+pub use stages::StageTime;
 pub use table::Report;
 
 use self::{
@@ -82,6 +84,8 @@ pub struct Measured {
     pub first_error: Option<String>,
     /// Processor time of all nodes together for one operation, in microseconds; of what was counted and the warm-up.
     pub processor_us: f64,
+    /// Where the leader's ring spent its time, for one operation; of Trireme alone.
+    pub stages: Vec<StageTime>,
 }
 
 /// A running cluster of either kind.
@@ -205,8 +209,17 @@ async fn cell(
     };
     let figures = load::run(&running.target(), &plan).await?;
     let used = used(&running.pids())?;
+    let stages = match contestant {
+        Contestant::Etcd => Vec::new(),
+        Contestant::Trireme | Contestant::Ceiling => {
+            let leader = running.target().leader().await?;
+            stages::of_leader(&leader, figures.all).await?
+        }
+    };
     running.stop().await?;
-    Ok(measured(contestant, &plan, round, figures, used))
+    let mut measured = measured(contestant, &plan, round, figures, used);
+    measured.stages = stages;
+    Ok(measured)
 }
 
 /// Processor time of the nodes since they started: a cell has a cluster of its own.
@@ -235,5 +248,6 @@ fn measured(
         errors: figures.errors,
         processor_us: used.as_secs_f64() * 1e6 / figures.all.max(1) as f64,
         first_error: figures.first_error,
+        stages: Vec::new(),
     }
 }

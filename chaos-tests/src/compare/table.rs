@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt};
 
 use serde::Serialize;
 
-use super::{Contestant, Failovers, Measured};
+use super::{Contestant, Failovers, Measured, StageTime};
 
 /// Everything that was measured.
 #[derive(Debug, Default, Serialize)]
@@ -78,6 +78,47 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Where a write's time goes on the leader, on the disk and without one.
+    fn write_stages(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut cells: Vec<(Contestant, &'static str, u64)> = Vec::new();
+        for measured in &self.measured {
+            let cell = (measured.contestant, measured.op, measured.clients);
+            if !measured.stages.is_empty() && measured.op != "read" && !cells.contains(&cell) {
+                cells.push(cell);
+            }
+        }
+        if cells.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            f,
+            "\nwhere the leader's ring spends its time, us for one operation (pieces of work for one operation)"
+        )?;
+        for (contestant, op, clients) in cells {
+            write!(f, "{:<7} {op} {clients:>3} clients:", contestant.name())?;
+            let runs: Vec<&Measured> = self.of(contestant, (op, clients)).collect();
+            for stage in runs.first().map_or(&[][..], |run| &run.stages) {
+                let of = |value: fn(&StageTime) -> f64| {
+                    median(runs.iter().filter_map(|run| {
+                        let same = run.stages.iter().find(|other| other.stage == stage.stage)?;
+                        Some(value(same))
+                    }))
+                };
+                write!(
+                    f,
+                    "  {} {:.1} ({:.2})",
+                    stage.stage,
+                    of(|stage| stage.us),
+                    of(|stage| stage.pieces)
+                )?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.measured.is_empty() {
@@ -124,6 +165,7 @@ impl fmt::Display for Report {
                 processor(Contestant::Trireme),
             )?;
         }
+        self.write_stages(f)?;
         let errors: u64 = self.measured.iter().map(|measured| measured.errors).sum();
         if errors > 0 {
             writeln!(
@@ -165,6 +207,7 @@ mod tests {
             },
             errors: 0,
             first_error: None,
+            stages: Vec::new(),
             processor_us: 60.0,
         }
     }

@@ -1,11 +1,12 @@
 //! openraft's view of the other nodes.
 
 use std::{
+    collections::VecDeque,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures::{Stream, StreamExt as _, future::BoxFuture, stream, stream::BoxStream};
@@ -33,6 +34,7 @@ use super::{
 use crate::{
     archive::Archive,
     config::Timing,
+    costs::{Costs, Stage},
     transport::{Client, Dialer},
 };
 
@@ -52,6 +54,7 @@ pub(crate) struct Links {
     pub(crate) dialer: Dialer,
     pub(crate) timing: Timing,
     pub(crate) archive: Arc<Archive>,
+    pub(crate) costs: Arc<Costs>,
 }
 
 impl Links {
@@ -146,6 +149,32 @@ impl Link {
     }
 }
 
+/// Requests of one stream on their way; answers come in their order.
+#[derive(Debug, Default)]
+struct Sent {
+    count: AtomicU64,
+    /// As many as consensus lets be on their way.
+    waiting: Mutex<VecDeque<Instant>>,
+}
+
+impl Sent {
+    fn request(&self) {
+        self.count.fetch_add(1, Ordering::Relaxed);
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        waiting.push_back(Instant::now());
+    }
+
+    fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// How long the oldest took.
+    fn answered(&self) -> Option<Duration> {
+        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(waiting.pop_front()?.elapsed())
+    }
+}
+
 /// What a peer's answer to an append request means.
 fn append_result(response: proto::AppendResponse) -> Result<StreamAppendResult<Types>, String> {
     use proto::append_response::Result as Answer;
@@ -205,21 +234,23 @@ impl RaftNetworkV2<Types> for Link {
         Box::pin(async move {
             let mut client = self.client()?;
             let stall = self.links.timing.append_stall;
-            let sent = Arc::new(AtomicU64::new(0));
+            let sent = Arc::new(Sent::default());
             let (counted, encode) = (Arc::clone(&sent), self.append_request());
             let requests = input.map(move |request| {
-                counted.fetch_add(1, Ordering::Relaxed);
+                counted.request();
                 encode(request)
             });
+            let costs = Arc::clone(&self.links.costs);
             let opening = client.stream_append(requests);
             let responses = self.call(RPCTypes::AppendEntries, stall, opening).await?;
             let stalled = self.timeout(RPCTypes::AppendEntries, stall);
             let answers = stream::unfold(Some((responses, 0)), move |state| {
                 let (sent, stalled) = (Arc::clone(&sent), stalled.clone());
+                let costs = Arc::clone(&costs);
                 async move {
                     let (mut responses, received) = state?;
                     let next = loop {
-                        let waiting_since = sent.load(Ordering::Relaxed);
+                        let waiting_since = sent.count();
                         match timeout(stall, responses.message()).await {
                             Ok(next) => break next,
                             // With nothing outstanding the stream just waits for entries.
@@ -231,6 +262,9 @@ impl RaftNetworkV2<Types> for Link {
                         Ok(None) => None,
                         Ok(Some(response)) => match append_result(response) {
                             Ok(result) => {
+                                if let Some(took) = sent.answered() {
+                                    costs.add(Stage::Replicate, took);
+                                }
                                 let rest = result.is_ok().then_some((responses, received + 1));
                                 Some((Ok(result), rest))
                             }

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     io,
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use futures::{Stream, StreamExt as _};
@@ -21,6 +22,7 @@ use super::types::{
 };
 use crate::{
     archive::{Archive, ArchiveStore},
+    costs::{Costs, Stage},
     fatal::{FatalCell, FatalKind},
     feed::Changes,
     snapshot::{Part, SNAPSHOT_FORMAT, SnapshotFile, Snapshots},
@@ -60,6 +62,7 @@ pub(crate) struct Machine {
     pub(crate) snapshots: Snapshots,
     pub(crate) archive: Arc<Archive>,
     pub(crate) fatal: FatalCell,
+    costs: Arc<Costs>,
     current: CurrentSnapshot,
 }
 
@@ -72,6 +75,7 @@ impl Machine {
         archive: Arc<Archive>,
         fatal: FatalCell,
         published: Arc<Published>,
+        costs: Arc<Costs>,
     ) -> io::Result<Self> {
         let (current, state) = newest.unzip();
         let header = current
@@ -90,6 +94,7 @@ impl Machine {
             snapshots,
             archive,
             fatal,
+            costs,
             current: Arc::new(Mutex::new(current)),
         };
         if let Some(applied) = machine.applied {
@@ -119,12 +124,14 @@ impl Machine {
         changes: &mut Vec<Changes>,
         answers: &mut Vec<(ApplyResponder<Types>, Answer)>,
     ) {
+        let started = Instant::now();
         self.published.publish(self.view());
         self.published.feed.push(changes.drain(..));
         // Whoever gets an answer can read what it says.
         for (responder, answer) in answers.drain(..) {
             responder.send(answer);
         }
+        self.costs.add(Stage::Publish, started.elapsed());
     }
 
     async fn apply_batch(
@@ -133,6 +140,7 @@ impl Machine {
         bytes: bytes::Bytes,
         changes: &mut Vec<Changes>,
     ) -> io::Result<Answer> {
+        let started = Instant::now();
         let batch = Batch::decode(bytes).map_err(|error| {
             let message = format!("committed entry {index} cannot be decoded: {error}");
             self.fatal.set(FatalKind::Corruption, message.clone());
@@ -147,6 +155,7 @@ impl Machine {
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));
         }
         let applied = self.state.apply(index, &batch);
+        self.costs.add(Stage::Apply, started.elapsed());
         if let Err(error) = self.archive.submit(index, applied.archive).await {
             self.fatal.set(FatalKind::Archive, error.to_string());
             return Err(error);

@@ -50,6 +50,7 @@ impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for OnDisk {
             Arc::new(archive),
             FatalCell::default(),
             Arc::new(Published::new(Feed::new(0, FeedOptions::default()))),
+            Arc::clone(wal.costs()),
         )
         .unwrap();
         Ok((dir, LogStore(Arc::new(wal)), machine))

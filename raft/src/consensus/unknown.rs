@@ -67,6 +67,7 @@ async fn an_unknown_command_stops_the_node_before_it_is_applied() {
         Arc::new(archive),
         fatal.clone(),
         Arc::clone(&published),
+        Arc::default(),
     )
     .unwrap();
     let known = entry(1, vec![command(0)]);

@@ -51,6 +51,7 @@ use crate::{
     archive::{Archive, Row, SledHome},
     config::{Limits, StoreConfig, Timing},
     consensus::{Links, Machine, Pulse, Ring},
+    costs::{Cost, Stage},
     directory::{DataDirectory, DirectoryError},
     disk::Disk,
     fatal::{Fatal, FatalCell, FatalKind},
@@ -250,6 +251,16 @@ impl Store {
     /// before the node was restarted.
     pub fn view(&self) -> Arc<View> {
         self.inner.published.view()
+    }
+
+    /// Where the ring's time goes since the node started.
+    pub fn costs(&self) -> Vec<(Stage, Cost)> {
+        let costs = self.inner.started().map(|started| started.ring.wal.costs());
+        let of = |stage| costs.map_or(Cost::default(), |costs| costs.of(stage));
+        Stage::ALL
+            .into_iter()
+            .map(|stage| (stage, of(stage)))
+            .collect()
     }
 
     /// Waits until this node has applied `revision`; for ever if the store closes before.
@@ -512,6 +523,7 @@ impl Inner {
             Arc::clone(&self.archive),
             self.fatal.clone(),
             Arc::clone(&self.published),
+            Arc::clone(wal.costs()),
         )
         .map_err(|error| OpenError::Consensus(error.to_string()))?;
         let links = Links {
@@ -520,6 +532,7 @@ impl Inner {
             dialer: self.dialer.clone(),
             timing: self.timing.clone(),
             archive: Arc::clone(&self.archive),
+            costs: Arc::clone(wal.costs()),
         };
         let ring = Box::pin(Ring::start(links, wal, machine)).await;
         let ring = Arc::new(ring.map_err(OpenError::Consensus)?);

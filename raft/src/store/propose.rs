@@ -4,11 +4,17 @@
 //! entries are on their way at once. Elsewhere a command is forwarded. It is tried again only where it certainly was not
 //! appended, or where the state remembers its request id.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use prost::Message as _;
 use tokio::{
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Notify, Semaphore, mpsc, oneshot},
     time::{Instant, sleep_until, timeout_at},
 };
 use trireme_proto::{
@@ -21,6 +27,7 @@ use super::{Inner, ProposeError, Started, Store, clock::Clock, peers::Peers};
 use crate::{
     config::Limits,
     consensus::{Ring, Written},
+    costs::Stage,
     transport::never_sent,
     view::{Published, View},
 };
@@ -29,6 +36,10 @@ use crate::{
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const LAST_BACKOFF: Duration = Duration::from_millis(200);
 const PERMIT_BYTES: usize = 1024;
+/// Entries that go on their way at once, however few commands they hold.
+const FREE_ENTRIES: usize = 2;
+/// Every further one on its way must hold so many commands more.
+const COMMANDS_PER_STEP: usize = 8;
 
 /// A command that was applied.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +65,7 @@ struct Waiting {
     command: Command,
     bytes: usize,
     permits: u32,
+    since: Instant,
     answer: oneshot::Sender<Proposed>,
 }
 
@@ -83,7 +95,8 @@ impl Proposer {
             published,
             clock,
             room: Arc::clone(&room),
-            in_flight: Arc::new(Semaphore::new(limits.entries_in_flight.max(1))),
+            in_flight: InFlight::default(),
+            most_in_flight: limits.entries_in_flight.max(1),
         };
         tokio::spawn(packer.run(waiting));
         Self { queue, room }
@@ -100,6 +113,7 @@ impl Proposer {
             command,
             bytes,
             permits,
+            since: Instant::now(),
             answer,
         };
         match self.queue.try_send(waiting) {
@@ -118,7 +132,44 @@ struct Packer {
     published: Arc<Published>,
     clock: Arc<Clock>,
     room: Arc<Semaphore>,
-    in_flight: Arc<Semaphore>,
+    in_flight: InFlight,
+    most_in_flight: usize,
+}
+
+/// Entries on their way.
+#[derive(Debug, Clone, Default)]
+struct InFlight(Arc<(AtomicUsize, Notify)>);
+
+/// One of them, until it is dropped.
+struct Flight(InFlight);
+
+impl InFlight {
+    fn start(&self) -> Flight {
+        self.0.0.fetch_add(1, Ordering::AcqRel);
+        Flight(self.clone())
+    }
+
+    fn count(&self) -> usize {
+        self.0.0.load(Ordering::Acquire)
+    }
+
+    /// Waits until one has ended, now or since the last call.
+    async fn ended(&self) {
+        self.0.1.notified().await;
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        self.0.0.0.fetch_sub(1, Ordering::AcqRel);
+        self.0.0.1.notify_one();
+    }
+}
+
+/// How many commands the next entry must hold to be worth its own write, sync and round while so many entries are on
+/// their way: none is delayed while the log has little to do, and entries grow as it has more.
+fn worth_an_entry(in_flight: usize) -> usize {
+    (in_flight.saturating_sub(FREE_ENTRIES) * COMMANDS_PER_STEP).min(limits::MAX_BATCH_COMMANDS)
 }
 
 impl Packer {
@@ -132,15 +183,27 @@ impl Packer {
                     None => return,
                 },
             };
-            // While the log is busy more commands come together.
-            let Ok(flight) = Arc::clone(&self.in_flight).acquire_owned().await else {
-                return;
-            };
             let mut bytes = first.bytes;
             let mut packed = vec![first];
             while packed.len() < limits::MAX_BATCH_COMMANDS {
-                let Ok(more) = waiting.try_recv() else {
-                    break;
+                let more = match waiting.try_recv() {
+                    Ok(more) => more,
+                    Err(_) => {
+                        let in_flight = self.in_flight.count();
+                        if in_flight < self.most_in_flight
+                            && packed.len() >= worth_an_entry(in_flight)
+                        {
+                            break;
+                        }
+                        // While the log is busy more commands come together.
+                        tokio::select! {
+                            more = waiting.recv() => match more {
+                                Some(more) => more,
+                                None => return,
+                            },
+                            () = self.in_flight.ended() => continue,
+                        }
+                    }
                 };
                 if bytes + more.bytes > limits::MAX_BATCH_BYTES {
                     next = Some(more);
@@ -149,6 +212,10 @@ impl Packer {
                 bytes += more.bytes;
                 packed.push(more);
             }
+            while self.in_flight.count() >= self.most_in_flight {
+                self.in_flight.ended().await;
+            }
+            let flight = self.in_flight.start();
             let view = self.published.view();
             packed = self.admitted(packed, &view);
             if packed.is_empty() {
@@ -156,7 +223,9 @@ impl Packer {
             }
             let mut answers = Vec::with_capacity(packed.len());
             let mut commands = Vec::with_capacity(packed.len());
+            let costs = self.ring.wal.costs();
             for waiting in packed {
+                costs.add(Stage::Queue, waiting.since.elapsed());
                 commands.push(waiting.command);
                 answers.push((waiting.answer, waiting.permits));
             }
@@ -164,7 +233,8 @@ impl Packer {
                 stamp_ms: self.clock.stamp(view.last_stamp_ms()),
                 commands,
             };
-            let writing = self.ring.write(batch.encode_to_vec().into()).await;
+            let encoded = costs.timed(Stage::Encode, || batch.encode_to_vec());
+            let writing = self.ring.write(encoded.into()).await;
             let room = Arc::clone(&self.room);
             tokio::spawn(async move {
                 let written = match writing {
@@ -389,5 +459,32 @@ impl Store {
                 _ => Proposed::Unknown,
             },
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_grow_with_what_is_on_its_way() {
+        assert_eq!(worth_an_entry(0), 0);
+        assert_eq!(worth_an_entry(FREE_ENTRIES), 0);
+        assert_eq!(worth_an_entry(FREE_ENTRIES + 1), COMMANDS_PER_STEP);
+        assert_eq!(worth_an_entry(1000), limits::MAX_BATCH_COMMANDS);
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_ends_is_heard_of_even_before_somebody_listens() {
+        let in_flight = InFlight::default();
+        let (first, second) = (in_flight.start(), in_flight.start());
+        assert_eq!(in_flight.count(), 2);
+        drop(first);
+        in_flight.ended().await;
+        assert_eq!(in_flight.count(), 1);
+        let mut waiting = Box::pin(in_flight.ended());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(second);
+        waiting.await;
     }
 }

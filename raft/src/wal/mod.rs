@@ -26,14 +26,14 @@ use tokio::sync::{Semaphore, mpsc};
 use trireme_proto::raft as proto;
 
 pub use record::{LogId, Owner};
-pub(crate) use writer::Done;
+pub use writer::Done;
 
 use self::{
     log::{Log, Piece},
     record::{Kind, MAX_PAYLOAD_BYTES, Record, entry_id},
     writer::{Request, Writer},
 };
-use crate::disk::Disk;
+use crate::{costs::Costs, disk::Disk};
 
 /// Requests waiting for the writer, beside their bytes.
 const QUEUE_REQUESTS: usize = 1024;
@@ -132,6 +132,7 @@ pub struct Wal {
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     appended: AtomicU64,
+    costs: Arc<Costs>,
 }
 
 impl fmt::Debug for Wal {
@@ -157,8 +158,10 @@ impl Wal {
             .min((Semaphore::MAX_PERMITS / 2) as u32);
         let queue = Arc::new(Semaphore::new(queue_permits as usize));
         let (requests, received) = mpsc::channel(QUEUE_REQUESTS);
+        let costs = Arc::new(Costs::default());
         let writer = Writer {
             disk,
+            costs: Arc::clone(&costs),
             dir: dir.to_owned(),
             segment_bytes,
             owner,
@@ -184,7 +187,13 @@ impl Wal {
             requests: Mutex::new(Some(requests)),
             writer: Mutex::new(Some(writer)),
             appended: AtomicU64::new(found.bytes),
+            costs,
         })
+    }
+
+    /// Where time goes, for all of the ring.
+    pub(crate) fn costs(&self) -> &Arc<Costs> {
+        &self.costs
     }
 
     /// What the log holds, including what is still on its way to disk.
@@ -217,7 +226,7 @@ impl Wal {
     ///
     /// Waits while the queue is full. Fails if the entries would leave a hole, one is over the record limit, or the log
     /// has failed before.
-    pub(crate) async fn append(&self, entries: Vec<proto::Entry>, done: Done) -> io::Result<()> {
+    pub async fn append(&self, entries: Vec<proto::Entry>, done: Done) -> io::Result<()> {
         let mut records = Vec::with_capacity(entries.len());
         let mut ids = Vec::with_capacity(entries.len());
         for entry in &entries {

@@ -4,6 +4,7 @@ use std::{
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 use prost::Message as _;
@@ -18,13 +19,16 @@ use super::{
         segment_header,
     },
 };
-use crate::disk::{Disk, DiskFile};
+use crate::{
+    costs::{Costs, Stage},
+    disk::{Disk, DiskFile},
+};
 
 /// One write is not made longer than this once it holds a request.
 const MAX_WRITE_BYTES: usize = 4 << 20;
 
 /// Called on the writer's thread, in the order of the requests. Must not block.
-pub(crate) type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
 pub(super) struct Request {
     pub(super) records: Vec<Record>,
@@ -87,6 +91,7 @@ impl Marks {
 
 pub(super) struct Writer {
     pub(super) disk: Arc<dyn Disk>,
+    pub(super) costs: Arc<Costs>,
     pub(super) dir: PathBuf,
     pub(super) segment_bytes: u64,
     pub(super) owner: Owner,
@@ -148,6 +153,7 @@ impl Writer {
         if records && self.end + bytes as u64 > self.segment_bytes {
             self.start_segment()?;
         }
+        let started = Instant::now();
         let mut buffer = Vec::with_capacity(bytes);
         let mut places = Vec::new();
         let mut max_index = None;
@@ -175,10 +181,11 @@ impl Writer {
             .write_at(self.end, &buffer)
             .map_err(|error| ("writing to", self.path.clone(), error))?;
         self.end += buffer.len() as u64;
+        self.costs.add(Stage::LogWrite, started.elapsed());
         // A committed mark alone may be lost: it only spares a restarted node some waiting.
         if batch.iter().any(|request| request.sync) {
-            self.file
-                .sync_data()
+            self.costs
+                .timed(Stage::LogSync, || self.file.sync_data())
                 .map_err(|error| ("syncing", self.path.clone(), error))?;
             self.synced = self.end;
         }
