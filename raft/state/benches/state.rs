@@ -231,7 +231,7 @@ fn snapshot(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("load rows", size), |bencher| {
             bencher.iter_batched(
                 || rows.clone(),
-                |rows| State::from_snapshot_rows(rows.into_iter()).expect("rows of a state"),
+                |rows| State::from_snapshot_rows(rows).expect("rows of a state"),
                 BatchSize::LargeInput,
             );
         });
