@@ -2,10 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -150,28 +147,26 @@ impl Link {
 }
 
 /// Requests of one stream on their way; answers come in their order.
+/// As many as consensus lets be on their way.
 #[derive(Debug, Default)]
-struct Sent {
-    count: AtomicU64,
-    /// As many as consensus lets be on their way.
-    waiting: Mutex<VecDeque<Instant>>,
-}
+struct Outstanding(Mutex<VecDeque<Instant>>);
 
-impl Sent {
-    fn request(&self) {
-        self.count.fetch_add(1, Ordering::Relaxed);
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        waiting.push_back(Instant::now());
+impl Outstanding {
+    fn held(&self) -> MutexGuard<'_, VecDeque<Instant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+    fn sent(&self) {
+        self.held().push_back(Instant::now());
+    }
+
+    fn is_empty(&self) -> bool {
+        self.held().is_empty()
     }
 
     /// How long the oldest took.
     fn answered(&self) -> Option<Duration> {
-        let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
-        Some(waiting.pop_front()?.elapsed())
+        Some(self.held().pop_front()?.elapsed())
     }
 }
 
@@ -234,27 +229,27 @@ impl RaftNetworkV2<Types> for Link {
         Box::pin(async move {
             let mut client = self.client()?;
             let stall = self.links.timing.append_stall;
-            let sent = Arc::new(Sent::default());
-            let (counted, encode) = (Arc::clone(&sent), self.append_request());
+            let outstanding = Arc::new(Outstanding::default());
+            let (counted, encode) = (Arc::clone(&outstanding), self.append_request());
             let requests = input.map(move |request| {
-                counted.request();
+                counted.sent();
                 encode(request)
             });
             let costs = Arc::clone(&self.links.costs);
             let opening = client.stream_append(requests);
             let responses = self.call(RPCTypes::AppendEntries, stall, opening).await?;
             let stalled = self.timeout(RPCTypes::AppendEntries, stall);
-            let answers = stream::unfold(Some((responses, 0)), move |state| {
-                let (sent, stalled) = (Arc::clone(&sent), stalled.clone());
+            let answers = stream::unfold(Some(responses), move |responses| {
+                let (outstanding, stalled) = (Arc::clone(&outstanding), stalled.clone());
                 let costs = Arc::clone(&costs);
                 async move {
-                    let (mut responses, received) = state?;
+                    let mut responses = responses?;
                     let next = loop {
-                        let waiting_since = sent.count();
+                        let nothing_outstanding = outstanding.is_empty();
                         match timeout(stall, responses.message()).await {
                             Ok(next) => break next,
-                            // With nothing outstanding the stream just waits for entries.
-                            Err(_) if waiting_since <= received => {}
+                            // The stream just waits for entries.
+                            Err(_) if nothing_outstanding => {}
                             Err(_) => return Some((Err(RPCError::Timeout(stalled)), None)),
                         }
                     };
@@ -262,10 +257,10 @@ impl RaftNetworkV2<Types> for Link {
                         Ok(None) => None,
                         Ok(Some(response)) => match append_result(response) {
                             Ok(result) => {
-                                if let Some(took) = sent.answered() {
+                                if let Some(took) = outstanding.answered() {
                                     costs.add(Stage::Replicate, took);
                                 }
-                                let rest = result.is_ok().then_some((responses, received + 1));
+                                let rest = result.is_ok().then_some(responses);
                                 Some((Ok(result), rest))
                             }
                             Err(what) => Some((Err(NetworkError::from_string(what).into()), None)),
