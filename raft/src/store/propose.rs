@@ -186,24 +186,8 @@ impl Packer {
             let mut bytes = first.bytes;
             let mut packed = vec![first];
             while packed.len() < limits::MAX_BATCH_COMMANDS {
-                let more = match waiting.try_recv() {
-                    Ok(more) => more,
-                    Err(_) => {
-                        let in_flight = self.in_flight.count();
-                        if in_flight < self.most_in_flight
-                            && packed.len() >= worth_an_entry(in_flight)
-                        {
-                            break;
-                        }
-                        // While the log is busy more commands come together.
-                        tokio::select! {
-                            more = waiting.recv() => match more {
-                                Some(more) => more,
-                                None => return,
-                            },
-                            () = self.in_flight.ended() => continue,
-                        }
-                    }
+                let Some(more) = self.more(packed.len(), &mut waiting).await else {
+                    break;
                 };
                 if bytes + more.bytes > limits::MAX_BATCH_BYTES {
                     next = Some(more);
@@ -244,6 +228,24 @@ impl Packer {
                 drop(flight);
                 answer(written, answers, &room);
             });
+        }
+    }
+
+    /// Another command for an entry that holds so many; None once it is worth its way as it is. While the log is busy
+    /// more commands come together.
+    async fn more(&self, packed: usize, waiting: &mut mpsc::Receiver<Waiting>) -> Option<Waiting> {
+        loop {
+            if let Ok(more) = waiting.try_recv() {
+                return Some(more);
+            }
+            let in_flight = self.in_flight.count();
+            if in_flight < self.most_in_flight && packed >= worth_an_entry(in_flight) {
+                return None;
+            }
+            tokio::select! {
+                more = waiting.recv() => return more,
+                () = self.in_flight.ended() => {}
+            }
         }
     }
 
