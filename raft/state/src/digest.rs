@@ -26,10 +26,7 @@ impl Sum {
     pub(crate) fn of(kind: u8, parts: &[&[u8]]) -> Self {
         let mut hasher = Sha256::new();
         hasher.update([kind]);
-        for part in parts {
-            hasher.update((part.len() as u64).to_be_bytes());
-            hasher.update(part);
-        }
+        update_parts(&mut hasher, parts.iter().copied());
         let bytes: [u8; 32] = hasher.finalize().into();
         let (lanes, _) = bytes.as_chunks::<8>();
         let mut sum = Self::default();
@@ -47,6 +44,28 @@ impl Sum {
         }
         hasher.finalize().into()
     }
+}
+
+/// Each with its length, so that they do not run into each other.
+fn update_parts<'a>(hasher: &mut Sha256, parts: impl Iterator<Item = &'a [u8]>) {
+    for part in parts {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+}
+
+/// The hash of an id, for indexes that grow large: small plain values are copied with a tree's node at no cost, and
+/// compared without following a pointer.
+pub(crate) type IdHash = [u8; 16];
+
+pub(crate) fn id_hash(parts: &[&str]) -> IdHash {
+    let mut hasher = Sha256::new();
+    update_parts(&mut hasher, parts.iter().map(|part| part.as_bytes()));
+    let mut hash = IdHash::default();
+    for (byte, hashed) in hash.iter_mut().zip(hasher.finalize()) {
+        *byte = hashed;
+    }
+    hash
 }
 
 pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {
@@ -80,5 +99,6 @@ mod tests {
     fn parts_do_not_run_into_each_other() {
         assert_ne!(Sum::of(1, &[b"ab", b"c"]), Sum::of(1, &[b"a", b"bc"]));
         assert_ne!(Sum::of(1, &[b"a"]), Sum::of(2, &[b"a"]));
+        assert_ne!(id_hash(&["ab", "c"]), id_hash(&["a", "bc"]));
     }
 }

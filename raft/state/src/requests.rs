@@ -9,10 +9,10 @@ use trireme_proto::state::{Command, Outcome, RememberedRequest, outcome};
 use crate::{
     State,
     apply::Entry,
-    digest::Sum,
+    digest::{IdHash, Sum, id_hash},
     limits::{MAX_REQUEST_ID_BYTES, PRUNE_PER_ENTRY, REQUEST_MEMORY, REQUEST_MEMORY_MS},
     reject::{Verdict, invalid},
-    table::{IdHash, Record, Seq, Table, id_hash},
+    table::{Record, Seq, Table},
 };
 
 impl Record for RememberedRequest {
@@ -36,7 +36,7 @@ pub(crate) struct Requests {
 
 impl Requests {
     pub(crate) fn put(&mut self, digest: &mut Sum, request: Arc<RememberedRequest>) {
-        let id = id_hash([&request.principal, &request.request_id]);
+        let id = id_hash(&[&request.principal, &request.request_id]);
         if let Some(former) = self.by_id.insert(id, request.key())
             && former != request.key()
         {
@@ -47,7 +47,7 @@ impl Requests {
 
     fn get(&self, principal: &str, request_id: &str) -> Option<&Arc<RememberedRequest>> {
         self.rows
-            .get(self.by_id.get(&id_hash([principal, request_id]))?)
+            .get(self.by_id.get(&id_hash(&[principal, request_id]))?)
     }
 
     fn oldest(&self) -> Option<&Arc<RememberedRequest>> {
@@ -60,7 +60,7 @@ impl Requests {
         };
         let (place, id) = (
             oldest.key(),
-            id_hash([&oldest.principal, &oldest.request_id]),
+            id_hash(&[&oldest.principal, &oldest.request_id]),
         );
         self.rows.remove(digest, &place);
         self.by_id.remove(&id);

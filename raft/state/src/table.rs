@@ -11,21 +11,6 @@ use crate::digest::{Sum, sha256};
 /// Names and ids inside indexes.
 pub(crate) type Name = Arc<str>;
 
-/// The hash of an id, for indexes that grow large: small plain values are copied with a tree's node at no cost, and
-/// compared without following a pointer.
-pub(crate) type IdHash = [u8; 16];
-
-/// The parts do not run into each other.
-pub(crate) fn id_hash(parts: [&str; 2]) -> IdHash {
-    let [first, second] = parts.map(str::as_bytes);
-    let length = (first.len() as u64).to_be_bytes();
-    let mut hash = IdHash::default();
-    for (byte, hashed) in hash.iter_mut().zip(sha256(&[&length, first, second])) {
-        *byte = hashed;
-    }
-    hash
-}
-
 /// Where a record stands in the order of creation: log index, then place within the entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Seq {

@@ -11,8 +11,8 @@ use imbl::{OrdMap, OrdSet};
 use trireme_proto::state::{Job, JobState, JobType};
 
 use crate::{
-    digest::{Sum, sha256},
-    table::{Groups, IdHash, Name, Record, Seq, Table, Tally, id_hash},
+    digest::{IdHash, Sum, id_hash, sha256},
+    table::{Groups, Name, Record, Seq, Table, Tally},
 };
 
 pub use lifecycle::{BUILD_ID_MARK, state_name};
@@ -99,7 +99,7 @@ pub fn is_complete(job: &Job) -> bool {
 
 impl Jobs {
     pub(crate) fn get(&self, id: &str) -> Option<&Arc<Job>> {
-        self.rows.get(self.by_id.get(&id_hash(["", id]))?)
+        self.rows.get(self.by_id.get(&id_hash(&[id]))?)
     }
 
     pub(crate) fn put(&mut self, digest: &mut Sum, job: Arc<Job>) -> Option<Arc<Job>> {
@@ -112,7 +112,7 @@ impl Jobs {
                 self.index_phase(&job, seq, true);
             }
             None => {
-                self.by_id.insert(id_hash(["", &job.id]), seq);
+                self.by_id.insert(id_hash(&[&job.id]), seq);
                 self.index_constant(&job, seq, true);
                 self.index_phase(&job, seq, true);
             }
@@ -121,7 +121,7 @@ impl Jobs {
     }
 
     pub(crate) fn remove(&mut self, digest: &mut Sum, id: &str) -> Option<Arc<Job>> {
-        let seq = self.by_id.remove(&id_hash(["", id]))?;
+        let seq = self.by_id.remove(&id_hash(&[id]))?;
         let former = self.rows.remove(digest, &seq)?;
         self.index_constant(&former, seq, false);
         self.index_phase(&former, seq, false);
