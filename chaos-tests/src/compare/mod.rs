@@ -217,9 +217,7 @@ async fn cell(
         }
     };
     running.stop().await?;
-    let mut measured = measured(contestant, &plan, round, figures, used);
-    measured.stages = stages;
-    Ok(measured)
+    Ok(measured(contestant, &plan, round, figures, used, stages))
 }
 
 /// Processor time of the nodes since they started: a cell has a cluster of its own.
@@ -237,6 +235,7 @@ fn measured(
     round: u32,
     figures: Figures,
     used: Duration,
+    stages: Vec<StageTime>,
 ) -> Measured {
     Measured {
         contestant,
@@ -248,6 +247,6 @@ fn measured(
         errors: figures.errors,
         processor_us: used.as_secs_f64() * 1e6 / figures.all.max(1) as f64,
         first_error: figures.first_error,
-        stages: Vec::new(),
+        stages,
     }
 }

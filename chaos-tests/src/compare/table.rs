@@ -47,6 +47,17 @@ fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     }
 }
 
+/// Each once, in the order of their first places.
+fn distinct<T: PartialEq>(values: impl Iterator<Item = T>) -> Vec<T> {
+    let mut found = Vec::new();
+    for value in values {
+        if !found.contains(&value) {
+            found.push(value);
+        }
+    }
+    found
+}
+
 impl Report {
     fn of<'a>(
         &'a self,
@@ -76,18 +87,15 @@ impl Report {
             Some(measured.per_second / other)
         }))
     }
-}
 
-impl Report {
     /// Where a write's time goes on the leader, on the disk and without one.
     fn write_stages(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut cells: Vec<(Contestant, &'static str, u64)> = Vec::new();
-        for measured in &self.measured {
-            let cell = (measured.contestant, measured.op, measured.clients);
-            if !measured.stages.is_empty() && measured.op != "read" && !cells.contains(&cell) {
-                cells.push(cell);
-            }
-        }
+        let writes = self
+            .measured
+            .iter()
+            .filter(|measured| !measured.stages.is_empty() && measured.op != "read");
+        let cells =
+            distinct(writes.map(|measured| (measured.contestant, measured.op, measured.clients)));
         if cells.is_empty() {
             return Ok(());
         }
@@ -133,14 +141,8 @@ impl fmt::Display for Report {
                 "op     clients    etcd/s trireme/s  x etcd   ceiling/s  of it   p99 ms etcd  trireme   us/op etcd  trireme"
             )?;
         }
-        let mut cells: Vec<(&'static str, u64)> = Vec::new();
-        for measured in &self.measured {
-            let cell = (measured.op, measured.clients);
-            if !cells.contains(&cell) {
-                cells.push(cell);
-            }
-        }
-        for cell in cells {
+        let cells = self.measured.iter().map(|one| (one.op, one.clients));
+        for cell in distinct(cells) {
             let p99 = |contestant| {
                 let each = self.of(contestant, cell);
                 median(each.map(|measured| measured.latency_us.p99 as f64 / 1000.0))
