@@ -147,6 +147,7 @@ fn state_of(jobs: u64) -> State {
             },
         );
     }
+    assert_eq!(state.counts().jobs as u64, jobs);
     state
 }
 

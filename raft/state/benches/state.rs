@@ -8,10 +8,10 @@ use std::hint::black_box;
 use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use trireme_proto::state::{
-    Agent, Batch, Command, CreateJobs, FinishJob, Job, JobState, JobType, LeaseJob, NewJob, Pull,
-    RegisterAgent, command::Body,
+    Agent, Batch, Command, CreateJobs, Done, FinishJob, Job, JobState, JobType, LeaseJob, NewJob,
+    Pull, RegisterAgent, command::Body, outcome,
 };
-use trireme_state::{JobFilter, State};
+use trireme_state::{Applied, JobFilter, State};
 
 const SIZES: [usize; 2] = [1_000, 100_000];
 const COMMANDS: usize = 64;
@@ -26,9 +26,13 @@ fn command(request_id: String, body: Body) -> Command {
     }
 }
 
+fn job_id(number: usize) -> String {
+    format!("00000000-0000-4000-8000-{number:012}")
+}
+
 fn create(number: usize) -> Command {
     let job = Job {
-        id: format!("00000000-0000-4000-8000-{number:012}"),
+        id: job_id(number),
         r#type: JobType::Presubmit.into(),
         job: format!("pull-job-{}", number % 50),
         agent: "kubernetes".to_owned(),
@@ -63,6 +67,23 @@ fn create(number: usize) -> Command {
     )
 }
 
+/// One entry of these commands, none of a client.
+fn entry(stamp_ms: u64, bodies: impl Iterator<Item = Body>) -> Batch {
+    Batch {
+        stamp_ms: stamp_ms as i64,
+        commands: bodies.map(|body| command(String::new(), body)).collect(),
+    }
+}
+
+/// What the commands of an entry did; a bench of refusals would measure nothing.
+fn all_done(applied: &Applied) -> Vec<&Done> {
+    let done = applied.outcomes.iter().map(|one| match &one.result {
+        Some(outcome::Result::Done(done)) => done,
+        other => panic!("{other:?}"),
+    });
+    done.collect()
+}
+
 fn batch(first: usize, count: usize) -> Batch {
     Batch {
         stamp_ms: first as i64,
@@ -75,10 +96,7 @@ fn state_of(jobs: usize) -> State {
     let mut state = State::new();
     for first in (0..jobs).step_by(COMMANDS) {
         let applied = state.apply(first as u64 + 1, &batch(first, COMMANDS.min(jobs - first)));
-        assert!(applied.outcomes.iter().all(|outcome| matches!(
-            outcome.result,
-            Some(trireme_proto::state::outcome::Result::Done(_))
-        )));
+        all_done(&applied);
     }
     state
 }
@@ -88,12 +106,12 @@ fn apply(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(COMMANDS as u64));
     for size in SIZES {
         let state = state_of(size);
-        let entry = batch(size, COMMANDS);
+        let creation = batch(size, COMMANDS);
         group.bench_function(BenchmarkId::new("create 64 jobs", size), |bencher| {
             bencher.iter_batched(
                 || state.clone(),
                 |mut next| {
-                    let applied = next.apply(size as u64 + 1, &entry);
+                    let applied = next.apply(size as u64 + 1, &creation);
                     (next, applied)
                 },
                 BatchSize::SmallInput,
@@ -109,59 +127,31 @@ fn apply(criterion: &mut Criterion) {
             clusters: vec!["default".to_owned()],
             ..Agent::default()
         };
-        let register = Batch {
-            stamp_ms: index as i64,
-            commands: vec![command(
-                String::new(),
-                Body::RegisterAgent(RegisterAgent { agent: Some(agent) }),
-            )],
-        };
-        let registered = with_agent.apply(index, &register);
-        let incarnation = match registered
-            .outcomes
-            .first()
-            .and_then(|one| one.result.as_ref())
-        {
-            Some(trireme_proto::state::outcome::Result::Done(done)) => done.token,
-            other => panic!("{other:?}"),
-        };
-        let ids: Vec<String> = (0..COMMANDS)
-            .map(|number| format!("00000000-0000-4000-8000-{number:012}"))
-            .collect();
-        let lease = Batch {
-            stamp_ms: index as i64 + 1,
-            commands: ids
-                .iter()
-                .map(|id| {
-                    command(
-                        String::new(),
-                        Body::LeaseJob(LeaseJob {
-                            id: id.clone(),
-                            agent_id: "agent".to_owned(),
-                            incarnation,
-                            ..LeaseJob::default()
-                        }),
-                    )
-                })
-                .collect(),
-        };
-        let finish = Batch {
-            stamp_ms: index as i64 + 2,
-            commands: ids
-                .iter()
-                .map(|id| {
-                    command(
-                        String::new(),
-                        Body::FinishJob(FinishJob {
-                            id: id.clone(),
-                            fence: index + 1,
-                            state: JobState::Success.into(),
-                            ..FinishJob::default()
-                        }),
-                    )
-                })
-                .collect(),
-        };
+        let register = Body::RegisterAgent(RegisterAgent { agent: Some(agent) });
+        let registered = with_agent.apply(index, &entry(index, [register].into_iter()));
+        let incarnation = all_done(&registered)[0].token;
+        let ids: Vec<String> = (0..COMMANDS).map(job_id).collect();
+        let lease = ids.iter().map(|id| {
+            Body::LeaseJob(LeaseJob {
+                id: id.clone(),
+                agent_id: "agent".to_owned(),
+                incarnation,
+                ..LeaseJob::default()
+            })
+        });
+        let lease = entry(index + 1, lease);
+        let finish = ids.iter().map(|id| {
+            Body::FinishJob(FinishJob {
+                id: id.clone(),
+                fence: index + 1,
+                state: JobState::Success.into(),
+                ..FinishJob::default()
+            })
+        });
+        let finish = entry(index + 2, finish);
+        let mut tried = with_agent.clone();
+        all_done(&tried.apply(index + 1, &lease));
+        all_done(&tried.apply(index + 2, &finish));
         group.bench_function(
             BenchmarkId::new("lease and finish 64 jobs", size),
             |bencher| {
@@ -188,8 +178,9 @@ fn queries(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("clone", size), |bencher| {
             bencher.iter(|| black_box(state.clone()));
         });
+        let id = job_id(777);
         group.bench_function(BenchmarkId::new("job by id", size), |bencher| {
-            bencher.iter(|| black_box(state.job("00000000-0000-4000-8000-000000000777")));
+            bencher.iter(|| black_box(state.job(&id)));
         });
         group.bench_function(BenchmarkId::new("newest 100 jobs", size), |bencher| {
             bencher.iter(|| {
