@@ -24,7 +24,7 @@ pub(super) async fn of_leader(leader: &str, operations: u64) -> anyhow::Result<V
 
 fn parse(metrics: &str, operations: u64) -> anyhow::Result<Vec<StageTime>> {
     let each = |value: f64| value / operations.max(1) as f64;
-    let mut stages = Vec::new();
+    let mut stages: Vec<StageTime> = Vec::new();
     for (stage, seconds) in samples(metrics, "trireme_ring_stage_seconds_total{stage=\"") {
         let pieces = samples(metrics, "trireme_ring_stage_operations_total{stage=\"")
             .find(|(other, _)| *other == stage)
@@ -35,6 +35,8 @@ fn parse(metrics: &str, operations: u64) -> anyhow::Result<Vec<StageTime>> {
             pieces: each(number(pieces.1)?),
         });
     }
+    // A scrape has them in any order; runs are read side by side.
+    stages.sort_unstable_by(|one, other| one.stage.cmp(&other.stage));
     Ok(stages)
 }
 
