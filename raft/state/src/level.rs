@@ -3,7 +3,7 @@
 use trireme_proto::state::{Command, command::Body};
 
 /// The highest level that this build understands.
-pub const FEATURE_LEVEL: u32 = 1;
+pub const FEATURE_LEVEL: u32 = 2;
 
 /// The level of a cluster that has never raised it.
 pub const BASE_LEVEL: u32 = 1;
