@@ -17,7 +17,7 @@ use super::Services;
 /// Batches on their way to one watcher; what more there is waits in the ring, until it is compacted.
 const QUEUE: usize = 64;
 /// Changes in one message.
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 15] = [
     "job",
     "pull_request",
     "pool",
@@ -31,6 +31,7 @@ const KINDS: [&str; 14] = [
     "timer",
     "cursor",
     "alarm",
+    "audit",
     "feature_level",
 ];
 
@@ -51,6 +52,7 @@ fn kind(change: &Change) -> &'static str {
         Some(Record::Timer(_)) => "timer",
         Some(Record::Cursor(_)) => "cursor",
         Some(Record::Alarm(_)) => "alarm",
+        Some(Record::Audit(_)) => "audit",
         Some(Record::FeatureLevel(_)) => "feature_level",
         None => "",
     }
