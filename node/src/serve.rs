@@ -21,7 +21,7 @@ use trireme_raft::{FatalKind, Node, Store, StoreConfig, Timing};
 use crate::{
     cli::ServeArgs,
     configuration::{Check, Feeder},
-    exit::{CORRUPT, TOO_OLD, coded},
+    exit::{CORRUPT, DIVERGED, TOO_OLD, coded},
     exit_with_parent, interrupted,
     run_store::LocalRuns,
     settings::{GitHubSettings, Settings},
@@ -121,6 +121,7 @@ fn fatal_error(kind: FatalKind, message: &str) -> anyhow::Error {
     let code = match kind {
         FatalKind::UnknownCommand => TOO_OLD,
         FatalKind::Disk | FatalKind::Corruption | FatalKind::Archive => CORRUPT,
+        FatalKind::Diverged => DIVERGED,
         FatalKind::Consensus => 1,
     };
     coded(code, message)
@@ -137,6 +138,12 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
         election_max: Duration::from_millis(settings.raft.election_max_ms),
         ..Timing::default()
     };
+    config.limits.space.budget_bytes = settings.disk.budget_bytes;
+    config.limits.space.reserve_bytes = settings.disk.reserve_bytes;
+    config.limits.history =
+        Duration::from_secs(u64::from(settings.disk.history_days) * 24 * 60 * 60);
+    config.limits.audit_every = Duration::from_secs(settings.checks.audit_seconds);
+    config.limits.scrub_every = Duration::from_secs(settings.checks.scrub_seconds);
     Box::pin(Store::open(config)).await.map_err(|why| {
         use trireme_raft::OpenError;
         match why {
@@ -144,6 +151,7 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
             | OpenError::Wal(_)
             | OpenError::Snapshot(_)
             | OpenError::Unrecoverable { .. } => coded(CORRUPT, why.to_string()),
+            OpenError::Resync { .. } => coded(DIVERGED, why.to_string()),
             why => why.into(),
         }
     })

@@ -171,6 +171,12 @@ impl Feed {
         self.head.send_replace(head);
     }
 
+    /// Bytes of changes kept, and how many may be.
+    pub(crate) fn kept_bytes(&self) -> (u64, u64) {
+        let ring = held(&self.ring);
+        (ring.bytes as u64, ring.options.ring_bytes as u64)
+    }
+
     /// Changes after `after`; None = from now on.
     pub(crate) fn watch(&self, after: Option<u64>) -> Watch {
         let head = self.head.subscribe();

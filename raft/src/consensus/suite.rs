@@ -52,7 +52,11 @@ impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for OnDisk {
             Arc::new(Published::new(Feed::new(0, FeedOptions::default()))),
         )
         .unwrap();
-        Ok((dir, LogStore(Arc::new(wal)), machine))
+        let store = LogStore {
+            wal: Arc::new(wal),
+            fatal: FatalCell::default(),
+        };
+        Ok((dir, store, machine))
     }
 }
 

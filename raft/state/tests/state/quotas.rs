@@ -126,3 +126,52 @@ fn on_a_full_disk_things_end_but_do_not_begin() {
         assert!(!grows(&ends), "{ends:?}");
     }
 }
+
+/// What the README promises is what the constants say.
+#[test]
+fn the_readme_says_how_long_things_are_kept() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let minutes = |ms: i64| ms / 60_000;
+    let hours = |ms: i64| minutes(ms) / 60;
+    let days = |ms: i64| hours(ms) / 24;
+    for said in [
+        format!(
+            "| ids of deliveries, so that none is taken twice | after {} hours |",
+            hours(limits::DELIVERY_MEMORY_MS)
+        ),
+        format!(
+            "| answers to client requests, for retries | after {} minutes, or {} of them |",
+            minutes(limits::REQUEST_MEMORY_MS),
+            limits::REQUEST_MEMORY
+        ),
+        format!(
+            "| closed pull requests | after {} days, or {} of them |",
+            days(limits::CLOSED_PULL_MEMORY_MS),
+            limits::CLOSED_PULL_MEMORY
+        ),
+        format!(
+            "| settled merge intents | after {} days, or {} of them |",
+            days(limits::INTENT_MEMORY_MS),
+            limits::INTENT_MEMORY
+        ),
+        format!(
+            "| configuration versions | all but the newest {} |",
+            limits::CONFIG_MEMORY
+        ),
+        format!(
+            "| blobs that nothing names | after {} minutes |",
+            minutes(limits::BLOB_GRACE_MS)
+        ),
+        format!(
+            "| lost agents | after {} hours |",
+            hours(limits::LOST_AGENT_MEMORY_MS)
+        ),
+        format!(
+            "| comparisons of the replicas | all but the newest {} |",
+            limits::AUDIT_MEMORY
+        ),
+    ] {
+        assert!(readme.contains(&said), "README.md does not say: {said}");
+    }
+}
