@@ -16,7 +16,7 @@ use trireme_forge::{
 use trireme_jobs::{Leases, Periodics, Scheduler, Sinker};
 use trireme_office::{ConfigFeed, Controller, Keeper};
 use trireme_plugins::{OurHooks, Plugins, PluginsController};
-use trireme_raft::{FatalKind, Node, Store, StoreConfig, Timing};
+use trireme_raft::{FatalKind, Node, QueueGauge, Queues, Store, StoreConfig, Timing};
 
 use crate::{
     cli::ServeArgs,
@@ -79,7 +79,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         }
     });
 
-    let controllers = controllers(&settings, leases, &feed).await?;
+    let (controllers, _gauges) = controllers(&settings, leases, &feed, store.queues()).await?;
     let keeper = Keeper::new(store.clone(), controllers);
     let keeping = stop.clone();
     tasks.spawn(async move { keeper.run(keeping).await });
@@ -281,14 +281,15 @@ async fn controllers(
     settings: &Settings,
     leases: Leases,
     feed: &ConfigFeed,
-) -> anyhow::Result<Vec<Arc<dyn Controller>>> {
+    queues: &Queues,
+) -> anyhow::Result<(Vec<Arc<dyn Controller>>, Vec<QueueGauge>)> {
     let mut controllers: Vec<Arc<dyn Controller>> = vec![
         Arc::new(Scheduler::new(leases, feed.clone())),
         Arc::new(Periodics::new(feed.clone())),
         Arc::new(Sinker::new(feed.clone())),
     ];
     let Some(github) = &settings.github else {
-        return Ok(controllers);
+        return Ok((controllers, Vec::new()));
     };
     let client = Arc::new(GitHub::new(GitHubOptions::new(
         github.endpoint.parse().context("github.endpoint")?,
@@ -301,6 +302,15 @@ async fn controllers(
         limits: MirrorLimits::default(),
     })
     .await?;
+    let (calls, children) = (Arc::clone(&client), mirrors.clone());
+    let gauges = vec![
+        queues.register("forge_requests", client.in_flight().1, move || {
+            calls.in_flight().0 as u64
+        }),
+        queues.register("git_processes", mirrors.children().1, move || {
+            children.children().0 as u64
+        }),
+    ];
     let forge: Arc<dyn Forge> = client;
     let hooks = match (&settings.webhook.url, github.app_id) {
         (Some(url), _) => OurHooks::At(url.clone()),
@@ -322,7 +332,7 @@ async fn controllers(
         mirrors,
         feed.clone(),
     )));
-    Ok(controllers)
+    Ok((controllers, gauges))
 }
 
 #[cfg(test)]
