@@ -45,7 +45,8 @@ fn samples<'a>(metrics: &'a str, prefix: &'a str) -> impl Iterator<Item = (&'a s
 }
 
 fn number(text: &str) -> anyhow::Result<f64> {
-    text.parse().with_context(|| format!("{text:?} is no number"))
+    text.parse()
+        .with_context(|| format!("{text:?} is no number"))
 }
 
 #[cfg(test)]
