@@ -7,9 +7,9 @@ use axum::{
     Router,
     extract::{Request, State},
     http::{StatusCode, header},
+    middleware,
     response::{IntoResponse, Response},
     routing::{any, get},
-    serve::ListenerExt as _,
 };
 use bytes::Bytes;
 use tokio::net::TcpListener;
@@ -29,6 +29,7 @@ use trireme_raft::Store;
 
 use crate::{
     Attachments, Metrics, RunLogs,
+    flow::{Counted, Flow, admit},
     services::{Services, agents, cluster, config, deliveries, jobs, pools, watch},
     webhook::{HookDoor, HookSecrets, receive},
 };
@@ -103,6 +104,7 @@ pub struct DoorConfig {
 pub struct Doors {
     router: Router,
     attachments: Attachments,
+    flow: Arc<Flow>,
 }
 
 impl Doors {
@@ -114,6 +116,7 @@ impl Doors {
     ) -> Result<Self, tonic_reflection::server::Error> {
         let metrics = Arc::new(Metrics::new());
         let attachments = Attachments::default();
+        let flow = Arc::new(Flow::new(store.queues()));
         let services = Services {
             store: store.clone(),
             attachments: attachments.clone(),
@@ -121,6 +124,7 @@ impl Doors {
             runs: config.runs,
             leases: config.leases,
             storage: config.storage,
+            flow: Arc::clone(&flow),
         };
         let pages = (config.pages)(RunLogs::new(services.clone()));
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -153,6 +157,7 @@ impl Doors {
             store.clone(),
             Arc::new(config.secrets),
             Arc::clone(&metrics),
+            Arc::clone(&flow),
         ));
         let probes = Router::new()
             .route("/healthz", get(healthz))
@@ -165,10 +170,12 @@ impl Doors {
             .merge(pages)
             .merge(routes.routes().into_axum_router())
             // Instead of gRPC's own answer to whatever is asked.
-            .fallback(not_found);
+            .fallback(not_found)
+            .layer(middleware::from_fn_with_state(Arc::clone(&flow), admit));
         Ok(Self {
             router,
             attachments,
+            flow,
         })
     }
 
@@ -180,12 +187,7 @@ impl Doors {
         let grace = Duration::from_secs(5);
         let attachments = self.attachments;
         let stopping = stop.clone();
-        // An answer must not wait for the client's acknowledgement of the one before.
-        let listener = listener.tap_io(|stream| {
-            if let Err(why) = stream.set_nodelay(true) {
-                tracing::debug!(%why, "a connection keeps Nagle's algorithm");
-            }
-        });
+        let listener = Counted::new(listener, self.flow);
         let server = axum::serve(listener, self.router).with_graceful_shutdown(async move {
             stopping.cancelled().await;
             // Streams that never end by themselves would hold the server open.

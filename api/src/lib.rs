@@ -9,6 +9,7 @@ mod attachments;
 pub mod blob;
 pub mod client;
 mod doors;
+mod flow;
 mod metrics;
 mod refusal;
 mod run_logs;

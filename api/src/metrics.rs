@@ -11,7 +11,7 @@ use prometheus_client::{
     registry::Registry,
 };
 use trireme_proto::state::JobState;
-use trireme_raft::Store;
+use trireme_raft::{Status, Store, View};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WebhookLabels {
@@ -32,6 +32,18 @@ struct KindLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct StageLabels {
     stage: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QueueLabels {
+    queue: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AlarmLabels {
+    /// What the key begins with: disk, quota, corruption, diverged, ...
+    kind: String,
+    key: String,
 }
 
 /// Event types that GitHub sends are few; what else a header claims is counted as `other`.
@@ -62,6 +74,158 @@ pub struct Metrics {
     blob_bytes: Gauge,
     stage_seconds: Family<StageLabels, Counter<f64, AtomicU64>>,
     stage_count: Family<StageLabels, Counter>,
+    health: Health,
+}
+
+/// Room, bounds and alarms.
+struct Health {
+    record_limits: Family<KindLabels, Gauge>,
+    queue_depth: Family<QueueLabels, Gauge>,
+    queue_capacity: Family<QueueLabels, Gauge>,
+    alarm: Family<AlarmLabels, Gauge>,
+    disk_total: Gauge,
+    disk_available: Gauge,
+    disk_used: Gauge<f64, AtomicU64>,
+    disk_refuses: Gauge,
+    wal_segments: Gauge,
+    snapshot: Gauge,
+    purged: Gauge,
+    audit: Gauge,
+    audit_reports: Gauge,
+    audit_diverged: Gauge,
+}
+
+impl Health {
+    fn new(registry: &mut Registry) -> Self {
+        let new = Self {
+            record_limits: Family::default(),
+            queue_depth: Family::default(),
+            queue_capacity: Family::default(),
+            alarm: Family::default(),
+            disk_total: Gauge::default(),
+            disk_available: Gauge::default(),
+            disk_used: Gauge::default(),
+            disk_refuses: Gauge::default(),
+            wal_segments: Gauge::default(),
+            snapshot: Gauge::default(),
+            purged: Gauge::default(),
+            audit: Gauge::default(),
+            audit_reports: Gauge::default(),
+            audit_diverged: Gauge::default(),
+        };
+        registry.register(
+            "trireme_record_limit",
+            "Bound of trireme_records by kind; at the bound new ones are refused",
+            new.record_limits.clone(),
+        );
+        registry.register(
+            "trireme_queue_depth",
+            "What waits in a queue, or is taken of what there is a number of; bytes where the name says so",
+            new.queue_depth.clone(),
+        );
+        registry.register(
+            "trireme_queue_capacity",
+            "Bound of trireme_queue_depth",
+            new.queue_capacity.clone(),
+        );
+        registry.register(
+            "trireme_alarm",
+            "1 for each alarm that is raised",
+            new.alarm.clone(),
+        );
+        for (name, help, gauge) in [
+            (
+                "trireme_disk_total_bytes",
+                "Size of the data directory's file system, or its budget",
+                &new.disk_total,
+            ),
+            (
+                "trireme_disk_available_bytes",
+                "What is left of it",
+                &new.disk_available,
+            ),
+            (
+                "trireme_disk_refuses",
+                "1 on a leader that takes nothing new for want of room",
+                &new.disk_refuses,
+            ),
+            (
+                "trireme_wal_segments",
+                "Segment files of the log",
+                &new.wal_segments,
+            ),
+            (
+                "trireme_raft_snapshot_index",
+                "Log index of the newest snapshot",
+                &new.snapshot,
+            ),
+            (
+                "trireme_raft_purged_index",
+                "Log index up to which the log is gone",
+                &new.purged,
+            ),
+            (
+                "trireme_audit_index",
+                "Log index of the last comparison of all replicas that a majority has answered",
+                &new.audit,
+            ),
+            (
+                "trireme_audit_reports",
+                "Nodes that answered in it",
+                &new.audit_reports,
+            ),
+            (
+                "trireme_audit_diverged",
+                "Nodes that it found to differ from the majority",
+                &new.audit_diverged,
+            ),
+        ] {
+            registry.register(name, help, gauge.clone());
+        }
+        registry.register(
+            "trireme_disk_used_ratio",
+            "Share of the file system, or of the budget, that is used",
+            new.disk_used.clone(),
+        );
+        new
+    }
+
+    fn set(&self, store: &Store, view: &View, status: &Status) {
+        for queue in store.queue_depths() {
+            let labels = QueueLabels { queue: queue.name };
+            self.queue_depth
+                .get_or_create(&labels)
+                .set(clamp(queue.depth));
+            self.queue_capacity
+                .get_or_create(&labels)
+                .set(clamp(queue.capacity));
+        }
+        self.alarm.clear();
+        for alarm in view.alarms() {
+            let kind = alarm.key.split('/').next().unwrap_or_default();
+            let labels = AlarmLabels {
+                kind: kind.to_owned(),
+                key: alarm.key.clone(),
+            };
+            self.alarm.get_or_create(&labels).set(1);
+        }
+        if let Some(disk) = status.disk {
+            self.disk_total.set(clamp(disk.total));
+            self.disk_available.set(clamp(disk.available));
+            self.disk_used.set(f64::from(disk.used_permille) / 1000.0);
+        }
+        self.disk_refuses.set(i64::from(status.refusal.is_some()));
+        self.wal_segments.set(clamp(status.wal_segments as u64));
+        self.snapshot
+            .set(clamp(status.snapshot.unwrap_or_default()));
+        self.purged.set(clamp(status.purged.unwrap_or_default()));
+        let answered = view.audits().rev().find(|audit| !audit.agreed.is_empty());
+        if let Some(audit) = answered {
+            self.audit.set(clamp(audit.index));
+            self.audit_reports.set(clamp(audit.reports.len() as u64));
+            self.audit_diverged.set(clamp(audit.diverged.len() as u64));
+        }
+    }
 }
 
 impl Default for Metrics {
@@ -133,7 +297,9 @@ impl Metrics {
             "Pieces of work in each stage of the ring",
             stage_count.clone(),
         );
+        let health = Health::new(&mut registry);
         Self {
+            health,
             registry,
             webhooks,
             jobs,
@@ -230,6 +396,15 @@ impl Metrics {
             let count = self.stage_count.get_or_create(&labels);
             count.inner().store(cost.count, Ordering::Relaxed);
         }
+        for quota in view.quotas() {
+            let labels = KindLabels { kind: quota.kind };
+            self.records.get_or_create(&labels).set(clamp(quota.used));
+            self.health
+                .record_limits
+                .get_or_create(&labels)
+                .set(clamp(quota.limit));
+        }
+        self.health.set(store, &view, &status);
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
@@ -238,4 +413,90 @@ impl Metrics {
 
 fn clamp(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, sync::Arc};
+
+    use regex::Regex;
+    use trireme_proto::state::{Alarm, Command, SetAlarm, command::Body};
+    use trireme_raft::{Node, StoreConfig, archive::MemoryHome, disk::MemoryDisk};
+
+    use super::*;
+    use crate::flow::Flow;
+
+    async fn store() -> Store {
+        let mut config = StoreConfig::new("/data".into(), 1, "127.0.0.1:0".parse().unwrap());
+        config.peer_address = String::new();
+        config.disk = Arc::new(MemoryDisk::new());
+        config.archive = Some(Arc::new(MemoryHome::default()));
+        let store = Store::open(config).await.unwrap();
+        let me = Node {
+            id: 1,
+            peer_address: "127.0.0.1:1".to_owned(),
+            ..Node::default()
+        };
+        store.bootstrap(vec![me]).await.unwrap();
+        store
+    }
+
+    /// A rule about a metric that no node has would never fire.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_metric_that_an_alert_names_is_there() {
+        let store = store().await;
+        let _flow = Flow::new(store.queues());
+        let alarm = Body::SetAlarm(SetAlarm {
+            alarm: Some(Alarm {
+                key: "disk/node-1".to_owned(),
+                ..Alarm::default()
+            }),
+            clear: false,
+        });
+        let command = Command {
+            principal: "test".to_owned(),
+            body: Some(alarm),
+            ..Command::default()
+        };
+        store.propose(command).await.unwrap();
+        let metrics = Metrics::new();
+        metrics.webhook("ping", 503);
+        let text = metrics.encode(&store).unwrap();
+        let sample = Regex::new(r"(?m)^([a-z_]+)[ {]").unwrap();
+        let there: BTreeSet<&str> = sample
+            .captures_iter(&text)
+            .filter_map(|found| Some(found.get(1)?.as_str()))
+            .collect();
+        let path = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/../deploy/alerts/trireme.rules.yaml"
+        );
+        let rules = std::fs::read_to_string(path).unwrap();
+        let exprs = rules
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("expr: "));
+        let name = Regex::new(r"\b(?:trireme|prow)[a-z_]*").unwrap();
+        let mut named = 0;
+        for expr in exprs {
+            for metric in name.find_iter(expr) {
+                named += 1;
+                assert!(
+                    there.contains(metric.as_str()),
+                    "{} in {expr}",
+                    metric.as_str()
+                );
+            }
+        }
+        assert!(named >= 10, "{named}");
+        assert!(
+            text.contains("trireme_alarm{kind=\"disk\",key=\"disk/node-1\"} 1"),
+            "{text}"
+        );
+        for queue in ["propose_bytes", "wal_bytes", "watchers", "webhook_bytes"] {
+            assert!(
+                text.contains(&format!("trireme_queue_depth{{queue=\"{queue}\"}}")),
+                "{text}"
+            );
+        }
+    }
 }

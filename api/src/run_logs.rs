@@ -9,7 +9,7 @@ use tonic::{Request, Status, metadata::MetadataMap};
 use trireme_proto::{api::ReadLogRequest, state::Job};
 use trireme_raft::View;
 
-use crate::{client::Client, services::Services};
+use crate::{client::Client, flow::too_many, services::Services};
 
 /// The build log's name in a run's folder.
 pub const BUILD_LOG: &str = "build-log.txt";
@@ -76,6 +76,13 @@ impl RunLogs {
         attached_only: bool,
     ) -> ReceiverStream<Result<LogChunk, Status>> {
         let (sender, receiver) = mpsc::channel(QUEUE);
+        let flow = &self.services.flow;
+        let Some(slot) = flow.log_readers.take() else {
+            // The queue is empty: there is room for the reason.
+            let _full = sender.try_send(Err(too_many("readers of logs")));
+            return ReceiverStream::new(receiver);
+        };
+        let gauge = flow.gauge("log_chunks", &sender);
         let closing = self.services.attachments.closing();
         let reader = Reader {
             services: self.services.clone(),
@@ -93,6 +100,7 @@ impl RunLogs {
             }
         };
         tokio::spawn(async move {
+            let _held = (slot, gauge);
             let result = tokio::select! {
                 result = run => result,
                 () = sender.closed() => Ok(()),

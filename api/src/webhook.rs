@@ -6,6 +6,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use axum::body::HttpBody as _;
 use axum::{
     body::Body,
     extract::State,
@@ -17,20 +18,18 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use serde_json::Value;
 use sha2::Sha256;
-use tokio::{sync::Semaphore, time::sleep};
+use tokio::time::sleep;
 use trireme_proto::state::{
     AcceptDelivery, Command, Delivery, Rejection, command::Body as CommandBody, outcome,
 };
 use trireme_raft::{Applied, ProposeError, Store};
 
-use crate::{Metrics, blob};
+use crate::{Metrics, blob, flow::Flow};
 
 /// GitHub's own bound.
 pub const MAX_WEBHOOK_BYTES: usize = 25 * 1024 * 1024;
 /// Compressed payloads up to this size travel inside the command that accepts them.
 const INLINE_BYTES: usize = 256 * 1024;
-/// Deliveries being read or committed at once; more get 503.
-const MAX_IN_FLIGHT: usize = 256;
 /// Forges give up after 10 s.
 const COMMIT_TIMEOUT: Duration = Duration::from_secs(8);
 /// Before a command whose fate is unknown is said again, half of it more or less.
@@ -73,16 +72,21 @@ impl HookSecrets {
 pub(crate) struct HookDoor {
     store: Store,
     secrets: Arc<HookSecrets>,
-    in_flight: Semaphore,
+    flow: Arc<Flow>,
     metrics: Arc<Metrics>,
 }
 
 impl HookDoor {
-    pub(crate) fn new(store: Store, secrets: Arc<HookSecrets>, metrics: Arc<Metrics>) -> Self {
+    pub(crate) fn new(
+        store: Store,
+        secrets: Arc<HookSecrets>,
+        metrics: Arc<Metrics>,
+        flow: Arc<Flow>,
+    ) -> Self {
         Self {
             store,
             secrets,
-            in_flight: Semaphore::new(MAX_IN_FLIGHT),
+            flow,
             metrics,
         }
     }
@@ -148,12 +152,20 @@ impl HookDoor {
             Err(refusal) => return Err(("unknown".to_owned(), refusal)),
         };
         let named = |refusal| (event.clone(), refusal);
-        let _slot = self.in_flight.try_acquire().map_err(|_| {
+        let busy = || {
             named(Refusal(
                 StatusCode::SERVICE_UNAVAILABLE,
-                format!("503 Service Unavailable: {MAX_IN_FLIGHT} deliveries are being taken, send this one again"),
+                "503 Service Unavailable: too many deliveries are being taken, send this one again"
+                    .to_owned(),
             ))
-        })?;
+        };
+        let _slot = self.flow.webhooks.take().ok_or_else(busy)?;
+        // A body of unknown length may be as long as any.
+        let announced = body.size_hint().upper();
+        let bytes = announced.map_or(MAX_WEBHOOK_BYTES, |bytes| {
+            usize::try_from(bytes).map_or(MAX_WEBHOOK_BYTES, |bytes| bytes.min(MAX_WEBHOOK_BYTES))
+        });
+        let _room = self.flow.webhook_bytes.take_bytes(bytes).ok_or_else(busy)?;
         let payload = read_body(body).await.map_err(named)?;
         let parsed = check_payload(&payload, &signature, &self.secrets).map_err(named)?;
         let delivery = describe(&event, &guid, &parsed);

@@ -20,7 +20,8 @@ use crate::output::Format;
 ///    4  there is no such object
 ///    5  the configuration has errors
 ///   70  this build is too old for the log: install the newer version
-///   74  the data directory cannot be trusted
+///   74  the data directory cannot be trusted, or its disk failed or is full
+///   75  the node's state differed from the majority's: start it again, it then fetches another
 #[derive(Debug, Parser)]
 #[command(name = "trireme", version, verbatim_doc_comment, max_term_width = 110)]
 pub struct Cli {

@@ -14,6 +14,8 @@ pub const CONFIG: u8 = 5;
 pub const TOO_OLD: u8 = 70;
 /// The data directory cannot be trusted.
 pub const CORRUPT: u8 = 74;
+/// The node's state differed from the majority's: started again, it fetches another.
+pub const DIVERGED: u8 = 75;
 
 /// An error with an exit code of its own.
 #[derive(Debug, thiserror::Error)]

@@ -16,12 +16,12 @@ use trireme_forge::{
 use trireme_jobs::{Leases, Periodics, Scheduler, Sinker};
 use trireme_office::{ConfigFeed, Controller, Keeper};
 use trireme_plugins::{OurHooks, Plugins, PluginsController};
-use trireme_raft::{FatalKind, Node, Store, StoreConfig, Timing};
+use trireme_raft::{FatalKind, Node, QueueGauge, Queues, Store, StoreConfig, Timing};
 
 use crate::{
     cli::ServeArgs,
     configuration::{Check, Feeder},
-    exit::{CORRUPT, TOO_OLD, coded},
+    exit::{CORRUPT, DIVERGED, TOO_OLD, coded},
     exit_with_parent, interrupted,
     run_store::LocalRuns,
     settings::{GitHubSettings, Settings},
@@ -79,7 +79,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         }
     });
 
-    let controllers = controllers(&settings, leases, &feed).await?;
+    let (controllers, _gauges) = controllers(&settings, leases, &feed, store.queues()).await?;
     let keeper = Keeper::new(store.clone(), controllers);
     let keeping = stop.clone();
     tasks.spawn(async move { keeper.run(keeping).await });
@@ -121,6 +121,7 @@ fn fatal_error(kind: FatalKind, message: &str) -> anyhow::Error {
     let code = match kind {
         FatalKind::UnknownCommand => TOO_OLD,
         FatalKind::Disk | FatalKind::Corruption | FatalKind::Archive => CORRUPT,
+        FatalKind::Diverged => DIVERGED,
         FatalKind::Consensus => 1,
     };
     coded(code, message)
@@ -137,6 +138,12 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
         election_max: Duration::from_millis(settings.raft.election_max_ms),
         ..Timing::default()
     };
+    config.limits.space.budget_bytes = settings.disk.budget_bytes;
+    config.limits.space.reserve_bytes = settings.disk.reserve_bytes;
+    config.limits.history =
+        Duration::from_secs(u64::from(settings.disk.history_days) * 24 * 60 * 60);
+    config.limits.audit_every = Duration::from_secs(settings.checks.audit_seconds);
+    config.limits.scrub_every = Duration::from_secs(settings.checks.scrub_seconds);
     Box::pin(Store::open(config)).await.map_err(|why| {
         use trireme_raft::OpenError;
         match why {
@@ -144,6 +151,7 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
             | OpenError::Wal(_)
             | OpenError::Snapshot(_)
             | OpenError::Unrecoverable { .. } => coded(CORRUPT, why.to_string()),
+            OpenError::Resync { .. } => coded(DIVERGED, why.to_string()),
             why => why.into(),
         }
     })
@@ -273,14 +281,15 @@ async fn controllers(
     settings: &Settings,
     leases: Leases,
     feed: &ConfigFeed,
-) -> anyhow::Result<Vec<Arc<dyn Controller>>> {
+    queues: &Queues,
+) -> anyhow::Result<(Vec<Arc<dyn Controller>>, Vec<QueueGauge>)> {
     let mut controllers: Vec<Arc<dyn Controller>> = vec![
         Arc::new(Scheduler::new(leases, feed.clone())),
         Arc::new(Periodics::new(feed.clone())),
         Arc::new(Sinker::new(feed.clone())),
     ];
     let Some(github) = &settings.github else {
-        return Ok(controllers);
+        return Ok((controllers, Vec::new()));
     };
     let client = Arc::new(GitHub::new(GitHubOptions::new(
         github.endpoint.parse().context("github.endpoint")?,
@@ -293,6 +302,15 @@ async fn controllers(
         limits: MirrorLimits::default(),
     })
     .await?;
+    let (calls, children) = (Arc::clone(&client), mirrors.clone());
+    let gauges = vec![
+        queues.register("forge_requests", client.in_flight().1, move || {
+            calls.in_flight().0 as u64
+        }),
+        queues.register("git_processes", mirrors.children().1, move || {
+            children.children().0 as u64
+        }),
+    ];
     let forge: Arc<dyn Forge> = client;
     let hooks = match (&settings.webhook.url, github.app_id) {
         (Some(url), _) => OurHooks::At(url.clone()),
@@ -314,7 +332,7 @@ async fn controllers(
         mirrors,
         feed.clone(),
     )));
-    Ok(controllers)
+    Ok((controllers, gauges))
 }
 
 #[cfg(test)]

@@ -31,6 +31,10 @@ pub struct Settings {
     #[serde(default)]
     pub raft: RaftSettings,
     #[serde(default)]
+    pub disk: DiskSettings,
+    #[serde(default)]
+    pub checks: CheckSettings,
+    #[serde(default)]
     pub github: Option<GitHubSettings>,
     #[serde(default)]
     pub webhook: WebhookSettings,
@@ -87,6 +91,49 @@ impl Default for RaftSettings {
             heartbeat_ms: 75,
             election_min_ms: 300,
             election_max_ms: 500,
+        }
+    }
+}
+
+/// Less would not do for one snapshot and one segment of the log.
+const MIN_BUDGET_BYTES: u64 = 1 << 30;
+const DEFAULT_RESERVE_BYTES: u64 = 64 << 20;
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DiskSettings {
+    /// What the data directory may take; the whole file system when absent.
+    pub budget_bytes: Option<u64>,
+    /// Set aside for the moment when there is nothing left; 0 = none.
+    pub reserve_bytes: u64,
+    /// How long finished history stays in the archive.
+    pub history_days: u32,
+}
+
+impl Default for DiskSettings {
+    fn default() -> Self {
+        Self {
+            budget_bytes: None,
+            reserve_bytes: DEFAULT_RESERVE_BYTES,
+            history_days: 365,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CheckSettings {
+    /// How often all nodes compare their states.
+    pub audit_seconds: u64,
+    /// How often files on disk are read again to find what has rotted.
+    pub scrub_seconds: u64,
+}
+
+impl Default for CheckSettings {
+    fn default() -> Self {
+        Self {
+            audit_seconds: 600,
+            scrub_seconds: 21_600,
         }
     }
 }
@@ -190,6 +237,20 @@ impl Settings {
             "raft: heartbeat_ms must be at least 10, election_min_ms at least twice that, election_max_ms above \
              election_min_ms"
         );
+        ensure!(
+            self.disk
+                .budget_bytes
+                .is_none_or(|bytes| bytes >= MIN_BUDGET_BYTES),
+            "disk.budget_bytes: must be at least {MIN_BUDGET_BYTES}; leave it out to use the whole file system"
+        );
+        ensure!(
+            self.disk.history_days > 0,
+            "disk.history_days: must be at least 1"
+        );
+        ensure!(
+            self.checks.audit_seconds > 0 && self.checks.scrub_seconds > 0,
+            "checks: audit_seconds and scrub_seconds must be at least 1"
+        );
         for (key, address) in [("listen", &self.listen), ("peer.listen", &self.peer.listen)] {
             let address: SocketAddr = address
                 .parse()
@@ -285,6 +346,10 @@ mod tests {
                 .contains("listen: 0.0.0.0:80 is not a loopback address")
         );
         assert!(refused("[raft]\nheartbeat_ms = 400").contains("election_min_ms at least twice"));
+        assert!(
+            refused("[disk]\nbudget_bytes = 1000").contains("disk.budget_bytes: must be at least")
+        );
+        assert!(refused("[checks]\naudit_seconds = 0").contains("must be at least 1"));
         assert!(refused("[github]").contains("github: give either token_file"));
         assert!(refused("lisen = \"x\"").contains("unknown field `lisen`"));
         assert!(
@@ -309,6 +374,13 @@ mod tests {
             "heartbeat_ms",
             "election_min_ms",
             "election_max_ms",
+            "[disk]",
+            "budget_bytes",
+            "reserve_bytes",
+            "history_days",
+            "[checks]",
+            "audit_seconds",
+            "scrub_seconds",
             "[github]",
             "endpoint",
             "token_file",

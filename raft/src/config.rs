@@ -2,6 +2,8 @@
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
+use trireme_proto::state::Batch;
+
 use crate::{
     archive::{ArchiveHome, ArchiveOptions},
     disk::{Disk, RealDisk},
@@ -28,6 +30,18 @@ pub struct StoreConfig {
     pub disk: Arc<dyn Disk>,
     /// The archive's place; sled in `data_dir` when None.
     pub archive: Option<Arc<dyn ArchiveHome>>,
+    /// Changes what this node applies: how a test makes a replica that differs from the others.
+    pub tamper: Option<Tamper>,
+}
+
+/// Is handed each entry with its log index before this node applies it.
+#[derive(Clone)]
+pub struct Tamper(pub Arc<dyn Fn(u64, &mut Batch) + Send + Sync>);
+
+impl std::fmt::Debug for Tamper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tamper").finish_non_exhaustive()
+    }
 }
 
 impl StoreConfig {
@@ -44,6 +58,7 @@ impl StoreConfig {
             limits: Limits::default(),
             disk: Arc::new(RealDisk),
             archive: None,
+            tamper: None,
         }
     }
 }
@@ -128,8 +143,12 @@ pub struct Limits {
     pub compact_bytes: u64,
     /// A snapshot is due after this many entries.
     pub compact_entries: u64,
+    /// A snapshot is due after this time if anything was appended.
+    pub compact_after: Duration,
     /// Entries kept behind the newest snapshot, for followers that lag a little.
     pub keep_entries: u64,
+    /// Their bytes at most.
+    pub keep_bytes: u64,
     /// Commands waiting for the leader's proposer.
     pub queue_commands: usize,
     /// Their bytes.
@@ -138,6 +157,48 @@ pub struct Limits {
     pub entries_in_flight: usize,
     /// Worker threads of the ring's own runtime.
     pub ring_threads: usize,
+    pub space: SpaceOptions,
+    /// How long finished history stays in the archive.
+    pub history: Duration,
+    /// How often the leader has all nodes compare their states.
+    pub audit_every: Duration,
+    /// How often snapshots and old segments of the log are read again to find what has rotted.
+    pub scrub_every: Duration,
+    /// How fast they are read.
+    pub scrub_bytes_per_second: u64,
+}
+
+/// When a disk counts as full, and what is then done about it.
+#[derive(Debug, Clone)]
+pub struct SpaceOptions {
+    /// What the data directory may take; the whole file system when None.
+    pub budget_bytes: Option<u64>,
+    /// Space set aside for the moment when there is none left; 0 = none.
+    pub reserve_bytes: u64,
+    /// An alarm is raised from this share on, in thousandths ...
+    pub alarm_permille: u32,
+    /// ... and lowered below this one.
+    pub clear_permille: u32,
+    /// From this share on nothing new is taken ...
+    pub refuse_permille: u32,
+    /// ... until it is below this one.
+    pub resume_permille: u32,
+    /// How often it is looked at.
+    pub look: Duration,
+}
+
+impl Default for SpaceOptions {
+    fn default() -> Self {
+        Self {
+            budget_bytes: None,
+            reserve_bytes: 0,
+            alarm_permille: 850,
+            clear_permille: 800,
+            refuse_permille: 950,
+            resume_permille: 930,
+            look: Duration::from_secs(5),
+        }
+    }
 }
 
 impl Default for Limits {
@@ -148,11 +209,46 @@ impl Default for Limits {
             feed: FeedOptions::default(),
             compact_bytes: 256 << 20,
             compact_entries: 100_000,
+            compact_after: Duration::from_secs(24 * 60 * 60),
             keep_entries: 5000,
+            keep_bytes: 64 << 20,
             queue_commands: 16_384,
             queue_bytes: 32 << 20,
             entries_in_flight: 64,
             ring_threads: 2,
+            space: SpaceOptions::default(),
+            history: Duration::from_secs(365 * 24 * 60 * 60),
+            audit_every: Duration::from_secs(10 * 60),
+            scrub_every: Duration::from_secs(6 * 60 * 60),
+            scrub_bytes_per_second: 16 << 20,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the README promises is what the defaults say.
+    #[test]
+    fn the_readme_says_how_long_the_log_is_kept() {
+        let readme = include_str!("../../README.md");
+        let limits = Limits::default();
+        let log = format!(
+            "| the log | when a snapshot covers it: after {} MiB, {} entries or {} hours, the newest {} entries or {} MiB aside |",
+            limits.compact_bytes >> 20,
+            limits.compact_entries,
+            limits.compact_after.as_secs() / 3600,
+            limits.keep_entries,
+            limits.keep_bytes >> 20
+        );
+        assert!(readme.contains(&log), "{log}");
+        let history = format!(
+            "after `disk.history_days`, {} days |",
+            limits.history.as_secs() / 86_400
+        );
+        assert!(readme.contains(&history), "{history}");
+        let kept = crate::snapshot::SNAPSHOTS_KEPT;
+        assert!(readme.contains(&format!("| snapshots | all but the newest {kept} |")));
     }
 }

@@ -5,6 +5,8 @@
 //! IDENTITY   format version, cluster id, node id; absent until the node belongs to a cluster
 //! PENDING    the random mark of a directory that belongs to no cluster yet
 //! ADMITTED   on the node that bootstraps a cluster: which directories it let in
+//! DIVERGED   this node's state was found to differ from the majority's: it is fetched anew at the next start
+//! RESERVE    space that is let go of when the disk is full
 //! wal/ snapshots/ archive/
 //! ```
 //! Node ids are never reused: a directory names its node for ever, and one of another cluster, node or format is
@@ -95,6 +97,15 @@ impl DirectoryError {
             source,
         }
     }
+}
+
+/// Why the state in a directory is not to be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diverged {
+    /// Log index of the audit that found it.
+    pub audit: u64,
+    /// Peer addresses of nodes that had the majority's state.
+    pub peers: Vec<String>,
 }
 
 /// A data directory that this process alone uses.
@@ -241,6 +252,58 @@ impl DataDirectory {
             .collect();
         replace_file(&*self.disk, &path, text.as_bytes())
             .map_err(DirectoryError::io("writing", &path))
+    }
+}
+
+impl DataDirectory {
+    /// Set when this node's state was found to differ from the majority's.
+    pub fn diverged(&self) -> Result<Option<Diverged>, DirectoryError> {
+        let path = self.root.join("DIVERGED");
+        let Some(fields) = fields(&*self.disk, &path)? else {
+            return Ok(None);
+        };
+        let mut found = Diverged {
+            audit: 0,
+            peers: Vec::new(),
+        };
+        for (line, (key, value)) in fields {
+            match key.as_str() {
+                "audit" => {
+                    found.audit = value.parse().map_err(|_| DirectoryError::Unreadable {
+                        path: path.clone(),
+                        line,
+                        what: format!("audit {value} is no number"),
+                    })?;
+                }
+                "peer" => found.peers.push(value),
+                _ => {}
+            }
+        }
+        Ok(Some(found))
+    }
+
+    /// Says, durably, that the state in here is not to be used again.
+    pub fn set_diverged(&self, diverged: &Diverged) -> Result<(), DirectoryError> {
+        let path = self.root.join("DIVERGED");
+        let mut text = format!(
+            "# This node's state differed from the majority's. At the next start it is fetched from one of these peers.\n\
+             audit = {}\n",
+            diverged.audit
+        );
+        for peer in &diverged.peers {
+            text.push_str(&format!("peer = {peer}\n"));
+        }
+        replace_file(&*self.disk, &path, text.as_bytes())
+            .map_err(DirectoryError::io("writing", &path))
+    }
+
+    /// The state was fetched.
+    pub fn clear_diverged(&self) -> Result<(), DirectoryError> {
+        let path = self.root.join("DIVERGED");
+        self.disk
+            .unlink(&path)
+            .and_then(|()| self.disk.sync_dir(&self.root))
+            .map_err(DirectoryError::io("removing", &path))
     }
 }
 

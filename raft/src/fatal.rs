@@ -15,6 +15,8 @@ pub enum FatalKind {
     UnknownCommand,
     /// The archive cannot be written.
     Archive,
+    /// This node's state differs from the majority's. Started again, it fetches the state from another node.
+    Diverged,
     /// Consensus stopped for another reason.
     Consensus,
 }

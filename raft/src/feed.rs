@@ -78,6 +78,7 @@ fn record_bytes(change: &Change) -> usize {
         Change::Timer(record) => record.encoded_len(),
         Change::Cursor(record) => record.encoded_len(),
         Change::Alarm(record) => record.encoded_len(),
+        Change::Audit(record) => record.encoded_len(),
         Change::FeatureLevel(_) | Change::Removed(_) => CHANGE_OVERHEAD,
     }
 }
@@ -168,6 +169,12 @@ impl Feed {
         let head = ring.head();
         drop(ring);
         self.head.send_replace(head);
+    }
+
+    /// Bytes of changes kept, and how many may be.
+    pub(crate) fn kept_bytes(&self) -> (u64, u64) {
+        let ring = held(&self.ring);
+        (ring.bytes as u64, ring.options.ring_bytes as u64)
     }
 
     /// Changes after `after`; None = from now on.

@@ -18,20 +18,22 @@ pub mod directory;
 pub mod disk;
 mod fatal;
 mod feed;
+mod queues;
 pub mod snapshot;
 mod store;
 mod transport;
 mod view;
 pub mod wal;
 
-pub use config::{Limits, PeerListener, PeerTls, StoreConfig, Timing};
+pub use config::{Limits, PeerListener, PeerTls, SpaceOptions, StoreConfig, Tamper, Timing};
 pub use consensus::Role;
 pub use costs::{Cost, Stage};
 pub use fatal::{Fatal, FatalKind};
 pub use feed::{Changes, FeedOptions, Watch, WatchError};
+pub use queues::{QueueDepth, QueueGauge, Queues};
 pub use store::{
-    Applied, ArchiveReader, JoinError, Leadership, MemberStatus, MembershipError, OpenError,
-    ProposeError, ReadError, Status, Store,
+    Applied, ArchiveReader, DiskUse, JoinError, Leadership, MemberStatus, MembershipError,
+    OpenError, ProposeError, ReadError, Status, Store,
 };
 pub use transport::ListenError;
 pub use trireme_proto::raft::Node;

@@ -76,6 +76,12 @@ impl SnapshotError {
     }
 }
 
+impl SnapshotError {
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 impl From<SnapshotError> for io::Error {
     fn from(error: SnapshotError) -> Self {
         io::Error::other(error)
@@ -168,6 +174,21 @@ impl SnapshotFile {
             blocks: 0,
             done: false,
         }
+    }
+
+    /// Checks every frame, without keeping what it holds. `pace` is told the bytes of each and ends the check with false.
+    /// Blocks.
+    pub(crate) fn verify(&self, mut pace: impl FnMut(usize) -> bool) -> Result<(), SnapshotError> {
+        let mut rows = self.rows();
+        let mut at = rows.reader.at;
+        while rows.next_row()?.is_some() {
+            let read = rows.reader.at - at;
+            at = rows.reader.at;
+            if read > 0 && !pace(read as usize) {
+                return Ok(());
+            }
+        }
+        Ok(())
     }
 
     /// The state that the file holds, every checksum verified.

@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use self::session::Session;
 use super::{Services, principal};
-use crate::attachments::AGENT_QUEUE;
+use crate::{attachments::AGENT_QUEUE, flow::too_many};
 
 /// How long an agent may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
@@ -86,6 +86,8 @@ impl AgentService for Door {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::AttachStream>, Status> {
+        let slot = self.0.flow.agents.take();
+        let slot = slot.ok_or_else(|| too_many("attached agents"))?;
         let mut inbound = request.into_inner();
         let first = timeout(HELLO_TIMEOUT, inbound.message())
             .await
@@ -103,7 +105,11 @@ impl AgentService for Door {
             incarnation: hello.incarnation,
         };
         session.begin().await?;
-        tokio::spawn(session.run(inbound, outbound));
+        let gauge = self.0.flow.gauge("agent_messages", &outbound);
+        tokio::spawn(async move {
+            let _held = (slot, gauge);
+            session.run(inbound, outbound).await;
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 

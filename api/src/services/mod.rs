@@ -13,6 +13,7 @@ use trireme_state::Seq;
 
 use crate::{
     Attachments, ConfigCheck, LeaseRenewals, RunStore,
+    flow::Flow,
     refusal::{done, unavailable},
 };
 
@@ -41,6 +42,7 @@ pub(crate) struct Services {
     pub(crate) runs: Arc<dyn RunStore>,
     pub(crate) leases: Arc<dyn LeaseRenewals>,
     pub(crate) storage: String,
+    pub(crate) flow: Arc<Flow>,
 }
 
 impl Services {

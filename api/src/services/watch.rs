@@ -13,11 +13,12 @@ use trireme_raft::WatchError;
 use trireme_state::change_batch;
 
 use super::Services;
+use crate::flow::too_many;
 
 /// Batches on their way to one watcher; what more there is waits in the ring, until it is compacted.
 const QUEUE: usize = 64;
 /// Changes in one message.
-const KINDS: [&str; 14] = [
+const KINDS: [&str; 15] = [
     "job",
     "pull_request",
     "pool",
@@ -31,6 +32,7 @@ const KINDS: [&str; 14] = [
     "timer",
     "cursor",
     "alarm",
+    "audit",
     "feature_level",
 ];
 
@@ -51,6 +53,7 @@ fn kind(change: &Change) -> &'static str {
         Some(Record::Timer(_)) => "timer",
         Some(Record::Cursor(_)) => "cursor",
         Some(Record::Alarm(_)) => "alarm",
+        Some(Record::Audit(_)) => "audit",
         Some(Record::FeatureLevel(_)) => "feature_level",
         None => "",
     }
@@ -81,11 +84,15 @@ impl WatchService for Door {
                 "kinds: {unknown:?} is none of {KINDS:?}"
             )));
         }
+        let slot = self.0.flow.watchers.take();
+        let slot = slot.ok_or_else(|| too_many("watchers"))?;
         let after = (asked.after_revision > 0).then_some(asked.after_revision);
         let mut watch = self.0.store.watch(after);
         let closing = self.0.attachments.closing();
         let (sender, receiver) = tokio::sync::mpsc::channel(QUEUE);
+        let gauge = self.0.flow.gauge("watch_batches", &sender);
         tokio::spawn(async move {
+            let _held = (slot, gauge);
             loop {
                 let next = tokio::select! {
                     next = watch.next() => next,

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use tokio_util::sync::CancellationToken;
 use trireme_proto::state::{Command, Done, Rejection, command::Body, outcome};
-use trireme_raft::{ProposeError, Store, View, Watch};
+use trireme_raft::{ProposeError, Queues, Store, View, Watch};
 
 /// Why an office could not record a command.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +52,12 @@ impl Office {
     #[must_use]
     pub fn epoch(&self) -> u64 {
         self.epoch
+    }
+
+    /// Where a controller's queues are shown.
+    #[must_use]
+    pub fn queues(&self) -> &Queues {
+        self.store.queues()
     }
 
     #[must_use]

@@ -15,6 +15,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::CancellationToken;
+use trireme_raft::{QueueGauge, Queues};
 
 /// How long to wait after a failure: `base` doubled per consecutive failure up to `max`, times a random factor
 /// between 1 and 1 + `jitter`.
@@ -180,6 +181,20 @@ impl<K: Ord + Clone + Send + Sync + Debug + 'static> KeyedQueue<K> {
     pub fn depth(&self) -> (usize, usize) {
         let inner = self.inner();
         (inner.ready.len() + inner.delayed.len(), inner.running.len())
+    }
+
+    /// Shows the queue in the node's metrics while the answer is kept. `capacity` is the bound of the records that keys are
+    /// derived from.
+    pub fn gauge(&self, queues: &Queues, capacity: usize) -> QueueGauge {
+        let shared = Arc::downgrade(&self.shared);
+        queues.register(self.shared.name, capacity, move || {
+            let Some(shared) = shared.upgrade() else {
+                return 0;
+            };
+            let queue = Self { shared };
+            let (waiting, running) = queue.depth();
+            (waiting + running) as u64
+        })
     }
 
     /// Works until `resigned`, then waits for what is running; `work` gets the key and how often in a row it failed.

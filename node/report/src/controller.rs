@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio::time::sleep;
 use trireme_office::{Backoff, Controller, ControllerError, KeyedQueue, Office, OfficeError, Work};
 use trireme_proto::state::{JobState, Report, SettleReport, command::Body};
-use trireme_state::{Change, State, is_owed};
+use trireme_state::{Change, State, is_owed, limits::MAX_JOBS};
 
 use crate::{
     lane::Lane,
@@ -49,6 +49,7 @@ impl Controller for Outbox {
 
     async fn run(&self, office: Office) -> Result<(), ControllerError> {
         let queue = KeyedQueue::new("report", WORKERS, Backoff::default());
+        let _gauge = queue.gauge(office.queues(), MAX_JOBS);
         let work = queue.run(office.resigned(), |lane: Lane, _| {
             let reporter = self.reporter(lane.reporter()).cloned();
             let office = office.clone();

@@ -9,7 +9,7 @@ use crate::scene::{Nodes, http, until_record};
 
 const PING: &[u8] = br#"{"zen":"Speak like a human."}"#;
 
-fn sign(body: &[u8], secret: &str) -> String {
+pub(crate) fn sign(body: &[u8], secret: &str) -> String {
     let mac = Hmac::<sha2::Sha256>::new_from_slice(secret.as_bytes()).unwrap();
     format!(
         "sha256={}",

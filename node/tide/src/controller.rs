@@ -9,7 +9,10 @@ use trireme_office::{
     Backoff, ConfigFeed, Controller, ControllerError, KeyedQueue, Office, RunningConfig,
 };
 use trireme_proto::state::{JobType, PullRequest};
-use trireme_state::{Change, State};
+use trireme_state::{
+    Change, State,
+    limits::{MAX_POOLS, MAX_PULL_REQUESTS},
+};
 
 use crate::{
     pool::PoolKey,
@@ -108,10 +111,16 @@ impl Controller for Tide {
             feed: self.feed.clone(),
             timing: self.timing.clone(),
             memory: Memory::default(),
-            pools: KeyedQueue::new("tide pools", workers, Backoff::default()),
-            statuses: KeyedQueue::new("tide statuses", STATUS_WORKERS, Backoff::default()),
+            pools: KeyedQueue::new("tide_pools", workers, Backoff::default()),
+            statuses: KeyedQueue::new("tide_statuses", STATUS_WORKERS, Backoff::default()),
             office,
         });
+        let _gauges = (
+            session.pools.gauge(session.office.queues(), MAX_POOLS),
+            session
+                .statuses
+                .gauge(session.office.queues(), MAX_PULL_REQUESTS),
+        );
         // Each ends when the office does; merges under way are given the grace that the keeper gives.
         tokio::join!(
             session.work_pools(),

@@ -142,6 +142,11 @@ enum Request {
         store: Arc<dyn ArchiveStore>,
         done: oneshot::Sender<io::Result<()>>,
     },
+    /// Removes rows without regard to the log.
+    Prune {
+        ops: Vec<ArchiveOp>,
+        done: oneshot::Sender<io::Result<()>>,
+    },
     Fill {
         rows: Vec<Row>,
         done: oneshot::Sender<io::Result<()>>,
@@ -198,6 +203,13 @@ impl Archive {
         }
         self.owner.get_or_init(|| cluster_id.to_owned());
         Ok(None)
+    }
+
+    /// Bytes of rows that wait to be written, and how many may.
+    pub fn queued_bytes(&self) -> (u64, u64) {
+        let free = self.shared.room.available_permits() as u64;
+        let (all, bytes) = (u64::from(self.shared.permits), PERMIT_BYTES as u64);
+        (all.saturating_sub(free) * bytes, all * bytes)
     }
 
     /// Log index that the store itself has reached.
@@ -300,6 +312,13 @@ impl Archive {
     pub(crate) async fn fill(&self, rows: Vec<Row>) -> io::Result<()> {
         let (done, answered) = oneshot::channel();
         self.send(Request::Fill { rows, done }).await?;
+        answered.await.map_err(|_| closed())?
+    }
+
+    /// Removes rows that are too old to be kept. They must not be written any more.
+    pub(crate) async fn prune(&self, ops: Vec<ArchiveOp>) -> io::Result<()> {
+        let (done, answered) = oneshot::channel();
+        self.send(Request::Prune { ops, done }).await?;
         answered.await.map_err(|_| closed())?
     }
 
@@ -437,6 +456,13 @@ impl Shared {
                     *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
                     self.overlay().rows.clear();
                     let _ = done.send(Ok(()));
+                }
+                Request::Prune { ops, done } => {
+                    let store = self.store();
+                    let pruned = store
+                        .applied()
+                        .and_then(|applied| store.write(&ops, applied));
+                    let _ = done.send(pruned);
                 }
                 Request::Fill { rows, done } => {
                     let _ = done.send(self.fill(rows));

@@ -13,7 +13,10 @@ use super::types::{
     Entry, LogId, Types, Vote, entry_from_proto, entry_to_proto, log_id_from_wal, log_id_to_wal,
     vote_from_proto, vote_to_proto,
 };
-use crate::wal::Wal;
+use crate::{
+    fatal::{FatalCell, FatalKind},
+    wal::Wal,
+};
 
 /// Entries of one replication request.
 const MAX_READ_BYTES: usize = 4 << 20;
@@ -22,7 +25,10 @@ const APPLY_READ_BYTES: usize = 4 << 20;
 
 /// Shared by the appender and any number of readers.
 #[derive(Debug, Clone)]
-pub(crate) struct LogStore(pub(crate) Arc<Wal>);
+pub(crate) struct LogStore {
+    pub(crate) wal: Arc<Wal>,
+    pub(crate) fatal: FatalCell,
+}
 
 fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
     let start = match range.start_bound() {
@@ -40,8 +46,21 @@ fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
 
 impl LogStore {
     async fn read(&self, start: u64, end: u64, max_bytes: usize) -> io::Result<Vec<Entry>> {
-        let entries = self.0.read(start..end, max_bytes).await?;
-        entries.into_iter().map(entry_from_proto).collect()
+        let read = self.wal.read(start..end, max_bytes).await;
+        let entries = read.and_then(|entries| entries.into_iter().map(entry_from_proto).collect());
+        entries.inspect_err(|error| {
+            let (kind, what) = match error.kind() {
+                io::ErrorKind::InvalidData => (FatalKind::Corruption, "is damaged"),
+                _ => (FatalKind::Disk, "cannot be read"),
+            };
+            self.fatal.set(
+                kind,
+                format!(
+                    "the log {what}: {error}. Keep the data directory for inspection, and replace the node under a new id \
+                     with `trireme cluster replace`, or restore its data directory from a backup"
+                ),
+            );
+        })
     }
 }
 
@@ -86,7 +105,7 @@ impl RaftLogReader<Types> for LogStore {
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        Ok(self.0.state().vote.as_ref().map(vote_from_proto))
+        Ok(self.wal.state().vote.as_ref().map(vote_from_proto))
     }
 }
 
@@ -94,7 +113,7 @@ impl RaftLogStorage<Types> for LogStore {
     type LogReader = Self;
 
     async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
-        let state = self.0.state();
+        let state = self.wal.state();
         Ok(LogState {
             last_purged_log_id: state.purged.map(log_id_from_wal),
             last_log_id: state.last.map(log_id_from_wal),
@@ -106,17 +125,17 @@ impl RaftLogStorage<Types> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        self.0.save_vote(vote_to_proto(vote)).await
+        self.wal.save_vote(vote_to_proto(vote)).await
     }
 
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
-        self.0
+        self.wal
             .save_committed(committed.as_ref().map(log_id_to_wal))
             .await
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
-        Ok(self.0.state().committed.map(log_id_from_wal))
+        Ok(self.wal.state().committed.map(log_id_from_wal))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
@@ -126,16 +145,16 @@ impl RaftLogStorage<Types> for LogStore {
     {
         let entries = entries.into_iter().map(entry_to_proto).collect();
         let done = Box::new(move |written| callback.io_completed(written));
-        self.0.append(entries, done).await
+        self.wal.append(entries, done).await
     }
 
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> io::Result<()> {
-        self.0
+        self.wal
             .truncate_after(last_log_id.as_ref().map(log_id_to_wal))
             .await
     }
 
     async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
-        self.0.purge(log_id_to_wal(&log_id)).await
+        self.wal.purge(log_id_to_wal(&log_id)).await
     }
 }

@@ -13,7 +13,7 @@ mod types;
 #[cfg(test)]
 mod unknown;
 
-pub(crate) use network::{Links, Pages};
+pub(crate) use network::{Links, Pages, SNAPSHOT_CHUNKS_AHEAD, feed_snapshot};
 pub use ring::Role;
 pub(crate) use ring::{ChangeError, Pulse, ReadIndexError, Ring, Written};
 pub(crate) use state_machine::Machine;

@@ -22,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use trireme_proto::raft as proto;
 
 use super::{
-    state_machine::SnapshotData,
+    state_machine::{ARCHIVE_LOST, SnapshotData},
     types::{
         Peer, Types, Vote, entry_to_proto, log_id_from_proto, log_id_to_proto, vote_from_proto,
         vote_to_proto,
@@ -32,13 +32,15 @@ use crate::{
     archive::Archive,
     config::Timing,
     costs::{Costs, Stage},
+    fatal::{FatalCell, FatalKind},
+    snapshot::SnapshotFile,
     transport::{Client, Dialer},
 };
 
 /// Hot bytes or archive rows in one message of a snapshot.
 const SNAPSHOT_CHUNK_BYTES: usize = 1 << 20;
 /// Messages of a snapshot made ready ahead of the wire.
-const SNAPSHOT_CHUNKS_AHEAD: usize = 2;
+pub(crate) const SNAPSHOT_CHUNKS_AHEAD: usize = 2;
 /// Archive rows read at once.
 const ARCHIVE_PAGE_ROWS: usize = 512;
 /// Waits between attempts to reach a node: short, so that one that comes back is soon up to date.
@@ -52,6 +54,7 @@ pub(crate) struct Links {
     pub(crate) timing: Timing,
     pub(crate) archive: Arc<Archive>,
     pub(crate) costs: Arc<Costs>,
+    pub(crate) fatal: FatalCell,
 }
 
 impl Links {
@@ -315,10 +318,12 @@ impl RaftNetworkV2<Types> for Link {
                 target: self.target,
                 ..proto::SnapshotChunk::default()
             },
-            snapshot.snapshot,
+            snapshot.snapshot.file.clone(),
             Arc::clone(&self.links.archive),
+            self.links.fatal.clone(),
             timing.snapshot_chunk,
         );
+        let sent = snapshot.snapshot.file;
         let transfer = async {
             tokio::pin!(call);
             // The peer may refuse before it has read everything.
@@ -340,7 +345,13 @@ impl RaftNetworkV2<Types> for Link {
                     let vote = response.into_inner().vote.unwrap_or_default();
                     Ok(SnapshotResponse::new(vote_from_proto(&vote)))
                 }
-                Err(status) => Err(unreachable(status).into()),
+                Err(status) => {
+                    // Damaged on the wire, or here: one of the two must not be tried for ever.
+                    if status.code() == tonic::Code::DataLoss {
+                        check_sent(sent, &self.links.fatal).await;
+                    }
+                    Err(unreachable(status).into())
+                }
             }
         }
     }
@@ -372,16 +383,40 @@ impl RaftNetworkV2<Types> for Link {
     }
 }
 
-/// Sends all messages of a snapshot, each within `limit`.
-async fn feed_snapshot(
+/// What to do when a snapshot in use is found damaged or unreadable.
+pub(crate) const SNAPSHOT_LOST: &str = "Start the node again: it sets the file aside, and goes on from the snapshot before \
+     it and the log. If that does not suffice it says so; then replace the node under a new id with `trireme cluster replace`";
+
+/// A peer found what this node sent damaged: stops the node if its file is.
+async fn check_sent(file: SnapshotFile, fatal: &FatalCell) {
+    let checking = tokio::task::spawn_blocking(move || file.verify(|_| true));
+    if let Ok(Err(error)) = checking.await {
+        fatal.set(FatalKind::Corruption, format!("{error}. {SNAPSHOT_LOST}"));
+    }
+}
+
+/// Sends all messages of a snapshot, each within `limit`. A file that cannot be read stops the node.
+pub(crate) async fn feed_snapshot(
     chunks: mpsc::Sender<proto::SnapshotChunk>,
     mut first: proto::SnapshotChunk,
-    snapshot: SnapshotData,
+    file: SnapshotFile,
     archive: Arc<Archive>,
+    fatal: FatalCell,
     limit: Duration,
 ) -> Result<(), tonic::Status> {
+    let rows = |error: std::io::Error| {
+        let message = format!("the archive to send cannot be read: {error}. {ARCHIVE_LOST}");
+        fatal.set(FatalKind::Archive, message.clone());
+        tonic::Status::internal(message)
+    };
+    let path = file.path().to_owned();
     let read = |error: std::io::Error| {
-        tonic::Status::internal(format!("the snapshot to send cannot be read: {error}"))
+        let message = format!(
+            "{} cannot be read: {error}. {SNAPSHOT_LOST}",
+            path.display()
+        );
+        fatal.set(FatalKind::Disk, message.clone());
+        tonic::Status::internal(message)
     };
     let send = async |chunk| match timeout(limit, chunks.send(chunk)).await {
         Ok(Ok(())) => Ok(()),
@@ -390,7 +425,6 @@ async fn feed_snapshot(
             "the peer does not take the snapshot's next chunk",
         )),
     };
-    let file = snapshot.file;
     let mut meta = file.header().meta.clone().unwrap_or_default();
     meta.hot_bytes = file.bytes();
     first.meta = Some(meta);
@@ -410,9 +444,9 @@ async fn feed_snapshot(
         .await?;
     }
     let mut pages = Pages::new(archive);
-    while let Some(rows) = pages.next().await.map_err(read)? {
+    while let Some(page) = pages.next().await.map_err(rows)? {
         send(proto::SnapshotChunk {
-            archive: rows,
+            archive: page,
             ..proto::SnapshotChunk::default()
         })
         .await?;

@@ -224,7 +224,10 @@ impl Ring {
         let config = config.validate().map_err(|error| error.to_string())?;
         let (me, cluster_id) = (links.me, links.cluster_id.clone());
         let (snapshots, archive) = (machine.snapshots.clone(), Arc::clone(&machine.archive));
-        let log = LogStore(Arc::clone(&wal));
+        let log = LogStore {
+            wal: Arc::clone(&wal),
+            fatal: machine.fatal.clone(),
+        };
         let raft = Box::pin(Raft::new(me, Arc::new(config), links, log, machine))
             .await
             .map_err(|error| error.to_string())?;

@@ -13,8 +13,12 @@ use openraft::{
     storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot},
 };
 use prost::Message as _;
-use trireme_proto::{raft as proto, state::Batch};
-use trireme_state::{State, is_known};
+use tokio::sync::watch;
+use trireme_proto::{
+    raft as proto,
+    state::{Batch, Command, command::Body},
+};
+use trireme_state::{Digest, State, is_known};
 
 use super::types::{
     Answer, LogId, SnapshotMeta, StoredMembership, Types, log_id_to_proto, log_id_to_wal,
@@ -22,6 +26,7 @@ use super::types::{
 };
 use crate::{
     archive::{Archive, ArchiveStore},
+    config::Tamper,
     costs::{Costs, Stage},
     fatal::{FatalCell, FatalKind},
     feed::Changes,
@@ -31,6 +36,10 @@ use crate::{
 
 /// A node that catches up publishes at least every so many entries.
 const ENTRIES_PER_VIEW: usize = 1024;
+
+/// What to do about an archive that fails.
+pub(crate) const ARCHIVE_LOST: &str = "Check the disk and how full it is, then start the node again; if it fails again, \
+     move `archive` out of the data directory: the node fills a new one from a peer";
 
 /// A snapshot as it moves between the state machine and the network.
 #[derive(Debug)]
@@ -63,6 +72,9 @@ pub(crate) struct Machine {
     pub(crate) archive: Arc<Archive>,
     pub(crate) fatal: FatalCell,
     costs: Arc<Costs>,
+    /// The newest audit that was applied: its log index, and what the state was before it.
+    pub(crate) audited: watch::Sender<Option<(u64, Digest)>>,
+    pub(crate) tamper: Option<Tamper>,
     current: CurrentSnapshot,
 }
 
@@ -95,6 +107,8 @@ impl Machine {
             archive,
             fatal,
             costs,
+            audited: watch::Sender::default(),
+            tamper: None,
             current: Arc::new(Mutex::new(current)),
         };
         if let Some(applied) = machine.applied {
@@ -141,7 +155,7 @@ impl Machine {
         changes: &mut Vec<Changes>,
     ) -> io::Result<Answer> {
         let started = Instant::now();
-        let batch = Batch::decode(bytes).map_err(|error| {
+        let mut batch = Batch::decode(bytes).map_err(|error| {
             let message = format!("committed entry {index} cannot be decoded: {error}");
             self.fatal.set(FatalKind::Corruption, message.clone());
             io::Error::new(io::ErrorKind::InvalidData, message)
@@ -154,10 +168,19 @@ impl Machine {
             self.fatal.set(FatalKind::UnknownCommand, message.clone());
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));
         }
+        if let Some(tamper) = &self.tamper {
+            (tamper.0)(index, &mut batch);
+        }
+        let audits = |command: &Command| matches!(command.body, Some(Body::BeginAudit(_)));
+        if batch.commands.iter().any(audits) {
+            self.audited
+                .send_replace(Some((index, self.state.digest())));
+        }
         let applied = self.state.apply(index, &batch);
         self.costs.add(Stage::Apply, started.elapsed());
         if let Err(error) = self.archive.submit(index, applied.archive).await {
-            self.fatal.set(FatalKind::Archive, error.to_string());
+            let message = format!("{error}. {ARCHIVE_LOST}");
+            self.fatal.set(FatalKind::Archive, message);
             return Err(error);
         }
         if !applied.changes.is_empty() {
@@ -183,6 +206,7 @@ impl Machine {
             used_node_ids: Arc::clone(&self.used_node_ids),
             snapshots: self.snapshots.clone(),
             archive: Arc::clone(&self.archive),
+            fatal: self.fatal.clone(),
             current: Arc::clone(&self.current),
         }
     }
@@ -288,7 +312,10 @@ impl RaftStateMachine<Types> for Machine {
         let (state, current) = installing.await.inspect_err(|error| {
             self.fatal.set(
                 FatalKind::Disk,
-                format!("a snapshot cannot be installed: {error}"),
+                format!(
+                    "a snapshot cannot be installed: {error}. Check the disk and how full it is, then start the node again: \
+                     the leader sends the snapshot once more"
+                ),
             );
         })?;
         *self.current.lock().unwrap_or_else(PoisonError::into_inner) = Some(current);
@@ -332,6 +359,7 @@ pub(crate) struct Builder {
     used_node_ids: Arc<BTreeSet<u64>>,
     snapshots: Snapshots,
     archive: Arc<Archive>,
+    fatal: FatalCell,
     current: CurrentSnapshot,
 }
 
@@ -342,7 +370,12 @@ impl RaftSnapshotBuilder<Types> for Builder {
         &mut self,
     ) -> io::Result<openraft::alias::SnapshotOf<Types, SnapshotData>> {
         let index = self.meta.last_log_id.as_ref().map_or(0, |id| id.index);
-        self.archive.checkpoint(index).await?;
+        self.archive.checkpoint(index).await.inspect_err(|error| {
+            self.fatal.set(
+                FatalKind::Archive,
+                format!("the archive cannot be written: {error}. {ARCHIVE_LOST}"),
+            );
+        })?;
         let header = proto::SnapshotHeader {
             format: SNAPSHOT_FORMAT,
             cluster_id: self.cluster_id.clone(),
@@ -360,7 +393,16 @@ impl RaftSnapshotBuilder<Types> for Builder {
             let digest = state.digest();
             Ok(snapshots.write(&header, state.snapshot_rows(), &digest)?)
         })
-        .await?;
+        .await
+        .inspect_err(|error| {
+            self.fatal.set(
+                FatalKind::Disk,
+                format!(
+                    "a snapshot cannot be written: {error}. Nothing acknowledged is lost: check the disk and how full it \
+                     is, then start the node again"
+                ),
+            );
+        })?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         // One that was received meanwhile is newer.
         if current

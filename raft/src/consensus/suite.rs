@@ -53,7 +53,11 @@ impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for OnDisk {
             Arc::clone(wal.costs()),
         )
         .unwrap();
-        Ok((dir, LogStore(Arc::new(wal)), machine))
+        let store = LogStore {
+            wal: Arc::new(wal),
+            fatal: FatalCell::default(),
+        };
+        Ok((dir, store, machine))
     }
 }
 

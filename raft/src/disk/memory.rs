@@ -10,7 +10,7 @@ use std::{
     },
 };
 
-use super::{Disk, DiskFile, DiskLock};
+use super::{Disk, DiskFile, DiskLock, Space};
 
 /// What a device writes in one piece.
 const SECTOR: usize = 512;
@@ -41,6 +41,27 @@ struct Faults {
     syncs_left: Counter,
     /// Reads answer with an error.
     reads_fail: AtomicBool,
+    /// Bytes that all files may take; `u64::MAX` = any.
+    capacity: Counter,
+    /// Bytes that they take.
+    taken: AtomicU64,
+}
+
+impl Faults {
+    /// Counts a change of a file's length, or says that there is no room for it.
+    fn resize(&self, from: usize, to: usize) -> io::Result<()> {
+        let capacity = self.capacity.0.load(Ordering::SeqCst);
+        let resized = self
+            .taken
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |taken| {
+                let after = taken.saturating_sub(from as u64) + to as u64;
+                (to <= from || after <= capacity).then_some(after)
+            });
+        match resized {
+            Ok(_) => Ok(()),
+            Err(_) => Err(io::ErrorKind::StorageFull.into()),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -97,6 +118,16 @@ impl MemoryDisk {
         self.faults.syncs_left.0.store(syncs, Ordering::SeqCst);
     }
 
+    /// Lets all files together take `bytes`; what they take already stays.
+    pub fn set_capacity(&self, bytes: u64) {
+        self.faults.capacity.0.store(bytes, Ordering::SeqCst);
+    }
+
+    /// Bytes that all files take.
+    pub fn taken_bytes(&self) -> u64 {
+        self.faults.taken.load(Ordering::SeqCst)
+    }
+
     /// Makes every read fail, or succeed again.
     pub fn fail_reads(&self, fail: bool) {
         self.faults.reads_fail.store(fail, Ordering::SeqCst);
@@ -137,6 +168,10 @@ impl MemoryDisk {
                         bytes[start..end].copy_from_slice(&content.now[start..end]);
                     }
                 }
+                found
+                    .faults
+                    .taken
+                    .fetch_add(bytes.len() as u64, Ordering::SeqCst);
                 let file = Arc::new(MemoryFile {
                     content: Mutex::new(Content {
                         now: bytes.clone(),
@@ -180,6 +215,7 @@ impl Disk for MemoryDisk {
         if tree.names.contains_key(path) {
             return Err(io::ErrorKind::AlreadyExists.into());
         }
+        self.faults.resize(0, bytes as usize)?;
         let file = Arc::new(MemoryFile {
             content: Mutex::new(Content {
                 now: vec![0; bytes as usize],
@@ -205,14 +241,16 @@ impl Disk for MemoryDisk {
             .names
             .remove(from)
             .ok_or(io::Error::from(io::ErrorKind::NotFound))?;
-        tree.names.insert(to.to_owned(), file);
-        Ok(())
+        match tree.names.insert(to.to_owned(), file) {
+            Some(replaced) => self.faults.resize(held(&replaced.content).now.len(), 0),
+            None => Ok(()),
+        }
     }
 
     fn unlink(&self, path: &Path) -> io::Result<()> {
         let mut tree = held(&self.tree);
         match tree.names.remove(path) {
-            Some(_) => Ok(()),
+            Some(file) => self.faults.resize(held(&file.content).now.len(), 0),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -245,6 +283,22 @@ impl Disk for MemoryDisk {
             path: path.to_owned(),
         }))
     }
+
+    fn space(&self, _path: &Path) -> io::Result<Space> {
+        let total = self.faults.capacity.0.load(Ordering::SeqCst);
+        Ok(Space {
+            total,
+            available: total.saturating_sub(self.taken_bytes()),
+        })
+    }
+
+    fn taken(&self, path: &Path) -> io::Result<u64> {
+        let tree = held(&self.tree);
+        let files = tree.names.iter().filter(|(name, _)| name.starts_with(path));
+        Ok(files
+            .map(|(_, file)| held(&file.content).now.len() as u64)
+            .sum())
+    }
 }
 
 impl MemoryFile {
@@ -274,7 +328,11 @@ impl DiskFile for MemoryFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         self.faults.writes_left.take()?;
-        Self::write(&mut held(&self.content), offset as usize, bytes);
+        let mut content = held(&self.content);
+        let length = content.now.len();
+        let end = length.max(offset as usize + bytes.len());
+        self.faults.resize(length, end)?;
+        Self::write(&mut content, offset as usize, bytes);
         Ok(())
     }
 
@@ -294,8 +352,9 @@ impl DiskFile for MemoryFile {
         self.faults.writes_left.take()?;
         let mut content = held(&self.content);
         let was = content.now.len();
+        let end = was.min(length as usize).max(bytes as usize);
+        self.faults.resize(was, end)?;
         content.now.truncate(length as usize);
-        let end = content.now.len().max(bytes as usize);
         content.now.resize(end, 0);
         content
             .dirty

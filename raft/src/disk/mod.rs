@@ -7,11 +7,21 @@
 
 mod memory;
 mod real;
+mod reserve;
 
 use std::{fmt, io, path::Path, sync::Arc};
 
 pub use memory::MemoryDisk;
 pub use real::RealDisk;
+pub(crate) use reserve::{Reserve, ReservingDisk, is_full};
+
+/// The file system that a path lies on, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Space {
+    pub total: u64,
+    /// What this process may still take.
+    pub available: u64,
+}
 
 /// A directory tree of which one node is the only user.
 pub trait Disk: fmt::Debug + Send + Sync + 'static {
@@ -39,6 +49,12 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     ///
     /// Fails with [`io::ErrorKind::WouldBlock`] while another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>>;
+
+    /// Of the file system that holds `path`.
+    fn space(&self, path: &Path) -> io::Result<Space>;
+
+    /// Bytes that the files below `path` take, all the way down.
+    fn taken(&self, path: &Path) -> io::Result<u64>;
 }
 
 /// An open file. Reads and writes name their offset, so one handle serves many readers.

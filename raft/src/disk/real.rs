@@ -3,14 +3,14 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::unix::fs::FileExt as _,
+    os::unix::fs::{FileExt as _, MetadataExt as _},
     path::Path,
     sync::Arc,
 };
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
-use super::{Disk, DiskFile, DiskLock};
+use super::{Disk, DiskFile, DiskLock, Space};
 
 /// Files of this machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -27,7 +27,13 @@ impl Disk for RealDisk {
             .write(true)
             .create_new(true)
             .open(path)?;
-        set_aside(&file, bytes)?;
+        if let Err(error) = set_aside(&file, bytes) {
+            // A name without its bytes would stand in the way of the next attempt, and keep what it got.
+            if let Err(why) = fs::remove_file(path) {
+                tracing::warn!(%why, path = %path.display(), "a file that could not be set aside stays");
+            }
+            return Err(error);
+        }
         Ok(Arc::new(RealFile(file)))
     }
 
@@ -73,7 +79,45 @@ impl Disk for RealDisk {
         rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
         Ok(Box::new(RealLock { _file: file }))
     }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let found = rustix::fs::statvfs(path)?;
+        Ok(Space {
+            total: found.f_blocks.saturating_mul(found.f_frsize),
+            available: found.f_bavail.saturating_mul(found.f_frsize),
+        })
+    }
+
+    fn taken(&self, path: &Path) -> io::Result<u64> {
+        let mut bytes: u64 = 0;
+        let mut directories = vec![path.to_owned()];
+        while let Some(directory) = directories.pop() {
+            let entries = match fs::read_dir(&directory) {
+                Ok(entries) => entries,
+                // The archive removes directories as it goes.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
+            };
+            for entry in entries {
+                let entry = entry?;
+                let about = match entry.metadata() {
+                    Ok(about) => about,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
+                };
+                if about.is_dir() {
+                    directories.push(entry.path());
+                } else {
+                    bytes = bytes.saturating_add(about.blocks().saturating_mul(BLOCK));
+                }
+            }
+        }
+        Ok(bytes)
+    }
 }
+
+/// What `st_blocks` counts in, whatever the file system's own blocks.
+const BLOCK: u64 = 512;
 
 #[derive(Debug)]
 struct RealFile(File);

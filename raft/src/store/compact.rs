@@ -2,7 +2,10 @@
 
 use std::{sync::Weak, time::Duration};
 
-use tokio::{sync::Mutex, time::timeout};
+use tokio::{
+    sync::Mutex,
+    time::{Instant, timeout},
+};
 
 use super::{Inner, OpenError, Started, Store};
 
@@ -11,14 +14,34 @@ const LOOK: Duration = Duration::from_secs(1);
 /// A snapshot that is not written by then is given up; the next look tries again.
 const WRITING: Duration = Duration::from_secs(600);
 
-/// Bytes of log that had been appended when the last snapshot began.
-#[derive(Debug, Default)]
+/// The last snapshot of this process.
+#[derive(Debug)]
 pub(super) struct Compactor {
-    snapshot_at_bytes: Mutex<u64>,
+    last: Mutex<Last>,
+}
+
+#[derive(Debug)]
+struct Last {
+    /// Bytes of log that had been appended when it began.
+    at_bytes: u64,
+    /// When it began, or the node started.
+    at: Instant,
+}
+
+impl Default for Compactor {
+    fn default() -> Self {
+        let last = Last {
+            at_bytes: 0,
+            at: Instant::now(),
+        };
+        Self {
+            last: Mutex::new(last),
+        }
+    }
 }
 
 impl Inner {
-    fn is_due(&self, started: &Started, bytes_before: u64) -> bool {
+    fn is_due(&self, started: &Started, last: &Last) -> bool {
         let pulse = started.ring.pulse();
         let applied = pulse.applied.unwrap_or(0);
         let entries = applied.saturating_sub(pulse.snapshot.unwrap_or(0));
@@ -26,18 +49,25 @@ impl Inner {
             .ring
             .wal
             .appended_bytes()
-            .saturating_sub(bytes_before);
+            .saturating_sub(last.at_bytes);
+        // By age as well: what a quiet cluster removed would stay in its log for ever.
         entries >= self.limits.compact_entries
             || (bytes >= self.limits.compact_bytes && entries > 0)
+            || (last.at.elapsed() >= self.limits.compact_after && entries > 0)
     }
 
     /// Writes a snapshot of what is applied, then lets go of the log that the older kept snapshot covers as well.
-    async fn compact(&self, started: &Started, only_if_due: bool) -> Result<u64, String> {
-        let mut at_bytes = started.compactor.snapshot_at_bytes.lock().await;
+    pub(super) async fn compact(
+        &self,
+        started: &Started,
+        only_if_due: bool,
+    ) -> Result<u64, String> {
+        let mut last = started.compactor.last.lock().await;
         let applied = self.published.view().revision;
-        if only_if_due && !self.is_due(started, *at_bytes) {
+        if only_if_due && !self.is_due(started, &last) {
             return Ok(applied);
         }
+        let at = Instant::now();
         let bytes = started.ring.wal.appended_bytes();
         started.ring.snapshot().await;
         match timeout(WRITING, started.ring.wait_for_snapshot(applied)).await {
@@ -45,7 +75,10 @@ impl Inner {
             Ok(false) => return Err(self.stop_reason()),
             Err(_) => return Err("the snapshot is not written in time".to_owned()),
         }
-        *at_bytes = bytes;
+        *last = Last {
+            at_bytes: bytes,
+            at,
+        };
         let snapshots = started.snapshots.clone();
         let fallback = tokio::task::spawn_blocking(move || snapshots.fallback_index())
             .await
@@ -53,7 +86,13 @@ impl Inner {
             .map_err(|error| error.to_string())?;
         // The log reaches back to the older snapshot, should the newer turn out damaged.
         if let Some(older) = fallback {
-            let keep = applied.saturating_sub(self.limits.keep_entries);
+            let wal = &started.ring.wal;
+            let within = wal.first_within(self.limits.keep_bytes);
+            let keep = applied.saturating_sub(self.limits.keep_entries).max(
+                within
+                    .map_or(0, |first| first.saturating_sub(1))
+                    .min(applied),
+            );
             let upto = older.min(keep);
             if upto > 0 {
                 started.ring.purge(upto).await;

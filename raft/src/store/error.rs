@@ -25,6 +25,13 @@ pub enum OpenError {
     Unrecoverable { reason: String },
     #[error("the archive cannot be opened: {0}")]
     Archive(io::Error),
+    /// This node's state was found to differ from the majority's, and no peer gave it another yet.
+    #[error(
+        "this node's state differed from the majority's and is to be fetched anew, but no peer gave it within {}s (last: \
+         {last}). Let the other nodes run and reach each other, then start this one again",
+        waited.as_secs()
+    )]
+    Resync { waited: Duration, last: String },
     #[error(transparent)]
     Listen(#[from] ListenError),
     #[error("the ring's runtime does not start: {0}")]
@@ -63,6 +70,9 @@ pub enum ProposeError {
     /// Certainly not applied.
     #[error("too many commands are waiting: try again later")]
     Overloaded,
+    /// Certainly not applied: the disks are full, and the command would make the state larger.
+    #[error("{0}")]
+    NoSpace(String),
     /// Certainly not applied.
     #[error("the command has {bytes} bytes, the limit is {limit}")]
     TooLarge { bytes: usize, limit: usize },

@@ -36,7 +36,7 @@ fn node(pulse: &Pulse, id: u64) -> Option<&Node> {
     pulse.membership.nodes.iter().find(|node| node.id == id)
 }
 
-fn voters(pulse: &Pulse) -> BTreeSet<u64> {
+pub(super) fn voters(pulse: &Pulse) -> BTreeSet<u64> {
     let configs = pulse.membership.configs.iter();
     configs
         .flat_map(|voters| voters.node_ids.iter().copied())
@@ -192,7 +192,7 @@ impl Inner {
     }
 
     /// Whether a node answers and has almost the whole log.
-    fn caught_up(&self, pulse: &Pulse, id: u64) -> Result<(), MembershipError> {
+    pub(super) fn caught_up(&self, pulse: &Pulse, id: u64) -> Result<(), MembershipError> {
         if node(pulse, id).is_none() {
             return refused(format!(
                 "node {id} is no member: let it join first, with `trireme cluster add`"

@@ -3,17 +3,24 @@
 //! A store runs consensus and its peer listener on a runtime of its own, so that nothing else on the node starves them.
 //! Its handle may be used from any tokio runtime.
 
+mod alarm;
+mod audit;
 mod clock;
 mod compact;
 mod error;
+mod history;
 mod join;
 mod membership;
 mod peers;
 mod propose;
+mod quotas;
 mod read;
 mod recover;
 mod refill;
+mod resync;
+mod scrub;
 mod service;
+mod space;
 mod status;
 
 use std::{
@@ -30,32 +37,36 @@ use std::{
 use bytes::Bytes;
 use tokio::{
     runtime::{Handle, Runtime},
-    sync::{oneshot, watch},
+    sync::{Semaphore, oneshot, watch},
     time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use trireme_proto::raft as proto;
+use trireme_state::Digest;
 
 pub use error::{JoinError, MembershipError, OpenError, ProposeError, ReadError};
 pub use propose::Applied;
+pub use space::DiskUse;
 pub use status::{MemberStatus, Status};
 
 use self::{
     clock::{Clock, MAX_SKEW_MS},
     compact::Compactor,
     peers::Peers,
-    propose::Proposer,
+    propose::{PERMIT_BYTES, Proposer},
     read::Readers,
     service::PeerService,
+    space::{Gate, OwnDisk},
 };
 use crate::{
     archive::{Archive, Row, SledHome},
-    config::{Limits, StoreConfig, Timing},
+    config::{Limits, StoreConfig, Tamper, Timing},
     consensus::{Links, Machine, Pulse, Ring},
     costs::{Cost, Stage},
     directory::{DataDirectory, DirectoryError},
-    disk::Disk,
+    disk::{Disk, Reserve, ReservingDisk},
     fatal::{Fatal, FatalCell, FatalKind},
     feed::{Feed, Watch},
+    queues::{QueueDepth, Queues},
     snapshot::Snapshots,
     transport::{Dialer, Listener, serve},
     view::{Published, View},
@@ -107,7 +118,12 @@ struct Inner {
     timing: Timing,
     limits: Limits,
     disk: Arc<dyn Disk>,
+    reserve: Arc<Reserve>,
     data_dir: PathBuf,
+    tamper: Option<Tamper>,
+    queues: Queues,
+    /// Bytes of commands on their way to the leader of another node.
+    forwarding: Semaphore,
     runtime: Handle,
     directory: Mutex<Option<DataDirectory>>,
     dialer: Dialer,
@@ -135,6 +151,10 @@ struct Started {
     peers: Arc<Peers>,
     compactor: Compactor,
     snapshots: Snapshots,
+    /// The newest audit that this process applied.
+    audited: watch::Receiver<Option<(u64, Digest)>>,
+    disk: OwnDisk,
+    gate: Arc<Gate>,
     filling: AtomicBool,
 }
 
@@ -302,6 +322,35 @@ impl Store {
         ArchiveReader(Arc::clone(&self.inner.archive))
     }
 
+    /// Where owners of bounded queues register them.
+    pub fn queues(&self) -> &Queues {
+        &self.inner.queues
+    }
+
+    /// How full the queues of this node are: the store's own, and the registered ones.
+    pub fn queue_depths(&self) -> Vec<QueueDepth> {
+        let inner = &self.inner;
+        let depth = |name, (depth, capacity)| QueueDepth {
+            name,
+            depth,
+            capacity,
+        };
+        let all = inner.limits.queue_bytes.max(PERMIT_BYTES) as u64;
+        let free = (inner.forwarding.available_permits() * PERMIT_BYTES) as u64;
+        let mut depths = vec![
+            depth("forward_bytes", (all.saturating_sub(free), all)),
+            depth("archive_bytes", inner.archive.queued_bytes()),
+            depth("feed_bytes", inner.published.feed.kept_bytes()),
+        ];
+        if let Some(started) = inner.started() {
+            depths.extend(started.proposer.depths());
+            depths.push(started.readers.depth());
+            depths.push(depth("wal_bytes", started.ring.wal.queued_bytes()));
+        }
+        depths.extend(inner.queues.depths());
+        depths
+    }
+
     /// The reason why this node must stop, once there is one.
     pub async fn fatal(&self) -> Fatal {
         self.inner.fatal.wait().await
@@ -379,6 +428,15 @@ fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenE
     let listener = Listener::bind(config.peer_listener, config.tls.is_some())?;
     let directory =
         DataDirectory::open(Arc::clone(&config.disk), &config.data_dir, config.node_id)?;
+    let reserve = Arc::new(Reserve::new(
+        Arc::clone(&config.disk),
+        config.data_dir.join("RESERVE"),
+        config.limits.space.reserve_bytes,
+    ));
+    if let Err(error) = reserve.take() {
+        tracing::warn!(%error, "no reserve is set aside on the disk");
+    }
+    let disk: Arc<dyn Disk> = Arc::new(ReservingDisk::new(config.disk, Arc::clone(&reserve)));
     let home = match config.archive {
         Some(home) => home,
         None => Arc::new(SledHome::new(&config.data_dir.join("archive"))),
@@ -395,8 +453,12 @@ fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenE
         peer_address,
         api_address: config.api_address,
         timing: config.timing,
+        forwarding: Semaphore::new((config.limits.queue_bytes / PERMIT_BYTES).max(1)),
         limits: config.limits,
-        disk: config.disk,
+        disk,
+        reserve,
+        tamper: config.tamper,
+        queues: Queues::default(),
         data_dir: config.data_dir,
         runtime,
         directory: Mutex::new(Some(directory)),
@@ -490,6 +552,7 @@ impl Inner {
             cluster_id: cluster_id.clone(),
             node_id: self.node_id,
         };
+        let diverged = self.directory(|directory| directory.diverged())?;
         let archive = Arc::clone(&self.archive);
         let recovering = tokio::task::spawn_blocking(move || {
             if let Some(found) = archive.adopt(&id).map_err(OpenError::Archive)? {
@@ -501,13 +564,18 @@ impl Inner {
             }
             let wal = Wal::open(Arc::clone(&disk), &dir.join("wal"), owner, &options)?;
             let snapshots = Snapshots::open(disk, &dir.join("snapshots"))?;
-            let newest = recover::newest_snapshot(&snapshots, &id, &wal.state())?;
-            Ok::<_, OpenError>((wal, snapshots, newest))
+            Ok::<_, OpenError>((wal, snapshots))
         });
-        let recovered = recovering
-            .await
-            .map_err(|error| OpenError::Runtime(io::Error::other(error)))?;
-        let (wal, snapshots, newest) = recovered?;
+        let joined = |error| OpenError::Runtime(io::Error::other(error));
+        let (wal, snapshots) = recovering.await.map_err(joined)??;
+        if let Some(marker) = diverged {
+            self.resync(&marker, &cluster_id, &wal, &snapshots).await?;
+            self.directory(|directory| directory.clear_diverged())?;
+        }
+        let (files, id, log) = (snapshots.clone(), cluster_id.clone(), wal.state());
+        let loading =
+            tokio::task::spawn_blocking(move || recover::newest_snapshot(&files, &id, &log));
+        let newest = loading.await.map_err(joined)??;
         let snapshot_index = newest
             .as_ref()
             .and_then(|(file, _)| file.last())
@@ -516,7 +584,7 @@ impl Inner {
         // A checkpoint precedes each snapshot: less means that rows are gone.
         let filling = self.archive.lost().is_some() || archived < snapshot_index;
         let wal = Arc::new(wal);
-        let machine = Machine::new(
+        let mut machine = Machine::new(
             cluster_id.clone(),
             newest,
             snapshots.clone(),
@@ -526,7 +594,10 @@ impl Inner {
             Arc::clone(wal.costs()),
         )
         .map_err(|error| OpenError::Consensus(error.to_string()))?;
+        machine.tamper.clone_from(&self.tamper);
+        let audited = machine.audited.subscribe();
         let links = Links {
+            fatal: self.fatal.clone(),
             me: self.node_id,
             cluster_id: cluster_id.clone(),
             dialer: self.dialer.clone(),
@@ -538,6 +609,7 @@ impl Inner {
         let ring = Arc::new(ring.map_err(OpenError::Consensus)?);
         let clock = Arc::new(Clock::new());
         let peers = Arc::new(Peers::default());
+        let gate = Arc::new(Gate::default());
         let started = Started {
             cluster_id,
             proposer: Proposer::start(
@@ -546,8 +618,12 @@ impl Inner {
                 Arc::clone(&self.published),
                 Arc::clone(&clock),
                 Arc::clone(&peers),
+                Arc::clone(&gate),
                 &self.limits,
             ),
+            gate,
+            audited,
+            disk: OwnDisk::default(),
             peers,
             readers: Readers::start(self.weak.clone()),
             clock,
@@ -576,6 +652,11 @@ impl Inner {
         tokio::spawn(watch_health(self.weak.clone()));
         tokio::spawn(peers::run(self.weak.clone()));
         tokio::spawn(compact::run(self.weak.clone()));
+        tokio::spawn(space::run(self.weak.clone()));
+        tokio::spawn(quotas::run(self.weak.clone()));
+        tokio::spawn(audit::run(self.weak.clone()));
+        tokio::spawn(scrub::run(self.weak.clone()));
+        tokio::spawn(history::run(self.weak.clone()));
         if filling {
             tokio::spawn(refill::run(self.weak.clone()));
         }
@@ -667,7 +748,8 @@ async fn take_lead(inner: &Inner, started: &Started) {
     }
 }
 
-/// Turns what stopped consensus into the reason why the node must stop, and says when reads are safe.
+/// Turns what stopped consensus into the reason why the node must stop, takes the node out of consensus for any other
+/// reason, and says when reads are safe.
 async fn watch_health(inner: Weak<Inner>) {
     let (ring, fatal, recovered) = {
         let Some(strong) = inner.upgrade() else {
@@ -686,6 +768,10 @@ async fn watch_health(inner: Weak<Inner>) {
     let stopped = tokio::select! {
         stopped = ring.stopped() => stopped,
         () = recovering => None,
+        _ = fatal.wait() => {
+            step_down(&inner, &ring).await;
+            return;
+        }
     };
     match (ring.wal.failed(), stopped) {
         (Some(failed), _) => fatal.set(FatalKind::Disk, failed),
@@ -693,6 +779,28 @@ async fn watch_health(inner: Weak<Inner>) {
         // The store is being closed.
         (None, None) => {}
     }
+}
+
+/// A node that must stop hands over the lead while it still can, and takes part no more.
+async fn step_down(inner: &Weak<Inner>, ring: &Ring) {
+    let handing_over = async {
+        let Some(strong) = inner.upgrade() else {
+            return;
+        };
+        let Some(to) = strong.successor() else {
+            return;
+        };
+        let patience = strong.timing.election_max * 2;
+        let mut leadership = strong.leadership.subscribe();
+        drop(strong);
+        if ring.transfer_leader(to).await.is_ok() {
+            // The others elect one by themselves, only later.
+            let left = leadership.wait_for(|leadership| !leadership.is_me);
+            let _ = tokio::time::timeout(patience, left).await;
+        }
+    };
+    handing_over.await;
+    ring.shutdown().await;
 }
 
 /// Measures how late the ring's runtime runs its tasks.

@@ -9,13 +9,15 @@ use tokio::time::sleep;
 use trireme_proto::raft as proto;
 use trireme_state::FEATURE_LEVEL;
 
-use super::{Inner, clock::wall_ms};
+use super::{DiskUse, Inner, clock::wall_ms};
 
 /// One member's last answer.
 #[derive(Debug, Clone)]
 pub(super) struct About {
     pub(super) feature_level: u32,
     pub(super) version: String,
+    /// None until it has looked at its disk.
+    pub(super) disk: Option<DiskUse>,
 }
 
 #[derive(Debug, Default)]
@@ -79,6 +81,11 @@ pub(super) async fn run(inner: Weak<Inner>) {
                 let about = About {
                     feature_level: answer.feature_level,
                     version: answer.version,
+                    disk: (answer.disk_total_bytes > 0).then_some(DiskUse {
+                        total: answer.disk_total_bytes,
+                        available: answer.disk_available_bytes,
+                        used_permille: answer.disk_used_permille,
+                    }),
                 };
                 started.peers.learn(node.id, about);
             }

@@ -21,13 +21,14 @@ use trireme_proto::{
     raft as proto,
     state::{Batch, Command, Outcome, command::Body},
 };
-use trireme_state::{is_known, limits, min_level_of};
+use trireme_state::{grows, is_known, limits, min_level_of};
 
-use super::{Inner, ProposeError, Started, Store, clock::Clock, peers::Peers};
+use super::{Inner, ProposeError, Started, Store, clock::Clock, peers::Peers, space::Gate};
 use crate::{
     config::Limits,
     consensus::{Ring, Written},
     costs::Stage,
+    queues::QueueDepth,
     transport::never_sent,
     view::{Published, View},
 };
@@ -35,11 +36,12 @@ use crate::{
 /// Between attempts, doubled each time, half of it at random.
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const LAST_BACKOFF: Duration = Duration::from_millis(200);
-const PERMIT_BYTES: usize = 1024;
 /// Entries that go on their way at once, however few commands they hold.
 const FREE_ENTRIES: usize = 2;
 /// Every further one on its way must hold so many commands more.
 const COMMANDS_PER_STEP: usize = 8;
+/// One permit of a queue stands for this many bytes.
+pub(super) const PERMIT_BYTES: usize = 1024;
 
 /// A command that was applied.
 #[derive(Debug, Clone, PartialEq)]
@@ -57,9 +59,15 @@ pub(super) enum Proposed {
     NotAppended,
     Unknown,
     Overloaded,
+    /// The disks are full and it would make the state larger.
+    NoSpace(String),
     Rejected(String),
     Stopped,
 }
+
+/// Tells a full disk from a full queue between nodes.
+pub(super) const REFUSAL: &str = "trireme-refusal";
+pub(super) const NO_SPACE: &str = "no-space";
 
 struct Waiting {
     command: Command,
@@ -74,6 +82,10 @@ struct Waiting {
 pub(super) struct Proposer {
     queue: mpsc::Sender<Waiting>,
     room: Arc<Semaphore>,
+    room_permits: usize,
+    in_flight: InFlight,
+    most_in_flight: usize,
+    gate: Arc<Gate>,
 }
 
 impl Proposer {
@@ -84,10 +96,14 @@ impl Proposer {
         published: Arc<Published>,
         clock: Arc<Clock>,
         peers: Arc<Peers>,
+        gate: Arc<Gate>,
         limits: &Limits,
     ) -> Self {
         let (queue, waiting) = mpsc::channel(limits.queue_commands.max(1));
-        let room = Arc::new(Semaphore::new((limits.queue_bytes / PERMIT_BYTES).max(1)));
+        let room_permits = (limits.queue_bytes / PERMIT_BYTES).max(1);
+        let room = Arc::new(Semaphore::new(room_permits));
+        let most_in_flight = limits.entries_in_flight.max(1);
+        let in_flight = InFlight::default();
         let packer = Packer {
             me,
             peers,
@@ -95,14 +111,56 @@ impl Proposer {
             published,
             clock,
             room: Arc::clone(&room),
-            in_flight: InFlight::default(),
-            most_in_flight: limits.entries_in_flight.max(1),
+            in_flight: in_flight.clone(),
+            most_in_flight,
         };
         tokio::spawn(packer.run(waiting));
-        Self { queue, room }
+        Self {
+            queue,
+            room,
+            room_permits,
+            in_flight,
+            most_in_flight,
+            gate,
+        }
+    }
+
+    pub(super) fn depths(&self) -> [QueueDepth; 3] {
+        let depth = |name, free: usize, all: usize, unit: usize| QueueDepth {
+            name,
+            depth: (all.saturating_sub(free) * unit) as u64,
+            capacity: (all * unit) as u64,
+        };
+        let queue = &self.queue;
+        let (room, flight) = (&self.room, &self.in_flight);
+        [
+            depth(
+                "propose_commands",
+                queue.capacity(),
+                queue.max_capacity(),
+                1,
+            ),
+            depth(
+                "propose_bytes",
+                room.available_permits(),
+                self.room_permits,
+                PERMIT_BYTES,
+            ),
+            depth(
+                "entries_in_flight",
+                self.most_in_flight.saturating_sub(flight.count()),
+                self.most_in_flight,
+                1,
+            ),
+        ]
     }
 
     pub(super) async fn submit(&self, command: Command) -> Proposed {
+        if command.body.as_ref().is_some_and(grows)
+            && let Some(reason) = self.gate.refusal()
+        {
+            return Proposed::NoSpace(reason);
+        }
         let bytes = command.encoded_len();
         let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES).max(1)).unwrap_or(u32::MAX);
         let Ok(room) = self.room.try_acquire_many(permits) else {
@@ -347,8 +405,14 @@ impl Store {
     /// [`ProposeError::Timeout`] says whether the command may have been applied; after [`ProposeError::Stopped`] it may.
     /// Everything else means that it was not.
     pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
-        let started = self.inner.started().ok_or(ProposeError::NotStarted)?;
-        if let Some(fatal) = self.inner.fatal.get() {
+        self.inner.propose(command).await
+    }
+}
+
+impl Inner {
+    pub(super) async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
+        let started = self.started().ok_or(ProposeError::NotStarted)?;
+        if let Some(fatal) = self.fatal.get() {
             return Err(ProposeError::Stopped(fatal.message));
         }
         let bytes = command.encoded_len();
@@ -363,19 +427,19 @@ impl Store {
                 "this node's version does not know it".to_owned(),
             ));
         }
-        let deadline = Instant::now() + self.inner.timing.propose;
+        let deadline = Instant::now() + self.timing.propose;
         let proposing = async {
             let applied = self.propose_until(started, command, deadline).await?;
-            match timeout_at(deadline, self.inner.published.at_least(applied.revision)).await {
+            match timeout_at(deadline, self.published.at_least(applied.revision)).await {
                 Ok(_) => Ok(applied),
                 Err(_) => Err(ProposeError::Timeout {
                     maybe_applied: true,
                 }),
             }
         };
-        match self.inner.unless_closed(proposing).await {
+        match self.unless_closed(proposing).await {
             Some(proposed) => proposed,
-            None => Err(ProposeError::Stopped(self.inner.stop_reason())),
+            None => Err(ProposeError::Stopped(self.stop_reason())),
         }
     }
 
@@ -392,16 +456,17 @@ impl Store {
             let unknown = match attempt {
                 Ok(Some(Proposed::Applied(applied))) => return Ok(applied),
                 Ok(Some(Proposed::Overloaded)) => return Err(ProposeError::Overloaded),
+                Ok(Some(Proposed::NoSpace(reason))) => return Err(ProposeError::NoSpace(reason)),
                 Ok(Some(Proposed::Rejected(reason))) => {
                     return Err(ProposeError::Rejected(reason));
                 }
                 Ok(Some(Proposed::Stopped)) => {
-                    let reason = self.inner.stop_reason();
+                    let reason = self.stop_reason();
                     return Err(ProposeError::Stopped(reason));
                 }
                 Ok(Some(Proposed::NotAppended)) => false,
                 Ok(None) => {
-                    if !backoff.wait(&self.inner).await {
+                    if !backoff.wait(self).await {
                         return Err(if maybe_applied {
                             ProposeError::Timeout { maybe_applied }
                         } else {
@@ -422,7 +487,7 @@ impl Store {
             if unknown && command.request_id.is_empty() {
                 return Err(ProposeError::Timeout { maybe_applied });
             }
-            if !backoff.wait(&self.inner).await {
+            if !backoff.wait(self).await {
                 return Err(ProposeError::Timeout { maybe_applied });
             }
         }
@@ -431,11 +496,17 @@ impl Store {
     /// None: nobody leads.
     async fn attempt(&self, started: &Started, command: &Command) -> Option<Proposed> {
         let leader = started.ring.seen().leader?;
-        if leader == self.inner.node_id {
+        if leader == self.node_id {
             return Some(started.proposer.submit(command.clone()).await);
         }
-        let address = self.inner.peer_address(started, leader)?;
-        let mut client = self.inner.dialer.shared(&address).ok()?;
+        let address = self.peer_address(started, leader)?;
+        let mut client = self.dialer.shared(&address).ok()?;
+        // What waits for an answer of the leader is kept here, too.
+        let permits = u32::try_from(command.encoded_len().div_ceil(PERMIT_BYTES).max(1));
+        let permits = permits.unwrap_or(u32::MAX);
+        let Ok(_room) = self.forwarding.try_acquire_many(permits) else {
+            return Some(Proposed::Overloaded);
+        };
         let request = proto::ProposeRequest {
             cluster_id: started.cluster_id.clone(),
             commands: vec![command.clone()],
@@ -453,7 +524,12 @@ impl Store {
                 }
             }
             Err(status) => match status.code() {
-                tonic::Code::ResourceExhausted => Proposed::Overloaded,
+                tonic::Code::ResourceExhausted => match status.metadata().get(REFUSAL) {
+                    Some(refusal) if refusal == NO_SPACE => {
+                        Proposed::NoSpace(status.message().to_owned())
+                    }
+                    _ => Proposed::Overloaded,
+                },
                 tonic::Code::FailedPrecondition => Proposed::Rejected(status.message().to_owned()),
                 // Aborted is the leader's own word for it.
                 tonic::Code::Aborted => Proposed::NotAppended,

@@ -9,7 +9,7 @@ use tokio::{
 use trireme_proto::raft as proto;
 
 use super::{Inner, ReadError, Store, propose::Backoff};
-use crate::consensus::ReadIndexError;
+use crate::{consensus::ReadIndexError, queues::QueueDepth};
 
 /// Readers waiting for the next round.
 const QUEUE_READERS: usize = 65_536;
@@ -38,6 +38,14 @@ impl Readers {
             }
         });
         Self(readers)
+    }
+
+    pub(super) fn depth(&self) -> QueueDepth {
+        QueueDepth {
+            name: "readers",
+            depth: (self.0.max_capacity() - self.0.capacity()) as u64,
+            capacity: self.0.max_capacity() as u64,
+        }
     }
 
     async fn index(&self) -> Result<u64, ReadError> {

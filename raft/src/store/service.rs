@@ -4,11 +4,15 @@ use std::sync::Arc;
 
 use futures::{StreamExt as _, stream, stream::BoxStream};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
 use trireme_proto::raft::{self as proto, raft_transport_server::RaftTransport};
 use trireme_state::FEATURE_LEVEL;
 
-use super::{Inner, MembershipError, Started, clock::wall_ms, propose::Proposed};
+use super::{
+    Inner, MembershipError, Started,
+    clock::wall_ms,
+    propose::{NO_SPACE, Proposed, REFUSAL},
+};
 use crate::consensus::{Pages, ReadIndexError};
 
 pub(super) struct PeerService(pub(super) Arc<Inner>);
@@ -46,6 +50,7 @@ impl PeerService {
 #[tonic::async_trait]
 impl RaftTransport for PeerService {
     type StreamAppendStream = ReceiverStream<Result<proto::AppendResponse, Status>>;
+    type FetchSnapshotStream = BoxStream<'static, Result<proto::SnapshotChunk, Status>>;
     type FetchArchiveStream = BoxStream<'static, Result<proto::FetchArchiveResponse, Status>>;
 
     async fn append(
@@ -140,6 +145,12 @@ impl RaftTransport for PeerService {
                 Proposed::Overloaded => {
                     return Err(Status::resource_exhausted("too many commands are waiting"));
                 }
+                Proposed::NoSpace(reason) => {
+                    let mut status = Status::resource_exhausted(reason);
+                    let no_space = MetadataValue::from_static(NO_SPACE);
+                    status.metadata_mut().insert(REFUSAL, no_space);
+                    return Err(status);
+                }
                 Proposed::Rejected(reason) => return Err(Status::failed_precondition(reason)),
                 Proposed::Stopped => return Err(Status::unknown("this node is stopping")),
             }
@@ -213,6 +224,11 @@ impl RaftTransport for PeerService {
         let leader = self.not_leader(started);
         response.leader_id = leader.leader_id;
         response.leader_peer_address = leader.peer_address;
+        if let Some(disk) = started.disk.get() {
+            response.disk_total_bytes = disk.total;
+            response.disk_available_bytes = disk.available;
+            response.disk_used_permille = disk.used_permille;
+        }
         if !request.bootstrap_instance.is_empty() {
             match self
                 .0
@@ -242,5 +258,18 @@ impl RaftTransport for PeerService {
             Ok(page.map(|rows| (proto::FetchArchiveResponse { rows }, pages)))
         });
         Ok(Response::new(rows.boxed()))
+    }
+
+    async fn fetch_snapshot(
+        &self,
+        request: Request<proto::FetchSnapshotRequest>,
+    ) -> Result<Response<Self::FetchSnapshotStream>, Status> {
+        let request = request.into_inner();
+        let started = self.member(&request.cluster_id)?;
+        if started.filling() {
+            return Err(Status::unavailable("this node's own archive is incomplete"));
+        }
+        let giving = self.0.give_snapshot(started, request.at_least).await;
+        Ok(Response::new(giving.map_err(Status::unavailable)?))
     }
 }

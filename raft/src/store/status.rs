@@ -38,6 +38,10 @@ pub struct Status {
     pub ring_delay: Duration,
     /// Segment files of the log.
     pub wal_segments: usize,
+    /// This node's disk; None until it was looked at.
+    pub disk: Option<super::DiskUse>,
+    /// Why nothing new is taken, on a leader whose cluster has no room.
+    pub refusal: Option<String>,
     /// Why the archive was set aside, until it is filled again.
     pub archive_lost: Option<String>,
 }
@@ -113,6 +117,8 @@ impl Store {
         status.millis_since_quorum_ack = pulse.quorum_ack.map(millis);
         status.clock_skew_ms = started.clock.skew_ms(inner.node_id, &voters);
         status.wal_segments = started.ring.wal.segments();
+        status.disk = started.disk.get();
+        status.refusal = started.gate.refusal();
         status.archive_lost = started
             .filling()
             .then(|| inner.archive.lost().unwrap_or("it is behind").to_owned());

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use trireme_proto::raft as proto;
 
-use super::record::{LogId, committed_after_cut, decode_entry};
+use super::record::{LogId, RECORD_HEADER_BYTES, committed_after_cut, decode_entry, find};
 use crate::disk::{DiskFile, read_exact_at};
 
 /// Memory that an entry takes beyond its bytes, roughly.
@@ -60,6 +60,8 @@ pub(super) struct Segment {
     pub(super) file: Arc<dyn DiskFile>,
     /// Greatest index of an entry ever written to it.
     pub(super) max_index: Option<u64>,
+    /// Where its records end; None while it is written to.
+    pub(super) end: Option<u64>,
 }
 
 /// What a reader has to fetch once it let go of the lock.
@@ -218,6 +220,20 @@ impl Log {
         self.slots.front().map(|slot| slot.id.index)
     }
 
+    /// Index of the first of the newest entries that together have at most `bytes`.
+    pub(super) fn first_within(&self, bytes: u64) -> Option<u64> {
+        let mut sum: u64 = 0;
+        let mut first = None;
+        for slot in self.slots.iter().rev() {
+            sum = sum.saturating_add(slot.bytes as u64);
+            if sum > bytes {
+                break;
+            }
+            first = Some(slot.id.index);
+        }
+        first
+    }
+
     /// The id of an entry that is still there.
     pub(super) fn id_at(&self, index: u64) -> Option<LogId> {
         let at = index.checked_sub(self.first)?;
@@ -275,9 +291,15 @@ impl Piece {
                 path,
                 place,
             } => {
-                let mut payload = vec![0; place.length as usize];
-                let found = read_exact_at(&*file, place.offset, &mut payload)
-                    .and_then(|()| decode_entry(id.index, Bytes::from(payload)));
+                let start = place.offset - RECORD_HEADER_BYTES as u64;
+                let mut record = vec![0; RECORD_HEADER_BYTES + place.length as usize];
+                let found = read_exact_at(&*file, start, &mut record).and_then(|()| {
+                    // What was good when it was written may have rotted since.
+                    let found = find(place.segment, &Bytes::from(record), 0).ok_or_else(|| {
+                        io::Error::new(io::ErrorKind::InvalidData, "the checksum does not match")
+                    })?;
+                    decode_entry(id.index, found.payload)
+                });
                 match found {
                     Ok((found, entry)) if found == id => Ok(entry),
                     Ok((found, _)) => Err(io::Error::new(

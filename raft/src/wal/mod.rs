@@ -10,6 +10,7 @@
 mod log;
 mod record;
 mod recovery;
+mod scrub;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -26,6 +27,7 @@ use tokio::sync::{Semaphore, mpsc};
 use trireme_proto::raft as proto;
 
 pub use record::{LogId, Owner};
+pub(crate) use scrub::ClosedSegment;
 pub use writer::Done;
 
 use self::{
@@ -215,6 +217,28 @@ impl Wal {
     /// Segment files of the log.
     pub fn segments(&self) -> usize {
         self.held().segments.len()
+    }
+
+    /// Bytes that wait for the disk, and how many may.
+    pub fn queued_bytes(&self) -> (u64, u64) {
+        let free = self.queue.available_permits() as u64;
+        let all = u64::from(self.queue_permits);
+        let bytes = PERMIT_BYTES as u64;
+        (all.saturating_sub(free) * bytes, all * bytes)
+    }
+
+    /// Index of the first of the newest entries that together have at most `bytes`.
+    pub(crate) fn first_within(&self, bytes: u64) -> Option<u64> {
+        self.held().first_within(bytes)
+    }
+
+    /// The segments that are not written to any more.
+    pub(crate) fn closed_segments(&self) -> Vec<ClosedSegment> {
+        let log = self.held();
+        let closed = log.segments.iter().filter_map(|(number, segment)| {
+            Some(ClosedSegment::new(*number, segment, segment.end?))
+        });
+        closed.collect()
     }
 
     /// The id of the entry at `index`, if it is there.

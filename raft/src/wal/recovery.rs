@@ -101,10 +101,16 @@ pub(super) fn recover(
                 path: path.clone(),
                 file: Arc::clone(&file),
                 max_index: None,
+                end: None,
             },
         );
         let reached = replay.segment(&raw, &bytes, end, &mut log)?;
         found_bytes += (reached - SEGMENT_HEADER_BYTES) as u64;
+        if number != last
+            && let Some(segment) = log.segments.get_mut(&number)
+        {
+            segment.end = Some(reached as u64);
+        }
         former_end = Some(reached as u64);
         if number == last {
             // Leftovers of a torn write must not come back behind what is written next.
@@ -150,6 +156,7 @@ fn fresh(
             path: path.clone(),
             file: Arc::clone(&file),
             max_index: None,
+            end: None,
         },
     );
     Ok(Recovered {

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     costs::{Costs, Stage},
-    disk::{Disk, DiskFile},
+    disk::{Disk, DiskFile, is_full},
 };
 
 /// One write is not made longer than this once it holds a request.
@@ -129,8 +129,15 @@ impl Writer {
     fn answer(&mut self, mut batch: Vec<Request>) {
         let written = match self.failure.check() {
             Ok(()) => self.write(&mut batch).map_err(|(doing, path, error)| {
+                let what_to_do = match is_full(&error) {
+                    true => {
+                        "The disk is full and the reserve used up: free space on it or give it more, then start the node \
+                         again; nothing acknowledged is lost"
+                    }
+                    false => "The log accepts nothing more; check the disk, then restart the node",
+                };
                 self.failure.set(format!(
-                    "{doing} {} failed: {error}. The log accepts nothing more; check the disk, then restart the node",
+                    "{doing} {} failed: {error}. {what_to_do}",
                     path.display()
                 ))
             }),
@@ -224,18 +231,20 @@ impl Writer {
             &self.owner,
         )
         .map_err(|error| ("creating", path.clone(), error))?;
-        self.log
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .segments
-            .insert(
-                number,
-                Segment {
-                    path: path.clone(),
-                    file: Arc::clone(&file),
-                    max_index: None,
-                },
-            );
+        let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(former) = log.segments.get_mut(&self.segment) {
+            former.end = Some(self.end);
+        }
+        log.segments.insert(
+            number,
+            Segment {
+                path: path.clone(),
+                file: Arc::clone(&file),
+                max_index: None,
+                end: None,
+            },
+        );
+        drop(log);
         self.segment = number;
         self.path = path;
         self.file = file;

@@ -51,6 +51,10 @@ impl Agents {
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.rows.bytes()
+    }
 }
 
 pub(crate) fn register(state: &mut State, entry: &mut Entry, command: &RegisterAgent) -> Verdict {

@@ -48,22 +48,26 @@ pub(crate) fn set(state: &mut State, entry: &mut Entry, command: &SetAlarm) -> V
         return Err(invalid("no alarm"));
     };
     name("alarm.key", &asked.key)?;
-    let former = state.alarm(&asked.key).cloned();
     if command.clear {
-        if former.is_none() {
-            return Ok(Done {
-                duplicate: true,
-                ..Done::default()
-            });
-        }
-        state.alarms.rows.remove(&mut state.digest, &asked.key);
-        entry.changed(Change::Removed(RecordKey::Alarm {
-            key: asked.key.clone(),
-        }));
-        return Ok(Done::default());
+        return Ok(Done {
+            duplicate: !lower(state, entry, &asked.key),
+            ..Done::default()
+        });
     }
-    if former.is_none() && state.alarms.len() >= MAX_ALARMS {
+    if state.alarm(&asked.key).is_none() && state.alarms.len() >= MAX_ALARMS {
         return Err(exhausted("alarms", MAX_ALARMS));
+    }
+    Ok(Done {
+        duplicate: !raise(state, entry, asked),
+        ..Done::default()
+    })
+}
+
+/// Whether anything changed. At the bound a new alarm is not raised: there are enough to look at.
+pub(crate) fn raise(state: &mut State, entry: &mut Entry, asked: &Alarm) -> bool {
+    let former = state.alarm(&asked.key).cloned();
+    if former.is_none() && state.alarms.len() >= MAX_ALARMS {
+        return false;
     }
     let raised_ms = former
         .as_ref()
@@ -74,15 +78,22 @@ pub(crate) fn set(state: &mut State, entry: &mut Entry, command: &SetAlarm) -> V
         ..asked.clone()
     };
     if former.is_some_and(|former| *former == alarm) {
-        return Ok(Done {
-            duplicate: true,
-            ..Done::default()
-        });
+        return false;
     }
     let alarm = Arc::new(alarm);
     state.alarms.put(&mut state.digest, alarm.clone());
     entry.changed(Change::Alarm(alarm));
-    Ok(Done::default())
+    true
+}
+
+/// Whether there was one.
+pub(crate) fn lower(state: &mut State, entry: &mut Entry, key: &str) -> bool {
+    let key = key.to_owned();
+    if state.alarms.rows.remove(&mut state.digest, &key).is_none() {
+        return false;
+    }
+    entry.changed(Change::Removed(RecordKey::Alarm { key }));
+    true
 }
 
 impl State {

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use trireme_proto::state::{self as pb, command::Body};
 
 use crate::{
-    State, agents, alarms, blobs, change,
+    State, agents, alarms, audits, blobs, change,
     change::Change,
     configs, cursors, deliveries, effects, intents,
     jobs::{create, lifecycle},
@@ -166,6 +166,7 @@ impl State {
                 "no command, or one that this version does not know",
             ));
         };
+        self.check_quotas(body)?;
         match body {
             Body::PutBlobChunk(body) => blobs::put_chunk(self, entry, body),
             Body::SweepBlobs(body) => blobs::sweep(self, entry, body),
@@ -198,6 +199,8 @@ impl State {
             Body::PutTimer(body) => timers::put(self, entry, body),
             Body::DropTimer(body) => timers::drop(self, entry, body),
             Body::SetAlarm(body) => alarms::set(self, entry, body),
+            Body::BeginAudit(body) => audits::begin(self, entry, body),
+            Body::ReportDigest(body) => audits::report(self, entry, body),
             // One command for three kinds of dead letter: a report has a job, a plan or effect a delivery.
             Body::Redrive(body) if !body.job_id.is_empty() => {
                 reports::redrive_report(self, entry, body)

@@ -163,6 +163,10 @@ impl Blobs {
         self.bytes
     }
 
+    pub(crate) fn unreferenced_bytes(&self) -> u64 {
+        self.unreferenced_bytes
+    }
+
     pub(crate) fn chunk_rows(&self) -> impl Iterator<Item = BlobChunkRow> {
         self.rows.iter().flat_map(|(sha, blob)| {
             blob.chunks.iter().map(|(index, chunk)| BlobChunkRow {

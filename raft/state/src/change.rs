@@ -20,6 +20,7 @@ pub enum Change {
     Timer(Arc<pb::Timer>),
     Cursor(Arc<pb::Cursor>),
     Alarm(Arc<pb::Alarm>),
+    Audit(Arc<pb::Audit>),
     FeatureLevel(u32),
     Removed(RecordKey),
 }
@@ -70,6 +71,9 @@ pub enum RecordKey {
     Alarm {
         key: String,
     },
+    Audit {
+        index: u64,
+    },
     FeatureLevel,
 }
 
@@ -117,6 +121,7 @@ impl Change {
             Self::Alarm(alarm) => RecordKey::Alarm {
                 key: alarm.key.clone(),
             },
+            Self::Audit(audit) => RecordKey::Audit { index: audit.index },
             Self::FeatureLevel(_) => RecordKey::FeatureLevel,
             Self::Removed(key) => key.clone(),
         }
@@ -156,6 +161,7 @@ impl From<&Change> for pb::Change {
             Change::Timer(timer) => Record::Timer((**timer).clone()),
             Change::Cursor(cursor) => Record::Cursor((**cursor).clone()),
             Change::Alarm(alarm) => Record::Alarm((**alarm).clone()),
+            Change::Audit(audit) => Record::Audit((**audit).clone()),
             Change::FeatureLevel(level) => Record::FeatureLevel(pb::FeatureLevel { level: *level }),
             Change::Removed(key) => {
                 return Self {
@@ -227,6 +233,10 @@ impl From<RecordKey> for pb::change::Record {
             }),
             RecordKey::Alarm { key } => Self::Alarm(pb::Alarm {
                 key,
+                ..Default::default()
+            }),
+            RecordKey::Audit { index } => Self::Audit(pb::Audit {
+                index,
                 ..Default::default()
             }),
             RecordKey::FeatureLevel => Self::FeatureLevel(pb::FeatureLevel::default()),

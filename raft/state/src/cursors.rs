@@ -40,6 +40,10 @@ impl Cursors {
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.rows.bytes()
+    }
 }
 
 /// A cursor without time and value is forgotten.

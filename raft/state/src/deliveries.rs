@@ -150,6 +150,10 @@ impl Deliveries {
         self.rows.len()
     }
 
+    pub(crate) fn bytes(&self) -> u64 {
+        self.rows.bytes()
+    }
+
     pub(crate) fn open_len(&self) -> usize {
         self.open.len()
     }

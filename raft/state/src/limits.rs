@@ -100,6 +100,48 @@ pub const MAX_CURSORS_PER_COMMAND: usize = 1000;
 /// Alarms.
 pub const MAX_ALARMS: usize = 1000;
 
+/// Comparisons of the replicas' states that are remembered.
+pub const AUDIT_MEMORY: usize = 8;
+/// Nodes that answer in one of them, voters or not.
+pub const MAX_AUDIT_REPORTS: usize = 64;
+
+// Bytes of all records of a kind, encoded: what a node's memory must have room for, about three times over. Counts
+// alone would allow half a million jobs of 256 KiB each. Enforced from feature level 2 on.
+//
+// | kind          | records                | bytes   | mean at both bounds |
+// |---------------|------------------------|---------|---------------------|
+// | jobs          | MAX_JOBS               | 2 GiB   | 4 KiB               |
+// | deliveries    | MAX_DELIVERIES         | 2 GiB   | 4 KiB               |
+// | plans         | those of deliveries    | 1 GiB   |                     |
+// | pull requests | MAX_PULL_REQUESTS      | 2 GiB   | 2 KiB               |
+// | pools         | MAX_POOLS              | 512 MiB | 5 KiB               |
+// | intents       | MAX_OPEN_INTENTS, INTENT_MEMORY | 512 MiB | 3 KiB      |
+// | cursors       | MAX_CURSORS            | 256 MiB | 1 KiB               |
+// | timers        | MAX_TIMERS             | 256 MiB | 1 KiB               |
+// | agents        | MAX_AGENTS             | 64 MiB  | 6 KiB               |
+// | blobs         | of configurations and deliveries | 4 GiB |             |
+
+/// Jobs.
+pub const MAX_JOBS_BYTES: u64 = 2 << 30;
+/// Deliveries with their inline payloads.
+pub const MAX_DELIVERIES_BYTES: u64 = 2 << 30;
+/// Plans.
+pub const MAX_PLANS_BYTES: u64 = 1 << 30;
+/// Mirrored pull requests.
+pub const MAX_PULL_REQUESTS_BYTES: u64 = 2 << 30;
+/// Merge pools.
+pub const MAX_POOLS_BYTES: u64 = 512 << 20;
+/// Merge intents, open or settled.
+pub const MAX_INTENTS_BYTES: u64 = 512 << 20;
+/// Cursors.
+pub const MAX_CURSORS_BYTES: u64 = 256 << 20;
+/// Timers.
+pub const MAX_TIMERS_BYTES: u64 = 256 << 20;
+/// Agents.
+pub const MAX_AGENTS_BYTES: u64 = 64 << 20;
+/// Blob chunks as stored, referenced or not.
+pub const MAX_BLOBS_BYTES: u64 = 4 << 30;
+
 /// Records that one command sweeps.
 pub const MAX_SWEEP: usize = 1000;
 /// Expired rows that one entry removes on its way, per kind, so that no entry pays for a long silence.

@@ -106,6 +106,10 @@ impl Plans {
         self.rows.len()
     }
 
+    pub(crate) fn bytes(&self) -> u64 {
+        self.rows.bytes()
+    }
+
     pub(crate) fn dead_len(&self) -> usize {
         self.dead.len()
     }

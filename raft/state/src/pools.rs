@@ -43,6 +43,10 @@ impl Pools {
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.rows.bytes()
+    }
 }
 
 pub(crate) fn put(state: &mut State, entry: &mut Entry, command: &PutPool) -> Verdict {

@@ -140,6 +140,10 @@ impl Pulls {
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
+
+    pub(crate) fn bytes(&self) -> u64 {
+        self.rows.bytes()
+    }
 }
 
 pub(crate) fn put(state: &mut State, entry: &mut Entry, command: &PutPullRequests) -> Verdict {

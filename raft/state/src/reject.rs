@@ -45,6 +45,13 @@ pub(crate) fn exhausted(what: &str, bound: usize) -> pb::Rejected {
     )
 }
 
+pub(crate) fn full(what: &str, used: u64, bound: u64) -> pb::Rejected {
+    rejected(
+        pb::Rejection::ResourceExhausted,
+        format!("{what}: {used} of at most {bound} bytes are used"),
+    )
+}
+
 /// A name that becomes part of keys: present, bounded, without control characters.
 pub(crate) fn name(field: &str, value: &str) -> Verdict<()> {
     if value.is_empty() {

@@ -7,6 +7,7 @@ use trireme_proto::state as pb;
 use crate::{
     agents::Agents,
     alarms::Alarms,
+    audits::Audits,
     blobs::Blobs,
     configs::Configs,
     cursors::Cursors,
@@ -44,6 +45,7 @@ pub struct State {
     pub(crate) cursors: Cursors,
     pub(crate) timers: Timers,
     pub(crate) alarms: Alarms,
+    pub(crate) audits: Audits,
     pub(crate) requests: Requests,
     pub(crate) office: Arc<pb::Office>,
     /// 0 = never raised.

@@ -49,16 +49,19 @@ struct Row<R> {
     record: Arc<R>,
     hash: Sum,
     bulk: Option<(Bytes, [u8; 32])>,
+    /// Encoded.
+    bytes: u64,
 }
 
 impl<R: Record> Row<R> {
     fn new(record: Arc<R>, former: Option<&Self>) -> Self {
         let Some((rest, bulk)) = record.split_bulk() else {
-            let hash = Sum::of(R::KIND, &[&record.encode_to_vec()]);
+            let encoded = record.encode_to_vec();
             return Self {
                 record,
-                hash,
+                hash: Sum::of(R::KIND, &[&encoded]),
                 bulk: None,
+                bytes: encoded.len() as u64,
             };
         };
         let bulk_hash = match former.and_then(|row| row.bulk.as_ref()) {
@@ -67,10 +70,11 @@ impl<R: Record> Row<R> {
             }
             _ => sha256(&[&bulk]),
         };
-        let hash = Sum::of(R::KIND, &[&rest.encode_to_vec(), &bulk_hash]);
+        let encoded = rest.encode_to_vec();
         Self {
             record,
-            hash,
+            hash: Sum::of(R::KIND, &[&encoded, &bulk_hash]),
+            bytes: (encoded.len() as u64).saturating_add(bulk.len() as u64),
             bulk: Some((bulk, bulk_hash)),
         }
     }
@@ -79,17 +83,24 @@ impl<R: Record> Row<R> {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Table<R: Record> {
     rows: OrdMap<R::Key, Row<R>>,
+    bytes: u64,
 }
 
 impl<R: Record> Default for Table<R> {
     fn default() -> Self {
         Self {
             rows: OrdMap::new(),
+            bytes: 0,
         }
     }
 }
 
 impl<R: Record> Table<R> {
+    /// Of all records, encoded.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }
@@ -107,14 +118,17 @@ impl<R: Record> Table<R> {
         let key = record.key();
         let row = Row::new(record, self.rows.get(&key));
         digest.add(&row.hash);
+        self.bytes = self.bytes.saturating_add(row.bytes);
         let former = self.rows.insert(key, row)?;
         digest.sub(&former.hash);
+        self.bytes = self.bytes.saturating_sub(former.bytes);
         Some(former.record)
     }
 
     pub(crate) fn remove(&mut self, digest: &mut Sum, key: &R::Key) -> Option<Arc<R>> {
         let former = self.rows.remove(key)?;
         digest.sub(&former.hash);
+        self.bytes = self.bytes.saturating_sub(former.bytes);
         Some(former.record)
     }
 

@@ -5,12 +5,15 @@
     reason = "a test that does not get what it needs has failed"
 )]
 
+mod audits;
 mod failover;
 mod linearizable_reads;
 mod membership;
 mod peer_tls;
 mod restarting;
+mod rotting;
 mod snapshots;
+mod space;
 mod stopping;
 mod support;
 mod under_load;

@@ -28,7 +28,7 @@ pub(crate) struct Cluster {
     pub(crate) dir: TempDir,
     pub(crate) stores: BTreeMap<u64, Store>,
     pub(crate) seats: BTreeMap<u64, Seat>,
-    tune: fn(&mut StoreConfig),
+    tune: Box<dyn Fn(&mut StoreConfig)>,
 }
 
 /// What a node keeps over restarts.
@@ -42,7 +42,7 @@ impl Cluster {
         Self::tuned(count, |_| {}).await
     }
 
-    pub(crate) async fn tuned(count: u64, tune: fn(&mut StoreConfig)) -> Self {
+    pub(crate) async fn tuned(count: u64, tune: impl Fn(&mut StoreConfig) + 'static) -> Self {
         // RUST_LOG=trireme_raft=debug,openraft=info shows what the nodes did. Another test may have set it up.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -52,7 +52,7 @@ impl Cluster {
             dir: TempDir::new().unwrap(),
             stores: BTreeMap::new(),
             seats: BTreeMap::new(),
-            tune,
+            tune: Box::new(tune),
         };
         for id in 1..=count {
             cluster.start(id).await;

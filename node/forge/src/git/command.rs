@@ -72,6 +72,12 @@ impl Git {
         }
     }
 
+    /// Children that run, and how many may.
+    pub(super) fn children(&self) -> (usize, usize) {
+        let free = self.children.available_permits();
+        (MAX_CHILDREN.saturating_sub(free), MAX_CHILDREN)
+    }
+
     /// Runs `git <args>` in a directory. The clock starts once it is this child's turn. The user's own git
     /// configuration does not apply; environment variables (proxies, certificates) do.
     pub(super) async fn run(

@@ -111,6 +111,12 @@ pub(super) struct InUse {
 }
 
 impl Mirrors {
+    /// git's processes that run, and how many may.
+    #[must_use]
+    pub fn children(&self) -> (usize, usize) {
+        self.inner.git.children()
+    }
+
     /// Takes possession of the directory and learns what is in it.
     ///
     /// # Errors

@@ -181,6 +181,12 @@ impl Client {
         }
     }
 
+    /// Requests under way, and how many may be.
+    pub(super) fn in_flight(&self) -> (usize, usize) {
+        let free = self.in_flight.available_permits();
+        (MAX_IN_FLIGHT.saturating_sub(free), MAX_IN_FLIGHT)
+    }
+
     pub(super) fn is_app(&self) -> bool {
         matches!(self.credentials, Credentials::App { .. })
     }

@@ -81,6 +81,12 @@ pub struct GitHub {
 }
 
 impl GitHub {
+    /// Requests under way, and how many may be.
+    #[must_use]
+    pub fn in_flight(&self) -> (usize, usize) {
+        self.client.in_flight()
+    }
+
     /// Connects to nothing yet. Must be called within a Tokio runtime, which then drives the connections.
     ///
     /// # Errors

@@ -14,6 +14,8 @@ use crate::plugin::outage;
 pub const REPAIR_EVERY: Duration = Duration::from_secs(5 * 60);
 /// Repositories that are looked at; more are left to their webhooks alone.
 const MAX_REPOS: usize = 10_000;
+/// The mirror and the webhooks of each repository, the webhooks of as many organisations at most, and our App's.
+pub(super) const MAX_CHORES: usize = 3 * MAX_REPOS + 1;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Chore {

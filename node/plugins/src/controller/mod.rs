@@ -26,7 +26,7 @@ use trireme_office::{
 };
 use trireme_proto::state::{Delivery, DeliveryState};
 use trireme_raft::{View, WatchError};
-use trireme_state::{Change, arrival};
+use trireme_state::{Change, arrival, limits::MAX_DELIVERIES};
 
 use crate::registry::Plugins;
 use chores::Chore;
@@ -126,12 +126,18 @@ impl Controller for PluginsController {
             tools: Arc::clone(&self.tools),
             events: Events::default(),
             waiting: Mutex::default(),
-            intake: KeyedQueue::new("plugins-intake", INTAKE_WORKERS, Backoff::default()),
-            lanes: KeyedQueue::new("plugins-lanes", LANE_WORKERS, Backoff::default()),
-            chores: KeyedQueue::new("plugins-chores", CHORE_WORKERS, Backoff::default()),
+            intake: KeyedQueue::new("plugins_intake", INTAKE_WORKERS, Backoff::default()),
+            lanes: KeyedQueue::new("plugins_lanes", LANE_WORKERS, Backoff::default()),
+            chores: KeyedQueue::new("plugins_chores", CHORE_WORKERS, Backoff::default()),
             refusals: Mutex::default(),
             asked_again: redelivery::Asked::default(),
         });
+        let queues = office.queues();
+        let _gauges = (
+            session.intake.gauge(queues, MAX_DELIVERIES),
+            session.lanes.gauge(queues, MAX_DELIVERIES),
+            session.chores.gauge(queues, chores::MAX_CHORES),
+        );
         let resigned = office.resigned();
         let (intake, lanes, chores) = (
             session.intake.clone(),

@@ -98,6 +98,10 @@ pub fn is_complete(job: &Job) -> bool {
 }
 
 impl Jobs {
+    pub(crate) fn bytes(&self) -> u64 {
+        self.rows.bytes()
+    }
+
     pub(crate) fn get(&self, id: &str) -> Option<&Arc<Job>> {
         self.rows.get(self.by_id.get(&id_hash(&[id]))?)
     }

@@ -3,6 +3,7 @@
 
 mod agents_and_leases;
 mod archive;
+mod audits;
 mod concurrency;
 mod config_and_blobs;
 mod deliveries_and_plans;
@@ -12,6 +13,7 @@ mod merge_intents;
 mod office;
 mod properties;
 mod pull_requests;
+mod quotas;
 mod replica;
 mod reports;
 mod requests;

@@ -1,0 +1,321 @@
+//! How much a node takes on at once. What is over a bound is refused at once, with a hint when to come back; nothing
+//! piles up in memory. Every bound has a name here and a gauge in /metrics.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use axum::{
+    extract::{Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::Next,
+    response::{IntoResponse, Response},
+    serve::Listener,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+};
+use tonic::Status;
+use trireme_raft::{QueueGauge, Queues};
+
+use crate::refusal::exhausted;
+
+/// Connections of one node; more wait in the operating system's queue.
+const MAX_CONNECTIONS: usize = 4096;
+/// Requests being answered, streams not counted once they have begun.
+const MAX_REQUESTS: usize = 1024;
+/// Configurations being uploaded, of up to 72 MiB each.
+const MAX_UPLOADS: usize = 2;
+/// Followers of the change feed.
+const MAX_WATCHERS: usize = 1000;
+/// Build logs being read.
+const MAX_LOG_READERS: usize = 500;
+/// Agents attached.
+const MAX_AGENTS: usize = 2000;
+/// Deliveries being read or committed.
+const MAX_WEBHOOKS: usize = 256;
+/// Bytes of their bodies: at least one of the largest.
+const MAX_WEBHOOK_BYTES: usize = 64 << 20;
+/// One slot of `webhook_bytes`.
+const WEBHOOK_UNIT: usize = 1024;
+
+/// Answered whatever else goes on: they tell that it does.
+const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
+const UPLOAD: &str = "/trireme.api.v1.ConfigService/Apply";
+
+/// Something of which there is a bounded number.
+pub(crate) struct Slots {
+    semaphore: Arc<Semaphore>,
+    unit: usize,
+    _gauge: QueueGauge,
+}
+
+/// Held as long as it is used.
+pub(crate) type Slot = OwnedSemaphorePermit;
+
+impl Slots {
+    fn new(queues: &Queues, name: &'static str, capacity: usize, unit: usize) -> Self {
+        let all = (capacity / unit).max(1);
+        let semaphore = Arc::new(Semaphore::new(all));
+        let seen = Arc::clone(&semaphore);
+        let gauge = queues.register(name, capacity, move || {
+            (all.saturating_sub(seen.available_permits()) * unit) as u64
+        });
+        Self {
+            semaphore,
+            unit,
+            _gauge: gauge,
+        }
+    }
+
+    /// None when all are taken.
+    pub(crate) fn take(&self) -> Option<Slot> {
+        Arc::clone(&self.semaphore).try_acquire_owned().ok()
+    }
+
+    /// Room for `bytes`; None when there is not so much.
+    pub(crate) fn take_bytes(&self, bytes: usize) -> Option<Slot> {
+        let units = u32::try_from(bytes.div_ceil(self.unit).max(1)).ok()?;
+        Arc::clone(&self.semaphore)
+            .try_acquire_many_owned(units)
+            .ok()
+    }
+}
+
+/// All bounds of one node's doors.
+pub(crate) struct Flow {
+    queues: Queues,
+    connections: Slots,
+    requests: Slots,
+    uploads: Slots,
+    pub(crate) watchers: Slots,
+    pub(crate) log_readers: Slots,
+    pub(crate) agents: Slots,
+    pub(crate) webhooks: Slots,
+    pub(crate) webhook_bytes: Slots,
+}
+
+impl Flow {
+    pub(crate) fn new(queues: &Queues) -> Self {
+        let slots = |name, capacity| Slots::new(queues, name, capacity, 1);
+        Self {
+            queues: queues.clone(),
+            connections: slots("connections", MAX_CONNECTIONS),
+            requests: slots("requests", MAX_REQUESTS),
+            uploads: slots("uploads", MAX_UPLOADS),
+            watchers: slots("watchers", MAX_WATCHERS),
+            log_readers: slots("log_readers", MAX_LOG_READERS),
+            agents: slots("attached_agents", MAX_AGENTS),
+            webhooks: slots("webhooks", MAX_WEBHOOKS),
+            webhook_bytes: Slots::new(queues, "webhook_bytes", MAX_WEBHOOK_BYTES, WEBHOOK_UNIT),
+        }
+    }
+
+    /// Shows a stream's queue among the others while the answer is kept.
+    pub(crate) fn gauge<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        sender: &mpsc::Sender<T>,
+    ) -> QueueGauge {
+        let weak = sender.downgrade();
+        self.queues.register(name, sender.max_capacity(), move || {
+            weak.upgrade().map_or(0, |sender| {
+                (sender.max_capacity() - sender.capacity()) as u64
+            })
+        })
+    }
+}
+
+/// The reason of a refusal for want of slots.
+pub(crate) fn too_many(what: &str) -> Status {
+    exhausted(format!(
+        "too many {what} on this node: try again later, or another node"
+    ))
+}
+
+/// Lets a request in, or refuses it in the words of its protocol.
+pub(crate) async fn admit(State(flow): State<Arc<Flow>>, request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    if PROBES.contains(&path) {
+        return next.run(request).await;
+    }
+    let Some(_slot) = flow.requests.take() else {
+        return refuse(&request, "requests");
+    };
+    let _upload = match path == UPLOAD {
+        true => match flow.uploads.take() {
+            Some(slot) => Some(slot),
+            None => return refuse(&request, "uploads of configurations"),
+        },
+        false => None,
+    };
+    next.run(request).await
+}
+
+fn refuse(request: &Request, what: &str) -> Response {
+    let status = too_many(what);
+    let is_grpc = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    if is_grpc {
+        return status.into_http();
+    }
+    let text = format!("503 Service Unavailable: {}\n", status.message());
+    let mut response = (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    response
+        .headers_mut()
+        .insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    response
+}
+
+/// Accepts only as many connections as there are slots.
+pub(crate) struct Counted {
+    listener: TcpListener,
+    flow: Arc<Flow>,
+}
+
+impl Counted {
+    pub(crate) fn new(listener: TcpListener, flow: Arc<Flow>) -> Self {
+        Self { listener, flow }
+    }
+}
+
+impl Listener for Counted {
+    type Io = CountedStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (CountedStream, SocketAddr) {
+        let slots = Arc::clone(&self.flow.connections.semaphore);
+        let slot = match slots.acquire_owned().await {
+            Ok(slot) => slot,
+            // Nobody closes it.
+            Err(_) => std::future::pending().await,
+        };
+        let (stream, address) = Listener::accept(&mut self.listener).await;
+        // An answer must not wait for the client's acknowledgement of the one before.
+        if let Err(why) = stream.set_nodelay(true) {
+            tracing::debug!(%why, "a connection keeps Nagle's algorithm");
+        }
+        let stream = CountedStream {
+            stream,
+            _slot: slot,
+        };
+        (stream, address)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+/// A connection and its slot.
+pub(crate) struct CountedStream {
+    stream: TcpStream,
+    _slot: Slot,
+}
+
+impl AsyncRead for CountedStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for CountedStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, buffer)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, buffers)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::{Router, body::Body, routing::any};
+    use tower::ServiceExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_over_the_bound_is_refused_in_its_own_protocol() {
+        let queues = Queues::default();
+        let flow = Arc::new(Flow::new(&queues));
+        let layer = axum::middleware::from_fn_with_state(Arc::clone(&flow), admit);
+        let router = Router::new().fallback(any(async || "fine")).layer(layer);
+        let ask = async |path: &str, kind: &str| {
+            let request = Request::builder()
+                .uri(path)
+                .header(header::CONTENT_TYPE, kind)
+                .body(Body::empty())
+                .unwrap();
+            router.clone().oneshot(request).await.unwrap()
+        };
+        assert_eq!(ask("/x", "text/plain").await.status(), StatusCode::OK);
+        let taken: Vec<Slot> = std::iter::from_fn(|| flow.requests.take()).collect();
+        assert_eq!(taken.len(), MAX_REQUESTS);
+        let plain = ask("/x", "text/plain").await;
+        assert_eq!(plain.status(), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(plain.headers()[header::RETRY_AFTER], "1");
+        let grpc = ask("/trireme.api.v1.JobService/Create", "application/grpc").await;
+        assert_eq!(grpc.headers()["grpc-status"], "8");
+        assert_eq!(grpc.headers()["retry-after"], "1");
+        assert_eq!(ask("/metrics", "text/plain").await.status(), StatusCode::OK);
+        let full = queues.depths();
+        let full = full.iter().find(|queue| queue.name == "requests").unwrap();
+        assert_eq!((full.depth, full.capacity), (1024, 1024));
+        drop(taken);
+        assert_eq!(ask("/x", "text/plain").await.status(), StatusCode::OK);
+    }
+
+    #[test]
+    fn bytes_are_counted_in_units() {
+        let queues = Queues::default();
+        let flow = Flow::new(&queues);
+        let _largest = flow
+            .webhook_bytes
+            .take_bytes(crate::MAX_WEBHOOK_BYTES)
+            .unwrap();
+        let _second = flow
+            .webhook_bytes
+            .take_bytes(crate::MAX_WEBHOOK_BYTES)
+            .unwrap();
+        assert!(
+            flow.webhook_bytes
+                .take_bytes(crate::MAX_WEBHOOK_BYTES)
+                .is_none()
+        );
+        assert!(flow.webhook_bytes.take_bytes(10).is_some());
+    }
+}

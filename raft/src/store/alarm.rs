@@ -1,0 +1,42 @@
+//! What a node itself has to tell its operator, through the log.
+
+use trireme_proto::state::{Alarm, Command, SetAlarm, command::Body, outcome};
+
+use super::Inner;
+
+impl Inner {
+    /// Whether the log has it now; else the caller tries again at its next look.
+    pub(super) async fn set_alarm(&self, key: &str, message: Option<String>) -> bool {
+        let clear = message.is_none();
+        let body = Body::SetAlarm(SetAlarm {
+            alarm: Some(Alarm {
+                key: key.to_owned(),
+                message: message.unwrap_or_default(),
+                node_id: self.node_id,
+                ..Alarm::default()
+            }),
+            clear,
+        });
+        match self.propose(self.own_command(body)).await {
+            Ok(applied) => match applied.outcome.result {
+                Some(outcome::Result::Rejected(why)) => {
+                    tracing::warn!(key, why = why.message, "an alarm was not taken");
+                    false
+                }
+                _ => true,
+            },
+            Err(why) => {
+                tracing::info!(key, %why, "an alarm cannot be told now");
+                false
+            }
+        }
+    }
+
+    pub(super) fn own_command(&self, body: Body) -> Command {
+        Command {
+            principal: format!("node:{}", self.node_id),
+            body: Some(body),
+            ..Command::default()
+        }
+    }
+}
