@@ -19,6 +19,7 @@ mod fatal;
 mod feed;
 pub mod snapshot;
 mod store;
+pub mod tls;
 mod transport;
 mod view;
 pub mod wal;
@@ -28,8 +29,8 @@ pub use consensus::Role;
 pub use fatal::{Fatal, FatalKind};
 pub use feed::{Changes, FeedOptions, Watch, WatchError};
 pub use store::{
-    Applied, ArchiveReader, JoinError, Leadership, MemberStatus, MembershipError, OpenError,
-    ProposeError, ReadError, Status, Store,
+    Applied, ArchiveReader, DoorCalls, JoinError, Leadership, MemberStatus, MembershipError,
+    OpenError, ProposeError, ReadError, Status, Store,
 };
 pub use transport::ListenError;
 pub use trireme_proto::raft::Node;

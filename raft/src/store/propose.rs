@@ -363,7 +363,7 @@ impl Store {
             return Some(started.proposer.submit(command.clone()).await);
         }
         let address = self.inner.peer_address(started, leader)?;
-        let mut client = self.inner.dialer.shared(&address).ok()?;
+        let mut client = self.inner.dialer.shared(&address, Some(leader)).ok()?;
         let request = proto::ProposeRequest {
             cluster_id: started.cluster_id.clone(),
             commands: vec![command.clone()],
@@ -383,8 +383,8 @@ impl Store {
             Err(status) => match status.code() {
                 tonic::Code::ResourceExhausted => Proposed::Overloaded,
                 tonic::Code::FailedPrecondition => Proposed::Rejected(status.message().to_owned()),
-                // Aborted is the leader's own word for it.
-                tonic::Code::Aborted => Proposed::NotAppended,
+                // Aborted is the leader's own word for it; it may also not know this node yet, or not any more.
+                tonic::Code::Aborted | tonic::Code::PermissionDenied => Proposed::NotAppended,
                 _ if never_sent(&status) => Proposed::NotAppended,
                 _ => Proposed::Unknown,
             },

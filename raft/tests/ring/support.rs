@@ -43,6 +43,15 @@ impl Cluster {
     }
 
     pub(crate) async fn tuned(count: u64, tune: fn(&mut StoreConfig)) -> Self {
+        Self::prepared(count, tune, |_| {}).await
+    }
+
+    /// With files that must be there before the nodes start.
+    pub(crate) async fn prepared(
+        count: u64,
+        tune: fn(&mut StoreConfig),
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
         // RUST_LOG=trireme_raft=debug,openraft=info shows what the nodes did. Another test may have set it up.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -54,6 +63,7 @@ impl Cluster {
             seats: BTreeMap::new(),
             tune,
         };
+        prepare(cluster.dir.path());
         for id in 1..=count {
             cluster.start(id).await;
         }
