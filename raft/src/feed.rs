@@ -78,6 +78,7 @@ fn record_bytes(change: &Change) -> usize {
         Change::Timer(record) => record.encoded_len(),
         Change::Cursor(record) => record.encoded_len(),
         Change::Alarm(record) => record.encoded_len(),
+        Change::Token(record) => record.encoded_len(),
         Change::FeatureLevel(_) | Change::Removed(_) => CHANGE_OVERHEAD,
     }
 }

@@ -20,6 +20,7 @@ pub enum Change {
     Timer(Arc<pb::Timer>),
     Cursor(Arc<pb::Cursor>),
     Alarm(Arc<pb::Alarm>),
+    Token(Arc<pb::ApiToken>),
     FeatureLevel(u32),
     Removed(RecordKey),
 }
@@ -70,6 +71,9 @@ pub enum RecordKey {
     Alarm {
         key: String,
     },
+    Token {
+        id: String,
+    },
     FeatureLevel,
 }
 
@@ -117,6 +121,9 @@ impl Change {
             Self::Alarm(alarm) => RecordKey::Alarm {
                 key: alarm.key.clone(),
             },
+            Self::Token(token) => RecordKey::Token {
+                id: token.id.clone(),
+            },
             Self::FeatureLevel(_) => RecordKey::FeatureLevel,
             Self::Removed(key) => key.clone(),
         }
@@ -156,6 +163,7 @@ impl From<&Change> for pb::Change {
             Change::Timer(timer) => Record::Timer((**timer).clone()),
             Change::Cursor(cursor) => Record::Cursor((**cursor).clone()),
             Change::Alarm(alarm) => Record::Alarm((**alarm).clone()),
+            Change::Token(token) => Record::Token((**token).clone()),
             Change::FeatureLevel(level) => Record::FeatureLevel(pb::FeatureLevel { level: *level }),
             Change::Removed(key) => {
                 return Self {
@@ -227,6 +235,10 @@ impl From<RecordKey> for pb::change::Record {
             }),
             RecordKey::Alarm { key } => Self::Alarm(pb::Alarm {
                 key,
+                ..Default::default()
+            }),
+            RecordKey::Token { id } => Self::Token(pb::ApiToken {
+                id,
                 ..Default::default()
             }),
             RecordKey::FeatureLevel => Self::FeatureLevel(pb::FeatureLevel::default()),

@@ -3,15 +3,27 @@
 use trireme_proto::state::{Command, command::Body};
 
 /// The highest level that this build understands.
-pub const FEATURE_LEVEL: u32 = 1;
+pub const FEATURE_LEVEL: u32 = 2;
 
 /// The level of a cluster that has never raised it.
 pub const BASE_LEVEL: u32 = 1;
 
 /// The lowest level of a cluster that may hold this command: what it says, and what its kind needs.
 pub fn min_level_of(command: &Command) -> u32 {
-    // All kinds so far belong to the base level; a later kind gets its own arm here.
-    command.min_level.max(BASE_LEVEL)
+    let kind = match &command.body {
+        Some(Body::PutToken(_) | Body::RevokeToken(_)) => 2,
+        // A build of level 1 would forget the principal, and its state would differ from then on.
+        Some(Body::RegisterAgent(register))
+            if register
+                .agent
+                .as_ref()
+                .is_some_and(|agent| !agent.principal.is_empty()) =>
+        {
+            2
+        }
+        _ => BASE_LEVEL,
+    };
+    command.min_level.max(kind)
 }
 
 /// Whether this build knows the command's kind. A node stops before it applies one that it does not know.

@@ -21,6 +21,7 @@ use crate::{
     reports::Reports,
     requests::Requests,
     timers::Timers,
+    tokens::Tokens,
 };
 
 /// The replicated state at one log index. Cloning shares everything: a clone is a view that never changes.
@@ -44,6 +45,7 @@ pub struct State {
     pub(crate) cursors: Cursors,
     pub(crate) timers: Timers,
     pub(crate) alarms: Alarms,
+    pub(crate) tokens: Tokens,
     pub(crate) requests: Requests,
     pub(crate) office: Arc<pb::Office>,
     /// 0 = never raised.
@@ -72,6 +74,7 @@ pub struct Counts {
     pub cursors: usize,
     pub timers: usize,
     pub alarms: usize,
+    pub tokens: usize,
     pub remembered_requests: usize,
     pub dead_letters: usize,
 }
@@ -127,6 +130,7 @@ impl State {
             cursors: self.cursors.len(),
             timers: self.timers.len(),
             alarms: self.alarms.len(),
+            tokens: self.tokens.len(),
             remembered_requests: self.requests.len(),
             dead_letters: self
                 .reports

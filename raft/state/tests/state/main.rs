@@ -17,3 +17,4 @@ mod reports;
 mod requests;
 mod small_records;
 mod snapshots;
+mod tokens;

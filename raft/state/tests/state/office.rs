@@ -1,7 +1,7 @@
 //! The office and its epochs, and the feature level.
 
 use trireme_proto::state::{self as pb, Rejection, command::Body};
-use trireme_state::{FEATURE_LEVEL, is_known, min_level_of};
+use trireme_state::{BASE_LEVEL, FEATURE_LEVEL, is_known, min_level_of};
 
 use crate::replica::{Replica, code, command, create, presubmit, take_office};
 
@@ -85,16 +85,18 @@ fn the_feature_level_only_rises() {
 fn a_command_above_the_level_is_refused() {
     let mut replica = Replica::new();
     let above = pb::Command {
-        min_level: 2,
+        min_level: FEATURE_LEVEL + 1,
         ..command(create([]))
     };
     assert_eq!(
         code(replica.run_command(above.clone())),
         Rejection::Conflict
     );
-    assert_eq!(min_level_of(&above), 2);
+    assert_eq!(min_level_of(&above), FEATURE_LEVEL + 1);
     assert!(!is_known(&above), "this build stops before it");
-    replica.done(Body::RaiseFeatureLevel(pb::RaiseFeatureLevel { level: 2 }));
+    replica.done(Body::RaiseFeatureLevel(pb::RaiseFeatureLevel {
+        level: FEATURE_LEVEL + 1,
+    }));
     replica.run_command(above).unwrap();
 }
 
@@ -104,7 +106,7 @@ fn a_command_without_body_is_invalid_and_unknown() {
     let empty = pb::Command::default();
     assert!(!is_known(&empty));
     assert!(is_known(&command(create([]))));
-    assert_eq!(min_level_of(&command(create([]))), FEATURE_LEVEL);
+    assert_eq!(min_level_of(&command(create([]))), BASE_LEVEL);
     assert_eq!(code(replica.run_command(empty)), Rejection::Invalid);
 }
 
