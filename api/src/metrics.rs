@@ -7,8 +7,11 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use tonic::Code;
 use trireme_proto::state::JobState;
-use trireme_raft::Store;
+use trireme_raft::{Store, tls::TlsHealth};
+
+use crate::DoorCertificates;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WebhookLabels {
@@ -24,6 +27,16 @@ struct StateLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabels {
+    listener: &'static str,
 }
 
 /// Event types that GitHub sends are few; what else a header claims is counted as `other`.
@@ -52,17 +65,24 @@ pub struct Metrics {
     office_changes: Gauge,
     alarms: Gauge,
     blob_bytes: Gauge,
+    refused: Family<ReasonLabels, Counter>,
+    expires: Family<ListenerLabels, Gauge>,
+    reloads: Family<ListenerLabels, Gauge>,
+    failed_reloads: Family<ListenerLabels, Gauge>,
+    refused_connections: Family<ListenerLabels, Gauge>,
+    refused_peer_calls: Gauge,
+    door: Option<DoorCertificates>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self::new()
+        Self::new(None)
     }
 }
 
 impl Metrics {
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(door: Option<DoorCertificates>) -> Self {
         let mut registry = Registry::default();
         let webhooks = Family::default();
         let (jobs, records) = (Family::default(), Family::default());
@@ -112,6 +132,39 @@ impl Metrics {
             "Bytes of blob chunks in memory",
             blob_bytes.clone(),
         );
+        let (refused, refused_peer_calls) = (Family::default(), Gauge::default());
+        registry.register(
+            "trireme_auth_refused",
+            "Calls at the client door refused, by reason",
+            refused.clone(),
+        );
+        registry.register(
+            "trireme_peer_calls_refused",
+            "Calls at the peer listener refused by whose they were, since the start",
+            refused_peer_calls.clone(),
+        );
+        let (expires, reloads) = (Family::default(), Family::default());
+        let (failed_reloads, refused_connections) = (Family::default(), Family::default());
+        registry.register(
+            "trireme_certificate_expiry_seconds",
+            "When the certificate in use ends, in seconds since the Unix epoch",
+            expires.clone(),
+        );
+        registry.register(
+            "trireme_certificate_reloads",
+            "Changed certificate files that were taken, since the start",
+            reloads.clone(),
+        );
+        registry.register(
+            "trireme_certificate_reload_failures",
+            "Changed certificate files that were unusable, since the start; the former stay in use",
+            failed_reloads.clone(),
+        );
+        registry.register(
+            "trireme_tls_refused_connections",
+            "Connections that did not get through their handshake, since the start",
+            refused_connections.clone(),
+        );
         Self {
             registry,
             webhooks,
@@ -124,6 +177,13 @@ impl Metrics {
             office_changes,
             alarms,
             blob_bytes,
+            refused,
+            expires,
+            reloads,
+            failed_reloads,
+            refused_connections,
+            refused_peer_calls,
+            door,
         }
     }
 
@@ -140,6 +200,29 @@ impl Metrics {
             .inc();
     }
 
+    /// Somebody was not let in.
+    pub(crate) fn refused(&self, code: Code) {
+        let reason = match code {
+            Code::PermissionDenied => "permission_denied",
+            _ => "unauthenticated",
+        };
+        self.refused.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    fn set_tls(&self, listener: &'static str, health: TlsHealth) {
+        let labels = ListenerLabels { listener };
+        self.expires.get_or_create(&labels).set(health.expires);
+        self.reloads
+            .get_or_create(&labels)
+            .set(clamp(health.reloads));
+        self.failed_reloads
+            .get_or_create(&labels)
+            .set(clamp(health.failed_reloads));
+        self.refused_connections
+            .get_or_create(&labels)
+            .set(clamp(health.refused));
+    }
+
     /// The whole registry in the OpenMetrics text format.
     ///
     /// # Errors
@@ -154,6 +237,14 @@ impl Metrics {
         self.is_leader
             .set(i64::from(store.leadership().borrow().is_me));
         self.office_changes.set(clamp(view.office().changes));
+        if let Some(health) = status.peer_tls {
+            self.set_tls("peer", health);
+        }
+        if let Some(door) = &self.door {
+            self.set_tls("door", door.health());
+        }
+        self.refused_peer_calls
+            .set(clamp(status.peer_calls_refused));
         self.alarms.set(clamp(view.alarms().count() as u64));
         for state in [
             JobState::Scheduling,
@@ -189,6 +280,7 @@ impl Metrics {
             ("config", counts.configs),
             ("blob", counts.blobs),
             ("agent", counts.agents),
+            ("token", counts.tokens),
             ("remembered_request", counts.remembered_requests),
             ("dead_letter", counts.dead_letters),
         ] {

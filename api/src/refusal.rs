@@ -31,6 +31,7 @@ pub(crate) fn unavailable(why: &ProposeError) -> Status {
     let message = why.to_string();
     match why {
         ProposeError::Overloaded => Status::resource_exhausted(message),
+        ProposeError::Rejected(_) => Status::failed_precondition(message),
         ProposeError::TooLarge { .. } => Status::invalid_argument(message),
         _ => Status::unavailable(message),
     }

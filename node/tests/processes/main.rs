@@ -11,4 +11,5 @@ mod deck;
 mod dev;
 mod doors;
 mod scene;
+mod security;
 mod stories;

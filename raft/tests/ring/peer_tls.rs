@@ -286,6 +286,12 @@ async fn authority_and_certificates_are_changed_under_running_nodes() {
     .await;
     let dir = cluster.dir.path().to_owned();
     write(&cluster.stores[&1], "before", "1").await;
+    let leader = cluster.leader().await;
+    eventually("the lead was handed over", async || {
+        let next = leader % 3 + 1;
+        cluster.stores[&leader].transfer_leader(next).await.ok()
+    })
+    .await;
     let follower = cluster.follower().await;
     let running: Vec<u64> = (1..=3).filter(|id| *id != follower).collect();
 

@@ -19,6 +19,7 @@ use trireme_proto::state::{
     command::Body, outcome,
 };
 use trireme_raft::{Applied, Node, PeerListener, Store, StoreConfig, wal::WalOptions};
+use trireme_state::FEATURE_LEVEL;
 
 /// Nothing in these tests takes longer unless it is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -76,6 +77,14 @@ impl Cluster {
             made.unwrap();
         }
         cluster.leader().await;
+        // The last thing that a new cluster writes by itself.
+        eventually("the newest feature level", async || {
+            let mut stores = cluster.stores.values();
+            stores
+                .all(|store| store.view().feature_level() == FEATURE_LEVEL)
+                .then_some(())
+        })
+        .await;
         cluster
     }
 
