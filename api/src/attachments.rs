@@ -13,8 +13,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use trireme_proto::api::{LogSegment, LogWanted, NodeMessage, node_message};
 
-use crate::client::{Client, ConnectError};
-
 /// What one agent hears: messages, and why its attachment ends.
 pub(crate) type Heard = Result<NodeMessage, Status>;
 
@@ -37,8 +35,6 @@ struct Inner {
     tails: Mutex<BTreeMap<u64, Reading>>,
     next: AtomicU64,
     closing: CancellationToken,
-    /// Shared by all agents of this node for their renewals; the address tells whose it is.
-    leader: tokio::sync::Mutex<Option<(String, Client)>>,
 }
 
 struct Attached {
@@ -219,19 +215,6 @@ impl Attachments {
             .get(agent_id)
             .is_some_and(|attached| attached.serial == serial);
         still.then_some(tail)
-    }
-
-    /// The connection to the leader at this address, made once for all who renew.
-    pub(crate) async fn leader(&self, address: &str) -> Result<Client, ConnectError> {
-        let mut leader = self.inner.leader.lock().await;
-        if let Some((known, client)) = &*leader
-            && known == address
-        {
-            return Ok(client.clone());
-        }
-        let client = Client::connect(address).await?;
-        *leader = Some((address.to_owned(), client.clone()));
-        Ok(client)
     }
 
     /// Ends all attachments and tails.

@@ -19,23 +19,42 @@ use trireme_proto::{
     DESCRIPTORS,
     api::{
         ConfigUpload, Diagnostic, RunningJob, agent_service_server::AgentServiceServer,
-        cluster_service_server::ClusterServiceServer, config_service_server::ConfigServiceServer,
-        delivery_service_server::DeliveryServiceServer, job_service_server::JobServiceServer,
-        pool_service_server::PoolServiceServer, watch_service_server::WatchServiceServer,
+        auth_service_server::AuthServiceServer, cluster_service_server::ClusterServiceServer,
+        config_service_server::ConfigServiceServer, delivery_service_server::DeliveryServiceServer,
+        job_service_server::JobServiceServer, pool_service_server::PoolServiceServer,
+        watch_service_server::WatchServiceServer,
     },
     state::Job,
 };
 use trireme_raft::Store;
 
 use crate::{
-    Attachments, Metrics, RunLogs,
+    Attachments, DoorCertificates, Metrics, RunLogs,
+    auth::{AuthConfig, Gate, OperatorTokenError, Remote, guard},
     flow::{Counted, Flow, admit},
-    services::{Services, agents, cluster, config, deliveries, jobs, pools, watch},
+    listen::DoorListener,
+    neighbours::Neighbours,
+    services::{Services, agents, auth, cluster, config, deliveries, jobs, pools, watch},
     webhook::{HookDoor, HookSecrets, receive},
 };
 
-/// Messages on the client listener: a configuration of 64 MiB and what surrounds it.
-const MAX_MESSAGE_BYTES: usize = 72 * 1024 * 1024;
+/// A configuration of 64 MiB and what surrounds it, coming in or going out.
+const MAX_CONFIG_MESSAGE_BYTES: usize = 72 * 1024 * 1024;
+/// A webhook's payload of 25 MiB and its plans, going out.
+const MAX_DELIVERY_MESSAGE_BYTES: usize = 72 * 1024 * 1024;
+/// A ProwJob as JSON, or a segment of a log of 1 MiB: what jobs and agents send.
+const MAX_JOB_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Every other request: names, numbers, filters.
+const MAX_REQUEST_BYTES: usize = 64 * 1024;
+
+/// Why the doors do not open.
+#[derive(Debug, thiserror::Error)]
+pub enum DoorError {
+    #[error(transparent)]
+    Reflection(#[from] tonic_reflection::server::Error),
+    #[error("auth.operator_token_file: {0}")]
+    OperatorToken(#[from] OperatorTokenError),
+}
 
 /// What the configuration check found.
 #[derive(Debug, Clone, Default)]
@@ -96,6 +115,9 @@ pub struct DoorConfig {
     pub config: Arc<dyn ConfigCheck>,
     pub runs: Arc<dyn RunStore>,
     pub leases: Arc<dyn LeaseRenewals>,
+    pub auth: AuthConfig,
+    /// Without, everything is said in the clear: for loopback, or behind a proxy.
+    pub tls: Option<DoorCertificates>,
     /// Pages for people, served beside the API; they read logs through what they are given.
     pub pages: Box<dyn FnOnce(RunLogs) -> Router + Send>,
 }
@@ -105,16 +127,20 @@ pub struct Doors {
     router: Router,
     attachments: Attachments,
     flow: Arc<Flow>,
+    tls: Option<DoorCertificates>,
 }
 
 impl Doors {
     /// # Errors
-    /// When the descriptors for reflection do not load.
-    pub async fn new(
-        store: Store,
-        config: DoorConfig,
-    ) -> Result<Self, tonic_reflection::server::Error> {
-        let metrics = Arc::new(Metrics::new());
+    /// When the operator's token cannot be read, or the descriptors for reflection do not load.
+    pub async fn new(store: Store, config: DoorConfig) -> Result<Self, DoorError> {
+        let metrics = Arc::new(Metrics::new(config.tls.clone()));
+        let gate = Arc::new(Gate::new(
+            store.clone(),
+            config.auth,
+            &config.webhook_path,
+            Arc::clone(&metrics),
+        )?);
         let attachments = Attachments::default();
         let flow = Arc::new(Flow::new(store.queues()));
         let services = Services {
@@ -125,7 +151,13 @@ impl Doors {
             leases: config.leases,
             storage: config.storage,
             flow: Arc::clone(&flow),
+            scheme: if config.tls.is_some() {
+                "https"
+            } else {
+                "http"
+            },
         };
+        store.answer_doors(Box::new(Neighbours::new(services.clone())));
         let pages = (config.pages)(RunLogs::new(services.clone()));
         let (health, health_service) = tonic_health::server::health_reporter();
         health
@@ -137,22 +169,42 @@ impl Doors {
             .build_v1()?;
         let mut routes = Routes::builder();
         routes
-            .add_service(health_service)
-            .add_service(reflection)
-            .add_service(JobServiceServer::new(jobs::Door(services.clone())))
-            .add_service(PoolServiceServer::new(pools::Door(services.clone())))
+            .add_service(health_service.max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(reflection.max_decoding_message_size(MAX_REQUEST_BYTES))
+            .add_service(
+                JobServiceServer::new(jobs::Door(services.clone()))
+                    .max_decoding_message_size(MAX_JOB_MESSAGE_BYTES),
+            )
+            .add_service(
+                PoolServiceServer::new(pools::Door(services.clone()))
+                    .max_decoding_message_size(MAX_REQUEST_BYTES),
+            )
             .add_service(
                 ConfigServiceServer::new(config::Door(services.clone()))
-                    .max_decoding_message_size(MAX_MESSAGE_BYTES)
-                    .max_encoding_message_size(MAX_MESSAGE_BYTES),
+                    .max_decoding_message_size(MAX_CONFIG_MESSAGE_BYTES)
+                    .max_encoding_message_size(MAX_CONFIG_MESSAGE_BYTES),
             )
             .add_service(
                 DeliveryServiceServer::new(deliveries::Door(services.clone()))
-                    .max_encoding_message_size(MAX_MESSAGE_BYTES),
+                    .max_decoding_message_size(MAX_REQUEST_BYTES)
+                    .max_encoding_message_size(MAX_DELIVERY_MESSAGE_BYTES),
             )
-            .add_service(ClusterServiceServer::new(cluster::Door(services.clone())))
-            .add_service(WatchServiceServer::new(watch::Door(services.clone())))
-            .add_service(AgentServiceServer::new(agents::Door(services)));
+            .add_service(
+                ClusterServiceServer::new(cluster::Door(services.clone()))
+                    .max_decoding_message_size(MAX_REQUEST_BYTES),
+            )
+            .add_service(
+                WatchServiceServer::new(watch::Door(services.clone()))
+                    .max_decoding_message_size(MAX_REQUEST_BYTES),
+            )
+            .add_service(
+                AuthServiceServer::new(auth::Door(services.clone()))
+                    .max_decoding_message_size(MAX_REQUEST_BYTES),
+            )
+            .add_service(
+                AgentServiceServer::new(agents::Door(services))
+                    .max_decoding_message_size(MAX_JOB_MESSAGE_BYTES),
+            );
         let hook = Arc::new(HookDoor::new(
             store.clone(),
             Arc::new(config.secrets),
@@ -171,11 +223,14 @@ impl Doors {
             .merge(routes.routes().into_axum_router())
             // Instead of gRPC's own answer to whatever is asked.
             .fallback(not_found)
+            .layer(middleware::from_fn_with_state(gate, guard))
+            // Outermost: what is too much is refused before anything is asked about it.
             .layer(middleware::from_fn_with_state(Arc::clone(&flow), admit));
         Ok(Self {
             router,
             attachments,
             flow,
+            tls: config.tls,
         })
     }
 
@@ -187,8 +242,9 @@ impl Doors {
         let grace = Duration::from_secs(5);
         let attachments = self.attachments;
         let stopping = stop.clone();
-        let listener = Counted::new(listener, self.flow);
-        let server = axum::serve(listener, self.router).with_graceful_shutdown(async move {
+        let listener = Counted::new(DoorListener::new(listener, self.tls)?, self.flow);
+        let router = self.router.into_make_service_with_connect_info::<Remote>();
+        let server = axum::serve(listener, router).with_graceful_shutdown(async move {
             stopping.cancelled().await;
             // Streams that never end by themselves would hold the server open.
             attachments.close();

@@ -3,7 +3,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -18,7 +17,6 @@ use axum::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
 use tonic::Status;
@@ -176,33 +174,29 @@ fn refuse(request: &Request, what: &str) -> Response {
 }
 
 /// Accepts only as many connections as there are slots.
-pub(crate) struct Counted {
-    listener: TcpListener,
+pub(crate) struct Counted<L> {
+    listener: L,
     flow: Arc<Flow>,
 }
 
-impl Counted {
-    pub(crate) fn new(listener: TcpListener, flow: Arc<Flow>) -> Self {
+impl<L> Counted<L> {
+    pub(crate) fn new(listener: L, flow: Arc<Flow>) -> Self {
         Self { listener, flow }
     }
 }
 
-impl Listener for Counted {
-    type Io = CountedStream;
-    type Addr = SocketAddr;
+impl<L: Listener> Listener for Counted<L> {
+    type Io = CountedStream<L::Io>;
+    type Addr = L::Addr;
 
-    async fn accept(&mut self) -> (CountedStream, SocketAddr) {
+    async fn accept(&mut self) -> (CountedStream<L::Io>, L::Addr) {
         let slots = Arc::clone(&self.flow.connections.semaphore);
         let slot = match slots.acquire_owned().await {
             Ok(slot) => slot,
             // Nobody closes it.
             Err(_) => std::future::pending().await,
         };
-        let (stream, address) = Listener::accept(&mut self.listener).await;
-        // An answer must not wait for the client's acknowledgement of the one before.
-        if let Err(why) = stream.set_nodelay(true) {
-            tracing::debug!(%why, "a connection keeps Nagle's algorithm");
-        }
+        let (stream, address) = self.listener.accept().await;
         let stream = CountedStream {
             stream,
             _slot: slot,
@@ -210,18 +204,18 @@ impl Listener for Counted {
         (stream, address)
     }
 
-    fn local_addr(&self) -> io::Result<SocketAddr> {
+    fn local_addr(&self) -> io::Result<L::Addr> {
         self.listener.local_addr()
     }
 }
 
 /// A connection and its slot.
-pub(crate) struct CountedStream {
-    stream: TcpStream,
+pub(crate) struct CountedStream<S> {
+    stream: S,
     _slot: Slot,
 }
 
-impl AsyncRead for CountedStream {
+impl<S: AsyncRead + Unpin> AsyncRead for CountedStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -231,7 +225,7 @@ impl AsyncRead for CountedStream {
     }
 }
 
-impl AsyncWrite for CountedStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for CountedStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

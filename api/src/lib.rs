@@ -6,18 +6,25 @@
 //! [`LeaseRenewals`]).
 
 mod attachments;
+pub mod auth;
 pub mod blob;
 pub mod client;
 mod doors;
 mod flow;
+mod listen;
 mod metrics;
+mod neighbours;
 mod refusal;
 mod run_logs;
 mod services;
 mod webhook;
 
 pub use attachments::Attachments;
-pub use doors::{Artifact, Checked, ConfigCheck, DoorConfig, Doors, LeaseRenewals, RunStore};
+pub use auth::{Anonymous, AuthConfig, OperatorTokenError};
+pub use doors::{
+    Artifact, Checked, ConfigCheck, DoorConfig, DoorError, Doors, LeaseRenewals, RunStore,
+};
+pub use listen::DoorCertificates;
 pub use metrics::Metrics;
 pub use run_logs::{BUILD_LOG, LogChunk, RunLogs};
 pub use webhook::{HookSecrets, MAX_WEBHOOK_BYTES};

@@ -10,8 +10,11 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
+use tonic::Code;
 use trireme_proto::state::JobState;
-use trireme_raft::{Status, Store, View};
+use trireme_raft::{Status, Store, View, tls::TlsHealth};
+
+use crate::DoorCertificates;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WebhookLabels {
@@ -46,6 +49,16 @@ struct AlarmLabels {
     key: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ListenerLabels {
+    listener: &'static str,
+}
+
 /// Event types that GitHub sends are few; what else a header claims is counted as `other`.
 const EVENTS: [&str; 9] = [
     "ping",
@@ -75,6 +88,13 @@ pub struct Metrics {
     stage_seconds: Family<StageLabels, Counter<f64, AtomicU64>>,
     stage_count: Family<StageLabels, Counter>,
     health: Health,
+    refused: Family<ReasonLabels, Counter>,
+    expires: Family<ListenerLabels, Gauge>,
+    reloads: Family<ListenerLabels, Gauge>,
+    failed_reloads: Family<ListenerLabels, Gauge>,
+    refused_connections: Family<ListenerLabels, Gauge>,
+    refused_peer_calls: Gauge,
+    door: Option<DoorCertificates>,
 }
 
 /// Room, bounds and alarms.
@@ -230,13 +250,13 @@ impl Health {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self::new()
+        Self::new(None)
     }
 }
 
 impl Metrics {
     #[must_use]
-    pub fn new() -> Self {
+    pub fn new(door: Option<DoorCertificates>) -> Self {
         let mut registry = Registry::default();
         let webhooks = Family::default();
         let (jobs, records) = (Family::default(), Family::default());
@@ -298,6 +318,39 @@ impl Metrics {
             stage_count.clone(),
         );
         let health = Health::new(&mut registry);
+        let (refused, refused_peer_calls) = (Family::default(), Gauge::default());
+        registry.register(
+            "trireme_auth_refused",
+            "Calls at the client door refused, by reason",
+            refused.clone(),
+        );
+        registry.register(
+            "trireme_peer_calls_refused",
+            "Calls at the peer listener refused by whose they were, since the start",
+            refused_peer_calls.clone(),
+        );
+        let (expires, reloads) = (Family::default(), Family::default());
+        let (failed_reloads, refused_connections) = (Family::default(), Family::default());
+        registry.register(
+            "trireme_certificate_expiry_seconds",
+            "When the certificate in use ends, in seconds since the Unix epoch",
+            expires.clone(),
+        );
+        registry.register(
+            "trireme_certificate_reloads",
+            "Changed certificate files that were taken, since the start",
+            reloads.clone(),
+        );
+        registry.register(
+            "trireme_certificate_reload_failures",
+            "Changed certificate files that were unusable, since the start; the former stay in use",
+            failed_reloads.clone(),
+        );
+        registry.register(
+            "trireme_tls_refused_connections",
+            "Connections that did not get through their handshake, since the start",
+            refused_connections.clone(),
+        );
         Self {
             health,
             registry,
@@ -313,6 +366,13 @@ impl Metrics {
             blob_bytes,
             stage_seconds,
             stage_count,
+            refused,
+            expires,
+            reloads,
+            failed_reloads,
+            refused_connections,
+            refused_peer_calls,
+            door,
         }
     }
 
@@ -329,6 +389,29 @@ impl Metrics {
             .inc();
     }
 
+    /// Somebody was not let in.
+    pub(crate) fn refused(&self, code: Code) {
+        let reason = match code {
+            Code::PermissionDenied => "permission_denied",
+            _ => "unauthenticated",
+        };
+        self.refused.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    fn set_tls(&self, listener: &'static str, health: TlsHealth) {
+        let labels = ListenerLabels { listener };
+        self.expires.get_or_create(&labels).set(health.expires);
+        self.reloads
+            .get_or_create(&labels)
+            .set(clamp(health.reloads));
+        self.failed_reloads
+            .get_or_create(&labels)
+            .set(clamp(health.failed_reloads));
+        self.refused_connections
+            .get_or_create(&labels)
+            .set(clamp(health.refused));
+    }
+
     /// The whole registry in the OpenMetrics text format.
     ///
     /// # Errors
@@ -343,6 +426,14 @@ impl Metrics {
         self.is_leader
             .set(i64::from(store.leadership().borrow().is_me));
         self.office_changes.set(clamp(view.office().changes));
+        if let Some(health) = status.peer_tls {
+            self.set_tls("peer", health);
+        }
+        if let Some(door) = &self.door {
+            self.set_tls("door", door.health());
+        }
+        self.refused_peer_calls
+            .set(clamp(status.peer_calls_refused));
         self.alarms.set(clamp(view.alarms().count() as u64));
         for state in [
             JobState::Scheduling,
@@ -378,6 +469,7 @@ impl Metrics {
             ("config", counts.configs),
             ("blob", counts.blobs),
             ("agent", counts.agents),
+            ("token", counts.tokens),
             ("remembered_request", counts.remembered_requests),
             ("dead_letter", counts.dead_letters),
         ] {
@@ -459,7 +551,7 @@ mod tests {
             ..Command::default()
         };
         store.propose(command).await.unwrap();
-        let metrics = Metrics::new();
+        let metrics = Metrics::new(None);
         metrics.webhook("ping", 503);
         let text = metrics.encode(&store).unwrap();
         let sample = Regex::new(r"(?m)^([a-z_]+)[ {]").unwrap();

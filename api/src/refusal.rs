@@ -53,6 +53,7 @@ pub(crate) fn unavailable(why: &ProposeError) -> Status {
     let message = why.to_string();
     match why {
         ProposeError::Overloaded | ProposeError::NoSpace(_) => exhausted(message),
+        ProposeError::Rejected(_) => Status::failed_precondition(message),
         ProposeError::TooLarge { .. } => Status::invalid_argument(message),
         _ => Status::unavailable(message),
     }

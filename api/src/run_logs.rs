@@ -3,13 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
+use futures::StreamExt as _;
+use tokio::{sync::mpsc, time::timeout};
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Status, metadata::MetadataMap};
+use tonic::Status;
 use trireme_proto::{api::ReadLogRequest, state::Job};
 use trireme_raft::View;
 
-use crate::{client::Client, flow::too_many, services::Services};
+use crate::{flow::too_many, neighbours, services::Services};
 
 /// The build log's name in a run's folder.
 pub const BUILD_LOG: &str = "build-log.txt";
@@ -20,15 +21,8 @@ const CHUNK: usize = 256 * 1024;
 /// Before a follower looks again for an agent that went away, doubled each time up to the latter.
 const FIRST_WAIT: Duration = Duration::from_millis(50);
 const MAX_WAIT: Duration = Duration::from_secs(2);
-/// Marks a request of another node, which asks the node that the agent is attached to and nobody beyond it: two nodes
-/// that each believe it at the other must not ask each other for ever.
-const FORWARDED: &str = "trireme-forwarded";
-
-/// Whether another node asks in its reader's name.
-pub(crate) fn is_forwarded(metadata: &MetadataMap) -> bool {
-    metadata.contains_key(FORWARDED)
-}
-
+/// How long the node that an agent is attached to may take to begin its answer.
+const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A piece of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogChunk {
@@ -222,18 +216,12 @@ impl Reader {
         let Some(node) = view.agent(agent_id).map(|agent| agent.node_id) else {
             return Ok(Live::Away);
         };
-        let status = self.services.store.status();
-        let address = status
-            .members
-            .iter()
-            .find(|member| member.node.id == node && node != self.services.store.node_id())
-            .map(|member| member.node.api_address.clone());
-        let Some(address) = address else {
+        if node == self.services.store.node_id() {
             return Ok(Live::Away);
-        };
+        }
         // Its end says nothing about why: if the run is over, its record says so.
-        if let Err(why) = self.proxied(&address).await? {
-            tracing::debug!(node = address, why = why.message(), "a log was not reached");
+        if let Err(why) = self.proxied(node).await? {
+            tracing::debug!(node, why = why.message(), "a log was not reached");
         }
         Ok(Live::Away)
     }
@@ -259,33 +247,27 @@ impl Reader {
     }
 
     /// From the node that the agent is attached to; the inner error is that node's.
-    async fn proxied(&mut self, address: &str) -> Result<Result<(), Status>, Status> {
-        let client = match Client::connect(address).await {
-            Ok(client) => client,
-            Err(why) => return Ok(Err(Status::unavailable(why.to_string()))),
-        };
-        let mut request = Request::new(ReadLogRequest {
+    async fn proxied(&mut self, node: u64) -> Result<Result<(), Status>, Status> {
+        let request = ReadLogRequest {
             id: self.id.clone(),
             offset: self.offset,
             follow: self.follow,
-        });
-        request
-            .metadata_mut()
-            .insert(FORWARDED, tonic::metadata::MetadataValue::from_static("1"));
-        let mut stream = match client.jobs().read_log(request).await {
-            Ok(stream) => stream.into_inner(),
-            Err(why) => return Ok(Err(why)),
         };
-        loop {
-            match stream.message().await {
-                Ok(Some(message)) if message.offset == self.offset => {
-                    self.send(message.data).await?;
-                }
-                Ok(Some(_)) => {}
-                Ok(None) => return Ok(Ok(())),
+        let store = self.services.store.clone();
+        let asking = neighbours::read_log(&store, node, &request);
+        let mut stream = match timeout(ASK_TIMEOUT, asking).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(why)) => return Ok(Err(why)),
+            Err(_) => return Ok(Err(Status::deadline_exceeded("it does not answer"))),
+        };
+        while let Some(message) = stream.next().await {
+            match message {
+                Ok(message) if message.offset == self.offset => self.send(message.data).await?,
+                Ok(_) => {}
                 Err(why) => return Ok(Err(why)),
             }
         }
+        Ok(Ok(()))
     }
 
     /// Waits until the job's record changes.

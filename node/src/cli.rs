@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::output::Format;
 
@@ -19,6 +19,7 @@ use crate::output::Format;
 ///    3  the cluster could not be reached
 ///    4  there is no such object
 ///    5  the configuration has errors
+///    6  it is not allowed: no token, or one whose role is not enough
 ///   70  this build is too old for the log: install the newer version
 ///   74  the data directory cannot be trusted, or its disk failed or is full
 ///   75  the node's state differed from the majority's: start it again, it then fetches another
@@ -54,6 +55,12 @@ pub enum Command {
     /// Look at the cluster and change its members.
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    /// Make, list and revoke the tokens of people, programs and agents.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Make an authority and certificates for nodes and doors; works offline.
+    #[command(subcommand)]
+    Certs(CertsCommand),
     /// Check Prow configuration files without a cluster.
     Checkconfig(CheckconfigArgs),
     /// The pod utilities, as agents start them.
@@ -72,12 +79,25 @@ pub struct Target {
         long,
         env = "TRIREME_SERVER",
         default_value = "127.0.0.1:8888",
-        value_name = "HOST:PORT,..."
+        value_name = "[https://]HOST:PORT,..."
     )]
     pub server: String,
+    #[command(flatten)]
+    pub access: Access,
     /// text for people, json for programs.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Format,
+}
+
+/// How to prove oneself, and whom to trust. A token may also be in TRIREME_TOKEN itself.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Access {
+    /// Authorities (PEM) that signed the nodes' certificates, instead of the system's; addresses are then https.
+    #[arg(long, env = "TRIREME_CA", value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// A file with the token to show.
+    #[arg(long, env = "TRIREME_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -105,8 +125,10 @@ pub struct ServeArgs {
 #[derive(Debug, Args)]
 pub struct AgentArgs {
     /// Doors of the cluster's nodes, comma-separated.
-    #[arg(long, env = "TRIREME_SERVER", value_name = "HOST:PORT,...")]
+    #[arg(long, env = "TRIREME_SERVER", value_name = "[https://]HOST:PORT,...")]
     pub server: String,
+    #[command(flatten)]
+    pub access: Access,
     /// How this agent is called in lists.
     #[arg(long)]
     pub name: String,
@@ -285,6 +307,111 @@ pub enum ClusterCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and print it, once.
+    Create {
+        /// What is done with it is attributed to this name.
+        #[arg(long)]
+        name: String,
+        /// viewer: reads; submitter: also creates, aborts and reruns jobs; operator: everything; agent: leases jobs.
+        #[arg(long, value_enum)]
+        role: RoleArg,
+        /// How long it is good, as in 12h or 30d; without, until it is revoked.
+        #[arg(long, value_parser = parse_period, value_name = "PERIOD")]
+        expires: Option<Period>,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Tokens by name; what they are is not kept.
+    List(Target),
+    /// Make a token useless.
+    Revoke {
+        /// As `trireme token list` shows it.
+        id: String,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Say who the cluster takes you for.
+    Whoami(Target),
+    /// Print a random token that no cluster knows yet, for auth.operator_token_file.
+    Generate,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RoleArg {
+    Viewer,
+    Submitter,
+    Operator,
+    Agent,
+}
+
+/// A length of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Period {
+    pub seconds: u64,
+}
+
+fn parse_period(text: &str) -> Result<Period, String> {
+    let wrong = || "a number with s, m, h or d behind it, as in 30d".to_owned();
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = text[..text.len() - unit.len_utf8()]
+        .parse()
+        .map_err(|_| wrong())?;
+    let seconds = count.checked_mul(seconds).filter(|seconds| *seconds > 0);
+    seconds.map(|seconds| Period { seconds }).ok_or_else(wrong)
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CertsCommand {
+    /// Make an authority: ca.pem, which everybody may see, and ca-key.pem, which nobody else may.
+    Ca {
+        /// The cluster's name, for people.
+        #[arg(long, default_value = crate::settings::DEFAULT_CLUSTER)]
+        cluster: String,
+        /// Where the files go.
+        #[arg(long, value_name = "DIR")]
+        directory: PathBuf,
+        #[arg(long, default_value_t = 3650)]
+        days: u32,
+    },
+    /// Make a certificate for the peer listener of one node.
+    Node {
+        /// cluster.name in the nodes' settings.
+        #[arg(long, default_value = crate::settings::DEFAULT_CLUSTER)]
+        cluster: String,
+        /// The node's node_id.
+        #[arg(long)]
+        id: u64,
+        /// Where the authority is, and where the files go.
+        #[arg(long, value_name = "DIR")]
+        directory: PathBuf,
+        #[arg(long, default_value_t = 365)]
+        days: u32,
+    },
+    /// Make a certificate for the door of one node, or of all.
+    Server {
+        /// A name or address that clients call the door by; may be given several times.
+        #[arg(long = "host", required = true, value_name = "NAME_OR_IP")]
+        hosts: Vec<String>,
+        /// How the files are called: NAME.pem and NAME-key.pem.
+        #[arg(long, default_value = "server")]
+        name: String,
+        /// Where the authority is, and where the files go.
+        #[arg(long, value_name = "DIR")]
+        directory: PathBuf,
+        #[arg(long, default_value_t = 365)]
+        days: u32,
+    },
+}
+
 /// Prow's own flags.
 #[derive(Debug, Clone, Args)]
 pub struct FileArgs {
@@ -317,5 +444,22 @@ fn parse_nodes(text: &str) -> Result<u64, String> {
         "1" => Ok(1),
         "3" => Ok(3),
         _ => Err("1 or 3; two nodes survive the loss of neither".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn periods_are_numbers_with_a_unit() {
+        let seconds = |text: &str| parse_period(text).map(|period| period.seconds).ok();
+        assert_eq!(seconds("90s"), Some(90));
+        assert_eq!(seconds("2m"), Some(120));
+        assert_eq!(seconds("12h"), Some(43_200));
+        assert_eq!(seconds("30d"), Some(2_592_000));
+        for wrong in ["", "d", "30", "30w", "-1d", "0d", "1.5h", "3\u{e9}"] {
+            assert_eq!(seconds(wrong), None, "{wrong:?}");
+        }
     }
 }

@@ -10,6 +10,8 @@ pub const UNREACHABLE: u8 = 3;
 pub const NOT_FOUND: u8 = 4;
 /// The configuration has errors.
 pub const CONFIG: u8 = 5;
+/// There is no token, or its role is not enough.
+pub const DENIED: u8 = 6;
 /// The log holds commands that this build does not know.
 pub const TOO_OLD: u8 = 70;
 /// The data directory cannot be trusted.
@@ -51,6 +53,7 @@ pub fn code(why: &anyhow::Error) -> ExitCode {
         if let Some(status) = cause.downcast_ref::<tonic::Status>() {
             return match status.code() {
                 tonic::Code::NotFound => NOT_FOUND,
+                tonic::Code::Unauthenticated | tonic::Code::PermissionDenied => DENIED,
                 tonic::Code::Unavailable | tonic::Code::DeadlineExceeded => UNREACHABLE,
                 _ => 1,
             }

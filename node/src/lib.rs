@@ -86,6 +86,8 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Rerun(args) => commands::runs::rerun(args).await,
         Command::Config(command) => commands::config::run(command).await,
         Command::Cluster(command) => commands::cluster::run(command).await,
+        Command::Token(command) => commands::token::run(command).await,
+        Command::Certs(command) => commands::certs::run(&command),
         Command::Checkconfig(args) => commands::checkconfig::run(&args),
         Command::Podutils { .. } => anyhow::bail!("handled before"),
     }

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, anyhow};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use trireme_api::{DoorConfig, Doors, HookSecrets, RunStore};
+use trireme_api::{Anonymous, AuthConfig, DoorConfig, Doors, HookSecrets, RunStore};
 use trireme_config::{plugins::Registry, yaml};
 use trireme_forge::{
     Forge,
@@ -16,7 +16,9 @@ use trireme_forge::{
 use trireme_jobs::{Leases, Periodics, Scheduler, Sinker};
 use trireme_office::{ConfigFeed, Controller, Keeper};
 use trireme_plugins::{OurHooks, Plugins, PluginsController};
-use trireme_raft::{FatalKind, Node, QueueGauge, Queues, Store, StoreConfig, Timing};
+use trireme_raft::{
+    FatalKind, Node, PeerTls, QueueGauge, Queues, Store, StoreConfig, Timing, tls::DoorTls,
+};
 
 use crate::{
     cli::ServeArgs,
@@ -24,7 +26,7 @@ use crate::{
     exit::{CORRUPT, DIVERGED, TOO_OLD, coded},
     exit_with_parent, interrupted,
     run_store::LocalRuns,
-    settings::{GitHubSettings, Settings},
+    settings::{AnonymousSetting, GitHubSettings, RaiseFeatureLevel, Settings},
 };
 
 /// How long stopping may take altogether.
@@ -43,6 +45,17 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut settings = Settings::load(&args.config)?;
     override_settings(&mut settings, &args);
     settings.check()?;
+    let tls = match &settings.tls {
+        Some(tls) => Some(Arc::new(
+            DoorTls {
+                certificate: tls.certificate.clone(),
+                key: tls.key.clone(),
+            }
+            .open()
+            .context("tls")?,
+        )),
+        None => None,
+    };
     let store = open_store(&settings).await?;
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
@@ -64,6 +77,15 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
             config: Arc::new(Check { registry }),
             runs,
             leases: Arc::new(leases.clone()),
+            auth: AuthConfig {
+                anonymous: match settings.anonymous() {
+                    AnonymousSetting::Operator => Anonymous::Operator,
+                    AnonymousSetting::Viewer => Anonymous::Viewer,
+                    AnonymousSetting::None => Anonymous::None,
+                },
+                operator_token_file: settings.auth.operator_token_file.clone(),
+            },
+            tls,
             pages: Box::new(move |logs| trireme_deck::pages(pages_store, pages_runs, logs)),
         },
     )
@@ -132,6 +154,16 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
     let mut config = StoreConfig::new(settings.data_dir.clone(), settings.node_id, peer);
     settings.peer_address().clone_into(&mut config.peer_address);
     settings.api_address().clone_into(&mut config.api_address);
+    let peer = &settings.peer;
+    if let (Some(ca), Some(certificate), Some(key)) = (&peer.ca, &peer.certificate, &peer.key) {
+        config.tls = Some(PeerTls {
+            cluster: settings.cluster.name.clone(),
+            ca: ca.clone(),
+            certificate: certificate.clone(),
+            key: key.clone(),
+        });
+    }
+    config.raises_feature_level = settings.raft.raise_feature_level == RaiseFeatureLevel::Auto;
     config.timing = Timing {
         heartbeat: Duration::from_millis(settings.raft.heartbeat_ms),
         election_min: Duration::from_millis(settings.raft.election_min_ms),

@@ -6,12 +6,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
 /// Where nodes and agents of one host keep artifacts unless told otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8888";
 const DEFAULT_PEER_LISTEN: &str = "127.0.0.1:8889";
+/// Name of a cluster that was given none.
+pub const DEFAULT_CLUSTER: &str = "trireme";
+/// A cluster's name is part of a URI.
+const MAX_CLUSTER_NAME: usize = 63;
 
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +46,10 @@ pub struct Settings {
     pub storage: StorageSettings,
     #[serde(default)]
     pub tide: TideSettings,
+    #[serde(default)]
+    pub tls: Option<TlsSettings>,
+    #[serde(default)]
+    pub auth: AuthSettings,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -49,6 +57,10 @@ pub struct Settings {
 pub struct PeerSettings {
     pub listen: String,
     pub advertise: Option<String>,
+    /// PEM files for TLS between nodes: all three, or none.
+    pub ca: Option<PathBuf>,
+    pub certificate: Option<PathBuf>,
+    pub key: Option<PathBuf>,
 }
 
 impl Default for PeerSettings {
@@ -56,17 +68,56 @@ impl Default for PeerSettings {
         Self {
             listen: DEFAULT_PEER_LISTEN.to_owned(),
             advertise: None,
+            ca: None,
+            certificate: None,
+            key: None,
         }
     }
 }
 
+/// The client door's certificate, PEM.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsSettings {
+    pub certificate: PathBuf,
+    pub key: PathBuf,
+}
+
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+pub struct AuthSettings {
+    /// Whoever knows its content is an operator.
+    pub operator_token_file: Option<PathBuf>,
+    pub anonymous: Option<AnonymousSetting>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AnonymousSetting {
+    Operator,
+    Viewer,
+    None,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct ClusterSettings {
+    /// Its name in the certificates of its nodes.
+    pub name: String,
     /// All first members, the same list on each; used on the very first start alone.
     pub bootstrap: Vec<BootstrapNode>,
     /// Peer addresses of members, for a node that joins later with an empty directory.
     pub join: Vec<String>,
+}
+
+impl Default for ClusterSettings {
+    fn default() -> Self {
+        Self {
+            name: DEFAULT_CLUSTER.to_owned(),
+            bootstrap: Vec::new(),
+            join: Vec::new(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -83,6 +134,17 @@ pub struct RaftSettings {
     pub heartbeat_ms: u64,
     pub election_min_ms: u64,
     pub election_max_ms: u64,
+    pub raise_feature_level: RaiseFeatureLevel,
+}
+
+/// Who raises the cluster's feature level after an upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RaiseFeatureLevel {
+    /// The leader, once every member knows it.
+    Auto,
+    /// Nobody: going back to the older version stays possible.
+    Manual,
 }
 
 impl Default for RaftSettings {
@@ -91,6 +153,7 @@ impl Default for RaftSettings {
             heartbeat_ms: 75,
             election_min_ms: 300,
             election_max_ms: 500,
+            raise_feature_level: RaiseFeatureLevel::Auto,
         }
     }
 }
@@ -204,6 +267,17 @@ fn default_github_url() -> String {
     "https://github.com".to_owned()
 }
 
+/// # Errors
+/// When the name cannot stand in a certificate.
+pub fn check_cluster_name(name: &str) -> anyhow::Result<()> {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    ensure!(
+        !name.is_empty() && name.len() <= MAX_CLUSTER_NAME && name.bytes().all(plain),
+        "{name:?} is no name of a cluster: 1 to {MAX_CLUSTER_NAME} lowercase letters, digits and -"
+    );
+    Ok(())
+}
+
 impl Settings {
     /// # Errors
     /// Naming the file, the line and what to do.
@@ -251,17 +325,8 @@ impl Settings {
             self.checks.audit_seconds > 0 && self.checks.scrub_seconds > 0,
             "checks: audit_seconds and scrub_seconds must be at least 1"
         );
-        for (key, address) in [("listen", &self.listen), ("peer.listen", &self.peer.listen)] {
-            let address: SocketAddr = address
-                .parse()
-                .with_context(|| format!("{key}: {address:?} is no ip:port"))?;
-            if !address.ip().is_loopback() {
-                bail!(
-                    "{key}: {address} is not a loopback address, and this version has neither TLS nor tokens; put a \
-                     TLS-terminating proxy in front and keep the listener on 127.0.0.1"
-                );
-            }
-        }
+        check_cluster_name(&self.cluster.name).context("cluster.name")?;
+        self.check_listeners()?;
         ensure!(
             self.webhook.path.starts_with('/'),
             "webhook.path: {:?} must start with /",
@@ -293,6 +358,68 @@ impl Settings {
             );
         }
         Ok(())
+    }
+
+    /// DESIGN §8: beyond loopback a listener is encrypted and asks who calls, or there is none.
+    fn check_listeners(&self) -> anyhow::Result<()> {
+        let address = |key: &str, address: &String| -> anyhow::Result<SocketAddr> {
+            address
+                .parse()
+                .with_context(|| format!("{key}: {address:?} is no ip:port"))
+        };
+        let peer = &self.peer;
+        let given = [&peer.ca, &peer.certificate, &peer.key].map(Option::is_some);
+        ensure!(
+            given == [true; 3] || given == [false; 3],
+            "peer: ca, certificate and key belong together; `trireme certs node` makes all three"
+        );
+        let door = address("listen", &self.listen)?;
+        if !door.ip().is_loopback() {
+            for (key, missing, what) in [
+                (
+                    "tls",
+                    self.tls.is_none(),
+                    "a certificate, as `trireme certs server` makes one",
+                ),
+                (
+                    "auth.operator_token_file",
+                    self.auth.operator_token_file.is_none(),
+                    "a token, as `trireme token generate` prints one",
+                ),
+            ] {
+                ensure!(
+                    !missing,
+                    "listen: {door} is reachable from other hosts, but {key} is missing: give it {what}, or listen on \
+                     127.0.0.1"
+                );
+            }
+            ensure!(
+                self.auth.anonymous != Some(AnonymousSetting::Operator),
+                "auth.anonymous: \"operator\" would let anybody who reaches {door} do everything; use \"viewer\" or \"none\""
+            );
+        }
+        let peers = address("peer.listen", &peer.listen)?;
+        ensure!(
+            peers.ip().is_loopback() || peer.ca.is_some(),
+            "peer.listen: {peers} is reachable from other hosts, but peer.ca, peer.certificate and peer.key are missing: make \
+             them with `trireme certs ca` and `trireme certs node`, or listen on 127.0.0.1"
+        );
+        Ok(())
+    }
+
+    /// What whoever shows no token may do.
+    #[must_use]
+    pub fn anonymous(&self) -> AnonymousSetting {
+        let alone = self.auth.operator_token_file.is_none()
+            && self
+                .listen
+                .parse()
+                .is_ok_and(|address: SocketAddr| address.ip().is_loopback());
+        self.auth.anonymous.unwrap_or(if alone {
+            AnonymousSetting::Operator
+        } else {
+            AnonymousSetting::None
+        })
     }
 
     #[must_use]
@@ -332,7 +459,6 @@ mod tests {
         assert_eq!(settings.storage(), "/artifacts");
     }
 
-    /// DESIGN §8: nothing listens beyond loopback without TLS and tokens.
     #[test]
     fn what_is_wrong_is_named() {
         let refused = |more: &str| {
@@ -341,10 +467,6 @@ mod tests {
                 Settings::parse(&format!("{SMALL}{more}")).unwrap_err()
             )
         };
-        assert!(
-            refused("listen = \"0.0.0.0:80\"")
-                .contains("listen: 0.0.0.0:80 is not a loopback address")
-        );
         assert!(refused("[raft]\nheartbeat_ms = 400").contains("election_min_ms at least twice"));
         assert!(
             refused("[disk]\nbudget_bytes = 1000").contains("disk.budget_bytes: must be at least")
@@ -355,6 +477,53 @@ mod tests {
         assert!(
             refused("[[cluster.bootstrap]]\nid = 2\npeer = \"a\"\napi = \"b\"")
                 .contains("does not name this node (1)")
+        );
+    }
+
+    /// DESIGN §8: what is missing is named, one after the other, until nothing is.
+    #[test]
+    fn beyond_loopback_each_missing_part_is_named() {
+        let told = |text: &str| match Settings::parse(&format!("{SMALL}{text}")) {
+            Ok(_) => "good".to_owned(),
+            Err(why) => format!("{why:#}"),
+        };
+        let open = "listen = \"0.0.0.0:80\"\n";
+        let tls = "[tls]\ncertificate = \"c\"\nkey = \"k\"\n";
+        let auth = "[auth]\noperator_token_file = \"t\"\n";
+        insta::assert_snapshot!(told(open), @"listen: 0.0.0.0:80 is reachable from other hosts, but tls is missing: give it a certificate, as `trireme certs server` makes one, or listen on 127.0.0.1");
+        insta::assert_snapshot!(told(&format!("{open}{tls}")), @"listen: 0.0.0.0:80 is reachable from other hosts, but auth.operator_token_file is missing: give it a token, as `trireme token generate` prints one, or listen on 127.0.0.1");
+        insta::assert_snapshot!(told(&format!("{open}{tls}{auth}anonymous = \"operator\"")), @r#"auth.anonymous: "operator" would let anybody who reaches 0.0.0.0:80 do everything; use "viewer" or "none""#);
+        assert_eq!(told(&format!("{open}{tls}{auth}")), "good");
+        assert_eq!(
+            told(&format!("{open}{tls}{auth}anonymous = \"viewer\"")),
+            "good"
+        );
+
+        let peers = "[peer]\nlisten = \"0.0.0.0:81\"\n";
+        insta::assert_snapshot!(told(peers), @"peer.listen: 0.0.0.0:81 is reachable from other hosts, but peer.ca, peer.certificate and peer.key are missing: make them with `trireme certs ca` and `trireme certs node`, or listen on 127.0.0.1");
+        insta::assert_snapshot!(told(&format!("{peers}ca = \"a\"")), @"peer: ca, certificate and key belong together; `trireme certs node` makes all three");
+        assert_eq!(
+            told(&format!(
+                "{peers}ca = \"a\"\ncertificate = \"c\"\nkey = \"k\""
+            )),
+            "good"
+        );
+        assert!(told("[cluster]\nname = \"a/b\"").contains("cluster.name"));
+    }
+
+    #[test]
+    fn strangers_may_everything_only_where_no_tokens_are_and_nobody_else_gets_to() {
+        let anonymous = |text: &str| {
+            Settings::parse(&format!("{SMALL}{text}"))
+                .unwrap()
+                .anonymous()
+        };
+        assert_eq!(anonymous(""), AnonymousSetting::Operator);
+        let auth = "[auth]\noperator_token_file = \"t\"\n";
+        assert_eq!(anonymous(auth), AnonymousSetting::None);
+        assert_eq!(
+            anonymous(&format!("{auth}anonymous = \"viewer\"")),
+            AnonymousSetting::Viewer
         );
     }
 
@@ -391,6 +560,15 @@ mod tests {
             "url",
             "shared",
             "sync_period_ms",
+            "name = ",
+            "ca = ",
+            "[tls]",
+            "certificate = ",
+            "key = ",
+            "[auth]",
+            "operator_token_file",
+            "anonymous",
+            "raise_feature_level",
         ] {
             assert!(text.contains(key), "{key} is not explained");
         }

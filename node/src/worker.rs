@@ -4,7 +4,7 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 use trireme_jobs::agent::{self, AgentOptions, Utility};
 
-use crate::{PREFIX, cli::AgentArgs, exit_with_parent, interrupted};
+use crate::{PREFIX, cli::AgentArgs, commands::connect_options, exit_with_parent, interrupted};
 
 /// The pod utilities are this binary under a hidden verb.
 fn utility() -> anyhow::Result<Utility> {
@@ -38,6 +38,7 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
         directory: args.directory,
         utility: utility()?,
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        connect: connect_options(&args.access),
     };
     let stopping = stop.clone();
     tokio::spawn(async move {

@@ -24,6 +24,9 @@ pub struct StoreConfig {
     pub api_address: String,
     /// None is allowed on loopback only.
     pub tls: Option<PeerTls>,
+    /// Whether this node, where it leads, raises the cluster's feature level as soon as every member knows a higher one.
+    /// From then on no member can go back to an older build.
+    pub raises_feature_level: bool,
     pub timing: Timing,
     pub limits: Limits,
     /// File access of log and snapshots; the operating system's unless a test says otherwise.
@@ -54,6 +57,7 @@ impl StoreConfig {
             peer_address: listen.to_string(),
             api_address: String::new(),
             tls: None,
+            raises_feature_level: true,
             timing: Timing::default(),
             limits: Limits::default(),
             disk: Arc::new(RealDisk),
@@ -71,24 +75,17 @@ pub enum PeerListener {
     Bound(std::net::TcpListener),
 }
 
-/// PEM texts for mutual TLS between nodes.
+/// Files (PEM) for mutual TLS between nodes; read again whenever they change.
 ///
-/// Both sides must hold a certificate of `ca`; the server's must carry the DNS name `server_name`. Whether the client's
-/// names the very node that it speaks for is not checked yet: any certificate of `ca` is a peer.
-#[derive(Clone)]
+/// A node's certificate carries the URI `trireme-peer://<cluster>/<node id>`, is signed by one of the authorities in
+/// `ca`, and serves both ends of a connection.
+#[derive(Debug, Clone)]
 pub struct PeerTls {
-    pub ca: String,
-    pub certificate: String,
-    pub key: String,
-    pub server_name: String,
-}
-
-impl std::fmt::Debug for PeerTls {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PeerTls")
-            .field("server_name", &self.server_name)
-            .finish_non_exhaustive()
-    }
+    /// The cluster's name in certificates: lowercase letters, digits and `-`.
+    pub cluster: String,
+    pub ca: PathBuf,
+    pub certificate: PathBuf,
+    pub key: PathBuf,
 }
 
 /// Timeouts of consensus. A leader that is gone is replaced after about `election_max` + `election_max`.

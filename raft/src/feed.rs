@@ -79,6 +79,7 @@ fn record_bytes(change: &Change) -> usize {
         Change::Cursor(record) => record.encoded_len(),
         Change::Alarm(record) => record.encoded_len(),
         Change::Audit(record) => record.encoded_len(),
+        Change::Token(record) => record.encoded_len(),
         Change::FeatureLevel(_) | Change::Removed(_) => CHANGE_OVERHEAD,
     }
 }

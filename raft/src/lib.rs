@@ -21,6 +21,7 @@ mod feed;
 mod queues;
 pub mod snapshot;
 mod store;
+pub mod tls;
 mod transport;
 mod view;
 pub mod wal;
@@ -32,8 +33,8 @@ pub use fatal::{Fatal, FatalKind};
 pub use feed::{Changes, FeedOptions, Watch, WatchError};
 pub use queues::{QueueDepth, QueueGauge, Queues};
 pub use store::{
-    Applied, ArchiveReader, DiskUse, JoinError, Leadership, MemberStatus, MembershipError,
-    OpenError, ProposeError, ReadError, Status, Store,
+    Applied, ArchiveReader, DiskUse, DoorCalls, JoinError, Leadership, MemberStatus,
+    MembershipError, OpenError, ProposeError, ReadError, Status, Store,
 };
 pub use transport::ListenError;
 pub use trireme_proto::raft::Node;

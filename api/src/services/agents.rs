@@ -20,12 +20,15 @@ use trireme_proto::{
 };
 use uuid::Uuid;
 
+pub(crate) use self::reports::renew_here;
 use self::session::Session;
-use super::{Services, principal};
-use crate::{attachments::AGENT_QUEUE, flow::too_many};
+use super::{Services, caller};
+use crate::{attachments::AGENT_QUEUE, auth::Who, flow::too_many};
 
 /// How long an agent may take to say who it is.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// Feature level from which on an agent belongs to whoever registered it.
+const OWNERS_LEVEL: u32 = 2;
 /// Bounds of what an agent may say of itself.
 const MAX_NAME: usize = 200;
 const MAX_CLUSTERS: usize = 100;
@@ -39,7 +42,7 @@ impl AgentService for Door {
         &self,
         request: Request<RegisterRequest>,
     ) -> Result<Response<RegisterResponse>, Status> {
-        let who = principal(&request);
+        let who = caller(&request);
         let asked = request.into_inner();
         if asked.name.is_empty() || asked.name.len() > MAX_NAME {
             return Err(Status::invalid_argument(format!(
@@ -61,6 +64,10 @@ impl AgentService for Door {
         } else {
             asked.agent_id
         };
+        let view = self.0.store.view();
+        if let Some(known) = view.agent(&agent_id) {
+            own(&who, known)?;
+        }
         let body = Body::RegisterAgent(RegisterAgent {
             agent: Some(Agent {
                 id: agent_id.clone(),
@@ -69,10 +76,15 @@ impl AgentService for Door {
                 capacity: asked.capacity,
                 version: asked.version,
                 node_id: self.0.store.node_id(),
+                principal: if view.feature_level() >= OWNERS_LEVEL {
+                    who.owner().to_owned()
+                } else {
+                    String::new()
+                },
                 ..Agent::default()
             }),
         });
-        let (_, done) = self.0.propose(who, "", body).await?;
+        let (_, done) = self.0.propose(&who, "", body).await?;
         Ok(Response::new(RegisterResponse {
             agent_id,
             incarnation: done.token,
@@ -88,6 +100,7 @@ impl AgentService for Door {
     ) -> Result<Response<Self::AttachStream>, Status> {
         let slot = self.0.flow.agents.take();
         let slot = slot.ok_or_else(|| too_many("attached agents"))?;
+        let who = caller(&request);
         let mut inbound = request.into_inner();
         let first = timeout(HELLO_TIMEOUT, inbound.message())
             .await
@@ -99,10 +112,12 @@ impl AgentService for Door {
             ));
         };
         let (outbound, receiver) = mpsc::channel(AGENT_QUEUE);
+        who.about(format!("agent {}", hello.agent_id));
         let session = Session {
             services: self.0.clone(),
             agent_id: hello.agent_id,
             incarnation: hello.incarnation,
+            who,
         };
         session.begin().await?;
         let gauge = self.0.flow.gauge("agent_messages", &outbound);
@@ -137,6 +152,9 @@ impl AgentService for Door {
         request: Request<RenewRequest>,
     ) -> Result<Response<RenewResponse>, Status> {
         let asked = request.get_ref();
+        if let Some(known) = self.0.store.view().agent(&asked.agent_id) {
+            own(&caller(&request), known)?;
+        }
         Ok(Response::new(RenewResponse {
             lease_millis: reports::renew_here(
                 &self.0,
@@ -146,6 +164,17 @@ impl AgentService for Door {
             ),
         }))
     }
+}
+
+/// Nobody speaks for an agent that somebody else registered.
+fn own(who: &Who, agent: &Agent) -> Result<(), Status> {
+    if who.owns(&agent.principal) {
+        return Ok(());
+    }
+    Err(Status::permission_denied(format!(
+        "agent {} was registered by {}, not by {who}: use its token, or an empty --directory for an agent of your own",
+        agent.id, agent.principal
+    )))
 }
 
 /// Rounded up, as a period of no seconds would never hold.

@@ -10,7 +10,7 @@ use trireme_proto::{
     state::{Alarm, Office},
 };
 
-use super::Services;
+use super::{Services, caller};
 
 pub(crate) struct Door(pub(crate) Services);
 
@@ -23,7 +23,7 @@ impl Door {
             .map(|member| NodeStatus {
                 id: member.node.id,
                 peer_address: member.node.peer_address.clone(),
-                web_address: format!("http://{}", member.node.api_address),
+                web_address: format!("{}://{}", self.0.scheme, member.node.api_address),
                 api_address: member.node.api_address.clone(),
                 voter: member.voter,
                 has_matched: member.matched.is_some(),
@@ -80,7 +80,9 @@ impl ClusterService for Door {
         &self,
         request: Request<AddNodeRequest>,
     ) -> Result<Response<MembershipResponse>, Status> {
+        let who = caller(&request);
         let asked = request.into_inner();
+        who.about(format!("node {}", asked.node_id));
         let node = Node {
             id: asked.node_id,
             peer_address: asked.peer_address,
@@ -95,7 +97,9 @@ impl ClusterService for Door {
         &self,
         request: Request<NodeRequest>,
     ) -> Result<Response<MembershipResponse>, Status> {
-        let result = self.0.store.promote(request.get_ref().node_id).await;
+        let id = request.get_ref().node_id;
+        caller(&request).about(format!("node {id}"));
+        let result = self.0.store.promote(id).await;
         self.membership(result)
     }
 
@@ -103,7 +107,9 @@ impl ClusterService for Door {
         &self,
         request: Request<NodeRequest>,
     ) -> Result<Response<MembershipResponse>, Status> {
-        let result = self.0.store.remove(request.get_ref().node_id).await;
+        let id = request.get_ref().node_id;
+        caller(&request).about(format!("node {id}"));
+        let result = self.0.store.remove(id).await;
         self.membership(result)
     }
 
@@ -112,6 +118,7 @@ impl ClusterService for Door {
         request: Request<ReplaceNodeRequest>,
     ) -> Result<Response<MembershipResponse>, Status> {
         let asked = request.get_ref();
+        caller(&request).about(format!("node {} for {}", asked.new_id, asked.old_id));
         let node = self
             .0
             .store
@@ -134,11 +141,9 @@ impl ClusterService for Door {
         &self,
         request: Request<NodeRequest>,
     ) -> Result<Response<MembershipResponse>, Status> {
-        let result = self
-            .0
-            .store
-            .transfer_leader(request.get_ref().node_id)
-            .await;
+        let id = request.get_ref().node_id;
+        caller(&request).about(format!("node {id}"));
+        let result = self.0.store.transfer_leader(id).await;
         self.membership(result)
     }
 }

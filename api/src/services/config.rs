@@ -13,7 +13,7 @@ use trireme_proto::{
 };
 use trireme_state::ids::config_root;
 
-use super::{Services, page_size, principal};
+use super::{Services, caller, page_size};
 use crate::{Checked, blob};
 
 /// Of one configuration, uncompressed.
@@ -70,7 +70,7 @@ impl ConfigService for Door {
         &self,
         request: Request<ApplyConfigRequest>,
     ) -> Result<Response<ApplyConfigResponse>, Status> {
-        let who = principal(&request);
+        let who = caller(&request);
         let mut asked = request.into_inner();
         check_uploads(&asked.files)?;
         asked
@@ -92,7 +92,7 @@ impl ConfigService for Door {
         let config = ConfigVersion {
             root: config_root(&files).to_vec().into(),
             files,
-            author: who.clone(),
+            author: who.name().to_owned(),
             message: asked.message,
             presubmits: response.presubmits,
             postsubmits: response.postsubmits,
@@ -103,7 +103,7 @@ impl ConfigService for Door {
             config: Some(config),
             expected_current: asked.expected_current,
         });
-        let (revision, done) = self.0.propose(who, &asked.request_id, body).await?;
+        let (revision, done) = self.0.propose(&who, &asked.request_id, body).await?;
         response.version = done.config_version;
         response.revision = revision;
         Ok(Response::new(response))
@@ -132,7 +132,7 @@ impl ConfigService for Door {
         &self,
         request: Request<RollbackConfigRequest>,
     ) -> Result<Response<ApplyConfigResponse>, Status> {
-        let who = principal(&request);
+        let who = caller(&request);
         let asked = request.into_inner();
         let view = self.0.view(None).await?;
         let old = view.config_version(asked.version).ok_or_else(|| {
@@ -165,7 +165,7 @@ impl ConfigService for Door {
             return Ok(Response::new(response));
         }
         let config = ConfigVersion {
-            author: who.clone(),
+            author: who.name().to_owned(),
             message: format!("rollback to version {}", asked.version),
             rollback_of: asked.version,
             presubmits: response.presubmits,
@@ -178,7 +178,7 @@ impl ConfigService for Door {
             config: Some(config),
             expected_current: view.config().map_or(0, |version| version.number),
         });
-        let (revision, done) = self.0.propose(who, &asked.request_id, body).await?;
+        let (revision, done) = self.0.propose(&who, &asked.request_id, body).await?;
         response.version = done.config_version;
         response.revision = revision;
         Ok(Response::new(response))

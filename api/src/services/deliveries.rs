@@ -9,7 +9,7 @@ use trireme_proto::{
     state::{Delivery, Plan, Redrive, command::Body},
 };
 
-use super::{Services, page_end, page_size, page_start, principal};
+use super::{Services, caller, page_end, page_size, page_start};
 use trireme_state::arrival;
 
 use crate::{MAX_WEBHOOK_BYTES, blob};
@@ -96,7 +96,7 @@ impl DeliveryService for Door {
         &self,
         request: Request<RedriveRequest>,
     ) -> Result<Response<RedriveResponse>, Status> {
-        let who = principal(&request);
+        let who = caller(&request);
         let asked = request.into_inner();
         let body = Body::Redrive(Redrive {
             guid: asked.guid,
@@ -105,7 +105,7 @@ impl DeliveryService for Door {
             job_id: asked.job_id,
             reporter: asked.reporter,
         });
-        let (revision, _) = self.0.propose(who, &asked.request_id, body).await?;
+        let (revision, _) = self.0.propose(&who, &asked.request_id, body).await?;
         Ok(Response::new(RedriveResponse { revision }))
     }
 }

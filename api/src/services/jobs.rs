@@ -20,8 +20,8 @@ use trireme_prowjob::{ProwJob, record};
 use trireme_state::{JobFilter, seq_of};
 use uuid::Uuid;
 
-use super::{Services, page_end, page_size, page_start, principal};
-use crate::{LogChunk, RunLogs, run_logs::is_forwarded};
+use super::{Services, caller, page_end, page_size, page_start};
+use crate::{LogChunk, RunLogs, auth::Who};
 
 pub(crate) struct Door(pub(crate) Services);
 
@@ -65,7 +65,7 @@ impl JobService for Door {
         &self,
         request: Request<CreateJobRequest>,
     ) -> Result<Response<CreateJobResponse>, Status> {
-        let who = principal(&request);
+        let who = caller(&request);
         let asked = request.into_inner();
         let Some(What::Prowjob(json)) = asked.what else {
             return Err(Status::invalid_argument("prowjob: missing"));
@@ -80,7 +80,7 @@ impl JobService for Door {
             state: trireme_prowjob::ProwJobState::Triggered,
             ..Default::default()
         };
-        let (revision, id) = self.create(who, &asked.request_id, &job, "").await?;
+        let (revision, id) = self.create(&who, &asked.request_id, &job, "").await?;
         Ok(Response::new(CreateJobResponse { id, revision }))
     }
 
@@ -132,7 +132,7 @@ impl JobService for Door {
         &self,
         request: Request<AbortJobRequest>,
     ) -> Result<Response<AbortJobResponse>, Status> {
-        let who = principal(&request);
+        let who = caller(&request);
         let asked = request.into_inner();
         if self.0.view(None).await?.job(&asked.id).is_none() {
             return Err(not_found(&asked.id));
@@ -143,7 +143,7 @@ impl JobService for Door {
                 id: asked.id.clone(),
             }],
         });
-        let (revision, done) = self.0.propose(who, &asked.request_id, body).await?;
+        let (revision, done) = self.0.propose(&who, &asked.request_id, body).await?;
         // Nothing is aborted twice either; a run that was aborted before may still be ending.
         let complete = |job: &Job| job.completed_ms > 0;
         let view = self.0.view(None).await?;
@@ -158,7 +158,7 @@ impl JobService for Door {
         &self,
         request: Request<RerunJobRequest>,
     ) -> Result<Response<RerunJobResponse>, Status> {
-        let who = principal(&request);
+        let who = caller(&request);
         let asked = request.into_inner();
         let view = self.0.view(None).await?;
         let old = view.job(&asked.id).ok_or_else(|| not_found(&asked.id))?;
@@ -168,7 +168,9 @@ impl JobService for Door {
             state: trireme_prowjob::ProwJobState::Triggered,
             ..Default::default()
         };
-        let (revision, id) = self.create(who, &asked.request_id, &job, &asked.id).await?;
+        let (revision, id) = self
+            .create(&who, &asked.request_id, &job, &asked.id)
+            .await?;
         Ok(Response::new(RerunJobResponse { id, revision }))
     }
 
@@ -178,18 +180,16 @@ impl JobService for Door {
         &self,
         request: Request<ReadLogRequest>,
     ) -> Result<Response<Self::ReadLogStream>, Status> {
-        let forwarded = is_forwarded(request.metadata());
+        let who = caller(&request);
         let asked = request.into_inner();
         if self.0.view(None).await?.job(&asked.id).is_none() {
             return Err(not_found(&asked.id));
         }
+        let store = self.0.store.clone();
         let logs = RunLogs::new(self.0.clone());
-        let chunks = if forwarded {
-            logs.read_attached(asked.id, asked.offset, asked.follow)
-        } else {
-            logs.read(asked.id, asked.offset, asked.follow)
-        };
-        Ok(Response::new(Box::pin(chunks.map(|chunk| {
+        let chunks = logs.read(asked.id, asked.offset, asked.follow);
+        Ok(Response::new(Box::pin(chunks.map(move |chunk| {
+            who.is_still_good(&store.view())?;
             chunk.map(|LogChunk { offset, data }| ReadLogResponse { offset, data })
         }))))
     }
@@ -198,7 +198,7 @@ impl JobService for Door {
 impl Door {
     async fn create(
         &self,
-        who: String,
+        who: &Who,
         request_id: &str,
         job: &ProwJob,
         rerun_of: &str,

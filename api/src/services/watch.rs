@@ -12,7 +12,7 @@ use trireme_proto::{
 use trireme_raft::WatchError;
 use trireme_state::change_batch;
 
-use super::Services;
+use super::{Services, caller};
 use crate::flow::too_many;
 
 /// Batches on their way to one watcher; what more there is waits in the ring, until it is compacted.
@@ -55,7 +55,8 @@ fn kind(change: &Change) -> &'static str {
         Some(Record::Alarm(_)) => "alarm",
         Some(Record::Audit(_)) => "audit",
         Some(Record::FeatureLevel(_)) => "feature_level",
-        None => "",
+        // Who has tokens is for their own list, which leaves out the hashes.
+        Some(Record::Token(_)) | None => "",
     }
 }
 
@@ -67,6 +68,7 @@ impl WatchService for Door {
         &self,
         request: Request<WatchRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
+        let who = caller(&request);
         let asked = request.into_inner();
         let cluster_id = self.0.store.cluster_id().unwrap_or_default().to_owned();
         if !asked.cluster_id.is_empty() && asked.cluster_id != cluster_id {
@@ -87,7 +89,8 @@ impl WatchService for Door {
         let slot = self.0.flow.watchers.take();
         let slot = slot.ok_or_else(|| too_many("watchers"))?;
         let after = (asked.after_revision > 0).then_some(asked.after_revision);
-        let mut watch = self.0.store.watch(after);
+        let store = self.0.store.clone();
+        let mut watch = store.watch(after);
         let closing = self.0.attachments.closing();
         let (sender, receiver) = tokio::sync::mpsc::channel(QUEUE);
         let gauge = self.0.flow.gauge("watch_batches", &sender);
@@ -99,13 +102,23 @@ impl WatchService for Door {
                     () = sender.closed() => return,
                     () = closing.cancelled() => return,
                 };
+                let next = match who.is_still_good(&store.view()) {
+                    Ok(()) => next,
+                    Err(why) => {
+                        // Whoever is gone needs no reason.
+                        let _gone = sender.send(Err(why)).await;
+                        return;
+                    }
+                };
                 let message = match next {
                     Ok(batch) => {
                         let mut batch: ChangeBatch =
                             change_batch(batch.revision, batch.stamp_ms, &batch.changes);
                         batch.changes.retain(|change| {
-                            asked.kinds.is_empty()
-                                || asked.kinds.iter().any(|wanted| wanted == kind(change))
+                            let kind = kind(change);
+                            !kind.is_empty()
+                                && (asked.kinds.is_empty()
+                                    || asked.kinds.iter().any(|wanted| wanted == kind))
                         });
                         if batch.changes.is_empty() {
                             continue;

@@ -12,4 +12,5 @@ mod dev;
 mod doors;
 mod flood;
 mod scene;
+mod security;
 mod stories;

@@ -13,6 +13,7 @@ use trireme_proto::{
     state::{Job, change::Record},
 };
 use trireme_sandbox::world::{BOT, WEBHOOK_SECRET, World, WorldBuilder};
+use trireme_state::FEATURE_LEVEL;
 
 use crate::command::{Answer, executable, run, text};
 
@@ -44,6 +45,12 @@ impl Nodes {
         let directory = tempfile::tempdir().unwrap();
         let settings = settings(directory.path(), nodes);
         let cluster = Cluster::start(executable(), settings).await.unwrap();
+        // The last thing that a new cluster writes by itself.
+        until("the newest feature level", async || {
+            let status = cluster.status(1).await.ok()?;
+            (status.feature_level == FEATURE_LEVEL).then_some(())
+        })
+        .await;
         Self { cluster, directory }
     }
 

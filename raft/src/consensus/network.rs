@@ -93,7 +93,7 @@ fn unreachable(error: impl std::fmt::Display) -> Unreachable<Types> {
 impl Link {
     fn client(&mut self) -> Result<Client, Unreachable<Types>> {
         if self.client.is_none() {
-            let client = self.links.dialer.connect(&self.address);
+            let client = self.links.dialer.connect(&self.address, Some(self.target));
             self.client = Some(client.map_err(unreachable)?);
         }
         match &self.client {

@@ -141,6 +141,7 @@ impl Ring {
     pub(crate) fn receive_appends(
         &self,
         requests: Streaming<proto::AppendRequest>,
+        allows: impl Fn(&proto::AppendRequest) -> Result<(), Status> + Send + 'static,
     ) -> ReceiverStream<Result<proto::AppendResponse, Status>> {
         let refusal = Arc::new(OnceLock::new());
         let (me, cluster_id) = (self.me, self.cluster_id.clone());
@@ -148,6 +149,7 @@ impl Ring {
         let admitted = requests
             .map(move |request| {
                 let request = request?;
+                allows(&request)?;
                 admit(me, &cluster_id, &request.cluster_id, request.target)?;
                 append_request(request)
             })
@@ -231,6 +233,7 @@ impl Ring {
     pub(crate) async fn receive_snapshot(
         &self,
         mut chunks: Streaming<proto::SnapshotChunk>,
+        allows: impl FnOnce(&proto::SnapshotChunk) -> Result<(), Status>,
     ) -> Result<proto::SnapshotResponse, Status> {
         let limit = self.timing.snapshot_chunk;
         let late = |_| Status::deadline_exceeded("the snapshot's next chunk does not come");
@@ -238,6 +241,7 @@ impl Ring {
         let _alone = timeout(limit, self.receiving.lock()).await.map_err(busy)?;
         let first = timeout(limit, chunks.message()).await.map_err(late)??;
         let first = first.ok_or_else(|| malformed("an empty snapshot transfer"))?;
+        allows(&first)?;
         admit(self.me, &self.cluster_id, &first.cluster_id, first.target)?;
         let vote = vote_from_proto(&first.vote.unwrap_or_default());
         let meta = first

@@ -14,6 +14,7 @@ use super::{
     membership::{AskError, ask},
     propose::Backoff,
 };
+use crate::transport::never_sent;
 
 /// How long a node looks for the others.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -49,7 +50,9 @@ impl Store {
         }
         for other in members.iter().filter(|node| node.id != inner.node_id) {
             let hello = proto::HelloRequest::default();
-            if let Ok(answer) = inner.hello(&other.peer_address, hello).await
+            if let Ok(answer) = inner
+                .hello(&other.peer_address, Some(other.id), hello)
+                .await
                 && !answer.cluster_id.is_empty()
             {
                 return Err(JoinError::AlreadyFormed {
@@ -89,7 +92,10 @@ impl Store {
         let mut last = "no address was given".to_owned();
         loop {
             for seed in seeds {
-                let hello = match inner.hello(seed, proto::HelloRequest::default()).await {
+                let hello = match inner
+                    .hello(seed, None, proto::HelloRequest::default())
+                    .await
+                {
                     Ok(hello) if hello.cluster_id.is_empty() => {
                         last = format!("{seed} belongs to no cluster itself");
                         continue;
@@ -108,7 +114,13 @@ impl Store {
                 let change = Change::AddLearner(me.clone());
                 let asked = timeout_at(
                     Instant::now() + inner.timing.propose,
-                    ask(&inner.dialer, leader, &hello.cluster_id, change),
+                    ask(
+                        &inner.dialer,
+                        leader,
+                        (hello.leader_id > 0).then_some(hello.leader_id),
+                        &hello.cluster_id,
+                        change,
+                    ),
                 );
                 match asked.await {
                     Ok(Ok(())) => {
@@ -146,6 +158,18 @@ impl Store {
     }
 }
 
+/// What a peer said; of a connection that was not made, the innermost cause, which names the certificate at fault.
+fn why(status: &tonic::Status) -> String {
+    if !never_sent(status) {
+        return status.message().to_owned();
+    }
+    let mut cause: &dyn std::error::Error = status;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause.to_string()
+}
+
 impl Inner {
     async fn be_admitted(&self, members: &[Node], first: u64) -> Result<(), JoinError> {
         let address = members
@@ -161,7 +185,7 @@ impl Inner {
                 node_id: self.node_id,
                 bootstrap_instance: self.instance.clone(),
             };
-            match self.hello(&address, hello).await {
+            match self.hello(&address, Some(first), hello).await {
                 Ok(answer) if answer.admitted => {
                     self.adopt(&answer.cluster_id)
                         .map_err(OpenError::Directory)?;
@@ -230,13 +254,14 @@ impl Inner {
     pub(super) async fn hello(
         &self,
         address: &str,
+        expected: Option<u64>,
         request: proto::HelloRequest,
     ) -> Result<proto::HelloResponse, String> {
-        let client = self.dialer.shared(address);
+        let client = self.dialer.shared(address, expected);
         let mut client = client.map_err(|error| error.to_string())?;
         match timeout_at(Instant::now() + HELLO, client.hello(request)).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
-            Ok(Err(status)) => Err(status.message().to_owned()),
+            Ok(Err(status)) => Err(why(&status)),
             Err(_) => Err("no answer".to_owned()),
         }
     }

@@ -301,13 +301,19 @@ impl Inner {
     ) -> Result<(), MembershipError> {
         let address = self.peer_address(started, leader);
         let address = address.ok_or(MembershipError::NoLeader)?;
-        ask(&self.dialer, &address, &started.cluster_id, change)
-            .await
-            .map_err(|error| match error {
-                AskError::NotLeader(_) | AskError::Unreachable(_) => MembershipError::NoLeader,
-                AskError::Unknown(_) => MembershipError::Timeout,
-                AskError::Refused(reason) => MembershipError::Refused(reason),
-            })
+        ask(
+            &self.dialer,
+            &address,
+            Some(leader),
+            &started.cluster_id,
+            change,
+        )
+        .await
+        .map_err(|error| match error {
+            AskError::NotLeader(_) | AskError::Unreachable(_) => MembershipError::NoLeader,
+            AskError::Unknown(_) => MembershipError::Timeout,
+            AskError::Refused(reason) => MembershipError::Refused(reason),
+        })
     }
 }
 
@@ -325,11 +331,12 @@ pub(super) enum AskError {
 pub(super) async fn ask(
     dialer: &crate::transport::Dialer,
     address: &str,
+    expected: Option<u64>,
     cluster_id: &str,
     change: Change,
 ) -> Result<(), AskError> {
     let unreachable = |error: tonic::transport::Error| AskError::Unreachable(error.to_string());
-    let mut client = dialer.shared(address).map_err(unreachable)?;
+    let mut client = dialer.shared(address, expected).map_err(unreachable)?;
     let request = proto::ChangeMembershipRequest {
         cluster_id: cluster_id.to_owned(),
         change: Some(change),
@@ -347,6 +354,9 @@ pub(super) async fn ask(
         }
         Err(status) if crate::transport::never_sent(&status) => {
             Err(AskError::Unreachable(status.to_string()))
+        }
+        Err(status) if status.code() == tonic::Code::PermissionDenied => {
+            Err(AskError::Refused(status.message().to_owned()))
         }
         Err(status) => Err(AskError::Unknown(status.message().to_owned())),
     }

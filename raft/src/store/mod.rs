@@ -5,8 +5,10 @@
 
 mod alarm;
 mod audit;
+mod callers;
 mod clock;
 mod compact;
+mod doors;
 mod error;
 mod history;
 mod join;
@@ -43,6 +45,7 @@ use tokio::{
 use trireme_proto::raft as proto;
 use trireme_state::Digest;
 
+pub use doors::DoorCalls;
 pub use error::{JoinError, MembershipError, OpenError, ProposeError, ReadError};
 pub use propose::Applied;
 pub use space::DiskUse;
@@ -68,7 +71,8 @@ use crate::{
     feed::{Feed, Watch},
     queues::{QueueDepth, Queues},
     snapshot::Snapshots,
-    transport::{Dialer, Listener, serve},
+    tls::{PeerIdentity, Reloading},
+    transport::{Dialer, ListenError, Listener, serve},
     view::{Published, View},
     wal::{Owner, Wal},
 };
@@ -127,6 +131,10 @@ struct Inner {
     runtime: Handle,
     directory: Mutex<Option<DataDirectory>>,
     dialer: Dialer,
+    tls: Option<Arc<Reloading<PeerIdentity>>>,
+    raises_level: bool,
+    calls_refused: AtomicU64,
+    door: OnceLock<Box<dyn DoorCalls>>,
     fatal: FatalCell,
     published: Arc<Published>,
     archive: Arc<Archive>,
@@ -215,7 +223,7 @@ impl Store {
             Ok(opened) => opened,
             Err(error) => Err(OpenError::Runtime(io::Error::other(error))),
         };
-        let (inner, listener, tls) = match opened {
+        let (inner, listener) = match opened {
             Ok(opened) => opened,
             Err(error) => {
                 runtime.shutdown_background();
@@ -235,7 +243,7 @@ impl Store {
         let starting = handle.spawn(async move {
             serve(
                 listener,
-                tls.as_ref(),
+                inner.tls.clone(),
                 PeerService(Arc::clone(&inner)),
                 stopped,
             )?;
@@ -421,11 +429,17 @@ impl Drop for Closer {
     }
 }
 
-type OpenedFiles = (Arc<Inner>, Listener, Option<crate::config::PeerTls>);
+type OpenedFiles = (Arc<Inner>, Listener);
 
 /// Blocks.
 fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenError> {
     let listener = Listener::bind(config.peer_listener, config.tls.is_some())?;
+    let tls = match config.tls {
+        Some(tls) => Some(Arc::new(
+            tls.open(config.node_id).map_err(ListenError::from)?,
+        )),
+        None => None,
+    };
     let directory =
         DataDirectory::open(Arc::clone(&config.disk), &config.data_dir, config.node_id)?;
     let reserve = Arc::new(Reserve::new(
@@ -462,7 +476,11 @@ fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenE
         data_dir: config.data_dir,
         runtime,
         directory: Mutex::new(Some(directory)),
-        dialer: Dialer::new(config.tls.clone()),
+        dialer: Dialer::new(tls.clone()),
+        tls,
+        raises_level: config.raises_feature_level,
+        calls_refused: AtomicU64::default(),
+        door: OnceLock::new(),
         fatal: FatalCell::default(),
         published: Arc::new(Published::new(feed)),
         archive: Arc::new(archive),
@@ -475,7 +493,7 @@ fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenE
         delay: Delay::default(),
         weak: weak.clone(),
     });
-    Ok((inner, listener, config.tls))
+    Ok((inner, listener))
 }
 
 impl Inner {

@@ -3,13 +3,22 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, PoisonError, Weak},
+    time::Duration,
 };
 
 use tokio::time::sleep;
-use trireme_proto::raft as proto;
-use trireme_state::FEATURE_LEVEL;
+use trireme_proto::{
+    raft as proto,
+    state::{Command, RaiseFeatureLevel, command::Body},
+};
+use trireme_state::{BASE_LEVEL, FEATURE_LEVEL};
 
-use super::{DiskUse, Inner, clock::wall_ms};
+use super::{DiskUse, Inner, Started, clock::wall_ms, propose::Proposed};
+
+/// How often a node asks at first: until the members of a new cluster know each other, and its level is raised.
+const EAGER: Duration = Duration::from_millis(100);
+/// How many times. After that an upgrade has time.
+const EAGER_ROUNDS: u32 = 100;
 
 /// One member's last answer.
 #[derive(Debug, Clone)]
@@ -54,8 +63,9 @@ impl Peers {
     }
 }
 
-/// Asks all members, again and again.
+/// Asks all members, again and again; where this node leads, raises the cluster's feature level to what all know.
 pub(super) async fn run(inner: Weak<Inner>) {
+    let mut rounds = 0;
     loop {
         let Some(strong) = inner.upgrade() else {
             return;
@@ -73,7 +83,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
                 node_id: strong.node_id,
                 bootstrap_instance: String::new(),
             };
-            if let Ok(answer) = strong.hello(&node.peer_address, hello).await
+            if let Ok(answer) = strong.hello(&node.peer_address, Some(node.id), hello).await
                 && answer.node_id == node.id
                 && answer.cluster_id == started.cluster_id
             {
@@ -90,8 +100,51 @@ pub(super) async fn run(inner: Weak<Inner>) {
                 started.peers.learn(node.id, about);
             }
         }
-        let period = strong.timing.hello_interval;
+        if strong.raises_level {
+            strong.raise_level(started).await;
+        }
+        rounds += 1;
+        let settled = strong.published.view().feature_level() >= FEATURE_LEVEL;
+        let period = match settled || !strong.raises_level || rounds > EAGER_ROUNDS {
+            true => strong.timing.hello_interval,
+            false => EAGER.min(strong.timing.hello_interval),
+        };
         drop(strong);
         sleep(period.mul_f64(0.75 + rand::random::<f64>() / 2.0)).await;
+    }
+}
+
+impl Inner {
+    /// Nothing happens unless this node leads, and knows of every member that it knows more than the cluster holds.
+    async fn raise_level(&self, started: &Started) {
+        let view = self.published.view();
+        let members: Vec<u64> = view.nodes().iter().map(|node| node.id).collect();
+        let present = view.feature_level();
+        if members.is_empty() || present >= FEATURE_LEVEL || !self.observe(started).confirmed {
+            return;
+        }
+        let common = members.iter().map(|id| match *id == self.node_id {
+            true => FEATURE_LEVEL,
+            false => started
+                .peers
+                .about(*id)
+                .map_or(BASE_LEVEL, |about| about.feature_level),
+        });
+        let Some(common) = common.min().filter(|common| *common > present) else {
+            return;
+        };
+        let command = Command {
+            min_level: BASE_LEVEL,
+            principal: format!("node:{}", self.node_id),
+            body: Some(Body::RaiseFeatureLevel(RaiseFeatureLevel { level: common })),
+            ..Command::default()
+        };
+        match started.proposer.submit(command).await {
+            Proposed::Applied(_) => {
+                tracing::info!(level = common, "the cluster's feature level was raised");
+            }
+            // The next round, or the next leader, tries again.
+            other => tracing::info!(level = common, ?other, "the feature level was not raised"),
+        }
     }
 }

@@ -500,7 +500,7 @@ impl Inner {
             return Some(started.proposer.submit(command.clone()).await);
         }
         let address = self.peer_address(started, leader)?;
-        let mut client = self.dialer.shared(&address).ok()?;
+        let mut client = self.dialer.shared(&address, Some(leader)).ok()?;
         // What waits for an answer of the leader is kept here, too.
         let permits = u32::try_from(command.encoded_len().div_ceil(PERMIT_BYTES).max(1));
         let permits = permits.unwrap_or(u32::MAX);
@@ -531,8 +531,8 @@ impl Inner {
                     _ => Proposed::Overloaded,
                 },
                 tonic::Code::FailedPrecondition => Proposed::Rejected(status.message().to_owned()),
-                // Aborted is the leader's own word for it.
-                tonic::Code::Aborted => Proposed::NotAppended,
+                // Aborted is the leader's own word for it; it may also not know this node yet, or not any more.
+                tonic::Code::Aborted | tonic::Code::PermissionDenied => Proposed::NotAppended,
                 _ if never_sent(&status) => Proposed::NotAppended,
                 _ => Proposed::Unknown,
             },

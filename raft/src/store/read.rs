@@ -87,7 +87,7 @@ impl Inner {
     async fn ask_index(&self, leader: u64, deadline: Instant) -> Option<u64> {
         let started = self.started()?;
         let address = self.peer_address(started, leader)?;
-        let mut client = self.dialer.shared(&address).ok()?;
+        let mut client = self.dialer.shared(&address, Some(leader)).ok()?;
         let call = client.read_index(proto::ReadIndexRequest {
             cluster_id: started.cluster_id.clone(),
         });

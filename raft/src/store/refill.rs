@@ -51,7 +51,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
 }
 
 async fn fill(inner: &Inner, started: &Started, peer: &str) -> Result<u64, String> {
-    let client = inner.dialer.shared(peer);
+    let client = inner.dialer.shared(peer, None);
     let mut client = client.map_err(|error| error.to_string())?;
     let request = proto::FetchArchiveRequest {
         cluster_id: started.cluster_id.clone(),

@@ -92,7 +92,7 @@ impl Inner {
         at_least: u64,
         snapshots: &Snapshots,
     ) -> Result<SnapshotFile, String> {
-        let client = self.dialer.shared(peer);
+        let client = self.dialer.shared(peer, None);
         let mut client = client.map_err(|error| error.to_string())?;
         let request = proto::FetchSnapshotRequest {
             cluster_id: cluster_id.to_owned(),

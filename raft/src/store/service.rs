@@ -10,6 +10,7 @@ use trireme_state::FEATURE_LEVEL;
 
 use super::{
     Inner, MembershipError, Started,
+    callers::{Call, caller},
     clock::wall_ms,
     propose::{NO_SPACE, Proposed, REFUSAL},
 };
@@ -52,52 +53,71 @@ impl RaftTransport for PeerService {
     type StreamAppendStream = ReceiverStream<Result<proto::AppendResponse, Status>>;
     type FetchSnapshotStream = BoxStream<'static, Result<proto::SnapshotChunk, Status>>;
     type FetchArchiveStream = BoxStream<'static, Result<proto::FetchArchiveResponse, Status>>;
+    type AskDoorStream = BoxStream<'static, Result<proto::AskDoorResponse, Status>>;
 
     async fn append(
         &self,
         request: Request<proto::AppendRequest>,
     ) -> Result<Response<proto::AppendResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        self.0
+            .allows(caller, Call::of_vote(request.vote.as_ref()))?;
         let ring = &self.started()?.ring;
-        Ok(Response::new(
-            ring.receive_append(request.into_inner()).await?,
-        ))
+        Ok(Response::new(ring.receive_append(request).await?))
     }
 
     async fn stream_append(
         &self,
         request: Request<Streaming<proto::AppendRequest>>,
     ) -> Result<Response<Self::StreamAppendStream>, Status> {
+        let caller = caller(&request)?;
         let ring = &self.started()?.ring;
-        Ok(Response::new(ring.receive_appends(request.into_inner())))
+        let inner = Arc::clone(&self.0);
+        // Each request, not the stream alone: it may outlive its sender's membership.
+        let allows = move |request: &proto::AppendRequest| {
+            inner.allows(caller, Call::of_vote(request.vote.as_ref()))
+        };
+        Ok(Response::new(
+            ring.receive_appends(request.into_inner(), allows),
+        ))
     }
 
     async fn vote(
         &self,
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        self.0
+            .allows(caller, Call::of_vote(request.vote.as_ref()))?;
         let ring = &self.started()?.ring;
-        Ok(Response::new(
-            ring.receive_vote(request.into_inner()).await?,
-        ))
+        Ok(Response::new(ring.receive_vote(request).await?))
     }
 
     async fn pre_vote(
         &self,
         request: Request<proto::VoteRequest>,
     ) -> Result<Response<proto::VoteResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        self.0
+            .allows(caller, Call::of_vote(request.vote.as_ref()))?;
         let ring = &self.started()?.ring;
-        Ok(Response::new(
-            ring.receive_pre_vote(request.into_inner()).await?,
-        ))
+        Ok(Response::new(ring.receive_pre_vote(request).await?))
     }
 
     async fn install_snapshot(
         &self,
         request: Request<Streaming<proto::SnapshotChunk>>,
     ) -> Result<Response<proto::SnapshotResponse>, Status> {
+        let caller = caller(&request)?;
         let ring = &self.started()?.ring;
+        let allows = |first: &proto::SnapshotChunk| {
+            self.0.allows(caller, Call::of_vote(first.vote.as_ref()))
+        };
         Ok(Response::new(
-            ring.receive_snapshot(request.into_inner()).await?,
+            ring.receive_snapshot(request.into_inner(), allows).await?,
         ))
     }
 
@@ -105,8 +125,12 @@ impl RaftTransport for PeerService {
         &self,
         request: Request<proto::TransferLeaderRequest>,
     ) -> Result<Response<proto::TransferLeaderResponse>, Status> {
+        let caller = caller(&request)?;
+        let request = request.into_inner();
+        self.0
+            .allows(caller, Call::of_vote(request.from.as_ref()))?;
         let ring = &self.started()?.ring;
-        ring.receive_transfer_leader(request.into_inner()).await?;
+        ring.receive_transfer_leader(request).await?;
         Ok(Response::new(proto::TransferLeaderResponse {}))
     }
 
@@ -115,6 +139,7 @@ impl RaftTransport for PeerService {
         &self,
         request: Request<proto::ProposeRequest>,
     ) -> Result<Response<proto::ProposeResponse>, Status> {
+        self.0.allows(caller(&request)?, Call::Member)?;
         let request = request.into_inner();
         let started = self.member(&request.cluster_id)?;
         if started.ring.seen().leader != Some(self.0.node_id) {
@@ -162,6 +187,7 @@ impl RaftTransport for PeerService {
         &self,
         request: Request<proto::ReadIndexRequest>,
     ) -> Result<Response<proto::ReadIndexResponse>, Status> {
+        self.0.allows(caller(&request)?, Call::Member)?;
         let started = self.member(&request.into_inner().cluster_id)?;
         match started.ring.read_index().await {
             Ok(revision) => Ok(Response::new(proto::ReadIndexResponse {
@@ -183,7 +209,9 @@ impl RaftTransport for PeerService {
         &self,
         request: Request<proto::ChangeMembershipRequest>,
     ) -> Result<Response<proto::ChangeMembershipResponse>, Status> {
+        let caller = caller(&request)?;
         let request = request.into_inner();
+        self.0.allows(caller, Call::of_change(&request))?;
         let started = self.member(&request.cluster_id)?;
         let change = request
             .change
@@ -209,7 +237,9 @@ impl RaftTransport for PeerService {
         &self,
         request: Request<proto::HelloRequest>,
     ) -> Result<Response<proto::HelloResponse>, Status> {
+        let caller = caller(&request)?;
         let request = request.into_inner();
+        self.0.allows(caller, Call::Hello(request.node_id))?;
         let mut response = proto::HelloResponse {
             node_id: self.0.node_id,
             feature_level: FEATURE_LEVEL,
@@ -246,6 +276,7 @@ impl RaftTransport for PeerService {
         &self,
         request: Request<proto::FetchArchiveRequest>,
     ) -> Result<Response<Self::FetchArchiveStream>, Status> {
+        self.0.allows(caller(&request)?, Call::Member)?;
         let started = self.member(&request.into_inner().cluster_id)?;
         if started.filling() {
             return Err(Status::unavailable("this node's own archive is incomplete"));
@@ -264,6 +295,7 @@ impl RaftTransport for PeerService {
         &self,
         request: Request<proto::FetchSnapshotRequest>,
     ) -> Result<Response<Self::FetchSnapshotStream>, Status> {
+        self.0.allows(caller(&request)?, Call::Member)?;
         let request = request.into_inner();
         let started = self.member(&request.cluster_id)?;
         if started.filling() {
@@ -271,5 +303,23 @@ impl RaftTransport for PeerService {
         }
         let giving = self.0.give_snapshot(started, request.at_least).await;
         Ok(Response::new(giving.map_err(Status::unavailable)?))
+    }
+
+    async fn ask_door(
+        &self,
+        request: Request<proto::AskDoorRequest>,
+    ) -> Result<Response<Self::AskDoorStream>, Status> {
+        self.0.allows(caller(&request)?, Call::Member)?;
+        let request = request.into_inner();
+        self.member(&request.cluster_id)?;
+        let door = self
+            .0
+            .door
+            .get()
+            .ok_or_else(|| Status::unavailable("this node's door is not open yet"))?;
+        let answers = door
+            .answer(&request.method, request.request)
+            .map(|answer| answer.map(|response| proto::AskDoorResponse { response }));
+        Ok(Response::new(answers.boxed()))
     }
 }

@@ -1,12 +1,12 @@
 //! What a node says about itself and its cluster.
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use trireme_proto::raft::Node;
 use trireme_state::FEATURE_LEVEL;
 
 use super::Store;
-use crate::consensus::Role;
+use crate::{consensus::Role, tls::TlsHealth};
 
 /// A node's view of its cluster at one moment.
 #[derive(Debug, Clone, Default)]
@@ -44,6 +44,10 @@ pub struct Status {
     pub refusal: Option<String>,
     /// Why the archive was set aside, until it is filled again.
     pub archive_lost: Option<String>,
+    /// The peer listener's certificates; None without.
+    pub peer_tls: Option<TlsHealth>,
+    /// Calls of peers that were refused by whose they were.
+    pub peer_calls_refused: u64,
 }
 
 /// One member.
@@ -70,6 +74,8 @@ impl Store {
             revision: view.revision,
             digest: hex::encode(view.state.digest()),
             ring_delay: inner.delay.longest(),
+            peer_tls: inner.tls.as_ref().map(|tls| tls.health()),
+            peer_calls_refused: inner.calls_refused.load(Ordering::Relaxed),
             ..Status::default()
         };
         let Some(started) = inner.started() else {

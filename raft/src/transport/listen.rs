@@ -1,13 +1,32 @@
 //! Accepting peers.
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
-use tokio::{net::TcpListener, sync::oneshot};
-use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
+use futures::{StreamExt as _, stream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+};
+use tokio_rustls::server::TlsStream;
+use tonic::transport::{
+    Server,
+    server::{Connected, TcpIncoming},
+};
 use trireme_proto::raft::raft_transport_server::{RaftTransport, RaftTransportServer};
 
 use super::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
-use crate::config::{PeerListener, PeerTls};
+use crate::{
+    config::PeerListener,
+    tls::{Handshakes, PeerIdentity, Reloading, TlsError},
+};
 
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -25,7 +44,7 @@ pub enum ListenError {
     )]
     PlainBeyondLoopback { address: SocketAddr },
     #[error("the peer certificates are unusable: {0}")]
-    Tls(tonic::transport::Error),
+    Tls(#[from] TlsError),
 }
 
 /// A bound listener that may be used as configured.
@@ -59,39 +78,138 @@ impl Listener {
 /// Serves peers on the present runtime until `stop` is sent or dropped.
 pub(crate) fn serve(
     listener: Listener,
-    tls: Option<&PeerTls>,
+    tls: Option<Arc<Reloading<PeerIdentity>>>,
     service: impl RaftTransport,
     stop: oneshot::Receiver<()>,
 ) -> Result<(), ListenError> {
     let address = listener.address;
     let listener = TcpListener::from_std(listener.listener)
         .map_err(|source| ListenError::Bind { address, source })?;
-    let mut server = Server::builder()
+    let server = Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .initial_stream_window_size(WINDOW_BYTES)
-        .initial_connection_window_size(WINDOW_BYTES);
-    if let Some(tls) = tls {
-        let config = ServerTlsConfig::new()
-            .identity(Identity::from_pem(&tls.certificate, &tls.key))
-            .client_ca_root(Certificate::from_pem(&tls.ca));
-        server = server.tls_config(config).map_err(ListenError::Tls)?;
-    }
-    let router = server.add_service(
-        RaftTransportServer::new(service)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES),
-    );
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+        .initial_connection_window_size(WINDOW_BYTES)
+        .add_service(
+            RaftTransportServer::new(service)
+                .max_decoding_message_size(MAX_MESSAGE_BYTES)
+                .max_encoding_message_size(MAX_MESSAGE_BYTES),
+        );
+    let incoming = match tls {
+        None => TcpIncoming::from(listener)
+            .with_nodelay(Some(true))
+            .map(|accepted| accepted.map(PeerStream::Plain))
+            .boxed(),
+        Some(tls) => {
+            let handshakes = Handshakes::start(listener, Arc::clone(&tls));
+            stream::unfold((handshakes, tls), |(mut handshakes, tls)| async move {
+                loop {
+                    let (stream, address) = handshakes.next().await?;
+                    match tls.current().caller(stream.get_ref().1.peer_certificates()) {
+                        Ok(node) => {
+                            let stream = PeerStream::Tls(Box::new(stream), node);
+                            return Some((Ok(stream), (handshakes, tls)));
+                        }
+                        // The handshake has looked at it already.
+                        Err(why) => tracing::warn!(%address, %why, "a connection was refused"),
+                    }
+                }
+            })
+            .boxed()
+        }
+    };
     tokio::spawn(async move {
         let stopped = async {
             // Dropping the sender stops it as well.
             let _ = stop.await;
         };
-        if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
+        if let Err(error) = server.serve_with_incoming_shutdown(incoming, stopped).await {
             tracing::error!(%error, %address, "the peer listener ended");
         }
     });
     Ok(())
+}
+
+/// Who calls; an extension of every request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// Somebody on this host: there are no certificates, and the listener is on loopback.
+    Local,
+    /// The node that the certificate names.
+    Node(u64),
+}
+
+enum PeerStream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>, u64),
+}
+
+impl Connected for PeerStream {
+    type ConnectInfo = Caller;
+
+    fn connect_info(&self) -> Caller {
+        match self {
+            Self::Plain(_) => Caller::Local,
+            Self::Tls(_, node) => Caller::Node(*node),
+        }
+    }
+}
+
+impl AsyncRead for PeerStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
+            Self::Tls(stream, _) => Pin::new(stream).poll_read(cx, into),
+        }
+    }
+}
+
+impl AsyncWrite for PeerStream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream, _) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream, _) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream, _) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream, _) => Pin::new(stream).poll_write_vectored(cx, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream, _) => stream.is_write_vectored(),
+        }
+    }
 }

@@ -5,7 +5,7 @@ mod listen;
 
 pub(crate) use dial::{Client, Dialer, never_sent};
 pub use listen::ListenError;
-pub(crate) use listen::{Listener, serve};
+pub(crate) use listen::{Caller, Listener, serve};
 
 /// No message is larger: a replication batch is at most 4 MiB, a snapshot chunk 1 MiB and a row.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 16 << 20;

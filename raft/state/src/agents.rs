@@ -63,6 +63,7 @@ pub(crate) fn register(state: &mut State, entry: &mut Entry, command: &RegisterA
     };
     name("agent.id", &asked.id)?;
     optional_name("agent.name", &asked.name)?;
+    optional_name("agent.principal", &asked.principal)?;
     for cluster in &asked.clusters {
         name("cluster", cluster)?;
     }
@@ -73,6 +74,12 @@ pub(crate) fn register(state: &mut State, entry: &mut Entry, command: &RegisterA
             return Err(conflict(format!(
                 "agent {:?} registered in the same log entry",
                 asked.id
+            )));
+        }
+        Some(former) if !former.principal.is_empty() && former.principal != asked.principal => {
+            return Err(conflict(format!(
+                "agent {:?} was registered by {}: nobody else may take its id",
+                asked.id, former.principal
             )));
         }
         None if state.agents.len() >= MAX_AGENTS => return Err(exhausted("agents", MAX_AGENTS)),

@@ -12,7 +12,7 @@ use crate::{
     level::min_level_of,
     office, plans, pools, pulls,
     reject::{Verdict, conflict, invalid, not_in_office},
-    reports, timers,
+    reports, timers, tokens,
 };
 
 /// What one entry did.
@@ -121,6 +121,7 @@ impl State {
         self.forget_closed_pulls(entry);
         self.forget_intents(entry);
         self.forget_agents(entry);
+        self.forget_tokens(entry);
     }
 
     fn apply_command(&mut self, entry: &mut Entry, command: &pb::Command) -> pb::Outcome {
@@ -201,6 +202,8 @@ impl State {
             Body::SetAlarm(body) => alarms::set(self, entry, body),
             Body::BeginAudit(body) => audits::begin(self, entry, body),
             Body::ReportDigest(body) => audits::report(self, entry, body),
+            Body::PutToken(body) => tokens::put(self, entry, body),
+            Body::RevokeToken(body) => tokens::revoke(self, entry, body),
             // One command for three kinds of dead letter: a report has a job, a plan or effect a delivery.
             Body::Redrive(body) if !body.job_id.is_empty() => {
                 reports::redrive_report(self, entry, body)

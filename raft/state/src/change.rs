@@ -21,6 +21,7 @@ pub enum Change {
     Cursor(Arc<pb::Cursor>),
     Alarm(Arc<pb::Alarm>),
     Audit(Arc<pb::Audit>),
+    Token(Arc<pb::ApiToken>),
     FeatureLevel(u32),
     Removed(RecordKey),
 }
@@ -74,6 +75,9 @@ pub enum RecordKey {
     Audit {
         index: u64,
     },
+    Token {
+        id: String,
+    },
     FeatureLevel,
 }
 
@@ -122,6 +126,9 @@ impl Change {
                 key: alarm.key.clone(),
             },
             Self::Audit(audit) => RecordKey::Audit { index: audit.index },
+            Self::Token(token) => RecordKey::Token {
+                id: token.id.clone(),
+            },
             Self::FeatureLevel(_) => RecordKey::FeatureLevel,
             Self::Removed(key) => key.clone(),
         }
@@ -162,6 +169,7 @@ impl From<&Change> for pb::Change {
             Change::Cursor(cursor) => Record::Cursor((**cursor).clone()),
             Change::Alarm(alarm) => Record::Alarm((**alarm).clone()),
             Change::Audit(audit) => Record::Audit((**audit).clone()),
+            Change::Token(token) => Record::Token((**token).clone()),
             Change::FeatureLevel(level) => Record::FeatureLevel(pb::FeatureLevel { level: *level }),
             Change::Removed(key) => {
                 return Self {
@@ -237,6 +245,10 @@ impl From<RecordKey> for pb::change::Record {
             }),
             RecordKey::Audit { index } => Self::Audit(pb::Audit {
                 index,
+                ..Default::default()
+            }),
+            RecordKey::Token { id } => Self::Token(pb::ApiToken {
+                id,
                 ..Default::default()
             }),
             RecordKey::FeatureLevel => Self::FeatureLevel(pb::FeatureLevel::default()),

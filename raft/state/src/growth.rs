@@ -42,6 +42,9 @@ pub fn grows(body: &Body) -> bool {
         | Body::TakeOffice(_)
         | Body::RaiseFeatureLevel(_)
         | Body::SetAlarm(_)
+        // Who mends it may need one; there are few and small ones.
+        | Body::PutToken(_)
+        | Body::RevokeToken(_)
         | Body::BeginAudit(_)
         | Body::ReportDigest(_) => false,
     }

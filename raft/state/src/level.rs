@@ -11,8 +11,18 @@ pub const BASE_LEVEL: u32 = 1;
 /// The lowest level of a cluster that may hold this command: what it says, and what its kind needs.
 pub fn min_level_of(command: &Command) -> u32 {
     let kind = match &command.body {
-        Some(Body::BeginAudit(_) | Body::ReportDigest(_)) => 2,
-        // The kinds of the first release; a later kind gets its own arm.
+        Some(
+            Body::BeginAudit(_) | Body::ReportDigest(_) | Body::PutToken(_) | Body::RevokeToken(_),
+        ) => 2,
+        // A build of level 1 would forget the principal, and its state would differ from then on.
+        Some(Body::RegisterAgent(register))
+            if register
+                .agent
+                .as_ref()
+                .is_some_and(|agent| !agent.principal.is_empty()) =>
+        {
+            2
+        }
         _ => BASE_LEVEL,
     };
     command.min_level.max(kind)

@@ -42,6 +42,7 @@ mod snapshot;
 mod state;
 mod table;
 mod timers;
+mod tokens;
 
 pub use apply::{Applied, ArchiveOp};
 pub use archive::run_summary;
@@ -57,3 +58,4 @@ pub use reports::is_owed;
 pub use snapshot::SnapshotError;
 pub use state::{Counts, State};
 pub use table::Seq;
+pub use tokens::TokenHash;

@@ -91,6 +91,13 @@ pub const MAX_AGENTS: usize = 10_000;
 /// How long a lost agent is remembered.
 pub const LOST_AGENT_MEMORY_MS: i64 = 24 * 60 * MINUTE_MS;
 
+/// Tokens of clients and agents, expired ones included.
+pub const MAX_TOKENS: usize = 10_000;
+/// A token's name.
+pub const MAX_TOKEN_NAME_BYTES: usize = 100;
+/// How long an expired token is still listed.
+pub const EXPIRED_TOKEN_MEMORY_MS: i64 = 7 * 24 * 60 * MINUTE_MS;
+
 /// Cursors, and timers.
 pub const MAX_CURSORS: usize = 200_000;
 /// Timers.

@@ -9,7 +9,7 @@ use crate::{
         DELIVERY_MEMORY, MAX_AGENTS, MAX_AGENTS_BYTES, MAX_ALARMS, MAX_BLOBS_BYTES, MAX_CURSORS,
         MAX_CURSORS_BYTES, MAX_DELIVERIES, MAX_DELIVERIES_BYTES, MAX_INTENTS_BYTES, MAX_JOBS,
         MAX_JOBS_BYTES, MAX_OPEN_INTENTS, MAX_PLANS_BYTES, MAX_POOLS, MAX_POOLS_BYTES,
-        MAX_PULL_REQUESTS, MAX_PULL_REQUESTS_BYTES, MAX_TIMERS, MAX_TIMERS_BYTES,
+        MAX_PULL_REQUESTS, MAX_PULL_REQUESTS_BYTES, MAX_TIMERS, MAX_TIMERS_BYTES, MAX_TOKENS,
         MAX_UNREFERENCED_BLOB_BYTES,
     },
     reject::{Verdict, full},
@@ -57,6 +57,7 @@ impl State {
             count("cursor", self.cursors.len(), MAX_CURSORS),
             count("timer", self.timers.len(), MAX_TIMERS),
             count("alarm", self.alarms.len(), MAX_ALARMS),
+            count("token", self.tokens.len(), MAX_TOKENS),
             bytes("job_bytes", self.jobs.bytes(), MAX_JOBS_BYTES),
             bytes(
                 "delivery_bytes",

@@ -60,7 +60,8 @@ impl State {
             .chain(self.cursors.iter().cloned().map(Change::Cursor))
             .chain(self.timers.iter().map(Arc::clone).map(Change::Timer))
             .chain(self.alarms.iter().cloned().map(Change::Alarm))
-            .chain(self.audits.iter().cloned().map(Change::Audit));
+            .chain(self.audits.iter().cloned().map(Change::Audit))
+            .chain(self.tokens.iter().cloned().map(Change::Token));
         let chunks = self.blobs.chunk_rows().map(Row::BlobChunk);
         let requests = self
             .requests
@@ -164,6 +165,7 @@ impl State {
             Record::Timer(timer) => self.timers.put(digest, Arc::new(timer)).is_none(),
             Record::Alarm(alarm) => self.alarms.put(digest, Arc::new(alarm)).is_none(),
             Record::Audit(audit) => self.audits.put(digest, Arc::new(audit)).is_none(),
+            Record::Token(token) => self.tokens.put(digest, Arc::new(token)),
             Record::Office(office) => {
                 let unknown = self.office.epoch == 0;
                 self.set_office(office);

@@ -22,6 +22,7 @@ use crate::{
     reports::Reports,
     requests::Requests,
     timers::Timers,
+    tokens::Tokens,
 };
 
 /// The replicated state at one log index. Cloning shares everything: a clone is a view that never changes.
@@ -46,6 +47,7 @@ pub struct State {
     pub(crate) timers: Timers,
     pub(crate) alarms: Alarms,
     pub(crate) audits: Audits,
+    pub(crate) tokens: Tokens,
     pub(crate) requests: Requests,
     pub(crate) office: Arc<pb::Office>,
     /// 0 = never raised.
@@ -74,6 +76,7 @@ pub struct Counts {
     pub cursors: usize,
     pub timers: usize,
     pub alarms: usize,
+    pub tokens: usize,
     pub remembered_requests: usize,
     pub dead_letters: usize,
 }
@@ -129,6 +132,7 @@ impl State {
             cursors: self.cursors.len(),
             timers: self.timers.len(),
             alarms: self.alarms.len(),
+            tokens: self.tokens.len(),
             remembered_requests: self.requests.len(),
             dead_letters: self
                 .reports

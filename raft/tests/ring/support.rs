@@ -19,6 +19,7 @@ use trireme_proto::state::{
     command::Body, outcome,
 };
 use trireme_raft::{Applied, Node, PeerListener, Store, StoreConfig, wal::WalOptions};
+use trireme_state::FEATURE_LEVEL;
 
 /// Nothing in these tests takes longer unless it is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,6 +44,15 @@ impl Cluster {
     }
 
     pub(crate) async fn tuned(count: u64, tune: impl Fn(&mut StoreConfig) + 'static) -> Self {
+        Self::prepared(count, tune, |_| {}).await
+    }
+
+    /// With files that must be there before the nodes start.
+    pub(crate) async fn prepared(
+        count: u64,
+        tune: impl Fn(&mut StoreConfig) + 'static,
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
         // RUST_LOG=trireme_raft=debug,openraft=info shows what the nodes did. Another test may have set it up.
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
@@ -54,6 +64,7 @@ impl Cluster {
             seats: BTreeMap::new(),
             tune: Box::new(tune),
         };
+        prepare(cluster.dir.path());
         for id in 1..=count {
             cluster.start(id).await;
         }
@@ -66,6 +77,14 @@ impl Cluster {
             made.unwrap();
         }
         cluster.leader().await;
+        // The last thing that a new cluster writes by itself.
+        eventually("the newest feature level", async || {
+            let mut stores = cluster.stores.values();
+            stores
+                .all(|store| store.view().feature_level() == FEATURE_LEVEL)
+                .then_some(())
+        })
+        .await;
         cluster
     }
 

@@ -11,6 +11,7 @@ use trireme_proto::{
 use trireme_raft::ProposeError;
 
 use super::Services;
+use crate::neighbours;
 
 /// Between two tries to record what an agent said, doubled each time up to the latter.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -101,7 +102,7 @@ fn void(who: &str, code: Rejection, why: &str) {
 }
 
 /// On the leader: milliseconds that the leases hold from now on; 0 when this node cannot say.
-pub(super) fn renew_here(
+pub(crate) fn renew_here(
     services: &Services,
     agent_id: &str,
     incarnation: u64,
@@ -139,32 +140,19 @@ async fn renew_once(services: &Services, asked: RenewRequest, limit: Duration) -
     if leader == Some(services.store.node_id()) {
         return renew_here(services, &asked.agent_id, asked.incarnation, &asked.running);
     }
-    let status = services.store.status();
-    let address = status
-        .members
-        .iter()
-        .find(|member| Some(member.node.id) == leader)
-        .map(|member| member.node.api_address.clone());
-    let Some(address) = address else { return 0 };
-    let forward = async {
-        let client = services
-            .attachments
-            .leader(&address)
-            .await
-            .map_err(|why| why.to_string())?;
-        let answer = client.agents().renew(asked).await;
-        answer
-            .map(|answer| answer.into_inner().lease_millis)
-            .map_err(|why| why.message().to_owned())
-    };
-    match timeout(limit, forward).await {
+    let Some(leader) = leader else { return 0 };
+    match timeout(limit, neighbours::renew(&services.store, leader, &asked)).await {
         Ok(Ok(granted)) => granted,
         Ok(Err(why)) => {
-            tracing::debug!(leader = address, why, "a renewal did not reach the leader");
+            tracing::debug!(
+                leader,
+                why = why.message(),
+                "a renewal did not reach the leader"
+            );
             0
         }
         Err(_) => {
-            tracing::debug!(leader = address, "the leader did not answer a renewal");
+            tracing::debug!(leader, "the leader did not answer a renewal");
             0
         }
     }

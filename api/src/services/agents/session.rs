@@ -25,11 +25,12 @@ use trireme_raft::{Store, View, WatchError};
 use trireme_state::{Change, State};
 
 use super::{
-    MAX_CAPACITY,
+    MAX_CAPACITY, own,
     reports::{Settled, finished, record, renew, started},
 };
 use crate::{
     attachments::{Attachment, Heard, unwanted},
+    auth::Who,
     services::{READ_TIMEOUT, Services},
 };
 
@@ -45,6 +46,7 @@ pub(super) struct Session {
     pub(super) services: Services,
     pub(super) agent_id: String,
     pub(super) incarnation: u64,
+    pub(super) who: Who,
 }
 
 /// A new scheduler gives work only to agents that it has heard of.
@@ -106,6 +108,7 @@ impl Session {
         let Some(agent) = known else {
             return Err(fenced());
         };
+        own(&self.who, agent)?;
         if agent.node_id != self.store().node_id() {
             let body = Body::SetAgent(SetAgent {
                 id: self.agent_id.clone(),
@@ -114,7 +117,9 @@ impl Session {
                 lost: false,
                 node_id: self.store().node_id(),
             });
-            self.services.propose(self.principal(), "", body).await?;
+            self.services
+                .propose(&Who::part(self.principal()), "", body)
+                .await?;
         }
         Ok(())
     }
@@ -143,6 +148,11 @@ impl Session {
                 tracing::warn!(agent = self.agent_id, "the agent is fenced");
                 // One that does not read finds out when it is back.
                 let _full = outbound.try_send(Err(fenced()));
+                break;
+            }
+            if let Err(why) = self.who.is_still_good(&view) {
+                tracing::warn!(agent = self.agent_id, %why, "the agent is not let in any more");
+                let _full = outbound.try_send(Err(why));
                 break;
             }
             self.review(&view, &mut business.duties);
@@ -230,6 +240,10 @@ impl Session {
             Some(agent_message::Message::Beat(beat)) => {
                 if business.beats.len() >= MAX_BEATS {
                     tracing::warn!(agent = self.agent_id, "the agent sends too many beats");
+                    return false;
+                }
+                // Revocation is a change, and looked at then; nothing else says that time has passed.
+                if self.who.is_still_good(&self.store().view()).is_err() {
                     return false;
                 }
                 self.settle_strays(&beat.running, &mut business.duties);

@@ -18,6 +18,7 @@ use std::{
 };
 
 use tokio_util::sync::CancellationToken;
+use trireme_api::client::ConnectOptions;
 use trireme_office::Backoff;
 
 pub use runs::Utility;
@@ -41,6 +42,8 @@ pub struct AgentOptions {
     /// How to start the pod utilities.
     pub utility: Utility,
     pub version: String,
+    /// How it proves itself to the nodes, and they to it.
+    pub connect: ConnectOptions,
 }
 
 /// Why an agent ended.

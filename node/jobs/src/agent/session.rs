@@ -178,7 +178,7 @@ impl Session<'_> {
     }
 
     async fn attach(&self, registration: &mut Option<Registration>) -> Result<Attached, Status> {
-        let client = Client::connect(self.address)
+        let client = Client::connect_with(self.address, &self.options.connect)
             .await
             .map_err(|why| Status::unavailable(why.to_string()))?;
         let known = match *registration {

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use trireme_api::{
     Artifact, Checked, ConfigCheck, DoorConfig, Doors, HookSecrets, RunLogs, RunStore,
-    client::Client,
+    client::{Client, ConnectOptions},
 };
 use trireme_config::{Config, FileSet, Layout, LoadOptions};
 use trireme_jobs::{
@@ -76,6 +76,7 @@ impl Agent {
 
 pub(crate) fn agent_options(directory: PathBuf, node: String, capacity: u32) -> AgentOptions {
     AgentOptions {
+        connect: ConnectOptions::default(),
         nodes: vec![node],
         name: "rower".to_owned(),
         clusters: vec!["default".to_owned()],
@@ -375,6 +376,8 @@ async fn serve(
         .try_init();
     let (hand_out, given) = oneshot::channel();
     let config = DoorConfig {
+        auth: trireme_api::AuthConfig::default(),
+        tls: None,
         webhook_path: "/hook".to_owned(),
         secrets: HookSecrets::default(),
         storage: storage.display().to_string(),

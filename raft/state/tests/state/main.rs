@@ -19,3 +19,4 @@ mod reports;
 mod requests;
 mod small_records;
 mod snapshots;
+mod tokens;

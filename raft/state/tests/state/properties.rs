@@ -255,6 +255,17 @@ fn other_act() -> impl Strategy<Value = Act> {
             timer: Some(pb::Timer { key: format!("t{key}"), due_ms, version: 0 }),
         }))),
         1 => (0..3u8).prop_map(|key| plain(Body::DropTimer(pb::DropTimer { key: format!("t{key}") }))),
+        1 => (0..3u8, 0..3u8, 0..3i64).prop_map(|(id, hash, days)| plain(Body::PutToken(pb::PutToken {
+            token: Some(pb::ApiToken {
+                id: format!("token-{id}"),
+                name: "ci".into(),
+                role: pb::Role::Viewer.into(),
+                sha256: vec![hash; 32].into(),
+                expires_ms: if days == 0 { 0 } else { crate::replica::START_MS + days * DAY_MS },
+                ..Default::default()
+            }),
+        }))),
+        1 => (0..3u8).prop_map(|id| plain(Body::RevokeToken(pb::RevokeToken { id: format!("token-{id}") }))),
         1 => (0..2u8, any::<bool>()).prop_map(|(key, clear)| plain(Body::SetAlarm(pb::SetAlarm {
             alarm: Some(pb::Alarm { key: format!("a{key}"), ..Default::default() }),
             clear,

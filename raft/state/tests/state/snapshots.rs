@@ -28,6 +28,16 @@ fn furnished() -> Replica {
     replica.done(put_pulls([pull_request(1, "head", 1)]));
     replica.done(open(intent("i", 1, "head")));
     replica.done(Body::RaiseFeatureLevel(pb::RaiseFeatureLevel { level: 2 }));
+    replica.done(Body::PutToken(pb::PutToken {
+        token: Some(pb::ApiToken {
+            id: "token".into(),
+            name: "ci".into(),
+            role: pb::Role::Viewer.into(),
+            sha256: vec![7; 32].into(),
+            expires_ms: replica.now_ms + 1,
+            ..Default::default()
+        }),
+    }));
     replica.done(Body::PutTimer(pb::PutTimer {
         timer: Some(pb::Timer {
             key: "t".into(),
