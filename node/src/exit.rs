@@ -15,6 +15,9 @@ pub const TOO_OLD: u8 = 70;
 /// The data directory cannot be trusted.
 pub const CORRUPT: u8 = 74;
 
+/// The node was removed from its cluster: starting it again is of no use.
+pub const REMOVED: u8 = 77;
+
 /// An error with an exit code of its own.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]

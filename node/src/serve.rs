@@ -21,7 +21,7 @@ use trireme_raft::{FatalKind, Node, Store, StoreConfig, Timing};
 use crate::{
     cli::ServeArgs,
     configuration::{Check, Feeder},
-    exit::{CORRUPT, TOO_OLD, coded},
+    exit::{CORRUPT, REMOVED, TOO_OLD, coded},
     exit_with_parent, interrupted,
     run_store::LocalRuns,
     settings::{GitHubSettings, Settings},
@@ -121,6 +121,7 @@ fn fatal_error(kind: FatalKind, message: &str) -> anyhow::Error {
     let code = match kind {
         FatalKind::UnknownCommand => TOO_OLD,
         FatalKind::Disk | FatalKind::Corruption | FatalKind::Archive => CORRUPT,
+        FatalKind::Removed => REMOVED,
         FatalKind::Consensus => 1,
     };
     coded(code, message)

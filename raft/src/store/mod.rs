@@ -13,6 +13,7 @@ mod propose;
 mod read;
 mod recover;
 mod refill;
+mod save;
 mod service;
 mod status;
 
@@ -36,7 +37,10 @@ use tokio::{
 use trireme_proto::raft as proto;
 
 pub use error::{JoinError, MembershipError, OpenError, ProposeError, ReadError};
+pub use membership::Handover;
 pub use propose::Applied;
+pub(crate) use recover::newest_snapshot;
+pub use save::{SaveError, Saving};
 pub use status::{MemberStatus, Status};
 
 use self::{
@@ -621,6 +625,9 @@ async fn follow_leadership(inner: Weak<Inner>) {
         if leadership.is_me && led_term != Some(leadership.term) {
             led_term = Some(leadership.term);
             take_lead(&strong, started).await;
+        }
+        if let Some(reason) = strong.removal() {
+            strong.fatal.set(FatalKind::Removed, reason);
         }
         strong.leadership.send_if_modified(|known| {
             let changed = *known != leadership;

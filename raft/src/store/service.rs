@@ -213,6 +213,10 @@ impl RaftTransport for PeerService {
         let leader = self.not_leader(started);
         response.leader_id = leader.leader_id;
         response.leader_peer_address = leader.peer_address;
+        if request.cluster_id == started.cluster_id {
+            // Whoever was removed while it was down hears it from nobody else.
+            response.refused = self.0.removal_of(request.node_id).unwrap_or_default();
+        }
         if !request.bootstrap_instance.is_empty() {
             match self
                 .0

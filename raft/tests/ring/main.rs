@@ -8,6 +8,7 @@
 mod failover;
 mod linearizable_reads;
 mod membership;
+mod offline;
 mod peer_tls;
 mod restarting;
 mod snapshots;
