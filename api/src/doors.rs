@@ -18,7 +18,7 @@ use tonic::{Status, service::Routes};
 use trireme_proto::{
     DESCRIPTORS,
     api::{
-        ConfigUpload, Diagnostic, RunningJob, agent_service_server::AgentServiceServer,
+        ConfigUpload, DebugFile, Diagnostic, RunningJob, agent_service_server::AgentServiceServer,
         cluster_service_server::ClusterServiceServer, config_service_server::ConfigServiceServer,
         delivery_service_server::DeliveryServiceServer, job_service_server::JobServiceServer,
         pool_service_server::PoolServiceServer, watch_service_server::WatchServiceServer,
@@ -85,6 +85,12 @@ pub trait LeaseRenewals: Send + Sync + 'static {
     fn renew(&self, agent_id: &str, incarnation: u64, running: &[RunningJob]) -> Option<Duration>;
 }
 
+/// What a node knows beside its store that helps to find out what is wrong with it.
+pub trait DebugSource: Send + Sync + 'static {
+    /// Files by name, without secrets and without what users sent. Blocks.
+    fn files(&self) -> Vec<DebugFile>;
+}
+
 /// What the node hands to its doors.
 pub struct DoorConfig {
     /// Path of the webhook door; Prow's default is `/hook`.
@@ -95,6 +101,7 @@ pub struct DoorConfig {
     pub config: Arc<dyn ConfigCheck>,
     pub runs: Arc<dyn RunStore>,
     pub leases: Arc<dyn LeaseRenewals>,
+    pub debug: Arc<dyn DebugSource>,
     /// Pages for people, served beside the API; they read logs through what they are given.
     pub pages: Box<dyn FnOnce(RunLogs) -> Router + Send>,
 }
@@ -121,6 +128,8 @@ impl Doors {
             runs: config.runs,
             leases: config.leases,
             storage: config.storage,
+            metrics: Arc::clone(&metrics),
+            debug: config.debug,
         };
         let pages = (config.pages)(RunLogs::new(services.clone()));
         let (health, health_service) = tonic_health::server::health_reporter();
@@ -146,7 +155,10 @@ impl Doors {
                 DeliveryServiceServer::new(deliveries::Door(services.clone()))
                     .max_encoding_message_size(MAX_MESSAGE_BYTES),
             )
-            .add_service(ClusterServiceServer::new(cluster::Door(services.clone())))
+            .add_service(
+                ClusterServiceServer::new(cluster::Door(services.clone()))
+                    .max_encoding_message_size(MAX_MESSAGE_BYTES),
+            )
             .add_service(WatchServiceServer::new(watch::Door(services.clone())))
             .add_service(AgentServiceServer::new(agents::Door(services)));
         let hook = Arc::new(HookDoor::new(

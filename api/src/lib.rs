@@ -16,7 +16,9 @@ mod services;
 mod webhook;
 
 pub use attachments::Attachments;
-pub use doors::{Artifact, Checked, ConfigCheck, DoorConfig, Doors, LeaseRenewals, RunStore};
+pub use doors::{
+    Artifact, Checked, ConfigCheck, DebugSource, DoorConfig, Doors, LeaseRenewals, RunStore,
+};
 pub use metrics::Metrics;
 pub use run_logs::{BUILD_LOG, LogChunk, RunLogs};
 pub use webhook::{HookSecrets, MAX_WEBHOOK_BYTES};

@@ -21,6 +21,7 @@ use trireme_raft::{FatalKind, Node, Store, StoreConfig, Timing};
 use crate::{
     cli::ServeArgs,
     configuration::{Check, Feeder},
+    debug_source::NodeDebug,
     exit::{CORRUPT, REMOVED, TOO_OLD, coded},
     exit_with_parent, interrupted,
     run_store::LocalRuns,
@@ -64,6 +65,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
             config: Arc::new(Check { registry }),
             runs,
             leases: Arc::new(leases.clone()),
+            debug: Arc::new(NodeDebug::new(settings.clone())),
             pages: Box::new(move |logs| trireme_deck::pages(pages_store, pages_runs, logs)),
         },
     )

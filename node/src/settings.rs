@@ -7,13 +7,13 @@ use std::{
 };
 
 use anyhow::{Context as _, bail, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Where nodes and agents of one host keep artifacts unless told otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8888";
 const DEFAULT_PEER_LISTEN: &str = "127.0.0.1:8889";
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Never used again in this cluster once its disk is lost.
@@ -40,7 +40,7 @@ pub struct Settings {
     pub tide: TideSettings,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PeerSettings {
     pub listen: String,
@@ -56,7 +56,7 @@ impl Default for PeerSettings {
     }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClusterSettings {
     /// All first members, the same list on each; used on the very first start alone.
@@ -65,7 +65,7 @@ pub struct ClusterSettings {
     pub join: Vec<String>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct BootstrapNode {
     pub id: u64,
@@ -73,7 +73,7 @@ pub struct BootstrapNode {
     pub api: String,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RaftSettings {
     pub heartbeat_ms: u64,
@@ -91,7 +91,7 @@ impl Default for RaftSettings {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct GitHubSettings {
     #[serde(default = "default_github")]
@@ -109,7 +109,7 @@ pub struct GitHubSettings {
     pub app_private_key_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebhookSettings {
     pub path: String,
@@ -128,7 +128,7 @@ impl Default for WebhookSettings {
     }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StorageSettings {
     /// A directory; empty = `artifacts` beside the data directory.
@@ -138,7 +138,7 @@ pub struct StorageSettings {
 }
 
 /// Prow's `tide` and `horologium` periods are in config.yaml; this is what only a node knows.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TideSettings {
     /// Overrides `tide.sync_period`, in milliseconds; for tests and demos.

@@ -12,13 +12,14 @@ use trireme_raft::{Store, View};
 use trireme_state::Seq;
 
 use crate::{
-    Attachments, ConfigCheck, LeaseRenewals, RunStore,
+    Attachments, ConfigCheck, DebugSource, LeaseRenewals, Metrics, RunStore,
     refusal::{done, unavailable},
 };
 
 pub(crate) mod agents;
 pub(crate) mod cluster;
 pub(crate) mod config;
+mod debug;
 pub(crate) mod deliveries;
 pub(crate) mod jobs;
 pub(crate) mod pools;
@@ -41,6 +42,8 @@ pub(crate) struct Services {
     pub(crate) runs: Arc<dyn RunStore>,
     pub(crate) leases: Arc<dyn LeaseRenewals>,
     pub(crate) storage: String,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) debug: Arc<dyn DebugSource>,
 }
 
 impl Services {

@@ -10,5 +10,6 @@ mod data_directory;
 mod deck;
 mod dev;
 mod doors;
+mod operating;
 mod scene;
 mod stories;
