@@ -6,6 +6,7 @@
 )]
 
 mod failover;
+mod fixtures;
 mod linearizable_reads;
 mod membership;
 mod offline;

@@ -235,6 +235,9 @@ async fn a_removed_node_stops_and_says_why() {
         let mut others = [1, 2, 3].into_iter().filter(|id| *id != leader);
         (others.next().unwrap(), others.next().unwrap())
     };
+    // Whom to ask later is in the log.
+    write(&cluster.stores[&absent], "before", "1").await;
+    cluster.converged().await;
     cluster.kill(absent).await;
     let leader = cluster.leader().await;
     let remove = async |id: u64| {
