@@ -11,5 +11,6 @@ mod deck;
 mod dev;
 mod doors;
 mod operating;
+mod readme;
 mod scene;
 mod stories;
