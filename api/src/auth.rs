@@ -84,7 +84,7 @@ pub(crate) enum Need {
 }
 
 /// Every method of the client door: what it needs, and whether calls go to the audit log.
-const METHODS: [(&str, Need, bool); 34] = [
+const METHODS: [(&str, Need, bool); 38] = [
     ("/grpc.health.v1.Health/Check", Need::Open, false),
     ("/grpc.health.v1.Health/Watch", Need::Open, false),
     (
@@ -137,7 +137,29 @@ const METHODS: [(&str, Need, bool); 34] = [
         Need::Operator,
         true,
     ),
+    // It holds log lines, which name what they name.
+    (
+        "/trireme.api.v1.ClusterService/CollectDebug",
+        Need::Operator,
+        true,
+    ),
+    (
+        "/trireme.api.v1.ClusterService/InspectNode",
+        Need::Viewer,
+        false,
+    ),
+    // The whole state, hashes of tokens included.
+    (
+        "/trireme.api.v1.ClusterService/SaveSnapshot",
+        Need::Operator,
+        true,
+    ),
     ("/trireme.api.v1.ClusterService/Status", Need::Viewer, false),
+    (
+        "/trireme.api.v1.ClusterService/StepDown",
+        Need::Operator,
+        true,
+    ),
     (
         "/trireme.api.v1.ClusterService/TransferLeader",
         Need::Operator,

@@ -264,7 +264,7 @@ impl Client {
 
     #[must_use]
     pub fn cluster(&self) -> ClusterServiceClient<Connection> {
-        ClusterServiceClient::new(self.channel.clone())
+        ClusterServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     #[must_use]

@@ -18,7 +18,7 @@ use tonic::{Status, service::Routes};
 use trireme_proto::{
     DESCRIPTORS,
     api::{
-        ConfigUpload, Diagnostic, RunningJob, agent_service_server::AgentServiceServer,
+        ConfigUpload, DebugFile, Diagnostic, RunningJob, agent_service_server::AgentServiceServer,
         auth_service_server::AuthServiceServer, cluster_service_server::ClusterServiceServer,
         config_service_server::ConfigServiceServer, delivery_service_server::DeliveryServiceServer,
         job_service_server::JobServiceServer, pool_service_server::PoolServiceServer,
@@ -44,6 +44,8 @@ const MAX_CONFIG_MESSAGE_BYTES: usize = 72 * 1024 * 1024;
 const MAX_DELIVERY_MESSAGE_BYTES: usize = 72 * 1024 * 1024;
 /// A ProwJob as JSON, or a segment of a log of 1 MiB: what jobs and agents send.
 const MAX_JOB_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// A node's part of a debug bundle, of 8 MiB, and what surrounds it; larger than a piece of a snapshot. Going out.
+const MAX_DEBUG_MESSAGE_BYTES: usize = 12 * 1024 * 1024;
 /// Every other request: names, numbers, filters.
 const MAX_REQUEST_BYTES: usize = 64 * 1024;
 
@@ -105,6 +107,12 @@ pub trait LeaseRenewals: Send + Sync + 'static {
     fn renew(&self, agent_id: &str, incarnation: u64, running: &[RunningJob]) -> Option<Duration>;
 }
 
+/// What a node knows beside its store that helps to find out what is wrong with it.
+pub trait DebugSource: Send + Sync + 'static {
+    /// Files by name, without secrets and without what users sent. Blocks.
+    fn files(&self) -> Vec<DebugFile>;
+}
+
 /// What the node hands to its doors.
 pub struct DoorConfig {
     /// Path of the webhook door; Prow's default is `/hook`.
@@ -118,6 +126,7 @@ pub struct DoorConfig {
     pub auth: AuthConfig,
     /// Without, everything is said in the clear: for loopback, or behind a proxy.
     pub tls: Option<DoorCertificates>,
+    pub debug: Arc<dyn DebugSource>,
     /// Pages for people, served beside the API; they read logs through what they are given.
     pub pages: Box<dyn FnOnce(RunLogs) -> Router + Send>,
 }
@@ -156,6 +165,8 @@ impl Doors {
             } else {
                 "http"
             },
+            metrics: Arc::clone(&metrics),
+            debug: config.debug,
         };
         store.answer_doors(Box::new(Neighbours::new(services.clone())));
         let pages = (config.pages)(RunLogs::new(services.clone()));
@@ -191,7 +202,8 @@ impl Doors {
             )
             .add_service(
                 ClusterServiceServer::new(cluster::Door(services.clone()))
-                    .max_decoding_message_size(MAX_REQUEST_BYTES),
+                    .max_decoding_message_size(MAX_REQUEST_BYTES)
+                    .max_encoding_message_size(MAX_DEBUG_MESSAGE_BYTES),
             )
             .add_service(
                 WatchServiceServer::new(watch::Door(services.clone()))

@@ -22,7 +22,8 @@ mod webhook;
 pub use attachments::Attachments;
 pub use auth::{Anonymous, AuthConfig, OperatorTokenError};
 pub use doors::{
-    Artifact, Checked, ConfigCheck, DoorConfig, DoorError, Doors, LeaseRenewals, RunStore,
+    Artifact, Checked, ConfigCheck, DebugSource, DoorConfig, DoorError, Doors, LeaseRenewals,
+    RunStore,
 };
 pub use listen::DoorCertificates;
 pub use metrics::Metrics;

@@ -21,8 +21,9 @@ use crate::output::Format;
 ///    5  the configuration has errors
 ///    6  it is not allowed: no token, or one whose role is not enough
 ///   70  this build is too old for the log: install the newer version
-///   74  the data directory cannot be trusted, or its disk failed or is full
+///   74  the data directory, or a snapshot file, cannot be trusted, or its disk failed or is full
 ///   75  the node's state differed from the majority's: start it again, it then fetches another
+///   77  this node was removed from its cluster
 #[derive(Debug, Parser)]
 #[command(name = "trireme", version, verbatim_doc_comment, max_term_width = 110)]
 pub struct Cli {
@@ -61,6 +62,14 @@ pub enum Command {
     /// Make an authority and certificates for nodes and doors; works offline.
     #[command(subcommand)]
     Certs(CertsCommand),
+    /// Save the cluster's state and history as one file, look into one, begin a new cluster from one.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+    /// Begin a new cluster from one node's disk, when the others are lost for good. Offline.
+    Recover(RecoverArgs),
+    /// Collect what helps to find out what is wrong.
+    #[command(subcommand)]
+    Debug(DebugCommand),
     /// Check Prow configuration files without a cluster.
     Checkconfig(CheckconfigArgs),
     /// The pod utilities, as agents start them.
@@ -267,7 +276,13 @@ pub enum ConfigCommand {
 #[derive(Debug, Subcommand)]
 pub enum ClusterCommand {
     /// Members, leader and lag, as one node sees them; works without a leader.
-    Status(Target),
+    Status {
+        /// Ask every member's door as well: who answers, versions, lag, equal state, clocks.
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        target: Target,
+    },
     /// Let a node join as a learner.
     Add {
         node_id: u64,
@@ -302,6 +317,79 @@ pub enum ClusterCommand {
     /// Hand the leadership to another voter.
     TransferLeader {
         node_id: u64,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Let whoever leads hand the leadership to the voter that is best able to take it.
+    StepDown(Target),
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Write state and history, as they are at one revision, into a new file; the cluster goes on meanwhile.
+    Save {
+        file: PathBuf,
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Verify a snapshot file and say what is in it. Offline.
+    Inspect {
+        file: PathBuf,
+        /// text for people, json for programs.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+    /// Make the data directory of a new cluster's first node from a saved snapshot. Offline.
+    Restore {
+        file: PathBuf,
+        /// Absent or empty.
+        #[arg(long, value_name = "DIR")]
+        data_dir: PathBuf,
+        /// An id that no node of the snapshot's cluster ever had.
+        #[arg(long)]
+        node_id: u64,
+        /// host:port under which other nodes will reach this one.
+        #[arg(long, value_name = "HOST:PORT")]
+        peer: String,
+        /// host:port of this node's door.
+        #[arg(long, value_name = "HOST:PORT")]
+        api: String,
+        /// text for people, json for programs.
+        #[arg(short, long, value_enum, default_value_t)]
+        output: Format,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct RecoverArgs {
+    /// Says that the other nodes are lost for good, and that what only they had may be lost.
+    #[arg(long)]
+    pub force_new_cluster: bool,
+    /// Of the node whose disk is to go on; it must not run.
+    #[arg(long, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// An id that no node of the cluster ever had; the next one when absent.
+    #[arg(long)]
+    pub node_id: Option<u64>,
+    /// host:port under which other nodes will reach this one; as before when absent.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub peer: Option<String>,
+    /// host:port of this node's door; as before when absent.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub api: Option<String>,
+    /// Do it without asking.
+    #[arg(long)]
+    pub yes: bool,
+    /// text for people, json for programs.
+    #[arg(short, long, value_enum, default_value_t)]
+    pub output: Format,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DebugCommand {
+    /// Status, metrics, settings without secrets and recent log lines of every node that answers, as a .tar.gz.
+    Bundle {
+        file: PathBuf,
         #[command(flatten)]
         target: Target,
     },

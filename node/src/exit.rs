@@ -19,6 +19,9 @@ pub const CORRUPT: u8 = 74;
 /// The node's state differed from the majority's: started again, it fetches another.
 pub const DIVERGED: u8 = 75;
 
+/// The node was removed from its cluster: starting it again is of no use.
+pub const REMOVED: u8 = 77;
+
 /// An error with an exit code of its own.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]

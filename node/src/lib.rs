@@ -7,9 +7,11 @@
 pub mod cli;
 pub mod commands;
 pub mod configuration;
+mod debug_source;
 pub mod demo;
 pub mod exit;
 pub mod output;
+mod recent_log;
 pub mod run_store;
 pub mod serve;
 pub mod settings;
@@ -21,6 +23,7 @@ use clap::Parser as _;
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use cli::{Cli, Command};
+use recent_log::RecentLog;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -88,6 +91,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Cluster(command) => commands::cluster::run(command).await,
         Command::Token(command) => commands::token::run(command).await,
         Command::Certs(command) => commands::certs::run(&command),
+        Command::Snapshot(command) => commands::snapshot::run(command).await,
+        Command::Recover(args) => commands::recover::run(args).await,
+        Command::Debug(command) => commands::debug::run(command).await,
         Command::Checkconfig(args) => commands::checkconfig::run(&args),
         Command::Podutils { .. } => anyhow::bail!("handled before"),
     }
@@ -123,8 +129,16 @@ fn start_log(command: &Command) {
     let layer = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
+    // What a debug bundle shows is the same, whatever the terminal shows.
+    let recent = matches!(command, Command::Serve(_)).then(|| {
+        fmt::layer()
+            .with_writer(RecentLog::of_process())
+            .with_ansi(false)
+            .with_filter(EnvFilter::new(default))
+    });
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
+        .with(recent)
         .init();
 }
 

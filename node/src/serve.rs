@@ -23,7 +23,8 @@ use trireme_raft::{
 use crate::{
     cli::ServeArgs,
     configuration::{Check, Feeder},
-    exit::{CORRUPT, DIVERGED, TOO_OLD, coded},
+    debug_source::NodeDebug,
+    exit::{CORRUPT, DIVERGED, REMOVED, TOO_OLD, coded},
     exit_with_parent, interrupted,
     run_store::LocalRuns,
     settings::{AnonymousSetting, GitHubSettings, RaiseFeatureLevel, Settings},
@@ -86,6 +87,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
                 operator_token_file: settings.auth.operator_token_file.clone(),
             },
             tls,
+            debug: Arc::new(NodeDebug::new(settings.clone())),
             pages: Box::new(move |logs| trireme_deck::pages(pages_store, pages_runs, logs)),
         },
     )
@@ -144,6 +146,7 @@ fn fatal_error(kind: FatalKind, message: &str) -> anyhow::Error {
         FatalKind::UnknownCommand => TOO_OLD,
         FatalKind::Disk | FatalKind::Corruption | FatalKind::Archive => CORRUPT,
         FatalKind::Diverged => DIVERGED,
+        FatalKind::Removed => REMOVED,
         FatalKind::Consensus => 1,
     };
     coded(code, message)

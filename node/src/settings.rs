@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Where nodes and agents of one host keep artifacts unless told otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8888";
@@ -17,7 +17,7 @@ pub const DEFAULT_CLUSTER: &str = "trireme";
 /// A cluster's name is part of a URI.
 const MAX_CLUSTER_NAME: usize = 63;
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Settings {
     /// Never used again in this cluster once its disk is lost.
@@ -52,7 +52,7 @@ pub struct Settings {
     pub auth: AuthSettings,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PeerSettings {
     pub listen: String,
@@ -76,14 +76,14 @@ impl Default for PeerSettings {
 }
 
 /// The client door's certificate, PEM.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct TlsSettings {
     pub certificate: PathBuf,
     pub key: PathBuf,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AuthSettings {
     /// Whoever knows its content is an operator.
@@ -91,7 +91,7 @@ pub struct AuthSettings {
     pub anonymous: Option<AnonymousSetting>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AnonymousSetting {
     Operator,
@@ -99,7 +99,7 @@ pub enum AnonymousSetting {
     None,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClusterSettings {
     /// Its name in the certificates of its nodes.
@@ -120,7 +120,7 @@ impl Default for ClusterSettings {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct BootstrapNode {
     pub id: u64,
@@ -128,7 +128,7 @@ pub struct BootstrapNode {
     pub api: String,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct RaftSettings {
     pub heartbeat_ms: u64,
@@ -138,7 +138,7 @@ pub struct RaftSettings {
 }
 
 /// Who raises the cluster's feature level after an upgrade.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RaiseFeatureLevel {
     /// The leader, once every member knows it.
@@ -162,7 +162,7 @@ impl Default for RaftSettings {
 const MIN_BUDGET_BYTES: u64 = 1 << 30;
 const DEFAULT_RESERVE_BYTES: u64 = 64 << 20;
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct DiskSettings {
     /// What the data directory may take; the whole file system when absent.
@@ -183,7 +183,7 @@ impl Default for DiskSettings {
     }
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CheckSettings {
     /// How often all nodes compare their states.
@@ -201,7 +201,7 @@ impl Default for CheckSettings {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct GitHubSettings {
     #[serde(default = "default_github")]
@@ -219,7 +219,7 @@ pub struct GitHubSettings {
     pub app_private_key_file: Option<PathBuf>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebhookSettings {
     pub path: String,
@@ -238,7 +238,7 @@ impl Default for WebhookSettings {
     }
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct StorageSettings {
     /// A directory; empty = `artifacts` beside the data directory.
@@ -248,7 +248,7 @@ pub struct StorageSettings {
 }
 
 /// Prow's `tide` and `horologium` periods are in config.yaml; this is what only a node knows.
-#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TideSettings {
     /// Overrides `tide.sync_period`, in milliseconds; for tests and demos.

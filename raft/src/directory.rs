@@ -307,6 +307,24 @@ impl DataDirectory {
     }
 }
 
+/// Whose directory `root` is; None if it is nobody's, or no directory at all. Takes no lock and changes nothing.
+pub(crate) fn identity_of(
+    disk: &dyn Disk,
+    root: &Path,
+) -> Result<Option<Identity>, DirectoryError> {
+    let path = root.join("IDENTITY");
+    let Some(fields) = fields(disk, &path)? else {
+        return Ok(None);
+    };
+    let node_id = fields
+        .iter()
+        .find(|(_, (key, _))| key == "node_id")
+        .and_then(|(_, (_, id))| id.parse().ok())
+        // Not one that could be asked for: what is wrong is said below.
+        .unwrap_or(0);
+    read_identity(&path, &fields, root, node_id).map(Some)
+}
+
 fn pending_instance(disk: &dyn Disk, root: &Path) -> Result<String, DirectoryError> {
     let path = root.join("PENDING");
     if let Some(fields) = fields(disk, &path)?

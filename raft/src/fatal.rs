@@ -19,6 +19,8 @@ pub enum FatalKind {
     Diverged,
     /// Consensus stopped for another reason.
     Consensus,
+    /// The node is no member any more, and never will be again.
+    Removed,
 }
 
 /// The first reason why this node stopped. It serves nothing any more; a new process may try again.

@@ -6,7 +6,7 @@
 //!
 //! Of the parts, [`wal`], [`snapshot`], [`archive`] and [`directory`] know their files and nothing of consensus; files
 //! are reached through [`disk`] alone (the archive's sled excepted). One private module, `consensus`, names openraft's
-//! types.
+//! types. [`offline`] makes data directories of clusters that do not run.
 //!
 //! What never stands here: GitHub, Kubernetes, YAML, configuration, and any decision about jobs or merges.
 
@@ -18,6 +18,7 @@ pub mod directory;
 pub mod disk;
 mod fatal;
 mod feed;
+pub mod offline;
 mod queues;
 pub mod snapshot;
 mod store;
@@ -33,8 +34,8 @@ pub use fatal::{Fatal, FatalKind};
 pub use feed::{Changes, FeedOptions, Watch, WatchError};
 pub use queues::{QueueDepth, QueueGauge, Queues};
 pub use store::{
-    Applied, ArchiveReader, DiskUse, DoorCalls, JoinError, Leadership, MemberStatus,
-    MembershipError, OpenError, ProposeError, ReadError, Status, Store,
+    Applied, ArchiveReader, DiskUse, DoorCalls, Handover, JoinError, Leadership, MemberStatus,
+    MembershipError, OpenError, ProposeError, ReadError, SaveError, Saving, Status, Store,
 };
 pub use transport::ListenError;
 pub use trireme_proto::raft::Node;

@@ -27,16 +27,16 @@ use crate::{
 pub const SNAPSHOT_FORMAT: u32 = 1;
 /// Files that are kept: the newest, and one to fall back on.
 pub const SNAPSHOTS_KEPT: usize = 2;
-const MAGIC: [u8; 8] = *b"TRIRSNAP";
+pub(crate) const MAGIC: [u8; 8] = *b"TRIRSNAP";
 const FRAME_HEADER_BYTES: usize = 12;
 /// Rows are gathered into frames of about this size.
-const FRAME_BYTES: usize = 256 << 10;
+pub(crate) const FRAME_BYTES: usize = 256 << 10;
 /// A longer frame is damage: a row is at most a little over 1 MiB.
 const MAX_FRAME_BYTES: usize = 16 << 20;
 
-const HEADER: u8 = 1;
-const ROWS: u8 = 2;
-const TRAILER: u8 = 3;
+pub(crate) const HEADER: u8 = 1;
+pub(crate) const ROWS: u8 = 2;
+pub(crate) const TRAILER: u8 = 3;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
@@ -111,7 +111,7 @@ impl SnapshotFile {
             at: 0,
             end: bytes,
         };
-        reader.magic()?;
+        reader.magic(MAGIC, "this is no snapshot")?;
         let (kind, payload) = reader.frame()?;
         if kind != HEADER {
             return Err(reader.damaged("the first frame is no header"));
@@ -172,6 +172,7 @@ impl SnapshotFile {
             frame: Bytes::new(),
             rows: 0,
             blocks: 0,
+            closes_file: true,
             done: false,
         }
     }
@@ -193,24 +194,7 @@ impl SnapshotFile {
 
     /// The state that the file holds, every checksum verified.
     pub(crate) fn load(&self) -> Result<State, SnapshotError> {
-        let mut rows = self.rows();
-        let mut failure = None;
-        let state = State::from_snapshot_rows(std::iter::from_fn(|| match rows.next_row() {
-            Ok(row) => row,
-            Err(error) => {
-                failure = Some(error);
-                None
-            }
-        }));
-        if let Some(error) = failure {
-            return Err(error);
-        }
-        let end = rows.reader.at;
-        state.map_err(|error| SnapshotError::Damaged {
-            path: self.path.clone(),
-            offset: end,
-            what: error.to_string(),
-        })
+        self.rows().load(|_| {})
     }
 }
 
@@ -221,10 +205,48 @@ pub struct Rows<'a> {
     frame: Bytes,
     rows: u64,
     blocks: u64,
+    /// Whether nothing follows the trailer.
+    closes_file: bool,
     done: bool,
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
+    /// The rows of a file that goes on behind them.
+    pub(crate) fn within(reader: FrameReader<'a>) -> Self {
+        Self {
+            reader,
+            frame: Bytes::new(),
+            rows: 0,
+            blocks: 0,
+            closes_file: false,
+            done: false,
+        }
+    }
+
+    /// Rows read so far, and the reader behind them.
+    pub(crate) fn into_rest(self) -> (u64, FrameReader<'a>) {
+        (self.rows, self.reader)
+    }
+
+    /// The state that the rows make, every checksum verified, each row shown to `see`.
+    pub(crate) fn load(
+        &mut self,
+        mut see: impl FnMut(&SnapshotRow),
+    ) -> Result<State, SnapshotError> {
+        let mut failure = None;
+        let state = State::from_snapshot_rows(std::iter::from_fn(|| match self.next_row() {
+            Ok(row) => row.inspect(&mut see),
+            Err(error) => {
+                failure = Some(error);
+                None
+            }
+        }));
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        state.map_err(|error| self.reader.damaged(&error.to_string()))
+    }
+
     /// None once all rows were read and the trailer agrees with them.
     pub fn next_row(&mut self) -> Result<Option<SnapshotRow>, SnapshotError> {
         while !self.done && !self.frame.has_remaining() {
@@ -243,7 +265,7 @@ impl Rows<'_> {
                             self.rows, self.blocks, trailer.rows, trailer.blocks
                         )));
                     }
-                    if self.reader.at != self.reader.end {
+                    if self.closes_file && self.reader.at != self.reader.end {
                         return Err(self.reader.damaged("something follows the trailer"));
                     }
                     self.done = true;
@@ -262,15 +284,15 @@ impl Rows<'_> {
 }
 
 #[derive(Debug)]
-struct FrameReader<'a> {
-    path: &'a Path,
-    file: &'a dyn DiskFile,
-    at: u64,
-    end: u64,
+pub(crate) struct FrameReader<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) file: &'a dyn DiskFile,
+    pub(crate) at: u64,
+    pub(crate) end: u64,
 }
 
 impl FrameReader<'_> {
-    fn damaged(&self, what: &str) -> SnapshotError {
+    pub(crate) fn damaged(&self, what: &str) -> SnapshotError {
         SnapshotError::Damaged {
             path: self.path.to_owned(),
             offset: self.at,
@@ -288,15 +310,15 @@ impl FrameReader<'_> {
         Ok(bytes)
     }
 
-    fn magic(&mut self) -> Result<(), SnapshotError> {
-        if self.take(MAGIC.len())? != MAGIC {
-            return Err(self.damaged("this is no snapshot"));
+    pub(crate) fn magic(&mut self, magic: [u8; 8], if_not: &str) -> Result<(), SnapshotError> {
+        if self.take(MAGIC.len())? != magic {
+            return Err(self.damaged(if_not));
         }
         self.at += MAGIC.len() as u64;
         Ok(())
     }
 
-    fn frame(&mut self) -> Result<(u8, Bytes), SnapshotError> {
+    pub(crate) fn frame(&mut self) -> Result<(u8, Bytes), SnapshotError> {
         let header = self.take(FRAME_HEADER_BYTES)?;
         let length = u32::from_le_bytes([header[4], header[5], header[6], header[7]]) as usize;
         let crc = u32::from_le_bytes([header[8], header[9], header[10], header[11]]);
@@ -320,7 +342,7 @@ fn frame_checksum(header: &[u8], payload: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-fn push_frame(into: &mut Vec<u8>, kind: u8, payload: &[u8]) {
+pub(crate) fn push_frame(into: &mut Vec<u8>, kind: u8, payload: &[u8]) {
     let mut header = vec![kind, 0, 0, 0];
     header.extend_from_slice(&(payload.len() as u32).to_le_bytes());
     let crc = frame_checksum(&header, payload);

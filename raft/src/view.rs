@@ -1,6 +1,10 @@
 //! What readers see: one immutable view per applied batch.
 
-use std::{collections::BTreeSet, ops::Deref, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    ops::Deref,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
@@ -49,10 +53,15 @@ impl Deref for View {
     }
 }
 
+/// Latest memberships that are remembered, for whoever looks into what happened.
+const MEMBERSHIPS_KEPT: usize = 64;
+
 /// The newest view, and who waits for newer ones.
 #[derive(Debug)]
 pub(crate) struct Published {
     view: ArcSwap<View>,
+    /// By log index, oldest first.
+    memberships: Mutex<VecDeque<(u64, proto::Membership)>>,
     revision: watch::Sender<Option<LogId>>,
     pub(crate) feed: Feed,
 }
@@ -62,6 +71,7 @@ impl Published {
     pub(crate) fn new(feed: Feed) -> Self {
         Self {
             view: ArcSwap::from_pointee(View::default()),
+            memberships: Mutex::default(),
             revision: watch::Sender::new(None),
             feed,
         }
@@ -75,6 +85,31 @@ impl Published {
         let applied = view.applied;
         self.view.store(Arc::new(view));
         self.revision.send_replace(applied);
+    }
+
+    /// Remembers a membership that was applied; nothing if it is the last one again.
+    pub(crate) fn remember_membership(&self, stored: &proto::StoredMembership) {
+        let index = stored.log_id.as_ref().map_or(0, |id| id.index);
+        let membership = stored.membership.clone().unwrap_or_default();
+        let mut kept = self
+            .memberships
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if membership.nodes.is_empty() || kept.back().is_some_and(|(last, _)| *last >= index) {
+            return;
+        }
+        if kept.len() == MEMBERSHIPS_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back((index, membership));
+    }
+
+    pub(crate) fn memberships(&self) -> Vec<(u64, proto::Membership)> {
+        let kept = self
+            .memberships
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        kept.iter().cloned().collect()
     }
 
     /// Waits until the entry at `revision` is applied.

@@ -12,7 +12,7 @@ use trireme_raft::{Store, View};
 use trireme_state::Seq;
 
 use crate::{
-    Attachments, ConfigCheck, LeaseRenewals, RunStore,
+    Attachments, ConfigCheck, DebugSource, LeaseRenewals, Metrics, RunStore,
     auth::Who,
     flow::Flow,
     refusal::{done, unavailable},
@@ -22,6 +22,7 @@ pub(crate) mod agents;
 pub(crate) mod auth;
 pub(crate) mod cluster;
 pub(crate) mod config;
+mod debug;
 pub(crate) mod deliveries;
 pub(crate) mod jobs;
 pub(crate) mod pools;
@@ -47,6 +48,8 @@ pub(crate) struct Services {
     pub(crate) flow: Arc<Flow>,
     /// http or https: how a browser reaches the doors.
     pub(crate) scheme: &'static str,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) debug: Arc<dyn DebugSource>,
 }
 
 impl Services {

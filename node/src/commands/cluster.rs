@@ -1,9 +1,11 @@
 //! `cluster`.
 
+mod all;
+
 use serde_json::{Value, json};
 use trireme_proto::api::{
     AddNodeRequest, ClusterStatusRequest, ClusterStatusResponse, NodeRequest, NodeStatus,
-    ReplaceNodeRequest,
+    ReplaceNodeRequest, StepDownRequest, StepDownResponse,
 };
 
 use super::connect;
@@ -16,7 +18,17 @@ use crate::{
 /// When no node answers or the change is refused; the reason says what to do first.
 pub async fn run(command: ClusterCommand) -> anyhow::Result<()> {
     match command {
-        ClusterCommand::Status(target) => status(&target).await,
+        ClusterCommand::Status { all: false, target } => status(&target).await,
+        ClusterCommand::Status { all: true, target } => all::run(&target).await,
+        ClusterCommand::StepDown(target) => {
+            let answer = connect(&target)
+                .await?
+                .cluster()
+                .step_down(StepDownRequest {})
+                .await?
+                .into_inner();
+            stepped_down(&target, &answer)
+        }
         ClusterCommand::Add {
             node_id,
             peer,
@@ -84,6 +96,22 @@ async fn status(target: &Target) -> anyhow::Result<()> {
     match target.output {
         Format::Json => print_json(&status_json(&status)),
         Format::Text => Ok(print(&status_text(&status))?),
+    }
+}
+
+fn stepped_down(target: &Target, answer: &StepDownResponse) -> anyhow::Result<()> {
+    let former = (answer.former_leader_id > 0).then_some(answer.former_leader_id);
+    match target.output {
+        Format::Json => print_json(&json!({"leader": answer.leader_id, "former_leader": former})),
+        Format::Text => {
+            let before = former.map_or(String::new(), |former| {
+                format!(" in place of node {former}")
+            });
+            Ok(print(&format!(
+                "node {} leads{before}\n",
+                answer.leader_id
+            ))?)
+        }
     }
 }
 

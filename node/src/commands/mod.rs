@@ -4,10 +4,15 @@ pub mod certs;
 pub mod checkconfig;
 pub mod cluster;
 pub mod config;
+pub mod debug;
 pub mod files;
 pub mod get;
+pub mod recover;
 pub mod runs;
+pub mod snapshot;
 pub mod token;
+
+use std::time::Duration;
 
 use trireme_api::client::{Client, ConnectOptions, Token};
 
@@ -31,6 +36,36 @@ pub(crate) fn connect_options(access: &Access) -> ConnectOptions {
             None => given().map_or(Token::None, Token::Text),
         },
     }
+}
+
+/// How long one of several nodes may take to answer.
+const MEMBER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Asks one member at its own door, in the way in which `asked` was reached; why it gave no answer otherwise.
+async fn ask_member<T>(
+    access: &Access,
+    asked: &str,
+    address: &str,
+    ask: impl AsyncFnOnce(Client) -> Result<T, tonic::Status>,
+) -> Result<T, String> {
+    if address.is_empty() {
+        return Err("the address of its door is not known".to_owned());
+    }
+    let url = match (address.contains("://"), asked.split_once("://")) {
+        (false, Some((scheme, _))) => format!("{scheme}://{address}"),
+        _ => address.to_owned(),
+    };
+    let asking = async {
+        let client = Client::connect_with(&url, &connect_options(access))
+            .await
+            .map_err(|why| why.to_string())?;
+        ask(client)
+            .await
+            .map_err(|status| status.message().to_owned())
+    };
+    tokio::time::timeout(MEMBER_TIMEOUT, asking)
+        .await
+        .unwrap_or_else(|_| Err(format!("no answer within {MEMBER_TIMEOUT:?}")))
 }
 
 fn now_ms() -> i64 {

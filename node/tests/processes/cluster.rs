@@ -44,15 +44,11 @@ async fn a_node_joins_is_promoted_leads_and_is_removed() {
     );
 
     let (path, _peer, api) = joining(&nodes, 2);
-    let _second = crate::command::start(
-        "",
-        &[
-            "serve",
-            "--config",
-            crate::command::text(&path),
-            "--exit-with-parent",
-        ],
-    );
+    let serve = || {
+        let path = crate::command::text(&path);
+        crate::command::start("", &["serve", "--config", path, "--exit-with-parent"])
+    };
+    let second = serve();
     let joined = until("node 2 to join", async || {
         let status = nodes.run(&["cluster", "status", "-o", "json"]).await.json();
         node(&status["nodes"], 2).cloned()
@@ -99,6 +95,19 @@ async fn a_node_joins_is_promoted_leads_and_is_removed() {
         .done()
         .json();
     assert!(node(&left, 2).is_none(), "{left}");
+
+    // It hears of it, says so, and ends; another start ends the same.
+    let (first, again) = (crate::command::end(second).await, serve());
+    for ended in [first, crate::command::end(again).await] {
+        assert_eq!(ended.code, 77, "{ended:?}");
+        let last = ended.err.lines().last().unwrap();
+        assert!(
+            last.starts_with(
+                "trireme: node 2 was removed from the cluster: do not start it again."
+            ),
+            "{last}"
+        );
+    }
 
     // DESIGN §4: ids are never used again.
     let again = nodes

@@ -11,6 +11,8 @@ mod deck;
 mod dev;
 mod doors;
 mod flood;
+mod operating;
+mod readme;
 mod scene;
 mod security;
 mod stories;

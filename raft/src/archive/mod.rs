@@ -8,6 +8,7 @@
 //! [`checkpoint`]: Archive::checkpoint
 
 mod memory;
+mod saving;
 mod sled_home;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use trireme_state::ArchiveOp;
 
 pub use memory::MemoryHome;
+pub(crate) use saving::SavedRows;
 pub use sled_home::SledHome;
 
 /// Operations performed in one batch.
@@ -105,6 +107,8 @@ pub struct Archive {
 struct Shared {
     store: RwLock<Arc<dyn ArchiveStore>>,
     overlay: Mutex<Overlay>,
+    /// Set while somebody reads for a saved snapshot. Held by the thread while it writes.
+    saving: Mutex<Option<saving::Notes>>,
     room: Semaphore,
     permits: u32,
 }
@@ -114,6 +118,8 @@ struct Shared {
 struct Overlay {
     rows: BTreeMap<Bytes, Waiting>,
     next_ticket: u64,
+    /// Index of the last write that was submitted.
+    submitted: u64,
     failed: Option<String>,
     /// Keys written or deleted since a refill began: what a peer says of them may be older.
     touched: Option<BTreeSet<Bytes>>,
@@ -169,6 +175,7 @@ impl Archive {
         let shared = Arc::new(Shared {
             store: RwLock::new(store),
             overlay: Mutex::new(Overlay::default()),
+            saving: Mutex::default(),
             room: Semaphore::new(permits as usize),
             permits,
         });
@@ -245,6 +252,7 @@ impl Archive {
                     touched.insert(key.clone());
                 }
             }
+            overlay.submitted = overlay.submitted.max(index);
             overlay.next_ticket - 1
         };
         self.send(Request::Write {
@@ -422,6 +430,7 @@ impl Shared {
                     let mut batch = Batch {
                         index,
                         bytes: ops.iter().map(size_of).sum(),
+                        entries: vec![(index, ops.len())],
                         ops,
                         ticket,
                         permits: permits as usize,
@@ -437,6 +446,7 @@ impl Shared {
                                 batch.index = index;
                                 batch.bytes += ops.iter().map(size_of).sum::<usize>();
                                 batch.ops.extend(ops);
+                                batch.entries.push((index, batch.ops.len()));
                                 batch.ticket = ticket;
                                 batch.permits += permits as usize;
                             }
@@ -453,6 +463,7 @@ impl Shared {
                     let _ = done.send(self.checkpoint(index));
                 }
                 Request::Replace { store, done } => {
+                    self.break_saving();
                     *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
                     self.overlay().rows.clear();
                     let _ = done.send(Ok(()));
@@ -475,7 +486,7 @@ impl Shared {
         // The overlay stays readable, and apply goes on, while the store writes.
         let failed = self.overlay().failed.clone();
         let written = match failed {
-            None => self.store().write(&batch.ops, batch.index),
+            None => self.write_noted(&*self.store(), &batch),
             Some(reason) => Err(io::Error::other(reason)),
         };
         let mut overlay = self.overlay();
@@ -532,8 +543,11 @@ impl Shared {
 }
 
 struct Batch {
+    /// Of the last entry.
     index: u64,
     ops: Vec<ArchiveOp>,
+    /// The entries in it: index, and how many of the ops are its and those before it.
+    entries: Vec<(u64, usize)>,
     bytes: usize,
     ticket: u64,
     permits: usize,

@@ -275,3 +275,66 @@ proptest! {
         })?;
     }
 }
+
+fn saved(rows: &mut SavedRows, index: u64) -> io::Result<Vec<(String, String)>> {
+    let text = |bytes: &Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+    let mut all = Vec::new();
+    while let Some(page) = rows.next(index)? {
+        all.extend(page.iter().map(|(key, value)| (text(key), text(value))));
+    }
+    Ok(all)
+}
+
+/// What a saved snapshot holds is the archive at its index, whatever is written while it is read.
+#[tokio::test]
+async fn rows_are_saved_as_they_were_at_an_index() {
+    let archive = Arc::new(
+        Archive::open(Arc::new(MemoryHome::default()), &ArchiveOptions::default()).unwrap(),
+    );
+    let kept: Vec<_> = (0..2500).map(|n| put(&format!("k{n:04}"), "old")).collect();
+    archive.submit(3, kept).await.unwrap();
+    let mut reader = archive.begin_save().unwrap();
+    assert!(archive.begin_save().is_none(), "one at a time");
+    assert_eq!(reader.floor, 3);
+    archive
+        .submit(4, vec![put("k0001", "four"), put("n1", "four")])
+        .await
+        .unwrap();
+    archive.checkpoint(4).await.unwrap();
+    // The index wanted is 4; what follows comes too late.
+    let first = reader.next(4).unwrap().unwrap();
+    assert_eq!(first.len(), 1000);
+    archive
+        .submit(
+            5,
+            vec![put("n1", "five"), delete("k2000"), put("n2", "five")],
+        )
+        .await
+        .unwrap();
+    archive
+        .submit(6, vec![put("k2001", "six"), put("n1", "six"), delete("n2")])
+        .await
+        .unwrap();
+    archive.checkpoint(6).await.unwrap();
+    let rest = saved(&mut reader, 4).unwrap();
+    let value = |key: &str| {
+        let found = rest.iter().find(|(found, _)| found == key);
+        found.map(|(_, value)| value.clone())
+    };
+    assert_eq!(rest.len(), 1501);
+    assert_eq!(value("n1").as_deref(), Some("four"));
+    assert_eq!(value("n2"), None);
+    assert_eq!(value("k2000").as_deref(), Some("old"));
+    assert_eq!(value("k2001").as_deref(), Some("old"));
+    drop(reader);
+    let mut reader = archive.begin_save().unwrap();
+    assert_eq!(saved(&mut reader, 6).unwrap().len(), 2500);
+
+    // A replaced store is another history.
+    let replacement = archive.begin_replacement().unwrap();
+    drop(reader);
+    let mut reader = archive.begin_save().unwrap();
+    archive.replace(replacement).await.unwrap();
+    let error = reader.next(6).unwrap_err().to_string();
+    assert!(error.contains("save again"), "{error}");
+}

@@ -111,11 +111,17 @@ impl Machine {
             tamper: None,
             current: Arc::new(Mutex::new(current)),
         };
+        machine.remember_membership();
         if let Some(applied) = machine.applied {
             machine.published.publish(machine.view());
             machine.published.feed.reset(applied.index);
         }
         Ok(machine)
+    }
+
+    fn remember_membership(&self) {
+        self.published
+            .remember_membership(&stored_membership_to_proto(&self.membership));
     }
 
     fn view(&self) -> View {
@@ -245,6 +251,7 @@ impl RaftStateMachine<Types> for Machine {
                     let ids = membership.nodes().map(|(id, _)| *id);
                     Arc::make_mut(&mut self.used_node_ids).extend(ids);
                     self.set_membership(StoredMembership::new(Some(entry.log_id), membership));
+                    self.remember_membership();
                     Answer::default()
                 }
                 EntryPayload::Normal(commands) => {
@@ -323,6 +330,7 @@ impl RaftStateMachine<Types> for Machine {
         self.applied = meta.last_log_id;
         self.set_membership(meta.last_membership.clone());
         self.used_node_ids = Arc::new(used_node_ids);
+        self.remember_membership();
         self.published.publish(self.view());
         self.published.feed.reset(index);
         Ok(())
@@ -387,6 +395,7 @@ impl RaftSnapshotBuilder<Types> for Builder {
             }),
             used_node_ids: self.used_node_ids.iter().copied().collect(),
             written_by: env!("CARGO_PKG_VERSION").to_owned(),
+            ..proto::SnapshotHeader::default()
         };
         let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
         let file = blocking(move || {

@@ -1,7 +1,7 @@
 //! Who may ask what on the peer listener.
 //!
 //! A certificate names a node of this cluster, or its bearer did not get here. What that node may do follows from the
-//! membership as this node knows it, at each call: a member may ask everything, a former member nothing. One that was
+//! membership as this node knows it, at each call: a member may ask everything, a former member only whether it still is one. One that was
 //! never heard of may be a leader that a lagging follower does not know yet, or a node about to join: it may take part
 //! in consensus, where the log has the last word, say hello, and add itself, always in its own name.
 
@@ -66,6 +66,8 @@ fn judge(id: u64, standing: Standing, call: Call) -> Result<(), String> {
         )),
     };
     match (standing, call) {
+        // The answer says that it was removed, and nothing that it did not know.
+        (Standing::Former, Call::Hello(named)) if named == id => Ok(()),
         (Standing::Former, _) => Err(format!(
             "node {id} is no member of this cluster any more; ids are never reused: let it join under a new one, with a new \
              certificate"
@@ -136,6 +138,9 @@ mod tests {
             allowed(Standing::Unknown),
             [true, false, true, true, false, true, false, false]
         );
-        assert_eq!(allowed(Standing::Former), [false; 8]);
+        assert_eq!(
+            allowed(Standing::Former),
+            [false, false, false, true, false, false, false, false]
+        );
     }
 }

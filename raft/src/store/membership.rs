@@ -14,8 +14,18 @@ const CAUGHT_UP_ENTRIES: u64 = 200;
 const CATCH_UP: Duration = Duration::from_secs(60);
 /// Between looks at progress that makes no event of its own.
 const LOOK: Duration = Duration::from_millis(50);
+/// Is nobody's id: in a transfer of the lead it stands for the voter that is best able to lead.
+const BEST: u64 = 0;
 /// A membership change, from the call to its answer.
 const CHANGE: Duration = Duration::from_secs(90);
+
+/// How the lead changed hands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Handover {
+    /// None when nobody was known to lead.
+    pub from: Option<u64>,
+    pub to: u64,
+}
 
 impl From<ChangeError> for MembershipError {
     fn from(error: ChangeError) -> Self {
@@ -76,6 +86,10 @@ impl Inner {
             Change::Replace(replace) => {
                 let new = replace.node.unwrap_or_default();
                 self.replace_here(started, replace.old_id, new).await
+            }
+            Change::TransferLeader(BEST) => {
+                let best = self.best_voter(&pulse)?;
+                self.transfer_here(started, &pulse, best).await
             }
             Change::TransferLeader(to) => self.transfer_here(started, &pulse, to).await,
         }
@@ -218,10 +232,46 @@ impl Inner {
         if pulse.seen.leader != Some(self.node_id) {
             return None;
         }
-        let others = voters(&pulse);
-        let others = others.into_iter().filter(|id| *id != self.node_id);
-        let ready = others.filter(|id| self.caught_up(&pulse, *id).is_ok());
-        ready.max_by_key(|id| pulse.matched.get(id).copied().flatten())
+        self.best_voter(&pulse).ok()
+    }
+
+    /// The voter that has most of the log, other than this node; why none is able to lead.
+    fn best_voter(&self, pulse: &Pulse) -> Result<u64, MembershipError> {
+        let (mut best, mut unable) = (None, Vec::new());
+        for id in voters(pulse).into_iter().filter(|id| *id != self.node_id) {
+            match self.caught_up(pulse, id) {
+                Ok(()) => {
+                    let matched = pulse.matched.get(&id).copied().flatten();
+                    best = best.max(Some((matched, id)));
+                }
+                Err(why) => unable.push(why.to_string()),
+            }
+        }
+        match best {
+            Some((_, id)) => Ok(id),
+            None if unable.is_empty() => refused(format!(
+                "node {} is the only voting member: nobody else can lead",
+                self.node_id
+            )),
+            None => refused(format!("nobody else can lead now: {}", unable.join("; "))),
+        }
+    }
+
+    /// Why this node must stop: it was a member, and by what it has applied it is none any more.
+    pub(super) fn removal(&self) -> Option<String> {
+        self.removal_of(self.node_id)
+    }
+
+    /// What to tell a node that was a member and is none any more, by what is applied here.
+    pub(super) fn removal_of(&self, id: u64) -> Option<String> {
+        let view = self.published.view();
+        let member = view.nodes().iter().any(|node| node.id == id);
+        (!member && view.used_node_ids.contains(&id)).then(|| {
+            format!(
+                "node {id} was removed from the cluster: do not start it again. Its data directory can be deleted; to let \
+                 this machine join again, give it an empty data directory and a node id that was never used"
+            )
+        })
     }
 
     fn answers(&self, pulse: &Pulse, id: u64) -> bool {
@@ -386,6 +436,24 @@ impl Store {
             node: Some(new),
         };
         self.inner.change(Change::Replace(replace)).await
+    }
+
+    /// Lets the voter that is best able to lead take the lead, whoever leads now. Any node may be asked.
+    pub async fn step_down(&self) -> Result<Handover, MembershipError> {
+        let started = self.inner.started().ok_or(MembershipError::NotStarted)?;
+        let from = started.ring.seen().leader;
+        self.inner.change(Change::TransferLeader(BEST)).await?;
+        // The leader saw it happen; this node hears of it a moment later.
+        let deadline = Instant::now() + self.inner.timing.election_max * 4;
+        let mut leadership = self.inner.leadership.subscribe();
+        let led = leadership.wait_for(|seen| seen.leader.is_some_and(|to| Some(to) != from));
+        match timeout_at(deadline, led).await {
+            Ok(Ok(seen)) => Ok(Handover {
+                from,
+                to: seen.leader.unwrap_or_default(),
+            }),
+            Ok(Err(_)) | Err(_) => Err(MembershipError::Timeout),
+        }
     }
 
     /// Lets `to`, a voter that has caught up, take the lead.

@@ -20,6 +20,7 @@ mod read;
 mod recover;
 mod refill;
 mod resync;
+mod save;
 mod scrub;
 mod service;
 mod space;
@@ -47,7 +48,10 @@ use trireme_state::Digest;
 
 pub use doors::DoorCalls;
 pub use error::{JoinError, MembershipError, OpenError, ProposeError, ReadError};
+pub use membership::Handover;
 pub use propose::Applied;
+pub(crate) use recover::newest_snapshot;
+pub use save::{SaveError, Saving};
 pub use space::DiskUse;
 pub use status::{MemberStatus, Status};
 
@@ -733,6 +737,9 @@ async fn follow_leadership(inner: Weak<Inner>) {
         if leadership.is_me && led_term != Some(leadership.term) {
             led_term = Some(leadership.term);
             take_lead(&strong, started).await;
+        }
+        if let Some(reason) = strong.removal() {
+            strong.fatal.set(FatalKind::Removed, reason);
         }
         strong.leadership.send_if_modified(|known| {
             let changed = *known != leadership;

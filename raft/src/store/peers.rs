@@ -14,6 +14,7 @@ use trireme_proto::{
 use trireme_state::{BASE_LEVEL, FEATURE_LEVEL};
 
 use super::{DiskUse, Inner, Started, clock::wall_ms, propose::Proposed};
+use crate::fatal::FatalKind;
 
 /// How often a node asks at first: until the members of a new cluster know each other, and its level is raised.
 const EAGER: Duration = Duration::from_millis(100);
@@ -73,10 +74,11 @@ pub(super) async fn run(inner: Weak<Inner>) {
         let Some(started) = strong.started() else {
             return;
         };
-        let view = strong.published.view();
-        let ids: Vec<u64> = view.nodes().iter().map(|node| node.id).collect();
+        // The log's last one: after a restart without a leader none may be applied yet.
+        let nodes = started.ring.pulse().membership.nodes;
+        let ids: Vec<u64> = nodes.iter().map(|node| node.id).collect();
         started.peers.keep(&ids);
-        for node in view.nodes().iter().filter(|node| node.id != strong.node_id) {
+        for node in nodes.iter().filter(|node| node.id != strong.node_id) {
             let asked = wall_ms();
             let hello = proto::HelloRequest {
                 cluster_id: started.cluster_id.clone(),
@@ -87,6 +89,10 @@ pub(super) async fn run(inner: Weak<Inner>) {
                 && answer.node_id == node.id
                 && answer.cluster_id == started.cluster_id
             {
+                if !answer.refused.is_empty() {
+                    strong.fatal.set(FatalKind::Removed, answer.refused);
+                    return;
+                }
                 started.clock.sample(node.id, asked, answer.clock_ms);
                 let about = About {
                     feature_level: answer.feature_level,

@@ -11,7 +11,7 @@ use crate::{
 /// The newest usable snapshot, loaded; None if the log begins with the first entry. Blocks.
 ///
 /// A damaged file is set aside. The one before it serves only if the log still reaches back to it.
-pub(super) fn newest_snapshot(
+pub(crate) fn newest_snapshot(
     snapshots: &Snapshots,
     cluster_id: &str,
     log: &LogState,

@@ -259,6 +259,10 @@ impl RaftTransport for PeerService {
             response.disk_available_bytes = disk.available;
             response.disk_used_permille = disk.used_permille;
         }
+        if request.cluster_id == started.cluster_id {
+            // Whoever was removed while it was down hears it from nobody else.
+            response.refused = self.0.removal_of(request.node_id).unwrap_or_default();
+        }
         if !request.bootstrap_instance.is_empty() {
             match self
                 .0

@@ -2,7 +2,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use trireme_proto::raft::Node;
+use trireme_proto::raft::{Membership, Node};
 use trireme_state::FEATURE_LEVEL;
 
 use super::Store;
@@ -65,6 +65,17 @@ pub struct MemberStatus {
 }
 
 impl Store {
+    /// The last memberships that this node has applied since it was started, at most 64, by log index.
+    pub fn memberships(&self) -> Vec<(u64, Membership)> {
+        self.inner.published.memberships()
+    }
+
+    /// Every id that a member ever had, in order.
+    pub fn used_node_ids(&self) -> Vec<u64> {
+        let view = self.inner.published.view();
+        view.used_node_ids.iter().copied().collect()
+    }
+
     /// Cheap but for the digest; does not ask other nodes.
     pub fn status(&self) -> Status {
         let inner = &self.inner;

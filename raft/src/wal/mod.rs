@@ -347,6 +347,16 @@ impl Wal {
             .map_err(io::Error::other)?
     }
 
+    /// The same on a thread that may block.
+    pub(crate) fn read_blocking(
+        &self,
+        range: Range<u64>,
+        max_bytes: usize,
+    ) -> io::Result<Vec<proto::Entry>> {
+        let pieces = self.held().pieces(range.start, range.end, max_bytes)?;
+        pieces.into_iter().map(Piece::fetch).collect()
+    }
+
     /// The reason why the log accepts nothing any more, if it does not.
     pub(crate) fn failed(&self) -> Option<String> {
         self.failure.0.get().cloned()

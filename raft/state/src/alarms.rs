@@ -37,6 +37,10 @@ impl Alarms {
         self.rows.iter()
     }
 
+    pub(crate) fn forget(&mut self, digest: &mut Sum, key: &String) {
+        self.rows.remove(digest, key);
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.rows.len()
     }

@@ -12,6 +12,7 @@
 
 mod agents;
 mod alarms;
+mod anew;
 mod apply;
 mod archive;
 pub mod archive_keys;

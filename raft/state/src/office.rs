@@ -77,7 +77,7 @@ pub(crate) fn raise_level(
     Ok(Done::default())
 }
 
-fn office_hash(office: &Office) -> Sum {
+pub(crate) fn office_hash(office: &Office) -> Sum {
     Sum::of(OFFICE_KIND, &[&office.encode_to_vec()])
 }
 

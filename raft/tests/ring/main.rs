@@ -7,8 +7,10 @@
 
 mod audits;
 mod failover;
+mod fixtures;
 mod linearizable_reads;
 mod membership;
+mod offline;
 mod peer_tls;
 mod restarting;
 mod rotting;

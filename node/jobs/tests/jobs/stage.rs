@@ -21,7 +21,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use trireme_api::{
-    Artifact, Checked, ConfigCheck, DoorConfig, Doors, HookSecrets, RunLogs, RunStore,
+    Artifact, Checked, ConfigCheck, DebugSource, DoorConfig, Doors, HookSecrets, RunLogs, RunStore,
     client::{Client, ConnectOptions},
 };
 use trireme_config::{Config, FileSet, Layout, LoadOptions};
@@ -31,7 +31,7 @@ use trireme_jobs::{
 };
 use trireme_office::{ConfigFeed, Controller, Keeper, RunningConfig};
 use trireme_proto::{
-    api::ConfigUpload,
+    api::{ConfigUpload, DebugFile},
     state::{Command, CreateJobs, Done, Job, NewJob, command::Body, outcome},
 };
 use trireme_prowjob::{JobSpec, ProwJob, gcs_paths, record};
@@ -384,6 +384,7 @@ async fn serve(
         config: Arc::new(NoCheck),
         runs: Arc::new(Stored { root: storage }),
         leases: Arc::new(leases),
+        debug: Arc::new(NoDebug),
         pages: Box::new(move |logs| {
             assert!(hand_out.send(logs).is_ok());
             Default::default()
@@ -393,6 +394,14 @@ async fn serve(
     let listener = tokio::net::TcpListener::from_std(listener).unwrap();
     let serving = tokio::spawn(async move { doors.serve(listener, closing).await.unwrap() });
     (given.await.unwrap(), serving)
+}
+
+struct NoDebug;
+
+impl DebugSource for NoDebug {
+    fn files(&self) -> Vec<DebugFile> {
+        Vec::new()
+    }
 }
 
 struct NoCheck;

@@ -127,3 +127,45 @@ fn errors_say_what_is_wrong() {
         @"snapshot row 0 is empty, or of a kind that this version does not know"
     );
 }
+
+/// What a cluster that begins from a file or from the last disk of another one takes over, and what it forgets.
+#[test]
+fn a_new_cluster_keeps_everything_but_the_office_and_the_alarms_of_former_nodes() {
+    let mut replica = furnished();
+    for (key, node_id) in [("clock", 1), ("deliveries", 0)] {
+        replica.done(Body::SetAlarm(pb::SetAlarm {
+            alarm: Some(pb::Alarm {
+                key: key.into(),
+                message: "look".into(),
+                node_id,
+                ..pb::Alarm::default()
+            }),
+            clear: false,
+        }));
+    }
+    let before = &replica.state;
+    let mut anew = before.for_new_cluster(1_000_000);
+    anew.check_invariants().unwrap();
+    assert_eq!(anew.last_index(), 1_000_000);
+    assert_eq!(anew.last_stamp_ms(), before.last_stamp_ms());
+    assert_eq!(anew.office().epoch, 0);
+    let alarms: Vec<_> = anew.alarms().map(|alarm| alarm.key.as_str()).collect();
+    assert_eq!(alarms, ["deliveries"]);
+    assert_eq!(anew.job("a"), before.job("a"));
+    assert_eq!(anew.feature_level(), before.feature_level());
+    assert_eq!(anew.counts().agents, before.counts().agents);
+    assert_ne!(anew.digest(), before.digest());
+    // Never back in time.
+    assert_eq!(before.for_new_cluster(1).last_index(), before.last_index());
+    // Terms begin anew, and the first of them may take the office.
+    let batch = pb::Batch {
+        stamp_ms: 0,
+        commands: vec![command(take_office(9, 1))],
+    };
+    let applied = anew.apply(1_000_001, &batch);
+    assert!(matches!(
+        applied.outcomes[0].result,
+        Some(pb::outcome::Result::Done(_))
+    ));
+    assert_eq!(anew.office().epoch, 1_000_001);
+}
