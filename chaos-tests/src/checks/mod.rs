@@ -2,7 +2,9 @@
 
 mod deliveries;
 mod jobs;
+pub mod linearizable;
 mod merges;
+mod registers;
 mod replicas;
 #[cfg(test)]
 mod testing;
@@ -30,7 +32,7 @@ impl fmt::Display for Violation {
 type Check = fn(&History) -> Vec<String>;
 
 /// Every check with its name.
-pub const CHECKS: [(&str, Check); 9] = [
+pub const CHECKS: [(&str, Check); 11] = [
     (
         "every acknowledged delivery is handled once",
         deliveries::acknowledged_are_handled_once,
@@ -49,6 +51,11 @@ pub const CHECKS: [(&str, Check); 9] = [
     ("watches have no gap", watches::no_gap),
     ("merges take effect once per head", merges::once_per_head),
     ("replicas agree", replicas::agree),
+    ("registers are linearizable", registers::are_linearizable),
+    (
+        "reads are as new as asked for",
+        registers::are_as_new_as_asked,
+    ),
 ];
 
 /// Runs all checks.
