@@ -10,10 +10,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -54,6 +51,8 @@ const LIVE: usize = 8;
 const USES: u32 = 60;
 /// A client's patience with one call.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// Clients that fill a disk.
+const POURERS: usize = 8;
 /// Calls of one operation.
 const MAX_CALLS: u32 = 4;
 /// Between two operations of one client, at most.
@@ -187,7 +186,6 @@ struct Shared {
     /// Registers that somebody tried to create and that may not be aborted.
     open: Mutex<BTreeMap<String, String>>,
     record: Mutex<Vec<Asked>>,
-    paused: AtomicBool,
     prowjob: Bytes,
 }
 
@@ -232,7 +230,6 @@ impl Registers {
             live: Mutex::new((0..LIVE).map(|_| Register::new()).collect()),
             open: Mutex::default(),
             record: Mutex::default(),
-            paused: AtomicBool::new(false),
             prowjob: prowjob(0)?,
             doors,
         });
@@ -297,45 +294,58 @@ impl Registers {
         Ok(began.elapsed())
     }
 
-    /// Writes values of this size through a node until told otherwise or `bound` is over, to fill its disk; they are
-    /// registers like the others.
+    /// Writes values of this size through the other nodes until stopped, to fill a node's disk; they are registers like
+    /// the others, only nobody reads them. Gives the bytes that were taken.
+    ///
+    /// # Errors
+    /// When a client ended by itself.
     pub async fn pour(
         &self,
         node: u64,
         bytes: usize,
-        bound: Duration,
-        until: impl Fn() -> bool,
+        stop: &CancellationToken,
     ) -> anyhow::Result<u64> {
         let prowjob = prowjob(bytes)?;
-        let began = Instant::now();
-        let doors: Vec<_> = self
-            .shared
-            .doors
-            .iter()
-            .filter(|(id, _)| *id != node)
-            .collect();
+        let others = self.shared.doors.iter().filter(|(id, _)| *id != node);
+        let others: Vec<String> = others.map(|(_, door)| door.clone()).collect();
+        let mut pouring = JoinSet::new();
+        for turn in 0..POURERS {
+            let door = others[turn % others.len()].clone();
+            let (shared, prowjob) = (Arc::clone(&self.shared), prowjob.clone());
+            let stop = stop.clone();
+            pouring.spawn(async move {
+                let mut poured = 0;
+                let mut connected = None;
+                while !stop.is_cancelled() {
+                    let register = Register::new();
+                    held(&shared.open).insert(register.id.clone(), register.request.clone());
+                    let request = CreateJobRequest {
+                        request_id: register.request,
+                        what: Some(What::Prowjob(prowjob.clone())),
+                    };
+                    let create = async {
+                        let client = match connected.take() {
+                            Some(client) => client,
+                            None => Client::connect(&door).await?,
+                        };
+                        client.jobs().create_job(request).await?;
+                        anyhow::Ok(client)
+                    };
+                    // What was not taken fills nothing.
+                    match timeout(PATIENCE, create).await {
+                        Ok(Ok(client)) => {
+                            connected = Some(client);
+                            poured += bytes as u64;
+                        }
+                        Ok(Err(_)) | Err(_) => sleep(RECONNECT).await,
+                    }
+                }
+                poured
+            });
+        }
         let mut poured = 0;
-        for turn in 0.. {
-            if began.elapsed() > bound || until() {
-                break;
-            }
-            let (_, door) = doors[turn % doors.len()];
-            let register = Register::new();
-            held(&self.shared.open).insert(register.id.clone(), register.request.clone());
-            let request = CreateJobRequest {
-                request_id: register.request.clone(),
-                what: Some(What::Prowjob(prowjob.clone())),
-            };
-            let pouring = async {
-                let client = Client::connect(door).await?;
-                anyhow::Ok(client.jobs().create_job(request).await?)
-            };
-            // What was not taken fills nothing.
-            if let Ok(Ok(_)) = timeout(PATIENCE, pouring).await {
-                poured += bytes as u64;
-            } else {
-                sleep(RECONNECT).await;
-            }
+        while let Some(ended) = pouring.join_next().await {
+            poured += ended.context("a client ended by itself")?;
         }
         Ok(poured)
     }
@@ -440,9 +450,7 @@ fn refusal(status: &Status) -> Call {
 impl RegisterClient {
     async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() && held(&self.shared.record).len() < MAX_OPERATIONS {
-            if !self.shared.paused.load(Ordering::Relaxed) {
-                self.next().await;
-            }
+            self.next().await;
             let pause = Duration::from_millis(1 + self.dice.below(PAUSE_MS));
             // An operation is not torn, a pause may be.
             stop.run_until_cancelled(sleep(pause)).await;

@@ -4,7 +4,6 @@ use std::{
     fs::File,
     io::Write as _,
     path::{Path, PathBuf},
-    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -13,6 +12,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, timeout},
 };
+use tokio_util::sync::CancellationToken;
 use trireme_harness::{Cluster, Hub, Links, Party, Weather};
 use trireme_proto::api::{ClusterStatusRequest, ClusterStatusResponse};
 
@@ -27,9 +27,9 @@ const ANSWER: Duration = Duration::from_millis(500);
 const FIND_LEADER: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a node with a full disk may take to say so while much is written.
-const SAYS_FULL: Duration = Duration::from_secs(60);
+const SAYS_FULL: Duration = Duration::from_secs(90);
 /// Bytes of one value of those that fill a disk.
-const POURED: usize = 200 << 10;
+const POURED: usize = 400 << 10;
 const FILLER: &str = "filler";
 
 /// Whom a nemesis is done to.
@@ -291,21 +291,18 @@ impl Field<'_> {
             "disk-full: {filled} bytes fill the disk of node {node}"
         ));
         // A preallocated log has room for a while: until the node says that it has none.
-        let said = std::sync::atomic::AtomicBool::new(false);
+        let full = CancellationToken::new();
         let watch = async {
-            loop {
-                if speaks_of_space(&log, before) {
-                    said.store(true, Ordering::Relaxed);
-                    return;
+            let says = timeout(SAYS_FULL, async {
+                while !speaks_of_space(&log, before) {
+                    sleep(LOOK_AGAIN).await;
                 }
-                sleep(LOOK_AGAIN).await;
-            }
+            });
+            let watched = says.await;
+            full.cancel();
+            watched
         };
-        let full = || said.load(Ordering::Relaxed);
-        let (watched, poured) = tokio::join!(
-            timeout(SAYS_FULL, watch),
-            self.registers.pour(node, POURED, SAYS_FULL, full)
-        );
+        let (watched, poured) = tokio::join!(watch, self.registers.pour(node, POURED, &full));
         let poured = poured?;
         // Whether it stops is its own affair; that it says why is not.
         let ended = self.until_ended(node).await?;

@@ -23,7 +23,7 @@ pub use report::{Report, Round, Told};
 use self::stories::Stories;
 use crate::{
     DigestAt, History,
-    checks::judge,
+    checks::{judge, judge_unfinished},
     dice::Dice,
     nemesis::{Field, Machine, Nemesis, Skipped, allowed},
     registers::{Asked, Outcome, Registers},
@@ -89,7 +89,10 @@ pub async fn run(settings: &Settings, teller: Teller) -> std::io::Result<Report>
             report.counts = Counts::of(&history, &[]);
             report.operations = crate::registers::tally(&history.asked);
             report.digests = history.digests.len();
-            report.violations = judge(&history);
+            report.violations = match report.failure {
+                None => judge(&history),
+                Some(_) => judge_unfinished(&history),
+            };
             history.keep(&settings.directory.join("history"))?;
         }
     }
