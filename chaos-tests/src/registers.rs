@@ -53,6 +53,8 @@ const USES: u32 = 60;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Clients that fill a disk.
 const POURERS: usize = 8;
+/// Their patience: what they write is large, and many write at once.
+const POURING: Duration = Duration::from_secs(20);
 /// Calls of one operation.
 const MAX_CALLS: u32 = 4;
 /// Between two operations of one client, at most.
@@ -332,7 +334,7 @@ impl Registers {
                         anyhow::Ok(client)
                     };
                     // What was not taken fills nothing.
-                    match timeout(PATIENCE, create).await {
+                    match timeout(POURING, create).await {
                         Ok(Ok(client)) => {
                             connected = Some(client);
                             poured += bytes as u64;
