@@ -32,7 +32,7 @@ impl fmt::Display for Violation {
 type Check = fn(&History) -> Vec<String>;
 
 /// Every check with its name.
-pub const CHECKS: [(&str, Check); 11] = [
+pub const CHECKS: [(&str, Check); 12] = [
     (
         "every acknowledged delivery is handled once",
         deliveries::acknowledged_are_handled_once,
@@ -49,6 +49,7 @@ pub const CHECKS: [(&str, Check); 11] = [
     ("jobs have one result", jobs::one_result),
     ("job transitions are legal", jobs::transitions_are_legal),
     ("watches have no gap", watches::no_gap),
+    ("stamps are steady", watches::stamps_are_steady),
     ("merges take effect once per head", merges::once_per_head),
     ("replicas agree", replicas::agree),
     ("registers are linearizable", registers::are_linearizable),
@@ -59,7 +60,8 @@ pub const CHECKS: [(&str, Check); 11] = [
 ];
 
 /// Those that hold at any moment: the others ask whether all came to its end.
-const AT_ANY_MOMENT: [&str; 3] = [
+const AT_ANY_MOMENT: [&str; 4] = [
+    "stamps are steady",
     "job transitions are legal",
     "registers are linearizable",
     "reads are as new as asked for",

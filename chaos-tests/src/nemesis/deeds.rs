@@ -28,8 +28,8 @@ const FIND_LEADER: Duration = Duration::from_secs(20);
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// How long a node with a full disk may take to say so while much is written.
 const SAYS_FULL: Duration = Duration::from_secs(90);
-/// Bytes of one value of those that fill a disk.
-const POURED: usize = 400 << 10;
+/// Bytes of one value of those that fill a disk; a ProwJob may have 256 KiB.
+const POURED: usize = 250 << 10;
 const FILLER: &str = "filler";
 
 /// Whom a nemesis is done to.
