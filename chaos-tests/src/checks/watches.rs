@@ -7,6 +7,8 @@ use trireme_proto::state::{ChangeBatch, change::Record};
 
 use crate::History;
 
+/// So many changes never fall into one millisecond: a disk is slower.
+const MAX_AT_ONE_STAMP: usize = 30;
 /// No pause in a story is as long; clocks that jump do so by an hour.
 const MAX_STEP_MS: i64 = 20 * 60 * 1000;
 
@@ -69,13 +71,21 @@ pub(super) fn no_gap(history: &History) -> Vec<String> {
     found
 }
 
-/// Stamps are the leader's monotonic time: they never go back, and however clocks jump, no stamp is long after the one
-/// before, since something is written all the time.
+/// Stamps are the leader's monotonic time: they never go back nor stand still, and however clocks jump, no stamp is long
+/// after the one before, since something is written all the time.
 pub(super) fn stamps_are_steady(history: &History) -> Vec<String> {
     let Some(first) = history.watched.first() else {
         // That nobody watched is said elsewhere.
         return Vec::new();
     };
+    let standing = first
+        .batches
+        .chunk_by(|one, other| one.stamp_ms == other.stamp_ms)
+        .filter(|same| same.len() > MAX_AT_ONE_STAMP)
+        .map(|same| {
+            let (from, to) = (same[0].revision, same[same.len() - 1].revision);
+            format!("the stamp stands still from {from} to {to}")
+        });
     let after = first.batches.iter().skip(1);
     let pairs = first.batches.iter().zip(after);
     pairs
@@ -93,6 +103,7 @@ pub(super) fn stamps_are_steady(history: &History) -> Vec<String> {
                 before.revision
             ))
         })
+        .chain(standing)
         .collect()
 }
 
@@ -193,5 +204,22 @@ mod tests {
             );
             assert!(judged.contains(&format!("s {what} that of 4")), "{judged}");
         }
+    }
+
+    #[test]
+    fn a_stamp_that_stands_still_is_caught() {
+        let mut history = good();
+        for watched in &mut history.watched {
+            let last = watched.batches[watched.batches.len() - 1].clone();
+            watched.batches.extend(
+                (100..140).map(|revision| trireme_proto::state::ChangeBatch {
+                    revision,
+                    ..last.clone()
+                }),
+            );
+        }
+        assert!(
+            judged(&history).contains("stamps are steady: the stamp stands still from 8 to 139")
+        );
     }
 }

@@ -443,6 +443,7 @@ impl Report {
         if self.failure.is_none() && (done == 0 || self.counts.changes == 0) {
             self.failure = Some("nothing was acknowledged: nothing can be judged".to_owned());
         }
+        self.verdict = self.word();
     }
 }
 
