@@ -11,6 +11,9 @@ use trireme_state::FEATURE_LEVEL;
 
 use super::Inner;
 
+/// The others are asked this many times as often as long as too few clocks are known.
+const UNKNOWN: u32 = 20;
+
 /// One member's last answer.
 #[derive(Debug, Clone)]
 pub(super) struct About {
@@ -83,7 +86,14 @@ pub(super) async fn run(inner: Weak<Inner>) {
                 started.peers.learn(node.id, about);
             }
         }
-        let period = strong.timing.hello_interval;
+        let voters: Vec<u64> = strong.published.view().voters().into_iter().collect();
+        let known = started.clock.skew_ms(strong.node_id, &voters).is_some();
+        let period = if known && !voters.is_empty() {
+            strong.timing.hello_interval
+        } else {
+            // Who takes the lead before a majority's clocks are known has only its own to go by.
+            strong.timing.hello_interval / UNKNOWN
+        };
         drop(strong);
         sleep(period.mul_f64(0.75 + rand::random::<f64>() / 2.0)).await;
     }
