@@ -53,6 +53,9 @@ const USES: u32 = 60;
 const PATIENCE: Duration = Duration::from_secs(3);
 /// Clients that fill a disk.
 const POURERS: usize = 8;
+/// Their numbers, and that of who aborts what is left: above all others.
+const POURER: u64 = 10_000;
+const CLOSER: u64 = 20_000;
 /// Their patience: what they write is large, and many write at once.
 const POURING: Duration = Duration::from_secs(20);
 /// Calls of one operation.
@@ -239,11 +242,8 @@ impl Registers {
         let mut running = JoinSet::new();
         for number in 0..count {
             let client = RegisterClient {
-                number,
-                at: (number / CLIENTS_PER_NODE) as usize,
-                shared: Arc::clone(&shared),
                 dice: Dice::new(dice.next()),
-                connected: BTreeMap::new(),
+                ..RegisterClient::new(number, (number / CLIENTS_PER_NODE) as usize, &shared)
             };
             running.spawn(client.run(stop.clone()));
         }
@@ -308,38 +308,32 @@ impl Registers {
         stop: &CancellationToken,
     ) -> anyhow::Result<u64> {
         let prowjob = prowjob(bytes)?;
-        let others = self.shared.doors.iter().filter(|(id, _)| *id != node);
-        let others: Vec<String> = others.map(|(_, door)| door.clone()).collect();
+        let doors = self.shared.doors.iter().enumerate();
+        let others = doors.filter(|(_, (id, _))| *id != node);
+        let others: Vec<usize> = others.map(|(at, _)| at).collect();
         let mut pouring = JoinSet::new();
         for turn in 0..POURERS {
-            let door = others[turn % others.len()].clone();
-            let (shared, prowjob) = (Arc::clone(&self.shared), prowjob.clone());
-            let stop = stop.clone();
+            let mut client = RegisterClient {
+                patience: POURING,
+                prowjob: prowjob.clone(),
+                ..RegisterClient::new(
+                    POURER + turn as u64,
+                    others[turn % others.len()],
+                    &self.shared,
+                )
+            };
+            let (shared, stop) = (Arc::clone(&self.shared), stop.clone());
             pouring.spawn(async move {
                 let mut poured = 0;
-                let mut connected = None;
                 while !stop.is_cancelled() {
                     let register = Register::new();
                     held(&shared.open).insert(register.id.clone(), register.request.clone());
-                    let request = CreateJobRequest {
-                        request_id: register.request,
-                        what: Some(What::Prowjob(prowjob.clone())),
-                    };
-                    let create = async {
-                        let client = match connected.take() {
-                            Some(client) => client,
-                            None => Client::connect(&door).await?,
-                        };
-                        client.jobs().create_job(request).await?;
-                        anyhow::Ok(client)
-                    };
+                    let outcome = client
+                        .operate(&register.id, &register.request, Verb::Create)
+                        .await;
                     // What was not taken fills nothing.
-                    match timeout(POURING, create).await {
-                        Ok(Ok(client)) => {
-                            connected = Some(client);
-                            poured += bytes as u64;
-                        }
-                        Ok(Err(_)) | Err(_) => sleep(RECONNECT).await,
+                    if matches!(outcome, Outcome::Done { .. }) {
+                        poured += bytes as u64;
                     }
                 }
                 poured
@@ -371,13 +365,7 @@ impl Registers {
 
     async fn close(&self) -> anyhow::Result<()> {
         let open: Vec<String> = held(&self.shared.open).keys().cloned().collect();
-        let mut client = RegisterClient {
-            number: u64::MAX,
-            at: 0,
-            shared: Arc::clone(&self.shared),
-            dice: Dice::new(0),
-            connected: BTreeMap::new(),
-        };
+        let mut client = RegisterClient::new(CLOSER, 0, &self.shared);
         for id in open {
             loop {
                 let read = client.operate(&id, "", Verb::Read).await;
@@ -416,6 +404,10 @@ struct RegisterClient {
     shared: Arc<Shared>,
     dice: Dice,
     connected: BTreeMap<u64, Client>,
+    /// With one call.
+    patience: Duration,
+    /// What it creates.
+    prowjob: Bytes,
 }
 
 /// How one call ended.
@@ -450,6 +442,18 @@ fn refusal(status: &Status) -> Call {
 }
 
 impl RegisterClient {
+    fn new(number: u64, at: usize, shared: &Arc<Shared>) -> Self {
+        Self {
+            number,
+            at,
+            shared: Arc::clone(shared),
+            dice: Dice::new(number),
+            connected: BTreeMap::new(),
+            patience: PATIENCE,
+            prowjob: shared.prowjob.clone(),
+        }
+    }
+
     async fn run(mut self, stop: CancellationToken) {
         while !stop.is_cancelled() && held(&self.shared.record).len() < MAX_OPERATIONS {
             self.next().await;
@@ -567,8 +571,8 @@ impl RegisterClient {
             },
         };
         let called = timeout(
-            PATIENCE,
-            ask(&client, key, request, verb, &self.shared.prowjob),
+            self.patience,
+            ask(&client, key, request, verb, &self.prowjob),
         )
         .await;
         match called {
@@ -582,7 +586,7 @@ impl RegisterClient {
             }
             Err(_) => {
                 self.connected.remove(&node);
-                Call::Unknown(format!("no answer within {PATIENCE:?}"))
+                Call::Unknown(format!("no answer within {:?}", self.patience))
             }
         }
     }
