@@ -6,6 +6,8 @@ use prost::Message as _;
 use serde_json::json;
 use trireme_proto::state::{ChangeBatch, Delivery, Job, MergeIntent, Plan, change::Record};
 
+use crate::registers::{self, Asked};
+
 /// One follower's view of the changes, through whichever nodes it was connected to.
 #[derive(Debug, Clone, Default)]
 pub struct Watched {
@@ -64,6 +66,8 @@ pub struct History {
     pub merge_calls: u64,
     pub last: Last,
     pub digests: Vec<DigestAt>,
+    /// What clients of registers asked, in the order in which it ended.
+    pub asked: Vec<Asked>,
     /// Nodes that should be members in the end.
     pub nodes: Vec<u64>,
 }
@@ -89,7 +93,7 @@ impl History {
     }
 
     /// Keeps it in a directory: `watch-<follower>.jsonl` to read and `watch-<follower>.pb` (length-delimited
-    /// `ChangeBatch`es) to work with, `forge.jsonl`, `digests.jsonl`, `last.txt`.
+    /// `ChangeBatch`es) to work with, `forge.jsonl`, `digests.jsonl`, `operations.jsonl`, `last.txt`.
     ///
     /// # Errors
     /// When the directory cannot be written to.
@@ -144,6 +148,8 @@ impl History {
             writeln!(forge, "{line}")?;
         }
         forge.flush()?;
+        let operations = fs::File::create(directory.join("operations.jsonl"))?;
+        registers::keep(&self.asked, io::BufWriter::new(operations))?;
         let mut digests = String::new();
         for at in &self.digests {
             let line = json!({ "node": at.node, "revision": at.revision, "digest": at.digest });

@@ -22,5 +22,6 @@ pub fn executable() -> io::Result<Executable> {
     Ok(Executable {
         program: std::env::current_exe()?,
         prefix: vec![AS_TRIREME.to_owned()],
+        variables: Vec::new(),
     })
 }

@@ -1,6 +1,7 @@
 //! Chaos scenarios: real node and agent processes and the sandbox forge, disturbed on purpose. Here stand the scenarios
 //! ([`scenarios`]), what they are told on ([`scene`]), the record of what happened ([`History`]) and the checkers that
-//! judge it ([`checks`]). Beside them a closed loop of clients that measures ([`load`]), and a comparison with etcd
+//! judge it ([`checks`]). A [`run`] is told on the same scene: people, clients and followers go on while nemeses
+//! ([`nemesis`]) are done to the nodes. Beside them an idle cluster on a busy machine ([`idle`]), a closed loop of clients that measures ([`load`]), and a comparison with etcd
 //! ([`compare`]).
 //!
 //! Processes are started and killed by `trireme-harness`; nothing here reaches into a node.
@@ -10,10 +11,15 @@
 
 pub mod checks;
 pub mod compare;
+mod dice;
 mod history;
+pub mod idle;
 pub mod itself;
 pub mod load;
+pub mod nemesis;
 mod recorder;
+pub mod registers;
+pub mod run;
 pub mod scenarios;
 pub mod scene;
 mod sender;

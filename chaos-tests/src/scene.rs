@@ -7,7 +7,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use tokio::time::sleep;
-use trireme_harness::{ConfigText, Executable, Stage, StageSettings};
+use trireme_harness::{ConfigText, Executable, Ground, Stage, StageSettings};
 use trireme_proto::state::JobState;
 use trireme_sandbox::{
     Logged,
@@ -45,7 +45,7 @@ pub struct Scene {
     sender: Sender,
     pings: Vec<Sent>,
     failovers: Vec<Duration>,
-    teller: Teller,
+    pub(crate) teller: Teller,
     gate: PathBuf,
 }
 
@@ -60,6 +60,20 @@ impl Scene {
         directory: &Path,
         teller: Teller,
     ) -> anyhow::Result<Self> {
+        Self::set_on(executable, directory, NODES, Ground::default(), teller).await
+    }
+
+    /// The same with so many nodes, on ground on which they can be disturbed.
+    ///
+    /// # Errors
+    /// When the world does not come up.
+    pub async fn set_on(
+        executable: Executable,
+        directory: &Path,
+        nodes: u64,
+        ground: Ground,
+        teller: Teller,
+    ) -> anyhow::Result<Self> {
         let world = World::builder().bound(STEP).file(
             "OWNERS",
             format!("approvers:\n- {APPROVER}\nreviewers:\n- reviewer\n- {APPROVER}\n"),
@@ -67,9 +81,10 @@ impl Scene {
         let settings = StageSettings {
             executable,
             directory: directory.to_owned(),
-            nodes: NODES,
+            nodes,
             agents: AGENTS,
             agent_capacity: AGENT_CAPACITY,
+            ground,
         };
         let stage = Stage::set(world, settings).await?;
         let scene = Self {
@@ -88,7 +103,7 @@ impl Scene {
                 (known.agents.len() == AGENTS).then_some(())
             })
             .await?;
-        scene.say(&format!("{NODES} nodes and {AGENTS} agents run"));
+        scene.say(&format!("{nodes} nodes and {AGENTS} agents run"));
         Ok(scene)
     }
 

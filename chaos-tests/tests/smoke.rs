@@ -41,3 +41,24 @@ fn a_scenario_that_does_not_exist_is_wrong_usage() {
         "{why}"
     );
 }
+
+#[test]
+fn a_nemesis_that_does_not_exist_is_wrong_usage() {
+    let output = Command::new(env!("CARGO_BIN_EXE_chaos"))
+        .args([
+            "--minutes",
+            "1",
+            "--nemesis",
+            "flood",
+            "--network",
+            "loopback",
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let why = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        why.contains("--nemesis flood: there is no such nemesis"),
+        "{why}"
+    );
+}

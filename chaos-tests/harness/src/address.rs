@@ -27,7 +27,8 @@ fn claims() -> PathBuf {
 pub struct Address {
     text: String,
     /// Locked for as long as the port is ours: whether anybody listens there says nothing about a node that is down.
-    _claim: File,
+    /// None in a network of our own.
+    _claim: Option<File>,
 }
 
 impl Address {
@@ -56,7 +57,7 @@ impl Address {
             if TcpListener::bind(("127.0.0.1", port)).is_ok() {
                 return Ok(Self {
                     text: format!("127.0.0.1:{port}"),
-                    _claim: claim,
+                    _claim: Some(claim),
                 });
             }
         }
@@ -64,6 +65,18 @@ impl Address {
             io::ErrorKind::AddrInUse,
             format!("no port of {PORTS:?} is free"),
         ))
+    }
+
+    /// In a network where nobody else takes it.
+    pub(crate) fn of(address: std::net::SocketAddr) -> Self {
+        Self {
+            text: address.to_string(),
+            _claim: None,
+        }
+    }
+
+    pub(crate) fn socket(&self) -> io::Result<std::net::SocketAddr> {
+        self.text.parse().map_err(io::Error::other)
     }
 
     #[must_use]

@@ -12,9 +12,11 @@ use trireme_proto::api::{ClusterStatusRequest, ClusterStatusResponse};
 
 use crate::{
     address::Address,
+    hub::{API_PORT, PEER_PORT, inside},
+    links::Behind,
     process::{Executable, Process},
     settings::{
-        BootstrapNode, ClusterSettings, ClusterTable, NodeFile, PeerTable, StorageTable,
+        BootstrapNode, ClusterSettings, ClusterTable, Ground, NodeFile, PeerTable, StorageTable,
         WebhookTable,
     },
 };
@@ -23,6 +25,10 @@ use crate::{
 const READY_TIMEOUT: Duration = Duration::from_secs(20);
 /// Processes have no event to wait for; their doors are asked this often.
 const ASK_PERIOD: Duration = Duration::from_millis(20);
+/// A door that says nothing for so long is asked again: its node may be stopped or cut off.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// Libfaketime's file in a node's directory.
+const CLOCK: &str = "clock";
 
 /// Why the harness could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +65,40 @@ pub enum ClusterError {
 #[derive(Debug)]
 pub struct Member {
     pub id: u64,
+    /// Where others reach it; it listens there unless it is behind links.
     pub peer: Address,
     pub api: Address,
+    /// Where it listens behind links, for peers and at its door.
+    behind: Option<(Address, Address)>,
     pub directory: PathBuf,
     process: Option<Process>,
+    stopped: bool,
+    /// Its data directory is a file system of its own.
+    mounted: bool,
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        if self.mounted {
+            // Before the file system can go its process must; whoever kept the directory sees what is left.
+            self.process = None;
+            let gone = std::process::Command::new("umount")
+                .arg("--lazy")
+                .arg(self.data())
+                .status();
+            if !gone.is_ok_and(|status| status.success()) {
+                tracing::warn!(directory = %self.data().display(), "the small disk is still mounted");
+            }
+        }
+    }
+}
+
+/// A node that ended by itself.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    pub status: String,
+    /// The end of its log.
+    pub words: String,
 }
 
 impl Member {
@@ -84,6 +120,17 @@ impl Member {
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.directory.join("node.log")
+    }
+
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.directory.join("data")
+    }
+
+    /// By SIGSTOP.
+    #[must_use]
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
     }
 }
 
@@ -151,24 +198,75 @@ impl Cluster {
     fn add_member(&mut self, id: u64) -> Result<(), ClusterError> {
         let directory = self.settings.directory.join(format!("node-{id}"));
         std::fs::create_dir_all(&directory)?;
-        self.members.push(Member {
+        let ground = &self.settings.ground;
+        let (peer, api, behind) = if let Some(hub) = &ground.hub {
+            let (node, proxies) = hub.add(id)?;
+            let at = |ip, port| Address::of((ip, port).into());
+            (
+                at(proxies, PEER_PORT),
+                at(proxies, API_PORT),
+                Some((at(node, PEER_PORT), at(node, API_PORT))),
+            )
+        } else {
+            let behind = match &ground.links {
+                Some(_) => Some((Address::claim()?, Address::claim()?)),
+                None => None,
+            };
+            (Address::claim()?, Address::claim()?, behind)
+        };
+        if let (Some(links), Some((back_peer, back_api))) = (&ground.links, &behind) {
+            for (front, back) in [(&peer, back_peer), (&api, back_api)] {
+                links.put_in_front(Behind {
+                    node: id,
+                    front: front.socket()?,
+                    back: back.socket()?,
+                });
+            }
+        }
+        let mut member = Member {
             id,
-            peer: Address::claim()?,
-            api: Address::claim()?,
+            peer,
+            api,
+            behind,
             directory,
             process: None,
-        });
+            stopped: false,
+            mounted: false,
+        };
+        if let Some(disk) = ground.small_disk.filter(|disk| disk.node == id) {
+            std::fs::create_dir_all(member.data())?;
+            let mounted = std::process::Command::new("mount")
+                .args(["-t", "tmpfs", "-o"])
+                .arg(format!("size={}", disk.bytes))
+                .arg("small-disk")
+                .arg(member.data())
+                .status()?;
+            if !mounted.success() {
+                return Err(io::Error::other("a small disk cannot be mounted").into());
+            }
+            member.mounted = true;
+        }
+        if ground.clock_library.is_some() {
+            std::fs::write(member.directory.join(CLOCK), clock(0))?;
+        }
+        self.members.push(member);
         Ok(())
     }
 
     fn write_settings(&self, id: u64, cluster: ClusterTable<'_>) -> Result<(), ClusterError> {
         let member = self.member(id)?;
+        let (peer, api) = match &member.behind {
+            Some((peer, api)) => (peer, api),
+            None => (&member.peer, &member.api),
+        };
         let file = NodeFile {
             node_id: id,
-            data_dir: member.directory.join("data"),
-            listen: member.api.as_str(),
+            data_dir: member.data(),
+            listen: api.as_str(),
+            advertise: member.behind.is_some().then(|| member.api.as_str()),
             peer: PeerTable {
-                listen: member.peer.as_str(),
+                listen: peer.as_str(),
+                advertise: member.behind.is_some().then(|| member.peer.as_str()),
             },
             cluster,
             storage: StorageTable {
@@ -192,14 +290,42 @@ impl Cluster {
     }
 
     fn spawn(&mut self, id: u64) -> Result<(), ClusterError> {
-        let executable = self.executable.clone();
+        let mut executable = self.executable.clone();
+        let ground = self.settings.ground.clone();
         let member = self.member_mut(id)?;
+        if let Some(library) = &ground.clock_library {
+            let file = member.directory.join(CLOCK).display().to_string();
+            executable.variables.extend(
+                [
+                    ("LD_PRELOAD", library.display().to_string().as_str()),
+                    ("FAKETIME_TIMESTAMP_FILE", &file),
+                    // Timeouts are not to jump, and neither are files.
+                    ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
+                    ("DONT_FAKE_MONOTONIC", "1"),
+                    ("NO_FAKE_STAT", "1"),
+                    ("FAKETIME_CACHE_DURATION", "1"),
+                ]
+                .map(|(key, value)| (key.to_owned(), value.to_owned())),
+            );
+        }
+        if ground.hub.is_some() {
+            let program = executable.program.display().to_string();
+            let inner = std::mem::take(&mut executable.prefix);
+            executable.program = "nsenter".into();
+            executable.prefix = vec![inside(id), program];
+            executable.prefix.extend(inner);
+        }
         let arguments = [
             "serve".to_owned(),
             "--config".to_owned(),
             member.directory.join("trireme.toml").display().to_string(),
         ];
-        member.process = Some(Process::spawn(&executable, &arguments, &member.log())?);
+        let process = Process::spawn(&executable, &arguments, &member.log())?;
+        if let Some(links) = &ground.links {
+            links.started(id, process.pid());
+        }
+        member.process = Some(process);
+        member.stopped = false;
         Ok(())
     }
 
@@ -246,12 +372,15 @@ impl Cluster {
     /// # Errors
     /// When it does not answer.
     pub async fn status(&self, id: u64) -> Result<ClusterStatusResponse, ClusterError> {
-        let client = Client::connect(&self.member(id)?.url()).await?;
-        Ok(client
-            .cluster()
-            .status(ClusterStatusRequest {})
-            .await?
-            .into_inner())
+        let url = self.member(id)?.url();
+        let asking = async {
+            let client = Client::connect(&url).await?;
+            let answer = client.cluster().status(ClusterStatusRequest {}).await?;
+            Ok(answer.into_inner())
+        };
+        timeout(ANSWER_TIMEOUT, asking).await.unwrap_or_else(|_| {
+            Err(tonic::Status::deadline_exceeded(format!("node {id} says nothing")).into())
+        })
     }
 
     /// Waits for a leader that is a running node and knows it.
@@ -262,7 +391,8 @@ impl Cluster {
         let deadline = Instant::now() + READY_TIMEOUT;
         while Instant::now() < deadline {
             self.check_alive()?;
-            for member in self.members.iter().filter(|member| member.is_running()) {
+            let asked = |member: &&Member| member.is_running() && !member.stopped;
+            for member in self.members.iter().filter(asked) {
                 if let Ok(status) = self.status(member.id).await
                     && status.role == "leader"
                 {
@@ -296,10 +426,97 @@ impl Cluster {
     /// # Errors
     /// When there is no such node.
     pub async fn kill(&mut self, id: u64) -> Result<(), ClusterError> {
-        if let Some(mut process) = self.member_mut(id)?.process.take() {
+        let links = self.settings.ground.links.clone();
+        let member = self.member_mut(id)?;
+        member.stopped = false;
+        if let Some(mut process) = member.process.take() {
             process.kill().await?;
+            if let Some(links) = links {
+                links.ended(id);
+            }
         }
         Ok(())
+    }
+
+    /// SIGTERM to one, and waits for its end.
+    ///
+    /// # Errors
+    /// When there is no such node or it does not end within 20 s.
+    pub async fn terminate(&mut self, id: u64) -> Result<(), ClusterError> {
+        if let Some(process) = &mut self.member_mut(id)?.process
+            && process.exited().is_none()
+        {
+            process.terminate()?;
+            if timeout(READY_TIMEOUT, process.wait()).await.is_err() {
+                return Err(io::Error::other(format!(
+                    "node {id} does not end within {READY_TIMEOUT:?} of SIGTERM"
+                ))
+                .into());
+            }
+        }
+        self.kill(id).await
+    }
+
+    /// SIGSTOP: nothing of it runs until [`Self::resume`], but its connections stay.
+    ///
+    /// # Errors
+    /// When there is no such node or it does not run.
+    pub fn pause(&mut self, id: u64) -> Result<(), ClusterError> {
+        let member = self.member_mut(id)?;
+        let process = member.process.as_ref().ok_or(ClusterError::NoNode(id))?;
+        process.signal(rustix::process::Signal::STOP)?;
+        member.stopped = true;
+        Ok(())
+    }
+
+    /// SIGCONT.
+    ///
+    /// # Errors
+    /// When there is no such node or it does not run.
+    pub fn resume(&mut self, id: u64) -> Result<(), ClusterError> {
+        let member = self.member_mut(id)?;
+        let process = member.process.as_ref().ok_or(ClusterError::NoNode(id))?;
+        process.signal(rustix::process::Signal::CONT)?;
+        member.stopped = false;
+        Ok(())
+    }
+
+    /// Sets a node's wall clock this far off, at once. Its monotonic clock goes on.
+    ///
+    /// # Errors
+    /// When there is no such node or no library for it.
+    pub fn set_clock(&self, id: u64, offset_seconds: i64) -> Result<(), ClusterError> {
+        let file = self.member(id)?.directory.join(CLOCK);
+        // Never half a line, nor none.
+        let new = file.with_extension("new");
+        std::fs::write(&new, clock(offset_seconds))?;
+        std::fs::rename(&new, &file)?;
+        Ok(())
+    }
+
+    /// What is said of a node that ended by itself; it can be restarted then. None while it runs.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn take_ended(&mut self, id: u64) -> Result<Option<Ended>, ClusterError> {
+        let links = self.settings.ground.links.clone();
+        let member = self.member_mut(id)?;
+        let Some(status) = member.process.as_mut().and_then(Process::exited) else {
+            return Ok(None);
+        };
+        member.process = None;
+        if let Some(links) = links {
+            links.ended(id);
+        }
+        Ok(Some(Ended {
+            status: status.to_string(),
+            words: tail(&member.log()),
+        }))
+    }
+
+    #[must_use]
+    pub fn ground(&self) -> &Ground {
+        &self.settings.ground
     }
 
     /// Starts a killed node from its directory.
@@ -317,7 +534,7 @@ impl Cluster {
     /// When the new node does not start or the cluster refuses the change.
     pub async fn replace(&mut self, id: u64) -> Result<u64, ClusterError> {
         self.kill(id).await?;
-        std::fs::remove_dir_all(self.member(id)?.directory.join("data"))?;
+        std::fs::remove_dir_all(self.member(id)?.data())?;
         let new_id = self.next_id;
         self.next_id += 1;
         self.add_member(new_id)?;
@@ -440,6 +657,8 @@ impl Cluster {
                 && process.exited().is_none()
             {
                 process.terminate()?;
+                // A stopped process would not hear of it.
+                process.signal(rustix::process::Signal::CONT)?;
             }
         }
         for member in &mut self.members {
@@ -449,6 +668,11 @@ impl Cluster {
         }
         Ok(())
     }
+}
+
+/// As libfaketime reads it.
+fn clock(offset_seconds: i64) -> String {
+    format!("{offset_seconds:+}\n")
 }
 
 /// The end of a log, for an error.

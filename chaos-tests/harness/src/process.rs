@@ -10,10 +10,12 @@ use std::{
 use tokio::process::{Child, Command};
 
 /// The program under test and what comes before its verbs.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Executable {
     pub program: PathBuf,
     pub prefix: Vec<String>,
+    /// Added to the environment.
+    pub variables: Vec<(String, String)>,
 }
 
 impl Executable {
@@ -21,7 +23,7 @@ impl Executable {
     pub fn new(program: impl Into<PathBuf>) -> Self {
         Self {
             program: program.into(),
-            prefix: Vec::new(),
+            ..Self::default()
         }
     }
 }
@@ -44,6 +46,7 @@ impl Process {
         let child = Command::new(&executable.program)
             .args(&executable.prefix)
             .args(arguments)
+            .envs(executable.variables.iter().map(|(key, value)| (key, value)))
             .arg("--exit-with-parent")
             .stdin(Stdio::null())
             .stdout(output.try_clone()?)
@@ -69,14 +72,15 @@ impl Process {
 
     /// SIGTERM; whoever asks waits with [`Self::wait`].
     pub(crate) fn terminate(&self) -> io::Result<()> {
+        self.signal(rustix::process::Signal::TERM)
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) -> io::Result<()> {
         let pid = i32::try_from(self.pid)
             .ok()
             .and_then(rustix::process::Pid::from_raw)
             .ok_or_else(|| io::Error::other("not a process id"))?;
-        Ok(rustix::process::kill_process(
-            pid,
-            rustix::process::Signal::TERM,
-        )?)
+        Ok(rustix::process::kill_process(pid, signal)?)
     }
 
     pub(crate) async fn wait(&mut self) -> io::Result<ExitStatus> {

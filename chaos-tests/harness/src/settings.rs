@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+use crate::{hub::Hub, links::Links};
+
 /// Where the forge is and as whom to speak to it.
 #[derive(Debug, Clone, Serialize)]
 pub struct GitHub {
@@ -24,6 +26,27 @@ pub struct ClusterSettings {
     pub hmac_secret_file: Option<PathBuf>,
     /// Shared by nodes and agents of one host.
     pub storage: PathBuf,
+    pub ground: Ground,
+}
+
+/// What lies between and under the nodes, so that they can be disturbed. The default is nothing: they listen and write
+/// as they are told.
+#[derive(Debug, Clone, Default)]
+pub struct Ground {
+    /// Everything that reaches a node passes through these.
+    pub links: Option<Links>,
+    /// Each node has a network of its own; needs links.
+    pub hub: Option<Hub>,
+    /// Debian's `libfaketime`: clocks can be set while nodes run.
+    pub clock_library: Option<PathBuf>,
+    pub small_disk: Option<SmallDisk>,
+}
+
+/// One node's data directory lies on a file system of its own, in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SmallDisk {
+    pub node: u64,
+    pub bytes: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -31,6 +54,8 @@ pub(crate) struct NodeFile<'a> {
     pub(crate) node_id: u64,
     pub(crate) data_dir: PathBuf,
     pub(crate) listen: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) advertise: Option<&'a str>,
     pub(crate) peer: PeerTable<'a>,
     pub(crate) cluster: ClusterTable<'a>,
     pub(crate) storage: StorageTable,
@@ -43,6 +68,8 @@ pub(crate) struct NodeFile<'a> {
 #[derive(Debug, Serialize)]
 pub(crate) struct PeerTable<'a> {
     pub(crate) listen: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) advertise: Option<&'a str>,
 }
 
 #[derive(Debug, Serialize)]

@@ -14,8 +14,11 @@ use crate::{
     agent::{AgentProcess, AgentSettings},
     cluster::{Cluster, ClusterError},
     process::Executable,
-    settings::{ClusterSettings, GitHub},
+    settings::{ClusterSettings, GitHub, Ground},
 };
+
+/// Calls per hour and user: worlds are small, but some are told quickly and for hours.
+const RATE_LIMIT: u64 = 10_000_000;
 
 /// How large a world is, and where.
 #[derive(Debug, Clone)]
@@ -27,6 +30,7 @@ pub struct StageSettings {
     pub agents: usize,
     /// Runs that one agent takes at once.
     pub agent_capacity: u32,
+    pub ground: Ground,
 }
 
 /// One file of a configuration.
@@ -96,14 +100,17 @@ impl Stage {
             nodes,
             agents,
             agent_capacity,
+            ground,
         } = settings;
-        let world = world
-            .config(SandboxConfig {
-                dir: Some(directory.join("forge")),
-                ..SandboxConfig::default()
-            })
-            .start()
-            .await?;
+        let mut config = SandboxConfig {
+            dir: Some(directory.join("forge")),
+            rate_limit: RATE_LIMIT,
+            ..SandboxConfig::default()
+        };
+        if let Some(hub) = &ground.hub {
+            config.listen.set_ip(hub.address());
+        }
+        let world = world.config(config).start().await?;
         let sandbox = world.sandbox();
         let (token, hmac) = (directory.join("github-token"), directory.join("hmac"));
         write_secret(&token, &sandbox.token_for(BOT))?;
@@ -120,6 +127,7 @@ impl Stage {
             }),
             hmac_secret_file: Some(hmac),
             storage: storage.clone(),
+            ground,
         };
         let cluster = Cluster::start(executable.clone(), cluster).await?;
         let hook = sandbox.add_hook(HookConfig {

@@ -271,4 +271,20 @@ mod tests {
         show(&mut history, batch(90, [Record::Job(other)]));
         assert!(judged(&history).contains("job j1 changed its build id from 7 to 8"));
     }
+
+    #[test]
+    fn a_job_that_goes_on_after_its_end_is_caught() {
+        for state in [JobState::Pending, JobState::Triggered, JobState::Aborted] {
+            let mut history = good();
+            let mut again = history.last.jobs[0].clone();
+            again.set_state(state);
+            show(&mut history, batch(90, [Record::Job(again)]));
+            let judged = judged(&history);
+            let went = format!(
+                "went from success (complete) to {} (complete) at 90",
+                state_name(state)
+            );
+            assert!(judged.contains(&went), "{judged}");
+        }
+    }
 }

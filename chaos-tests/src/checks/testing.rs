@@ -6,7 +6,10 @@ use trireme_proto::state::{
 };
 
 use super::judge;
-use crate::{DigestAt, History, Last, Merged, Sent, Watched};
+use crate::{
+    DigestAt, History, Last, Merged, Sent, Watched,
+    registers::{ABORTED, Asked, CREATED, Outcome, Verb},
+};
 
 pub(super) fn batch(revision: u64, records: impl IntoIterator<Item = Record>) -> ChangeBatch {
     let change = |record| Change {
@@ -25,6 +28,26 @@ pub(super) fn show(history: &mut History, batch: ChangeBatch) {
     for watched in &mut history.watched {
         watched.batches.push(batch.clone());
     }
+}
+
+/// One register, created at one node, read at another, aborted, and read again.
+fn asked() -> Vec<Asked> {
+    let ask = |time: u64, node, verb, revision, seen| Asked {
+        client: node,
+        node,
+        key: "r1".to_owned(),
+        verb,
+        calls: 1,
+        called_ns: time * 1000,
+        returned_ns: time * 1000 + 500,
+        outcome: Outcome::Done { revision, seen },
+    };
+    vec![
+        ask(1, 1, Verb::Create, 10, None),
+        ask(2, 2, Verb::ReadAtLeast { revision: 10 }, 10, Some(CREATED)),
+        ask(3, 3, Verb::Abort, 12, None),
+        ask(4, 2, Verb::Read, 12, Some(ABORTED)),
+    ]
 }
 
 /// All that is found, as text.
@@ -161,6 +184,7 @@ pub(super) fn good() -> History {
             intents: vec![merged],
         },
         digests: vec![digest(1), digest(2), digest(3)],
+        asked: asked(),
         nodes: vec![1, 2, 3],
     }
 }

@@ -7,6 +7,11 @@ use trireme_proto::state::{ChangeBatch, change::Record};
 
 use crate::History;
 
+/// So many changes never fall into one millisecond: a disk is slower.
+const MAX_AT_ONE_STAMP: usize = 30;
+/// No pause in a story is as long; clocks that jump do so by an hour.
+const MAX_STEP_MS: i64 = 20 * 60 * 1000;
+
 /// Revisions only rise; followers that went through different nodes were shown the same; what is read in the end was
 /// shown as it is. Entries that change no record have no revision in a watch, so a gap shows in these ways only.
 pub(super) fn no_gap(history: &History) -> Vec<String> {
@@ -64,6 +69,42 @@ pub(super) fn no_gap(history: &History) -> Vec<String> {
     found.sort();
     found.dedup();
     found
+}
+
+/// Stamps are the leader's monotonic time: they never go back nor stand still, and however clocks jump, no stamp is long
+/// after the one before, since something is written all the time.
+pub(super) fn stamps_are_steady(history: &History) -> Vec<String> {
+    let Some(first) = history.watched.first() else {
+        // That nobody watched is said elsewhere.
+        return Vec::new();
+    };
+    let standing = first
+        .batches
+        .chunk_by(|one, other| one.stamp_ms == other.stamp_ms)
+        .filter(|same| same.len() > MAX_AT_ONE_STAMP)
+        .map(|same| {
+            let (from, to) = (same[0].revision, same[same.len() - 1].revision);
+            format!("the stamp stands still from {from} to {to}")
+        });
+    let after = first.batches.iter().skip(1);
+    let pairs = first.batches.iter().zip(after);
+    pairs
+        .filter_map(|(before, after)| {
+            let step = after.stamp_ms - before.stamp_ms;
+            let what = match step {
+                ..0 => "before",
+                MAX_STEP_MS.. => "after",
+                _ => return None,
+            };
+            Some(format!(
+                "the stamp of {} is {} s {what} that of {}",
+                after.revision,
+                step.abs() / 1000,
+                before.revision
+            ))
+        })
+        .chain(standing)
+        .collect()
 }
 
 fn last_is_as_shown(history: &History) -> Vec<String> {
@@ -145,5 +186,40 @@ mod tests {
             watched.batches.pop();
         }
         assert!(judged(&history).contains("is in the end not as it was last shown"));
+    }
+
+    #[test]
+    fn a_stamp_that_goes_back_or_jumps_is_caught() {
+        for (by_ms, what) in [(-3_600_000, "before"), (3_600_000, "after")] {
+            let mut history = good();
+            for watched in &mut history.watched {
+                for batch in &mut watched.batches[3..] {
+                    batch.stamp_ms += by_ms;
+                }
+            }
+            let judged = judged(&history);
+            assert!(
+                judged.contains("stamps are steady: the stamp of 5 is"),
+                "{judged}"
+            );
+            assert!(judged.contains(&format!("s {what} that of 4")), "{judged}");
+        }
+    }
+
+    #[test]
+    fn a_stamp_that_stands_still_is_caught() {
+        let mut history = good();
+        for watched in &mut history.watched {
+            let last = watched.batches[watched.batches.len() - 1].clone();
+            watched.batches.extend(
+                (100..140).map(|revision| trireme_proto::state::ChangeBatch {
+                    revision,
+                    ..last.clone()
+                }),
+            );
+        }
+        assert!(
+            judged(&history).contains("stamps are steady: the stamp stands still from 8 to 139")
+        );
     }
 }

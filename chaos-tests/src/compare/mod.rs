@@ -112,6 +112,7 @@ impl Running {
             github: None,
             hmac_secret_file: None,
             storage,
+            ground: trireme_harness::Ground::default(),
         };
         let cluster = Cluster::start(executable.clone(), settings).await?;
         Ok(Self::Trireme(Box::new(cluster)))

@@ -53,6 +53,7 @@ fn this_program() -> std::io::Result<Executable> {
         prefix: prefix
             .map(|word| word.to_string_lossy().into_owned())
             .collect(),
+        variables: Vec::new(),
     })
 }
 
@@ -86,6 +87,7 @@ impl Stage {
             nodes,
             agents: AGENTS,
             agent_capacity: AGENT_CAPACITY,
+            ground: trireme_harness::Ground::default(),
         };
         Ok(Self {
             stage: trireme_harness::Stage::set(world, settings).await?,

@@ -37,6 +37,7 @@ pub(crate) fn settings(directory: &Path, nodes: u64) -> ClusterSettings {
         github: None,
         hmac_secret_file: Some(secret),
         storage,
+        ground: trireme_harness::Ground::default(),
     }
 }
 

@@ -214,6 +214,9 @@ impl Ring {
             snapshot_policy: SnapshotPolicy::Never,
             max_in_snapshot_log_to_keep: u64::MAX,
             enable_pre_vote: Some(true),
+            // A leader that is heard but hears no quorum must fall silent, or nobody else would ever be elected: for a
+            // lease and two elections.
+            quorum_loss_probe_interval: Some(3 * millis(timing.election_max)),
             // A leader that restarts asks for votes like anybody else.
             enable_leader_restore: Some(false),
             api_channel_size: Some(CORE_QUEUE),

@@ -13,13 +13,15 @@ use trireme_proto::{
 };
 use trireme_state::{BASE_LEVEL, FEATURE_LEVEL};
 
-use super::{DiskUse, Inner, Started, clock::wall_ms, propose::Proposed};
+use super::{DiskUse, Inner, Started, propose::Proposed};
 use crate::fatal::FatalKind;
 
 /// How often a node asks at first: until the members of a new cluster know each other, and its level is raised.
 const EAGER: Duration = Duration::from_millis(100);
 /// How many times. After that an upgrade has time.
 const EAGER_ROUNDS: u32 = 100;
+/// The others are asked this many times as often as long as too few clocks are known.
+const UNKNOWN: u32 = 20;
 
 /// One member's last answer.
 #[derive(Debug, Clone)]
@@ -79,7 +81,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
         let ids: Vec<u64> = nodes.iter().map(|node| node.id).collect();
         started.peers.keep(&ids);
         for node in nodes.iter().filter(|node| node.id != strong.node_id) {
-            let asked = wall_ms();
+            let asked = started.clock.steady_ms();
             let hello = proto::HelloRequest {
                 cluster_id: started.cluster_id.clone(),
                 node_id: strong.node_id,
@@ -110,10 +112,19 @@ pub(super) async fn run(inner: Weak<Inner>) {
             strong.raise_level(started).await;
         }
         rounds += 1;
-        let settled = strong.published.view().feature_level() >= FEATURE_LEVEL;
-        let period = match settled || !strong.raises_level || rounds > EAGER_ROUNDS {
+        let view = strong.published.view();
+        let settled = view.feature_level() >= FEATURE_LEVEL;
+        let voters: Vec<u64> = view.voters().into_iter().collect();
+        let known = started.clock.skew_ms(strong.node_id, &voters).is_some();
+        let often = match settled || !strong.raises_level || rounds > EAGER_ROUNDS {
             true => strong.timing.hello_interval,
             false => EAGER.min(strong.timing.hello_interval),
+        };
+        let period = if known && !voters.is_empty() {
+            often
+        } else {
+            // Who takes the lead before a majority's clocks are known has only its own to go by.
+            often.min(strong.timing.hello_interval / UNKNOWN)
         };
         drop(strong);
         sleep(period.mul_f64(0.75 + rand::random::<f64>() / 2.0)).await;
