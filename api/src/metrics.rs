@@ -553,6 +553,14 @@ mod tests {
         store.propose(command).await.unwrap();
         let metrics = Metrics::new(None);
         metrics.webhook("ping", 503);
+        metrics
+            .refused
+            .get_or_create(&ReasonLabels { reason: "no_token" })
+            .inc();
+        let door = ListenerLabels { listener: "door" };
+        for of_tls in [&metrics.expires, &metrics.failed_reloads] {
+            of_tls.get_or_create(&door).set(0);
+        }
         let text = metrics.encode(&store).unwrap();
         let sample = Regex::new(r"(?m)^([a-z_]+)[ {]").unwrap();
         let there: BTreeSet<&str> = sample
@@ -567,7 +575,7 @@ mod tests {
         let exprs = rules
             .lines()
             .filter_map(|line| line.trim().strip_prefix("expr: "));
-        let name = Regex::new(r"\b(?:trireme|prow)[a-z_]*").unwrap();
+        let name = Regex::new(r"\b(?:trireme|prow)_[a-z_]+").unwrap();
         let mut named = 0;
         for expr in exprs {
             for metric in name.find_iter(expr) {

@@ -286,9 +286,11 @@ impl Disk for MemoryDisk {
 
     fn space(&self, _path: &Path) -> io::Result<Space> {
         let total = self.faults.capacity.0.load(Ordering::SeqCst);
+        let used = self.taken_bytes();
         Ok(Space {
             total,
-            available: total.saturating_sub(self.taken_bytes()),
+            used,
+            available: total.saturating_sub(used),
         })
     }
 

@@ -19,6 +19,8 @@ pub(crate) use reserve::{Reserve, ReservingDisk, is_full};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Space {
     pub total: u64,
+    /// By anybody's files.
+    pub used: u64,
     /// What this process may still take.
     pub available: u64,
 }

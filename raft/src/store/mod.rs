@@ -130,8 +130,8 @@ struct Inner {
     data_dir: PathBuf,
     tamper: Option<Tamper>,
     queues: Queues,
-    /// Bytes of commands on their way to the leader of another node.
-    forwarding: Semaphore,
+    /// Bytes of commands that wait here for their answer.
+    pending: Semaphore,
     runtime: Handle,
     directory: Mutex<Option<DataDirectory>>,
     dialer: Dialer,
@@ -348,9 +348,9 @@ impl Store {
             capacity,
         };
         let all = inner.limits.queue_bytes.max(PERMIT_BYTES) as u64;
-        let free = (inner.forwarding.available_permits() * PERMIT_BYTES) as u64;
+        let free = (inner.pending.available_permits() * PERMIT_BYTES) as u64;
         let mut depths = vec![
-            depth("forward_bytes", (all.saturating_sub(free), all)),
+            depth("pending_bytes", (all.saturating_sub(free), all)),
             depth("archive_bytes", inner.archive.queued_bytes()),
             depth("feed_bytes", inner.published.feed.kept_bytes()),
         ];
@@ -471,7 +471,7 @@ fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenE
         peer_address,
         api_address: config.api_address,
         timing: config.timing,
-        forwarding: Semaphore::new((config.limits.queue_bytes / PERMIT_BYTES).max(1)),
+        pending: Semaphore::new((config.limits.queue_bytes / PERMIT_BYTES).max(1)),
         limits: config.limits,
         disk,
         reserve,

@@ -427,6 +427,11 @@ impl Inner {
                 "this node's version does not know it".to_owned(),
             ));
         }
+        // Whether it waits for a leader, for a majority or for another node's answer, it is kept in memory here.
+        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES).max(1)).unwrap_or(u32::MAX);
+        let Ok(_room) = self.pending.try_acquire_many(permits) else {
+            return Err(ProposeError::Overloaded);
+        };
         let deadline = Instant::now() + self.timing.propose;
         let proposing = async {
             let applied = self.propose_until(started, command, deadline).await?;
@@ -501,12 +506,6 @@ impl Inner {
         }
         let address = self.peer_address(started, leader)?;
         let mut client = self.dialer.shared(&address, Some(leader)).ok()?;
-        // What waits for an answer of the leader is kept here, too.
-        let permits = u32::try_from(command.encoded_len().div_ceil(PERMIT_BYTES).max(1));
-        let permits = permits.unwrap_or(u32::MAX);
-        let Ok(_room) = self.forwarding.try_acquire_many(permits) else {
-            return Some(Proposed::Overloaded);
-        };
         let request = proto::ProposeRequest {
             cluster_id: started.cluster_id.clone(),
             commands: vec![command.clone()],

@@ -274,7 +274,8 @@ async fn measure(inner: &Inner) -> std::io::Result<DiskUse> {
         let mut found = DiskUse {
             total: space.total,
             available: space.available,
-            used_permille: permille(space.total.saturating_sub(space.available), space.total),
+            // As df has it: what is kept from this process by a reserve or a quota is neither used nor free.
+            used_permille: permille(space.used, space.used.saturating_add(space.available)),
         };
         if let Some(budget) = budget {
             let taken = disk.taken(&dir)?;
