@@ -19,7 +19,7 @@ use chaos_tests::{
     scene::Teller,
 };
 use clap::{Parser, ValueEnum};
-use trireme_harness::Hub;
+use trireme_harness::{Executable, Hub};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum Format {
@@ -45,7 +45,7 @@ enum Network {
 ///
 /// Three ways: a scenario (--scenario), which tells one story; a run (--minutes), in which nemeses come one after the
 /// other while clients and people go on; idle nodes on a busy machine (--idle-minutes). Exits 1 when something failed or
-/// was violated, 2 on wrong usage, 3 when nothing failed but nemeses were skipped: what was not done did not pass.
+/// was violated, 2 on wrong usage, 3 when nothing failed but something was skipped: what was not done did not pass.
 #[derive(Debug, Parser)]
 #[command(name = "chaos")]
 #[command(group = clap::ArgGroup::new("what").required(true).args(["scenario", "minutes", "idle_minutes", "list"]))]
@@ -76,6 +76,9 @@ struct Arguments {
     /// How long three idle nodes are looked at beside four busy processes; nobody may be elected.
     #[arg(long, value_name = "M", value_parser = minutes)]
     idle_minutes: Option<Duration>,
+    /// An older trireme, for rolling-upgrade; chaos-tests/upgrade builds one and runs it.
+    #[arg(long, value_name = "PATH")]
+    former: Option<PathBuf>,
     /// How often a leader is killed where that can be repeated.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
     rounds: u32,
@@ -276,12 +279,23 @@ async fn start(arguments: Arguments, hub: Result<Hub, String>) -> anyhow::Result
             (temporary.path().to_owned(), Some(temporary))
         }
     };
+    let former = arguments.former.as_ref().map(std::path::absolute);
     let options = Options {
         rounds: arguments.rounds,
         keep: arguments.keep,
+        former: former.transpose()?.map(Executable::new),
     };
-    let mut failed = 0;
+    let (mut failed, mut skipped) = (0, 0);
     for scenario in scenarios {
+        if !scenario.is_possible(&options) {
+            skipped += 1;
+            writeln!(
+                io::stderr(),
+                "chaos: {} is skipped: it needs an older build, --former PATH",
+                scenario.name()
+            )?;
+            continue;
+        }
         if arguments.output == Format::Text {
             print(&format!("{}: {}\n", scenario.name(), scenario.about()))?;
         }
@@ -290,7 +304,7 @@ async fn start(arguments: Arguments, hub: Result<Hub, String>) -> anyhow::Result
             .run(
                 executable.clone(),
                 &place,
-                options,
+                &options,
                 teller(arguments.output),
             )
             .await
@@ -307,9 +321,9 @@ async fn start(arguments: Arguments, hub: Result<Hub, String>) -> anyhow::Result
         // It stays for whoever looks into it.
         let _kept = temporary.keep();
     }
-    Ok(if failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    Ok(match (failed, skipped) {
+        (0, 0) => ExitCode::SUCCESS,
+        (0, _) => ExitCode::from(3),
+        _ => ExitCode::FAILURE,
     })
 }

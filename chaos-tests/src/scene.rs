@@ -33,7 +33,7 @@ const AGENTS: usize = 2;
 const AGENT_CAPACITY: u32 = 6;
 /// Looks for a moment at which nothing changes.
 const MAX_LOOKS: usize = 50;
-const LOOK_AGAIN: Duration = Duration::from_millis(200);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
 /// Tells what happens as it happens.
 pub type Teller = Box<dyn Fn(&str) + Send + Sync>;

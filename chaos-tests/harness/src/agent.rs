@@ -50,6 +50,11 @@ impl AgentProcess {
         Ok(())
     }
 
+    /// Runs this build from the next start on.
+    pub fn install(&mut self, executable: &Executable) {
+        self.executable = executable.clone();
+    }
+
     /// Starts it again with the same directory.
     ///
     /// # Errors

@@ -70,6 +70,8 @@ pub struct Member {
     pub api: Address,
     /// Where it listens behind links, for peers and at its door.
     behind: Option<(Address, Address)>,
+    /// Another build than the cluster's.
+    executable: Option<Executable>,
     pub directory: PathBuf,
     process: Option<Process>,
     stopped: bool,
@@ -228,6 +230,7 @@ impl Cluster {
             peer,
             api,
             behind,
+            executable: None,
             directory,
             process: None,
             stopped: false,
@@ -290,9 +293,10 @@ impl Cluster {
     }
 
     fn spawn(&mut self, id: u64) -> Result<(), ClusterError> {
-        let mut executable = self.executable.clone();
+        let common = self.executable.clone();
         let ground = self.settings.ground.clone();
         let member = self.member_mut(id)?;
+        let mut executable = member.executable.clone().unwrap_or(common);
         if let Some(library) = &ground.clock_library {
             let file = member.directory.join(CLOCK).display().to_string();
             executable.variables.extend(
@@ -519,6 +523,26 @@ impl Cluster {
         &self.settings.ground
     }
 
+    /// Runs this build from the node's next start on.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn install(&mut self, id: u64, executable: &Executable) -> Result<(), ClusterError> {
+        self.member_mut(id)?.executable = Some(executable.clone());
+        Ok(())
+    }
+
+    /// Waits until a node ends by itself.
+    ///
+    /// # Errors
+    /// When there is no such node, or it still runs after 20 s: it is killed then.
+    pub async fn end_of(&mut self, id: u64) -> Result<Refused, ClusterError> {
+        let member = self.member_mut(id)?;
+        let log = member.log();
+        let mut process = member.process.take().ok_or(ClusterError::NoNode(id))?;
+        end_of(id, &mut process, &log).await
+    }
+
     /// Starts a killed node from its directory.
     ///
     /// # Errors
@@ -594,16 +618,7 @@ impl Cluster {
                 process
             })
             .ok_or(ClusterError::NoNode(id))?;
-        match timeout(READY_TIMEOUT, process.wait()).await {
-            Ok(status) => Ok(Refused {
-                exit_code: status?.code(),
-                words: tail(&log),
-            }),
-            Err(_) => {
-                process.kill().await?;
-                Err(ClusterError::LetIn(id))
-            }
-        }
+        end_of(id, &mut process, &log).await
     }
 
     /// Waits until the node has applied all that another one has now.
@@ -667,6 +682,19 @@ impl Cluster {
             }
         }
         Ok(())
+    }
+}
+
+async fn end_of(id: u64, process: &mut Process, log: &Path) -> Result<Refused, ClusterError> {
+    match timeout(READY_TIMEOUT, process.wait()).await {
+        Ok(status) => Ok(Refused {
+            exit_code: status?.code(),
+            words: tail(log),
+        }),
+        Err(_) => {
+            process.kill().await?;
+            Err(ClusterError::LetIn(id))
+        }
     }
 }
 

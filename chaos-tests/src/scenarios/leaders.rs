@@ -14,16 +14,20 @@ use trireme_sandbox::{
 use crate::scene::{APPROVER, AUTHOR, STEP, Scene};
 
 /// Lanes of the forge: webhooks about one pull request are sent one after another.
-const PULLS: usize = 6;
+pub(super) const PULLS: usize = 6;
 /// Between two comments.
 const BEAT: Duration = Duration::from_millis(40);
 /// The stream ends by itself after so many, lest a scenario that hangs talks for ever.
 const MAX_COMMENTS: usize = 4000;
 /// Acknowledged webhooks before each kill, and after it.
-const BETWEEN: usize = 25;
+pub(super) const BETWEEN: usize = 25;
 
 /// Comments on the pull requests in turn until told to stop.
-async fn talk(world: World, pulls: Vec<Pr>, stop: CancellationToken) -> anyhow::Result<usize> {
+pub(super) async fn talk(
+    world: World,
+    pulls: Vec<Pr>,
+    stop: CancellationToken,
+) -> anyhow::Result<usize> {
     let mut beat = interval(BEAT);
     for (said, pr) in pulls.iter().cycle().take(MAX_COMMENTS).enumerate() {
         tokio::select! {
@@ -37,7 +41,7 @@ async fn talk(world: World, pulls: Vec<Pr>, stop: CancellationToken) -> anyhow::
 }
 
 /// Waits until so many more webhooks are acknowledged.
-async fn acknowledged(scene: &Scene, more: usize) -> anyhow::Result<()> {
+pub(super) async fn acknowledged(scene: &Scene, more: usize) -> anyhow::Result<()> {
     let target = scene.acknowledged() + more;
     let mut changes = scene.stage.sandbox().changes();
     let enough = async {

@@ -3,6 +3,7 @@
 mod agents;
 mod leaders;
 mod nodes;
+mod upgrades;
 mod webhooks;
 
 use std::{
@@ -11,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use anyhow::Context as _;
 use tokio::time::timeout;
 use trireme_harness::Executable;
 
@@ -25,12 +27,14 @@ use crate::{
 const BOUND: Duration = Duration::from_secs(240);
 
 /// How a scenario is run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// How often a leader is killed where that can be repeated.
     pub rounds: u32,
     /// Keeps the history of what passed too.
     pub keep: bool,
+    /// A build of a lower feature level, from which a cluster is upgraded.
+    pub former: Option<Executable>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,16 +45,18 @@ pub enum Scenario {
     WebhookLostWhileAllNodesAreDown,
     FollowerReplacedAfterLostDisk,
     AgentKilledDuringRun,
+    RollingUpgrade,
 }
 
 impl Scenario {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::LeaderKilledDuringIngestion,
         Self::LeaderKilledDuringBatch,
         Self::LeaderKilledBetweenMergeAndAnswer,
         Self::WebhookLostWhileAllNodesAreDown,
         Self::FollowerReplacedAfterLostDisk,
         Self::AgentKilledDuringRun,
+        Self::RollingUpgrade,
     ];
 
     #[must_use]
@@ -62,6 +68,7 @@ impl Scenario {
             Self::WebhookLostWhileAllNodesAreDown => "webhook-lost-while-all-nodes-are-down",
             Self::FollowerReplacedAfterLostDisk => "follower-replaced-after-lost-disk",
             Self::AgentKilledDuringRun => "agent-killed-during-run",
+            Self::RollingUpgrade => "rolling-upgrade",
         }
     }
 
@@ -86,12 +93,28 @@ impl Scenario {
             Self::AgentKilledDuringRun => {
                 "an agent dies with its run; the run is leased again or ends in error, once"
             }
+            Self::RollingUpgrade => {
+                "nodes of an older build (--former) are upgraded one by one in a stream of webhooks; one that goes back stops"
+            }
         }
     }
 
-    async fn tell(self, scene: &mut Scene, rounds: u32) -> anyhow::Result<()> {
+    /// Whether it can be told with these options.
+    #[must_use]
+    pub fn is_possible(self, options: &Options) -> bool {
+        self != Self::RollingUpgrade || options.former.is_some()
+    }
+
+    async fn tell(
+        self,
+        scene: &mut Scene,
+        executable: &Executable,
+        options: &Options,
+    ) -> anyhow::Result<()> {
         match self {
-            Self::LeaderKilledDuringIngestion => leaders::during_ingestion(scene, rounds).await,
+            Self::LeaderKilledDuringIngestion => {
+                leaders::during_ingestion(scene, options.rounds).await
+            }
             Self::LeaderKilledDuringBatch => leaders::during_batch(scene).await,
             Self::LeaderKilledBetweenMergeAndAnswer => {
                 leaders::between_merge_and_answer(scene).await
@@ -99,6 +122,11 @@ impl Scenario {
             Self::WebhookLostWhileAllNodesAreDown => webhooks::lost_while_all_are_down(scene).await,
             Self::FollowerReplacedAfterLostDisk => nodes::follower_replaced(scene).await,
             Self::AgentKilledDuringRun => agents::killed_during_run(scene).await,
+            Self::RollingUpgrade => {
+                let former = options.former.as_ref();
+                let former = former.context("give an older build with --former")?;
+                upgrades::rolling(scene, former, executable).await
+            }
         }
     }
 
@@ -110,7 +138,7 @@ impl Scenario {
         self,
         executable: Executable,
         directory: &Path,
-        options: Options,
+        options: &Options,
         teller: Teller,
     ) -> io::Result<Verdict> {
         std::fs::create_dir_all(directory)?;
@@ -124,10 +152,14 @@ impl Scenario {
             violations: Vec::new(),
             kept: Some(directory.to_owned()),
         };
-        match Scene::set(executable, directory, teller).await {
+        let first = match (self, &options.former) {
+            (Self::RollingUpgrade, Some(former)) => former,
+            _ => &executable,
+        };
+        match Scene::set(first.clone(), directory, teller).await {
             Err(why) => verdict.failure = Some(format!("{why:#}")),
             Ok(mut scene) => {
-                let told = timeout(BOUND, self.tell(&mut scene, options.rounds)).await;
+                let told = timeout(BOUND, self.tell(&mut scene, &executable, options)).await;
                 let told =
                     told.unwrap_or_else(|_| Err(anyhow::anyhow!("it took longer than {BOUND:?}")));
                 let (history, failovers, read) = scene.end(told.is_ok()).await;

@@ -310,8 +310,10 @@ impl Packer {
     /// Answers those that the cluster cannot hold.
     fn admitted(&self, packed: Vec<Waiting>, view: &View) -> Vec<Waiting> {
         let mut admitted = Vec::with_capacity(packed.len());
-        for waiting in packed {
+        for mut waiting in packed {
             let Err(reason) = self.is_level_right(&waiting.command, view) else {
+                // As the log keeps it: an older build, which would know the kind but not all of it, stops there.
+                waiting.command.min_level = min_level_of(&waiting.command);
                 admitted.push(waiting);
                 continue;
             };

@@ -30,6 +30,11 @@ pub fn min_level_of(command: &Command) -> u32 {
 
 /// Whether this build knows the command's kind. A node stops before it applies one that it does not know.
 pub fn is_known(command: &Command) -> bool {
-    let known: Option<&Body> = command.body.as_ref();
-    known.is_some() && min_level_of(command) <= FEATURE_LEVEL
+    let known = match &command.body {
+        None => false,
+        // What the cluster may hold from here on is more than this build knows.
+        Some(Body::RaiseFeatureLevel(raise)) => raise.level <= FEATURE_LEVEL,
+        Some(_) => true,
+    };
+    known && min_level_of(command) <= FEATURE_LEVEL
 }
