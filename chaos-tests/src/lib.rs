@@ -1,10 +1,11 @@
 //! Chaos scenarios: real node and agent processes and the sandbox forge, disturbed on purpose. Here stand the scenarios
 //! ([`scenarios`]), what they are told on ([`scene`]), the record of what happened ([`History`]) and the checkers that
 //! judge it ([`checks`]). A [`run`] is told on the same scene: people, clients and followers go on while nemeses
-//! ([`nemesis`]) are done to the nodes. Beside them an idle cluster on a busy machine ([`idle`]), a closed loop of clients that measures ([`load`]), and a comparison with etcd
-//! ([`compare`]).
+//! ([`nemesis`]) are done to the nodes. Beside them an idle cluster on a busy machine ([`idle`]), a closed loop of clients
+//! that measures ([`load`]), a comparison with etcd ([`compare`]), and a cluster of a large instance's size ([`growth`]).
 //!
-//! Processes are started and killed by `trireme-harness`; nothing here reaches into a node.
+//! Processes are started and killed by `trireme-harness`; nothing here reaches into a
+//! running node.
 
 // Tests write where they please.
 #![cfg_attr(test, allow(clippy::print_stdout))]
@@ -12,6 +13,7 @@
 pub mod checks;
 pub mod compare;
 mod dice;
+pub mod growth;
 mod history;
 pub mod idle;
 pub mod itself;

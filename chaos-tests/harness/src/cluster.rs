@@ -551,6 +551,31 @@ impl Cluster {
         self.spawn(id)
     }
 
+    /// Starts a node with an empty directory under a new id, which joins as a learner.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub fn join(&mut self) -> Result<u64, ClusterError> {
+        let id = self.next_id;
+        self.next_id += 1;
+        self.add_member(id)?;
+        let peers: Vec<String> = self
+            .members
+            .iter()
+            .filter(|member| member.is_running())
+            .map(|member| member.peer.to_string())
+            .collect();
+        self.write_settings(
+            id,
+            ClusterTable {
+                bootstrap: Vec::new(),
+                join: peers.iter().map(String::as_str).collect(),
+            },
+        )?;
+        self.spawn(id)?;
+        Ok(id)
+    }
+
     /// The node's disk is lost: it is killed, its directory removed, and a node with an empty directory joins under a
     /// new id in its place.
     ///
@@ -559,23 +584,7 @@ impl Cluster {
     pub async fn replace(&mut self, id: u64) -> Result<u64, ClusterError> {
         self.kill(id).await?;
         std::fs::remove_dir_all(self.member(id)?.data())?;
-        let new_id = self.next_id;
-        self.next_id += 1;
-        self.add_member(new_id)?;
-        let peers: Vec<String> = self
-            .members
-            .iter()
-            .filter(|member| member.is_running())
-            .map(|member| member.peer.to_string())
-            .collect();
-        self.write_settings(
-            new_id,
-            ClusterTable {
-                bootstrap: Vec::new(),
-                join: peers.iter().map(String::as_str).collect(),
-            },
-        )?;
-        self.spawn(new_id)?;
+        let new_id = self.join()?;
         self.wait_until_member(new_id).await?;
         let client = self.client().await?;
         client
@@ -647,7 +656,10 @@ impl Cluster {
     }
 
     /// Waits until the cluster's membership has the node.
-    async fn wait_until_member(&mut self, id: u64) -> Result<(), ClusterError> {
+    ///
+    /// # Errors
+    /// When it has not within 20 s, or a node ended by itself.
+    pub async fn wait_until_member(&mut self, id: u64) -> Result<(), ClusterError> {
         let deadline = Instant::now() + READY_TIMEOUT;
         while Instant::now() < deadline {
             self.check_alive()?;
