@@ -93,6 +93,11 @@ async fn a_bad_webhook_is_refused_in_prows_words_and_changes_nothing() {
         matches!(record, Record::Office(_)).then_some(())
     })
     .await;
+    // The last that a new cluster does by itself.
+    until_record(&nodes.cluster, "a comparison of the replicas", |record| {
+        matches!(record, Record::Audit(audit) if !audit.reports.is_empty()).then_some(())
+    })
+    .await;
     let before = nodes.cluster.status(1).await.unwrap();
     let good = || Hook::ping("refused");
     let header = "x-hub-signature-256";

@@ -459,12 +459,12 @@ async fn pages_and_metrics_are_for_viewers_and_probes_and_webhooks_for_everybody
     assert_eq!(refused.headers()["grpc-status"], "16");
 }
 
-/// The commands of README's section, in its order, on addresses of this test.
+/// The commands of README's chapter, in its order, on addresses of this test.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_is_secured_as_the_readme_says() {
     let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md"));
     let readme = readme.unwrap();
-    let (_, section) = readme.split_once("### Securing a cluster").unwrap();
+    let (_, section) = readme.split_once("\n## Securing a cluster").unwrap();
     let section = section.split("\n## ").next().unwrap();
     let block = |kind: &str| -> Vec<String> {
         let fence = format!("```{kind}\n");
