@@ -217,6 +217,9 @@ impl Ring {
             // A leader that is heard but hears no quorum must fall silent, or nobody else would ever be elected: for a
             // lease and two elections.
             quorum_loss_probe_interval: Some(3 * millis(timing.election_max)),
+            // A follower whose disk lost what it had acknowledged is sent it again. Else the leader would wait for ever for
+            // an answer that cannot come, and a debug build of openraft panic.
+            allow_log_reversion: Some(true),
             // A leader that restarts asks for votes like anybody else.
             enable_leader_restore: Some(false),
             api_channel_size: Some(CORE_QUEUE),

@@ -6,11 +6,17 @@ use std::{
     os::unix::fs::{FileExt as _, MetadataExt as _},
     path::Path,
     sync::Arc,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use rustix::fs::{FallocateFlags, FlockOperation};
 
 use super::{Disk, DiskFile, DiskLock, Space};
+
+/// How long a lock may still be held by whoever ends, or by a child of his that has not become another program yet.
+const LOCK_WAIT: Duration = Duration::from_secs(1);
+const LOCK_LOOK: Duration = Duration::from_millis(20);
 
 /// Files of this machine.
 #[derive(Debug, Clone, Copy, Default)]
@@ -76,8 +82,16 @@ impl Disk for RealDisk {
             .create(true)
             .truncate(false)
             .open(path)?;
-        rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
-        Ok(Box::new(RealLock { _file: file }))
+        let deadline = Instant::now() + LOCK_WAIT;
+        loop {
+            match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Box::new(RealLock { _file: file })),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => {
+                    sleep(LOCK_LOOK);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     fn space(&self, path: &Path) -> io::Result<Space> {
