@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use trireme_proto::api::{LogSegment, LogWanted, NodeMessage, node_message};
+use trireme_raft::Host;
 
 use crate::client::{Client, ConnectError};
 
@@ -222,14 +223,14 @@ impl Attachments {
     }
 
     /// The connection to the leader at this address, made once for all who renew.
-    pub(crate) async fn leader(&self, address: &str) -> Result<Client, ConnectError> {
+    pub(crate) async fn leader(&self, host: &Host, address: &str) -> Result<Client, ConnectError> {
         let mut leader = self.inner.leader.lock().await;
         if let Some((known, client)) = &*leader
             && known == address
         {
             return Ok(client.clone());
         }
-        let client = Client::connect(address).await?;
+        let client = Client::connect_from(host, address).await?;
         *leader = Some((address.to_owned(), client.clone()));
         Ok(client)
     }

@@ -9,6 +9,7 @@ use trireme_proto::api::{
     job_service_client::JobServiceClient, pool_service_client::PoolServiceClient,
     watch_service_client::WatchServiceClient,
 };
+use trireme_raft::Host;
 
 /// Largest message taken from or given to a node.
 const MAX_MESSAGE_BYTES: usize = 72 * 1024 * 1024;
@@ -43,6 +44,11 @@ impl Client {
     /// # Errors
     /// When none answers within 2 s each.
     pub async fn connect(addresses: &str) -> Result<Self, ConnectError> {
+        Self::connect_from(&Host::Machine, addresses).await
+    }
+
+    /// [`Client::connect`] from a node to others.
+    pub(crate) async fn connect_from(host: &Host, addresses: &str) -> Result<Self, ConnectError> {
         let mut last = ConnectError::NoAddress;
         for address in addresses
             .split(',')
@@ -63,7 +69,7 @@ impl Client {
                 .http2_keep_alive_interval(KEEP_ALIVE)
                 .keep_alive_timeout(KEEP_ALIVE)
                 .tcp_nodelay(true);
-            match endpoint.connect().await {
+            match host.dial(&endpoint).await {
                 Ok(channel) => {
                     return Ok(Self {
                         channel,

@@ -9,7 +9,7 @@ use axum::{
     http::{StatusCode, header},
     response::{IntoResponse, Response},
     routing::{any, get},
-    serve::ListenerExt as _,
+    serve::{Listener, ListenerExt as _},
 };
 use bytes::Bytes;
 use tokio::net::TcpListener;
@@ -177,15 +177,27 @@ impl Doors {
     /// # Errors
     /// When the listener fails.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
-        let grace = Duration::from_secs(5);
-        let attachments = self.attachments;
-        let stopping = stop.clone();
         // An answer must not wait for the client's acknowledgement of the one before.
         let listener = listener.tap_io(|stream| {
             if let Err(why) = stream.set_nodelay(true) {
                 tracing::debug!(%why, "a connection keeps Nagle's algorithm");
             }
         });
+        self.serve_on(listener, stop).await
+    }
+
+    /// [`Doors::serve`] on whatever connections arrive through.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve_on(
+        self,
+        listener: impl Listener<Io: Send + Unpin + 'static, Addr: std::fmt::Debug>,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
+        let grace = Duration::from_secs(5);
+        let attachments = self.attachments;
+        let stopping = stop.clone();
         let server = axum::serve(listener, self.router).with_graceful_shutdown(async move {
             stopping.cancelled().await;
             // Streams that never end by themselves would hold the server open.

@@ -252,7 +252,8 @@ impl Reader {
 
     /// From the node that the agent is attached to; the inner error is that node's.
     async fn proxied(&mut self, address: &str) -> Result<Result<(), Status>, Status> {
-        let client = match Client::connect(address).await {
+        let host = self.services.store.host().clone();
+        let client = match Client::connect_from(&host, address).await {
             Ok(client) => client,
             Err(why) => return Ok(Err(Status::unavailable(why.to_string()))),
         };

@@ -6,6 +6,7 @@ use crate::{
     archive::{ArchiveHome, ArchiveOptions},
     disk::{Disk, RealDisk},
     feed::FeedOptions,
+    host::Host,
     wal::WalOptions,
 };
 
@@ -28,6 +29,8 @@ pub struct StoreConfig {
     pub disk: Arc<dyn Disk>,
     /// The archive's place; sled in `data_dir` when None.
     pub archive: Option<Arc<dyn ArchiveHome>>,
+    /// The machine, unless this is a simulation.
+    pub host: Host,
 }
 
 impl StoreConfig {
@@ -44,6 +47,7 @@ impl StoreConfig {
             limits: Limits::default(),
             disk: Arc::new(RealDisk),
             archive: None,
+            host: Host::Machine,
         }
     }
 }
@@ -54,6 +58,8 @@ pub enum PeerListener {
     Address(SocketAddr),
     /// Bound already: how a test gets a free port.
     Bound(std::net::TcpListener),
+    /// The one of the simulated world.
+    World,
 }
 
 /// PEM texts for mutual TLS between nodes.

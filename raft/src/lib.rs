@@ -17,6 +17,7 @@ pub mod directory;
 pub mod disk;
 mod fatal;
 mod feed;
+mod host;
 pub mod snapshot;
 mod store;
 mod transport;
@@ -27,6 +28,7 @@ pub use config::{Limits, PeerListener, PeerTls, StoreConfig, Timing};
 pub use consensus::Role;
 pub use fatal::{Fatal, FatalKind};
 pub use feed::{Changes, FeedOptions, Watch, WatchError};
+pub use host::{Host, Pipe, World};
 pub use store::{
     Applied, ArchiveReader, JoinError, Leadership, MemberStatus, MembershipError, OpenError,
     ProposeError, ReadError, Status, Store,

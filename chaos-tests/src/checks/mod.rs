@@ -2,6 +2,7 @@
 
 mod deliveries;
 mod jobs;
+pub mod linearizable;
 mod merges;
 mod replicas;
 #[cfg(test)]

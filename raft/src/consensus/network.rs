@@ -369,10 +369,10 @@ async fn feed_snapshot(
     let mut at = 0;
     while at < file.bytes() {
         let source = file.clone();
-        let hot = tokio::task::spawn_blocking(move || source.read(at, SNAPSHOT_CHUNK_BYTES))
-            .await
-            .map_err(|error| read(std::io::Error::other(error)))?
-            .map_err(read)?;
+        let hot = archive
+            .host()
+            .io(move || source.read(at, SNAPSHOT_CHUNK_BYTES));
+        let hot = hot.await.map_err(read)?;
         at += hot.len() as u64;
         send(proto::SnapshotChunk {
             hot,
@@ -413,12 +413,11 @@ impl Pages {
         use std::ops::Bound;
         if self.read.is_empty() && !self.done {
             let (archive, after) = (Arc::clone(&self.archive), self.after.clone());
-            let rows = tokio::task::spawn_blocking(move || {
+            let reading = self.archive.host().io(move || {
                 let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
                 archive.range((from, Bound::Unbounded), false, ARCHIVE_PAGE_ROWS)
-            })
-            .await
-            .map_err(std::io::Error::other)??;
+            });
+            let rows = reading.await?;
             self.done = rows.len() < ARCHIVE_PAGE_ROWS;
             self.after = rows
                 .last()

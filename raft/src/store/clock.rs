@@ -7,8 +7,12 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
+
+use tokio::time::Instant;
+
+use crate::host::Host;
 
 /// How far a leader's clock may be off its peers'.
 pub(crate) const MAX_SKEW_MS: i64 = 2000;
@@ -16,7 +20,10 @@ pub(crate) const MAX_SKEW_MS: i64 = 2000;
 const SAMPLE_AGE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub(crate) struct Clock(Mutex<Inner>);
+pub(crate) struct Clock {
+    host: Host,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -28,31 +35,25 @@ struct Inner {
     samples: BTreeMap<u64, (i64, Instant)>,
 }
 
-pub(crate) fn wall_ms() -> i64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-        Err(_) => 0,
-    }
-}
-
 impl Clock {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Inner {
+    pub(crate) fn new(host: Host) -> Self {
+        let inner = Mutex::new(Inner {
             read_at: Instant::now(),
-            wall_ms: wall_ms(),
+            wall_ms: host.wall_ms(),
             offset_ms: 0,
             last_stamp_ms: 0,
             samples: BTreeMap::new(),
-        }))
+        });
+        Self { host, inner }
     }
 
     fn held(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A peer's clock said `peer_ms` between `asked_ms` and now.
     pub(crate) fn sample(&self, node: u64, asked_ms: i64, peer_ms: i64) {
-        let offset = peer_ms - i64::midpoint(asked_ms, wall_ms());
+        let offset = peer_ms - i64::midpoint(asked_ms, self.host.wall_ms());
         self.held().samples.insert(node, (offset, Instant::now()));
     }
 
@@ -75,7 +76,7 @@ impl Clock {
     pub(crate) fn take_lead(&self, skew_ms: Option<i64>) {
         let mut inner = self.held();
         inner.read_at = Instant::now();
-        inner.wall_ms = wall_ms();
+        inner.wall_ms = self.host.wall_ms();
         inner.offset_ms = skew_ms.unwrap_or(0);
     }
 
@@ -101,9 +102,9 @@ mod tests {
 
     #[test]
     fn stamps_never_decrease() {
-        let clock = Clock::new();
+        let clock = Clock::new(Host::Machine);
         let first = clock.stamp(0);
-        assert!((wall_ms() - first).abs() < 1000);
+        assert!((Host::Machine.wall_ms() - first).abs() < 1000);
         assert_eq!(
             clock.stamp(first + 60_000),
             first + 60_000,
@@ -120,10 +121,10 @@ mod tests {
 
     #[test]
     fn a_clock_that_is_off_alone_follows_the_majority() {
-        let clock = Clock::new();
+        let clock = Clock::new(Host::Machine);
         let voters = [1, 2, 3];
         assert_eq!(clock.skew_ms(1, &voters), None, "a majority must be heard");
-        let now = wall_ms();
+        let now = Host::Machine.wall_ms();
         clock.sample(2, now, now + 5000);
         clock.sample(3, now, now + 5100);
         let skew = clock.skew_ms(1, &voters).unwrap();

@@ -1,7 +1,7 @@
 //! The [`Store`]: what everyone else uses of the ring.
 //!
 //! A store runs consensus and its peer listener on a runtime of its own, so that nothing else on the node starves them.
-//! Its handle may be used from any tokio runtime.
+//! Its handle may be used from any tokio runtime. In a simulation all of it runs where the store was opened, see [`Host`].
 
 mod clock;
 mod compact;
@@ -55,6 +55,7 @@ use crate::{
     disk::Disk,
     fatal::{Fatal, FatalCell, FatalKind},
     feed::{Feed, Watch},
+    host::Host,
     snapshot::Snapshots,
     transport::{Dialer, Listener, serve},
     view::{Published, View},
@@ -105,6 +106,7 @@ struct Inner {
     api_address: String,
     timing: Timing,
     limits: Limits,
+    host: Host,
     disk: Arc<dyn Disk>,
     data_dir: PathBuf,
     runtime: Handle,
@@ -178,26 +180,27 @@ impl Store {
         if config.node_id == 0 {
             return Err(OpenError::NodeId);
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(config.limits.ring_threads.max(1))
-            .thread_name("trireme-ring")
-            .max_blocking_threads(BLOCKING_THREADS)
-            .enable_all()
-            .build()
-            .map_err(OpenError::Runtime)?;
-        let handle = runtime.handle().clone();
-        let opening = handle.spawn_blocking({
-            let handle = handle.clone();
-            move || open_files(config, handle)
+        let runtime = match config.host {
+            Host::Machine => Some(own_runtime(&config.limits).map_err(OpenError::Runtime)?),
+            Host::Simulated(_) => None,
+        };
+        let handle = runtime
+            .as_ref()
+            .map_or_else(Handle::current, |runtime| runtime.handle().clone());
+        let opening = handle.spawn({
+            let (host, handle) = (config.host.clone(), handle.clone());
+            async move { host.blocking(move || open_files(config, handle)).await }
         });
         let opened = match opening.await {
-            Ok(opened) => opened,
+            Ok(opened) => opened.unwrap_or_else(|error| Err(OpenError::Runtime(error))),
             Err(error) => Err(OpenError::Runtime(io::Error::other(error))),
         };
         let (inner, listener, tls) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                runtime.shutdown_background();
+                if let Some(runtime) = runtime {
+                    runtime.shutdown_background();
+                }
                 return Err(error);
             }
         };
@@ -205,7 +208,7 @@ impl Store {
         let store = Self {
             inner: Arc::clone(&inner),
             _closer: Arc::new(Closer {
-                runtime: Mutex::new(Some(runtime)),
+                runtime: Mutex::new(runtime),
                 stop_listening: Mutex::new(Some(stop_listening)),
                 inner: Arc::clone(&inner),
             }),
@@ -239,6 +242,11 @@ impl Store {
 
     pub fn node_id(&self) -> u64 {
         self.inner.node_id
+    }
+
+    /// What this node runs on: whoever acts for it does what blocks there, and reads its clock.
+    pub fn host(&self) -> &Host {
+        &self.inner.host
     }
 
     /// None while the node belongs to no cluster.
@@ -320,12 +328,17 @@ impl Store {
     /// Ends at once, as a kill would: nothing is said to peers, nothing is finished.
     pub async fn stop(&self) {
         let closer = Arc::clone(&self._closer);
+        if self.inner.host.world().is_some() {
+            closer.close();
+            self.inner.end_tasks().await;
+            return;
+        }
         let _ = tokio::task::spawn_blocking(move || closer.close()).await;
     }
 }
 
 impl Closer {
-    /// Blocks.
+    /// Blocks, but in a simulation: there, [`Inner::end_tasks`] remains to be done.
     fn close(&self) {
         self.inner.closed.send_replace(true);
         held(&self.stop_listening).take();
@@ -343,6 +356,16 @@ impl Closer {
 
 impl Drop for Closer {
     fn drop(&mut self) {
+        if self.inner.host.world().is_some() {
+            if !self.inner.closed.send_replace(true) {
+                self.close();
+                let inner = Arc::clone(&self.inner);
+                self.inner
+                    .runtime
+                    .spawn(async move { inner.end_tasks().await });
+            }
+            return;
+        }
         if held(&self.runtime).is_none() {
             return;
         }
@@ -361,18 +384,28 @@ impl Drop for Closer {
     }
 }
 
+fn own_runtime(limits: &Limits) -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(limits.ring_threads.max(1))
+        .thread_name("trireme-ring")
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()
+}
+
 type OpenedFiles = (Arc<Inner>, Listener, Option<crate::config::PeerTls>);
 
 /// Blocks.
 fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenError> {
-    let listener = Listener::bind(config.peer_listener, config.tls.is_some())?;
+    let listener = Listener::bind(config.peer_listener, config.tls.is_some(), &config.host)?;
     let directory =
         DataDirectory::open(Arc::clone(&config.disk), &config.data_dir, config.node_id)?;
     let home = match config.archive {
         Some(home) => home,
         None => Arc::new(SledHome::new(&config.data_dir.join("archive"))),
     };
-    let archive = Archive::open(home, &config.limits.archive).map_err(OpenError::Archive)?;
+    let archive = Archive::open_on(config.host.clone(), home, &config.limits.archive)
+        .map_err(OpenError::Archive)?;
     let peer_address = match config.peer_address.as_str() {
         "" => listener.address.to_string(),
         address => address.to_owned(),
@@ -385,11 +418,12 @@ fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenE
         api_address: config.api_address,
         timing: config.timing,
         limits: config.limits,
+        host: config.host.clone(),
         disk: config.disk,
         data_dir: config.data_dir,
         runtime,
         directory: Mutex::new(Some(directory)),
-        dialer: Dialer::new(config.tls.clone()),
+        dialer: Dialer::new(config.tls.clone(), config.host),
         fatal: FatalCell::default(),
         published: Arc::new(Published::new(feed)),
         archive: Arc::new(archive),
@@ -408,6 +442,17 @@ fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenE
 impl Inner {
     fn started(&self) -> Option<&Started> {
         self.started.get()
+    }
+
+    /// Ends the tasks of a closed store that shares its runtime with others.
+    async fn end_tasks(&self) {
+        if let Some(started) = self.started()
+            && tokio::time::timeout(STOPPING, started.ring.shutdown())
+                .await
+                .is_err()
+        {
+            tracing::error!("the consensus core of a closed store does not stop");
+        }
     }
 
     fn directory<T>(
@@ -480,7 +525,8 @@ impl Inner {
             node_id: self.node_id,
         };
         let archive = Arc::clone(&self.archive);
-        let recovering = tokio::task::spawn_blocking(move || {
+        let host = self.host.clone();
+        let recovering = self.host.blocking(move || {
             if let Some(found) = archive.adopt(&id).map_err(OpenError::Archive)? {
                 return Err(OpenError::Directory(DirectoryError::OtherCluster {
                     path: dir.join("archive"),
@@ -488,14 +534,12 @@ impl Inner {
                     expected: id,
                 }));
             }
-            let wal = Wal::open(Arc::clone(&disk), &dir.join("wal"), owner, &options)?;
+            let wal = Wal::open_on(host, Arc::clone(&disk), &dir.join("wal"), owner, &options)?;
             let snapshots = Snapshots::open(disk, &dir.join("snapshots"))?;
             let newest = recover::newest_snapshot(&snapshots, &id, &wal.state())?;
             Ok::<_, OpenError>((wal, snapshots, newest))
         });
-        let recovered = recovering
-            .await
-            .map_err(|error| OpenError::Runtime(io::Error::other(error)))?;
+        let recovered = recovering.await.map_err(OpenError::Runtime)?;
         let (wal, snapshots, newest) = recovered?;
         let snapshot_index = newest
             .as_ref()
@@ -523,7 +567,7 @@ impl Inner {
         };
         let ring = Box::pin(Ring::start(links, wal, machine)).await;
         let ring = Arc::new(ring.map_err(OpenError::Consensus)?);
-        let clock = Arc::new(Clock::new());
+        let clock = Arc::new(Clock::new(self.host.clone()));
         let peers = Arc::new(Peers::default());
         let started = Started {
             cluster_id,
@@ -710,8 +754,7 @@ pub struct ArchiveReader(Arc<Archive>);
 impl ArchiveReader {
     pub async fn get(&self, key: Bytes) -> io::Result<Option<Bytes>> {
         let archive = Arc::clone(&self.0);
-        let reading = tokio::task::spawn_blocking(move || archive.get(&key));
-        reading.await.map_err(io::Error::other)?
+        self.0.host().io(move || archive.get(&key)).await
     }
 
     /// Up to `limit` rows with keys in `range`, in order of their keys, or in reverse.
@@ -722,13 +765,13 @@ impl ArchiveReader {
         limit: usize,
     ) -> io::Result<Vec<Row>> {
         let archive = Arc::clone(&self.0);
-        let reading = tokio::task::spawn_blocking(move || {
+        let reading = self.0.host().io(move || {
             let range = (
                 range.0.as_ref().map(AsRef::as_ref),
                 range.1.as_ref().map(AsRef::as_ref),
             );
             archive.range(range, reverse, limit)
         });
-        reading.await.map_err(io::Error::other)?
+        reading.await
     }
 }

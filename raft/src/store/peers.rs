@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use trireme_proto::raft as proto;
 use trireme_state::FEATURE_LEVEL;
 
-use super::{Inner, clock::wall_ms};
+use super::Inner;
 
 /// One member's last answer.
 #[derive(Debug, Clone)]
@@ -65,7 +65,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
         let ids: Vec<u64> = view.nodes().iter().map(|node| node.id).collect();
         started.peers.keep(&ids);
         for node in view.nodes().iter().filter(|node| node.id != strong.node_id) {
-            let asked = wall_ms();
+            let asked = strong.host.wall_ms();
             let hello = proto::HelloRequest {
                 cluster_id: started.cluster_id.clone(),
                 node_id: strong.node_id,

@@ -8,7 +8,7 @@ use tonic::{Request, Response, Status, Streaming};
 use trireme_proto::raft::{self as proto, raft_transport_server::RaftTransport};
 use trireme_state::FEATURE_LEVEL;
 
-use super::{Inner, MembershipError, Started, clock::wall_ms, propose::Proposed};
+use super::{Inner, MembershipError, Started, propose::Proposed};
 use crate::consensus::{Pages, ReadIndexError};
 
 pub(super) struct PeerService(pub(super) Arc<Inner>);
@@ -202,7 +202,7 @@ impl RaftTransport for PeerService {
         let mut response = proto::HelloResponse {
             node_id: self.0.node_id,
             feature_level: FEATURE_LEVEL,
-            clock_ms: wall_ms(),
+            clock_ms: self.0.host.wall_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..proto::HelloResponse::default()
         };

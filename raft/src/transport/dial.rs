@@ -10,7 +10,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use trireme_proto::raft::raft_transport_client::RaftTransportClient;
 
 use super::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
-use crate::config::PeerTls;
+use crate::{config::PeerTls, host::Host};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// A connection that answers no ping for this long is given up.
@@ -25,13 +25,15 @@ pub(crate) type Client = RaftTransportClient<Channel>;
 #[derive(Debug, Clone)]
 pub(crate) struct Dialer {
     tls: Option<Arc<PeerTls>>,
+    host: Host,
     shared: Arc<Mutex<BTreeMap<String, Client>>>,
 }
 
 impl Dialer {
-    pub(crate) fn new(tls: Option<PeerTls>) -> Self {
+    pub(crate) fn new(tls: Option<PeerTls>, host: Host) -> Self {
         Self {
             tls: tls.map(Arc::new),
+            host,
             shared: Arc::default(),
         }
     }
@@ -55,7 +57,8 @@ impl Dialer {
                     .domain_name(&tls.server_name),
             )?;
         }
-        Ok(RaftTransportClient::new(endpoint.connect_lazy())
+        let channel = self.host.dial_lazy(&endpoint);
+        Ok(RaftTransportClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
     }

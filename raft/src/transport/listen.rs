@@ -2,12 +2,16 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use futures::{FutureExt as _, stream::BoxStream};
 use tokio::{net::TcpListener, sync::oneshot};
 use tonic::transport::{Certificate, Identity, Server, ServerTlsConfig, server::TcpIncoming};
 use trireme_proto::raft::raft_transport_server::{RaftTransport, RaftTransportServer};
 
 use super::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
-use crate::config::{PeerListener, PeerTls};
+use crate::{
+    config::{PeerListener, PeerTls},
+    host::{Host, Pipe},
+};
 
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -29,30 +33,46 @@ pub enum ListenError {
 }
 
 /// A bound listener that may be used as configured.
-#[derive(Debug)]
 pub(crate) struct Listener {
-    listener: std::net::TcpListener,
+    source: Source,
     pub(crate) address: SocketAddr,
 }
 
+enum Source {
+    Sockets(std::net::TcpListener),
+    World(BoxStream<'static, io::Result<Pipe>>),
+}
+
 impl Listener {
-    pub(crate) fn bind(listen: PeerListener, tls: bool) -> Result<Self, ListenError> {
-        let listener = match listen {
-            PeerListener::Address(address) => std::net::TcpListener::bind(address)
-                .map_err(|source| ListenError::Bind { address, source })?,
-            PeerListener::Bound(listener) => listener,
-        };
+    pub(crate) fn bind(listen: PeerListener, tls: bool, host: &Host) -> Result<Self, ListenError> {
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let bind = |source| ListenError::Bind {
             address: unknown,
             source,
+        };
+        let listener = match listen {
+            PeerListener::Address(address) => std::net::TcpListener::bind(address)
+                .map_err(|source| ListenError::Bind { address, source })?,
+            PeerListener::Bound(listener) => listener,
+            PeerListener::World => {
+                let world = host.world().ok_or_else(|| {
+                    bind(io::Error::other("only a simulated world hands out pipes"))
+                })?;
+                return Ok(Self {
+                    source: Source::World(world.listen()),
+                    address: unknown,
+                });
+            }
         };
         let address = listener.local_addr().map_err(bind)?;
         if !tls && !address.ip().is_loopback() {
             return Err(ListenError::PlainBeyondLoopback { address });
         }
         listener.set_nonblocking(true).map_err(bind)?;
-        Ok(Self { listener, address })
+        Ok(Self {
+            source: Source::Sockets(listener),
+            address,
+        })
     }
 }
 
@@ -63,9 +83,7 @@ pub(crate) fn serve(
     service: impl RaftTransport,
     stop: oneshot::Receiver<()>,
 ) -> Result<(), ListenError> {
-    let address = listener.address;
-    let listener = TcpListener::from_std(listener.listener)
-        .map_err(|source| ListenError::Bind { address, source })?;
+    let Listener { source, address } = listener;
     let mut server = Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
@@ -83,13 +101,25 @@ pub(crate) fn serve(
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES),
     );
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let stopped = async {
+        // Dropping the sender stops it as well.
+        let _ = stop.await;
+    };
+    let serving = match source {
+        Source::Sockets(listener) => {
+            let listener = TcpListener::from_std(listener)
+                .map_err(|source| ListenError::Bind { address, source })?;
+            let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+            router
+                .serve_with_incoming_shutdown(incoming, stopped)
+                .boxed()
+        }
+        Source::World(incoming) => router
+            .serve_with_incoming_shutdown(incoming, stopped)
+            .boxed(),
+    };
     tokio::spawn(async move {
-        let stopped = async {
-            // Dropping the sender stops it as well.
-            let _ = stop.await;
-        };
-        if let Err(error) = router.serve_with_incoming_shutdown(incoming, stopped).await {
+        if let Err(error) = serving.await {
             tracing::error!(%error, %address, "the peer listener ended");
         }
     });

@@ -1,4 +1,4 @@
-//! The one thread that writes: drain the queue, one write, one sync, then the answers in order.
+//! The one thread that writes: drain the queue, one write, one sync, then the answers in order. In a simulation, a task.
 
 use std::{
     io,
@@ -18,7 +18,10 @@ use super::{
         segment_header,
     },
 };
-use crate::disk::{Disk, DiskFile};
+use crate::{
+    disk::{Disk, DiskFile},
+    host::World,
+};
 
 /// One write is not made longer than this once it holds a request.
 const MAX_WRITE_BYTES: usize = 4 << 20;
@@ -107,30 +110,43 @@ impl Writer {
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut waiting = None;
         while let Some(first) = waiting.take().or_else(|| requests.blocking_recv()) {
-            let mut bytes = size_of(&first);
-            let mut batch = vec![first];
-            while let Ok(next) = requests.try_recv() {
-                bytes += size_of(&next);
-                if bytes > MAX_WRITE_BYTES {
-                    waiting = Some(next);
-                    break;
-                }
-                batch.push(next);
-            }
-            self.answer(batch);
+            let mut batch = gather(first, &mut requests, &mut waiting);
+            let written = self.write(&mut batch);
+            let written = written.and_then(|written| self.settle(written));
+            self.answer(batch, written);
         }
     }
 
-    fn answer(&mut self, mut batch: Vec<Request>) {
-        let written = match self.failure.check() {
-            Ok(()) => self.write(&mut batch).map_err(|(doing, path, error)| {
-                self.failure.set(format!(
-                    "{doing} {} failed: {error}. The log accepts nothing more; check the disk, then restart the node",
-                    path.display()
-                ))
-            }),
-            Err(error) => Err(error),
-        };
+    /// [`Writer::run`] as a task, for which a write and a sync take time each: whoever cuts the power may do so between.
+    pub(super) async fn run_in(mut self, world: &dyn World, mut requests: mpsc::Receiver<Request>) {
+        let mut waiting = None;
+        loop {
+            let first = match waiting.take() {
+                Some(first) => first,
+                None => match requests.recv().await {
+                    Some(first) => first,
+                    None => return,
+                },
+            };
+            let mut batch = gather(first, &mut requests, &mut waiting);
+            tokio::time::sleep(world.disk_wait()).await;
+            let written = self.write(&mut batch);
+            if written.as_ref().is_ok_and(|written| written.sync) {
+                tokio::time::sleep(world.disk_wait()).await;
+            }
+            let written = written.and_then(|written| self.settle(written));
+            self.answer(batch, written);
+        }
+    }
+
+    fn answer(&self, batch: Vec<Request>, written: Result<(), Fault>) {
+        let written = written.map_err(|fault| match fault {
+            Fault::Former(error) => error,
+            Fault::New(doing, path, error) => self.failure.set(format!(
+                "{doing} {} failed: {error}. The log accepts nothing more; check the disk, then restart the node",
+                path.display()
+            )),
+        });
         for request in batch {
             self.queue.add_permits(request.permits as usize);
             if let Some(done) = request.done {
@@ -142,7 +158,8 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, batch: &mut [Request]) -> Result<(), (&'static str, PathBuf, io::Error)> {
+    fn write(&mut self, batch: &mut [Request]) -> Result<Written, Fault> {
+        self.failure.check().map_err(Fault::Former)?;
         let bytes: usize = batch.iter().map(size_of).sum();
         let records = self.end > SEGMENT_HEADER_BYTES as u64;
         if records && self.end + bytes as u64 > self.segment_bytes {
@@ -173,13 +190,29 @@ impl Writer {
         }
         self.file
             .write_at(self.end, &buffer)
-            .map_err(|error| ("writing to", self.path.clone(), error))?;
+            .map_err(|error| Fault::New("writing to", self.path.clone(), error))?;
         self.end += buffer.len() as u64;
-        // A committed mark alone may be lost: it only spares a restarted node some waiting.
-        if batch.iter().any(|request| request.sync) {
+        Ok(Written {
+            places,
+            max_index,
+            purge,
+            // A committed mark alone may be lost: it only spares a restarted node some waiting.
+            sync: batch.iter().any(|request| request.sync),
+        })
+    }
+
+    /// Makes durable what was written, and lets readers find it.
+    fn settle(&mut self, written: Written) -> Result<(), Fault> {
+        let Written {
+            places,
+            max_index,
+            purge,
+            sync,
+        } = written;
+        if sync {
             self.file
                 .sync_data()
-                .map_err(|error| ("syncing", self.path.clone(), error))?;
+                .map_err(|error| Fault::New("syncing", self.path.clone(), error))?;
             self.synced = self.end;
         }
         {
@@ -198,11 +231,11 @@ impl Writer {
         Ok(())
     }
 
-    fn start_segment(&mut self) -> Result<(), (&'static str, PathBuf, io::Error)> {
+    fn start_segment(&mut self) -> Result<(), Fault> {
         if self.synced < self.end {
             self.file
                 .sync_data()
-                .map_err(|error| ("syncing", self.path.clone(), error))?;
+                .map_err(|error| Fault::New("syncing", self.path.clone(), error))?;
         }
         let number = self.segment + 1;
         let path = segment_path(&self.dir, number);
@@ -216,7 +249,7 @@ impl Writer {
             &self.marks,
             &self.owner,
         )
-        .map_err(|error| ("creating", path.clone(), error))?;
+        .map_err(|error| Fault::New("creating", path.clone(), error))?;
         self.log
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -238,7 +271,7 @@ impl Writer {
     }
 
     /// Oldest first, so that what is left always starts with the marks of what went.
-    fn unlink_purged(&mut self) -> Result<(), (&'static str, PathBuf, io::Error)> {
+    fn unlink_purged(&mut self) -> Result<(), Fault> {
         let Some(purged) = self.marks.purged else {
             return Ok(());
         };
@@ -259,10 +292,44 @@ impl Writer {
             self.disk
                 .unlink(&segment.path)
                 .and_then(|()| self.disk.sync_dir(&self.dir))
-                .map_err(|error| ("removing", segment.path.clone(), error))?;
+                .map_err(|error| Fault::New("removing", segment.path.clone(), error))?;
         }
         Ok(())
     }
+}
+
+/// Why a batch is not on disk.
+enum Fault {
+    /// The log failed before.
+    Former(io::Error),
+    New(&'static str, PathBuf, io::Error),
+}
+
+/// A batch in the file, perhaps not on the disk.
+struct Written {
+    places: Vec<(u64, u64, Place)>,
+    max_index: Option<u64>,
+    purge: bool,
+    sync: bool,
+}
+
+/// What one write takes along; what is too much goes to `waiting`.
+fn gather(
+    first: Request,
+    requests: &mut mpsc::Receiver<Request>,
+    waiting: &mut Option<Request>,
+) -> Vec<Request> {
+    let mut bytes = size_of(&first);
+    let mut batch = vec![first];
+    while let Ok(next) = requests.try_recv() {
+        bytes += size_of(&next);
+        if bytes > MAX_WRITE_BYTES {
+            *waiting = Some(next);
+            break;
+        }
+        batch.push(next);
+    }
+    batch
 }
 
 fn size_of(request: &Request) -> usize {

@@ -149,7 +149,7 @@ async fn renew_once(services: &Services, asked: RenewRequest, limit: Duration) -
     let forward = async {
         let client = services
             .attachments
-            .leader(&address)
+            .leader(services.store.host(), &address)
             .await
             .map_err(|why| why.to_string())?;
         let answer = client.agents().renew(asked).await;
