@@ -31,6 +31,11 @@ pub trait World: fmt::Debug + Send + Sync + 'static {
     /// Connects to a listener of a node.
     fn connect(&self, address: &str) -> BoxFuture<'static, io::Result<Pipe>>;
 
+    /// Whether the network brings the next vote or heartbeat twice.
+    fn repeats(&self) -> bool {
+        false
+    }
+
     /// What arrives at this node's own peer listener, until the node stops.
     fn listen(&self) -> BoxStream<'static, io::Result<Pipe>>;
 }
@@ -101,6 +106,10 @@ impl Host {
             Self::Machine => endpoint.connect_lazy(),
             Self::Simulated(world) => endpoint.connect_with_connector_lazy(connector(world)),
         }
+    }
+
+    pub(crate) fn repeats(&self) -> bool {
+        self.world().is_some_and(|world| world.repeats())
     }
 
     pub(crate) fn world(&self) -> Option<&Arc<dyn World>> {

@@ -109,14 +109,8 @@ impl Agent {
             held.until = Some(Instant::now() + held.lease);
         }
         let (said, saying) = mpsc::channel(OUTBOUND);
-        let say = async |message| {
-            let message = AgentMessage {
-                message: Some(message),
-            };
-            let sent = timeout(CALL, said.send(message)).await.map_err(late)?;
-            sent.map_err(|_| Status::unavailable("the stream is closed"))
-        };
-        say(Said::Hello(AgentHello {
+        let say = Saying(said);
+        say.say(Said::Hello(AgentHello {
             agent_id: self.id(),
             incarnation: held.incarnation,
             ..AgentHello::default()
@@ -127,7 +121,7 @@ impl Agent {
             timeout(CALL, opening).await.map_err(late)??.into_inner();
         for (id, run) in &held.runs {
             if let Some(state) = run.result {
-                say(finished(id, run.fence, state)).await?;
+                say.say(finished(id, run.fence, state)).await?;
             }
         }
         let mut beat = Instant::now();
@@ -164,7 +158,7 @@ impl Agent {
                                 _ => JobState::Success,
                             };
                             run.result = Some(state);
-                            say(finished(id, run.fence, state)).await?;
+                            say.say(finished(id, run.fence, state)).await?;
                         }
                     }
                     if beat <= now {
@@ -175,19 +169,14 @@ impl Agent {
                             fence: run.fence,
                         });
                         let running = running.collect();
-                        say(Said::Beat(AgentBeat { running })).await?;
+                        say.say(Said::Beat(AgentBeat { running })).await?;
                     }
                 }
             }
         }
     }
 
-    async fn heed(
-        &self,
-        message: Told,
-        held: &mut Held,
-        say: &impl AsyncFn(Said) -> Result<(), Status>,
-    ) -> Result<(), Status> {
+    async fn heed(&self, message: Told, held: &mut Held, say: &Saying) -> Result<(), Status> {
         match message {
             Told::Start(start) => {
                 let job = start.job.unwrap_or_default();
@@ -206,7 +195,7 @@ impl Agent {
                     result: None,
                 };
                 held.runs.insert(job.id.clone(), run);
-                say(Said::Started(JobStarted {
+                say.say(Said::Started(JobStarted {
                     job_id: job.id,
                     fence,
                 }))
@@ -215,9 +204,12 @@ impl Agent {
             Told::Stop(stop) => match held.runs.get_mut(&stop.job_id) {
                 Some(run) if run.fence == stop.fence => {
                     let state = *run.result.get_or_insert(JobState::Aborted);
-                    say(finished(&stop.job_id, stop.fence, state)).await
+                    say.say(finished(&stop.job_id, stop.fence, state)).await
                 }
-                _ => say(finished(&stop.job_id, stop.fence, JobState::Aborted)).await,
+                _ => {
+                    say.say(finished(&stop.job_id, stop.fence, JobState::Aborted))
+                        .await
+                }
             },
             Told::Settled(settled) => {
                 if held
@@ -230,6 +222,22 @@ impl Agent {
                 Ok(())
             }
             _ => Ok(()),
+        }
+    }
+}
+
+/// The way to the node.
+struct Saying(mpsc::Sender<AgentMessage>);
+
+impl Saying {
+    async fn say(&self, message: Said) -> Result<(), Status> {
+        let message = AgentMessage {
+            message: Some(message),
+        };
+        match timeout(CALL, self.0.send(message)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Status::unavailable("the stream is closed")),
+            Err(_) => Err(Status::deadline_exceeded("the node takes nothing")),
         }
     }
 }

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 pub(crate) struct Chance(Arc<Mutex<StdRng>>);
 
 /// The generator that a seed and a purpose make.
-pub(crate) fn generator(seed: u64, purpose: &str) -> StdRng {
+pub fn generator(seed: u64, purpose: &str) -> StdRng {
     let sum = Sha256::new()
         .chain_update(seed.to_le_bytes())
         .chain_update(purpose)

@@ -21,13 +21,14 @@ use trireme_proto::{
         AbortJobRequest, CreateJobRequest, create_job_request::What,
         job_service_client::JobServiceClient,
     },
-    state::{Command, Cursor, PutCursor, command::Body, outcome},
+    state::{Command, Cursor, PullRequest, PutCursor, PutPullRequests, command::Body, outcome},
 };
 use trireme_raft::{ProposeError, Store};
 
 use super::{
     chance::Chance,
     cluster::{Cluster, WEBHOOK_SECRET},
+    forge::{BRANCH, ORG, REPO},
     world::true_ms,
 };
 use crate::{
@@ -44,6 +45,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How often a forge brings a webhook that is not acknowledged.
 const ATTEMPTS: u64 = 8;
 const RETRY_MS: (u64, u64) = (100, 3000);
+/// Between two pull requests.
+const OPEN_MS: (u64, u64) = (1000, 8000);
+const MIRROR_ATTEMPTS: u64 = 200;
 /// More of an answer than a status line.
 const ANSWER_BYTES: u64 = 64 << 10;
 
@@ -109,7 +113,7 @@ impl Client {
     }
 
     /// Does `work` at a node; None if the node ends before it is done.
-    async fn at_node<T>(&self, work: impl AsyncFnOnce(Store) -> T) -> Option<T> {
+    async fn at_node<F: Future>(&self, work: impl FnOnce(Store) -> F) -> Option<F::Output> {
         let up = self.cluster.up(self.node())?;
         tokio::select! {
             biased;
@@ -138,7 +142,7 @@ impl Client {
         };
         let called_ns = self.cluster.trace().now_ns();
         let told = self
-            .at_node(async |store| store.propose(command).await)
+            .at_node(|store| async move { store.propose(command).await })
             .await;
         let now = self.cluster.trace().now_ns();
         let (kind, returned_ns) = match told {
@@ -163,7 +167,7 @@ impl Client {
     pub(crate) async fn read(&self, key: &str) -> bool {
         let called_ns = self.cluster.trace().now_ns();
         let told = self
-            .at_node(async |store| {
+            .at_node(|store| async move {
                 store.linearize().await.ok()?;
                 Some(read(&store, key))
             })
@@ -303,6 +307,49 @@ impl Client {
             Err(_) => Code::DeadlineExceeded,
         };
         self.tell(format_args!("aborts {id}: {code:?}"));
+    }
+
+    /// Opens pull requests, and tells the mirror until it knows.
+    pub(crate) async fn author(self, stop: CancellationToken) {
+        while !stop.is_cancelled() {
+            sleep(self.chance.millis(OPEN_MS.0, OPEN_MS.1)).await;
+            let (number, head_sha) = match self.cluster.forge().open() {
+                Ok(opened) => opened,
+                Err(refusal) => {
+                    let what = format!("a pull request was not opened: {refusal:?}");
+                    self.cluster.chronicle().broken(what);
+                    return;
+                }
+            };
+            self.tell(format_args!("opens pull request {number} at {head_sha}"));
+            let pull = PullRequest {
+                org: ORG.to_owned(),
+                repo: REPO.to_owned(),
+                number,
+                head_sha,
+                open: true,
+                base_ref: BRANCH.to_owned(),
+                updated_ms: true_ms(self.began),
+                ..PullRequest::default()
+            };
+            let command = Command {
+                principal: "mirror".to_owned(),
+                body: Some(Body::PutPullRequests(PutPullRequests {
+                    pull_requests: vec![pull],
+                    contexts: Vec::new(),
+                })),
+                ..Command::default()
+            };
+            // Said twice it changes nothing: the mirror heeds when it was updated.
+            for _ in 0..MIRROR_ATTEMPTS {
+                let command = command.clone();
+                let told = self.at_node(|store| async move { store.propose(command).await });
+                if matches!(told.await, Some(Ok(_))) {
+                    break;
+                }
+                sleep(self.chance.millis(RETRY_MS.0, RETRY_MS.1)).await;
+            }
+        }
     }
 
     /// What every register holds in the end, seen from each node.

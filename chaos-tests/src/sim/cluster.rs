@@ -33,6 +33,8 @@ use super::{
     chance::Chance,
     chronicle::Chronicle,
     clerk::Clerk,
+    forge::Forge,
+    merger::Merger,
     network::Network,
     trace::Trace,
     world::{Hardware, Life, door_address, peer_address},
@@ -74,6 +76,7 @@ struct Shared {
     seats: BTreeMap<u64, Mutex<Seat>>,
     hardware: BTreeMap<u64, Arc<Hardware>>,
     feed: ConfigFeed,
+    forge: Forge,
     lying_disks: bool,
     /// Nobody is started any more.
     over: AtomicBool,
@@ -108,6 +111,10 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Cluster {
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "each is another part of the surroundings"
+    )]
     pub(crate) fn new(
         nodes: u64,
         network: Network,
@@ -115,6 +122,7 @@ impl Cluster {
         trace: Trace,
         chronicle: Chronicle,
         feed: ConfigFeed,
+        forge: Forge,
         lying_disks: bool,
     ) -> Self {
         let seat = |_| {
@@ -134,6 +142,7 @@ impl Cluster {
             seats: (1..=nodes).map(|id| (id, seat(id))).collect(),
             hardware: (1..=nodes).map(|id| (id, Arc::default())).collect(),
             feed,
+            forge,
             lying_disks,
             over: AtomicBool::new(false),
         }))
@@ -157,6 +166,10 @@ impl Cluster {
 
     pub(crate) fn hardware(&self, id: u64) -> Arc<Hardware> {
         self.0.hardware.get(&id).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn forge(&self) -> &Forge {
+        &self.0.forge
     }
 
     fn seat(&self, id: u64) -> Option<MutexGuard<'_, Seat>> {
@@ -256,6 +269,7 @@ impl Cluster {
         let controllers: Vec<Arc<dyn Controller>> = vec![
             Arc::new(Scheduler::new(leases, shared.feed.clone())),
             Arc::new(Clerk),
+            Arc::new(Merger(shared.forge.clone())),
         ];
         let keeper = Keeper::new(store.clone(), controllers);
         let keeping = gone.clone();

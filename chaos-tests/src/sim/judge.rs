@@ -7,9 +7,8 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use prost::Message as _;
 use tokio::time::{Instant, sleep};
-use trireme_proto::state::{Delivery, Job};
+use trireme_proto::state::{Delivery, IntentState, Job};
 use trireme_raft::Store;
 use trireme_state::{JobFilter, archive_keys, is_complete};
 
@@ -65,10 +64,18 @@ fn unrest(cluster: &Cluster) -> Result<BTreeMap<u64, Store>, String> {
         if let Some(open) = view.open_deliveries().next() {
             return Err(format!("node {id}: delivery {} is open", open.guid));
         }
+        let mut intents = view.intents();
+        if let Some(intent) = intents.find(|intent| intent.state() == IntentState::Open) {
+            return Err(format!("node {id}: the merge of {} is open", intent.number));
+        }
         let mut jobs = view.jobs_newest_first(JobFilter::default());
         if let Some(job) = jobs.find(|job| !is_complete(job)) {
             return Err(format!("node {id}: job {} is {:?}", job.id, job.state()));
         }
+    }
+    let unmerged = cluster.forge().unmerged();
+    if !unmerged.is_empty() {
+        return Err(format!("pull requests {unmerged:?} are not merged"));
     }
     match seen.len() {
         1 => Ok(stores),
@@ -82,7 +89,8 @@ async fn archived(store: &Store) -> Result<Rows, String> {
     let mut rows = Rows::new();
     let mut from = Bound::Unbounded;
     loop {
-        let page = store.archive().range((from, Bound::Unbounded), false, PAGE);
+        let archive = store.archive();
+        let page = archive.range((from, Bound::Unbounded), false, PAGE);
         let page = page.await.map_err(|error| error.to_string())?;
         let Some((last, _)) = page.last() else {
             return Ok(rows);
@@ -181,6 +189,9 @@ fn history(
         let view = store.view();
         let jobs = view.jobs_newest_first(JobFilter::default());
         last.jobs.extend(jobs.map(|job| Job::clone(job)));
+        let intents = view.intents();
+        last.intents
+            .extend(intents.map(|intent| (**intent).clone()));
         let deliveries = view.deliveries_newest_first(None);
         last.deliveries
             .extend(deliveries.map(|delivery| Delivery::clone(delivery)));
@@ -199,7 +210,10 @@ fn history(
             digest: status.digest,
         }
     });
+    let (merged, merge_calls) = cluster.forge().all_merged();
     Ok(History {
+        merged,
+        merge_calls,
         watched: vec![chronicle.all()],
         sent: chronicle.all_sent(),
         digests: digests.collect(),

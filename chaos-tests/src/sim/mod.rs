@@ -4,11 +4,12 @@
 //! ([`trireme_raft::Host::Simulated`]). Simulated are the network (byte streams under the real gRPC and HTTP: delay, loss,
 //! resets, partitions full, one way and bridged), the disks (writes and syncs that fail, sectors torn and lost), the
 //! archive (a B-tree that forgets what was not checkpointed), and each node's clock. Clients write and read registers,
-//! bring webhooks, create and abort jobs, agents run them; everything may come twice. Nodes are killed, cut from their
+//! bring webhooks, create and abort jobs, agents run them, authors open pull requests that are merged on the sandbox's
+//! pure core; everything may come twice. Nodes are killed, cut from their
 //! power, stopped and started again. In the end all is healed and [`judge`] says whether every promise was kept.
 //!
-//! sled, git and the pod utilities are not here, so neither are the controllers that need git: [`clerk`] stands in for
-//! them. That is what chaos is for.
+//! sled, git and the pod utilities are not here, so neither are the controllers that need git: [`clerk`] and
+//! [`merger`] stand in for plugins and Tide. That is what chaos is for.
 //!
 //! # One seed, one run
 //!
@@ -34,7 +35,9 @@ mod chronicle;
 mod clerk;
 mod clients;
 mod cluster;
+mod forge;
 mod judge;
+mod merger;
 mod nemesis;
 mod network;
 pub mod program;
@@ -61,6 +64,7 @@ use self::{
     chronicle::Chronicle,
     clients::Client,
     cluster::Cluster,
+    forge::Forge,
     nemesis::{Faults, Nemesis},
     network::Network,
     trace::Trace,
@@ -129,6 +133,8 @@ async fn simulate(options: &Options) -> io::Result<Report> {
     let trace = Trace::begin(options.trace.as_deref())?;
     let chronicle = Chronicle::new(trace.clone());
     let network = Network::new(Chance::new(seed, "network"), trace.clone());
+    let forge = Forge::new(Chance::new(seed, "forge"), trace.clone(), began);
+    let forge = forge.map_err(|refusal| io::Error::other(format!("{refusal:?}")))?;
     let (_feeder, feed) = tokio::sync::watch::channel(None);
     let cluster = Cluster::new(
         options.nodes,
@@ -137,6 +143,7 @@ async fn simulate(options: &Options) -> io::Result<Report> {
         trace.clone(),
         chronicle.clone(),
         feed,
+        forge,
         options.plant == Some(Plant::LyingDisks),
     );
     for id in cluster.ids() {
@@ -220,6 +227,8 @@ async fn disturb(options: &Options, cluster: &Cluster, began: Instant, faults: &
         let client = client(number, cluster, seed, began);
         clients.spawn(client.run(stop.clone()));
     }
+    let author = client(CLIENTS + 1, cluster, seed, began);
+    clients.spawn(author.author(stop.clone()));
     let nemesis = Nemesis {
         cluster: cluster.clone(),
         chance: Chance::new(seed, "nemesis"),

@@ -3,7 +3,8 @@
 //! As under TCP, bytes of one connection arrive in order or not at all. A lost segment is a delay, and what follows waits
 //! for it; while a direction is cut nothing arrives and nothing fails, until somebody gives up; a machine that lost its
 //! power says nothing, and resets old connections once it is back; a process that was killed resets them at once. Bytes
-//! are never doubled: what arrives twice is sent twice, by clients and forges (see `clients`).
+//! are never doubled: what arrives twice is sent twice, by clients and forges (see `clients`) and by nodes
+//! ([`trireme_raft::World::repeats`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},

@@ -127,7 +127,11 @@ fn print(text: &str) -> io::Result<()> {
 fn one(arguments: &Arguments, seed: u64) -> anyhow::Result<ExitCode> {
     // RUST_LOG=trireme_raft=debug shows what the nodes did. Times in it are the system's, not the simulation's.
     tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::builder()
+                .with_default_directive(tracing_subscriber::filter::LevelFilter::OFF.into())
+                .from_env_lossy(),
+        )
         .with_writer(io::stderr)
         .without_time()
         .init();

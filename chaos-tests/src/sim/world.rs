@@ -23,6 +23,9 @@ const DISK_US: (u64, u64) = (20, 1500);
 const STALL_ONE_IN: u64 = 200;
 const STALL_MS: (u64, u64) = (10, 150);
 
+/// One vote or heartbeat in so many comes twice.
+const REPEAT_ONE_IN: u64 = 20;
+
 /// What a node's hardware is like; it outlives its crashes.
 #[derive(Debug)]
 pub(crate) struct Hardware {
@@ -98,6 +101,10 @@ impl World for Life {
         }
         let (network, node, address) = (self.network.clone(), self.node, address.to_owned());
         Box::pin(async move { network.connect(node, &address).await })
+    }
+
+    fn repeats(&self) -> bool {
+        self.chance.one_in(REPEAT_ONE_IN)
     }
 
     fn listen(&self) -> BoxStream<'static, io::Result<Pipe>> {

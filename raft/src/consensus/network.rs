@@ -132,6 +132,12 @@ impl Link {
         }
     }
 
+    /// For a simulated network that brings a request twice.
+    fn again<R: Clone>(&self, client: &Client, request: &R) -> Option<(Client, R)> {
+        let repeats = self.links.archive.host().repeats();
+        repeats.then(|| (client.clone(), request.clone()))
+    }
+
     async fn call<T>(
         &self,
         action: RPCTypes,
@@ -182,6 +188,9 @@ impl RaftNetworkV2<Types> for Link {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let mut client = self.client()?;
         let request = self.append_request()(rpc);
+        if let Some((mut client, request)) = self.again(&client, &request) {
+            tokio::spawn(async move { client.append(request).await });
+        }
         let call = client.append(request);
         let response = self
             .call(RPCTypes::AppendEntries, option.hard_ttl(), call)
@@ -250,7 +259,11 @@ impl RaftNetworkV2<Types> for Link {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let mut client = self.client()?;
-        let call = client.vote(self.vote_request(&rpc));
+        let request = self.vote_request(&rpc);
+        if let Some((mut client, request)) = self.again(&client, &request) {
+            tokio::spawn(async move { client.vote(request).await });
+        }
+        let call = client.vote(request);
         let response = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
         Ok(vote_response(response))
     }
@@ -261,7 +274,11 @@ impl RaftNetworkV2<Types> for Link {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let mut client = self.client()?;
-        let call = client.pre_vote(self.vote_request(&rpc));
+        let request = self.vote_request(&rpc);
+        if let Some((mut client, request)) = self.again(&client, &request) {
+            tokio::spawn(async move { client.pre_vote(request).await });
+        }
+        let call = client.pre_vote(request);
         let response = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
         Ok(vote_response(response))
     }
