@@ -8,7 +8,7 @@
 use std::process::{Command, Output};
 
 /// Long enough for a few crashes and partitions, short enough for two dozen seeds in a debug build.
-const MINUTES: &str = "0.25";
+const MINUTES: &str = "0.1";
 
 fn sim(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_sim"))

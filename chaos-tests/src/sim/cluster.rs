@@ -25,8 +25,8 @@ use trireme_jobs::{Leases, Scheduler};
 use trireme_office::{ConfigFeed, Controller, Keeper};
 use trireme_proto::{api::ConfigUpload, state::Job};
 use trireme_raft::{
-    Host, Node, PeerListener, Pipe, Store, StoreConfig, archive::MemoryHome, disk::MemoryDisk,
-    wal::WalOptions,
+    Host, Node, PeerListener, Pipe, Store, StoreConfig, Timing, archive::MemoryHome,
+    disk::MemoryDisk, wal::WalOptions,
 };
 
 use super::{
@@ -42,6 +42,8 @@ use super::{
 
 pub(crate) const WEBHOOK_SECRET: &str = "simulated";
 
+/// Twice as slow as a node's own: half of what an undisturbed cluster does is to say that it is there.
+const HEARTBEAT: Duration = Duration::from_millis(150);
 /// Small, so that segments are begun and removed often.
 const SEGMENT_BYTES: u64 = 16 << 10;
 /// Small, so that snapshots are written, sent and installed often.
@@ -77,9 +79,8 @@ struct Shared {
     hardware: BTreeMap<u64, Arc<Hardware>>,
     feed: ConfigFeed,
     forge: Forge,
-    lying_disks: bool,
-    /// Nobody is started any more.
-    over: AtomicBool,
+    /// From now on disks say that they synced and do not.
+    lying_disks: AtomicBool,
 }
 
 /// What remains of a node over its lives, and the present one.
@@ -123,7 +124,6 @@ impl Cluster {
         chronicle: Chronicle,
         feed: ConfigFeed,
         forge: Forge,
-        lying_disks: bool,
     ) -> Self {
         let seat = |_| {
             Mutex::new(Seat {
@@ -143,8 +143,7 @@ impl Cluster {
             hardware: (1..=nodes).map(|id| (id, Arc::default())).collect(),
             feed,
             forge,
-            lying_disks,
-            over: AtomicBool::new(false),
+            lying_disks: AtomicBool::new(false),
         }))
     }
 
@@ -186,9 +185,14 @@ impl Cluster {
         })
     }
 
-    pub(crate) fn running(&self) -> Vec<u64> {
-        let ids = self.ids().into_iter();
-        ids.filter(|id| self.up(*id).is_some()).collect()
+    /// The planted bug.
+    pub(crate) fn let_disks_lie(&self) {
+        self.0.lying_disks.store(true, Ordering::SeqCst);
+        for id in self.ids() {
+            if let Some(disk) = self.disk(id) {
+                disk.lie_about_syncs(true);
+            }
+        }
     }
 
     /// The disk of a node that runs.
@@ -215,13 +219,13 @@ impl Cluster {
             let Some(mut seat) = self.seat(id) else {
                 return;
             };
-            if seat.present.is_some() || shared.over.load(Ordering::SeqCst) {
+            if seat.present.is_some() {
                 return;
             }
             seat.lives += 1;
             (seat.disk.clone(), Arc::clone(&seat.archive), seat.lives)
         };
-        disk.lie_about_syncs(shared.lying_disks);
+        disk.lie_about_syncs(shared.lying_disks.load(Ordering::SeqCst));
         shared.network.light(id);
         shared.trace.line(id, format_args!("starts, life {lives}"));
         let life = Arc::new(Life {
@@ -240,6 +244,12 @@ impl Cluster {
         config.disk = Arc::new(disk.clone());
         config.archive = Some(archive);
         config.host = Host::Simulated(Arc::clone(&life) as Arc<_>);
+        config.timing = Timing {
+            heartbeat: HEARTBEAT,
+            election_min: HEARTBEAT * 3,
+            election_max: HEARTBEAT * 5,
+            ..Timing::default()
+        };
         config.limits.wal = WalOptions {
             segment_bytes: SEGMENT_BYTES,
             ..WalOptions::default()

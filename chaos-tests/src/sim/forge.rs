@@ -50,7 +50,8 @@ struct Inner {
 /// Why a merge did not happen, or is not known to have happened.
 #[derive(Debug)]
 pub(crate) enum NotMerged {
-    Refused(String),
+    /// In the forge's words, which the trace shows.
+    Refused(#[allow(dead_code, reason = "the trace shows it")] String),
     Unknown,
 }
 

@@ -82,7 +82,7 @@ const FINISHED: Duration = Duration::from_secs(120);
 /// A bug to find: that the simulation finds anything at all must be seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Plant {
-    /// Disks that say that they synced and did not.
+    /// Once the cluster is made, disks say that they synced and do not.
     LyingDisks,
 }
 
@@ -144,13 +144,15 @@ async fn simulate(options: &Options) -> io::Result<Report> {
         chronicle.clone(),
         feed,
         forge,
-        options.plant == Some(Plant::LyingDisks),
     );
     for id in cluster.ids() {
         cluster.start(id).await;
     }
     let faults = Arc::new(Faults::default());
     if formed(&cluster).await {
+        if options.plant == Some(Plant::LyingDisks) {
+            cluster.let_disks_lie();
+        }
         disturb(options, &cluster, began, &faults).await;
         cluster.heal().await;
         match judge::rest(&cluster).await {

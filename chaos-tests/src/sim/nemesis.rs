@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep},
+};
 
 use super::{
     chance::Chance,
@@ -17,10 +20,12 @@ use super::{
     network::Weather,
 };
 
-const PAUSE_MS: (u64, u64) = (100, 4000);
-const DOWN_MS: (u64, u64) = (50, 8000);
-const CUT_MS: (u64, u64) = (200, 8000);
-const WEATHER_MS: (u64, u64) = (500, 6000);
+const PAUSE_MS: (u64, u64) = (20, 1500);
+/// Between faults that last: so many pauses.
+const CALM: u32 = 3;
+const DOWN_MS: (u64, u64) = (50, 6000);
+const CUT_MS: (u64, u64) = (200, 5000);
+const WEATHER_MS: (u64, u64) = (500, 4000);
 const SLOW_DISK_MS: (u64, u64) = (500, 5000);
 /// A clock this far off may still lead, see the ring's bound of two seconds.
 const SKEW_MS: u64 = 900;
@@ -51,17 +56,47 @@ fn both_ways(one: &[u64], other: &[u64]) -> Cut {
 impl Nemesis {
     /// Disturbs until `end`. What it began may outlast it; who calls it heals.
     pub(crate) async fn run(self, end: Instant) {
+        let nemesis = Arc::new(self);
+        // Each kind has its own turn, so that crashes happen under partitions on slow disks.
+        let mut kinds = JoinSet::new();
+        let cutting = Arc::clone(&nemesis);
+        kinds.spawn(async move {
+            while Instant::now() < end {
+                cutting.pause(CALM).await;
+                cutting.cut().await;
+            }
+        });
+        let changing = Arc::clone(&nemesis);
+        kinds.spawn(async move {
+            while Instant::now() < end {
+                changing.pause(CALM).await;
+                changing.weather().await;
+            }
+        });
+        let slowing = Arc::clone(&nemesis);
+        kinds.spawn(async move {
+            while Instant::now() < end {
+                slowing.pause(CALM).await;
+                slowing.slow_disk().await;
+            }
+        });
+        kinds.spawn(async move { nemesis.strike_until(end).await });
+        while kinds.join_next().await.is_some() {}
+    }
+
+    async fn pause(&self, times: u32) {
+        sleep(self.chance.millis(PAUSE_MS.0, PAUSE_MS.1) * times).await;
+    }
+
+    async fn strike_until(&self, end: Instant) {
         while Instant::now() < end {
-            sleep(self.chance.millis(PAUSE_MS.0, PAUSE_MS.1)).await;
-            match self.chance.below(20) {
+            self.pause(1).await;
+            match self.chance.below(12) {
                 0..=4 => self.end_some(),
                 5 => self.stop_one(),
-                6..=10 => self.cut().await,
-                11..=12 => self.weather().await,
-                13 => self.slow_disk().await,
-                14..=15 => self.break_disk(),
-                16..=17 => self.set_clock(),
-                18 => self.compact(),
+                6..=7 => self.break_disk(),
+                8..=9 => self.set_clock(),
+                10 => self.compact(),
                 _ => self.transfer(),
             }
         }
