@@ -86,8 +86,7 @@ impl Office {
     /// The clock that stamps the log, for decisions by time; never below the stamp of the view.
     #[must_use]
     pub fn now_ms(&self) -> i64 {
-        let wall = self.store.host().wall_ms();
-        wall.max(self.view().last_stamp_ms())
+        self.store.now_ms()
     }
 
     /// Cancelled when the office is over; what still runs 2 s later is aborted.

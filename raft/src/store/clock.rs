@@ -83,10 +83,21 @@ impl Clock {
     /// A stamp for the next entry, at least `floor_ms` and never below the one before.
     pub(crate) fn stamp(&self, floor_ms: i64) -> i64 {
         let mut inner = self.held();
-        let passed = i64::try_from(inner.read_at.elapsed().as_millis()).unwrap_or(i64::MAX);
-        let now = inner.wall_ms.saturating_add(passed) + inner.offset_ms;
-        inner.last_stamp_ms = inner.last_stamp_ms.max(now).max(floor_ms);
+        inner.last_stamp_ms = inner.now_ms(floor_ms);
         inner.last_stamp_ms
+    }
+
+    /// What a stamp would be.
+    pub(crate) fn now_ms(&self, floor_ms: i64) -> i64 {
+        self.held().now_ms(floor_ms)
+    }
+}
+
+impl Inner {
+    fn now_ms(&self, floor_ms: i64) -> i64 {
+        let passed = i64::try_from(self.read_at.elapsed().as_millis()).unwrap_or(i64::MAX);
+        let now = self.wall_ms.saturating_add(passed) + self.offset_ms;
+        self.last_stamp_ms.max(now).max(floor_ms)
     }
 }
 
@@ -98,7 +109,18 @@ fn median(offsets: impl Iterator<Item = i64>, voters: usize) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io,
+        sync::{
+            Arc,
+            atomic::{AtomicI64, Ordering},
+        },
+    };
+
+    use futures::{future::BoxFuture, stream::BoxStream};
+
     use super::*;
+    use crate::host::{Pipe, World};
 
     #[test]
     fn stamps_never_decrease() {
@@ -117,6 +139,42 @@ mod tests {
             first + 60_000,
             "nor does a clock that was ahead go back"
         );
+    }
+
+    /// Found by simulation: who compared the wall clock with stamps took what was just begun for old.
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_clock_that_jumps_moves_no_stamp() {
+        let jumping = Arc::new(Jumping(AtomicI64::new(1_800_000_000_000)));
+        let clock = Clock::new(Host::Simulated(Arc::clone(&jumping) as Arc<dyn World>));
+        let first = clock.stamp(0);
+        jumping.0.fetch_add(60_000, Ordering::SeqCst);
+        assert_eq!(clock.now_ms(0), first);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(clock.now_ms(0), first + 1000);
+        assert_eq!(clock.stamp(0), first + 1000, "it is the clock that stamps");
+        assert_eq!(clock.now_ms(first + 5000), first + 5000);
+        assert_eq!(clock.now_ms(0), first + 1000, "to look moves nothing");
+    }
+
+    #[derive(Debug)]
+    struct Jumping(AtomicI64);
+
+    impl World for Jumping {
+        fn wall_ms(&self) -> i64 {
+            self.0.load(Ordering::SeqCst)
+        }
+
+        fn disk_wait(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn connect(&self, _: &str) -> BoxFuture<'static, io::Result<Pipe>> {
+            Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+        }
+
+        fn listen(&self) -> BoxStream<'static, io::Result<Pipe>> {
+            Box::pin(futures::stream::empty())
+        }
     }
 
     #[test]

@@ -244,6 +244,15 @@ impl Store {
         self.inner.node_id
     }
 
+    /// On the leader: the clock that stamps the log, which no jump of the wall clock moves; never below the view's stamp.
+    pub fn now_ms(&self) -> i64 {
+        let floor = self.view().last_stamp_ms();
+        match self.inner.started() {
+            Some(started) => started.clock.now_ms(floor),
+            None => self.inner.host.wall_ms().max(floor),
+        }
+    }
+
     /// What this node runs on: whoever acts for it does what blocks there, and reads its clock.
     pub fn host(&self) -> &Host {
         &self.inner.host
