@@ -62,6 +62,10 @@ impl Chronicle {
         std::mem::take(&mut self.held().broken)
     }
 
+    pub(crate) fn is_broken(&self) -> bool {
+        !self.held().broken.is_empty()
+    }
+
     /// The last revision that any node showed.
     pub(crate) fn last_revision(&self) -> u64 {
         let book = self.held();

@@ -87,6 +87,8 @@ struct Shared {
 struct Seat {
     disk: MemoryDisk,
     archive: Arc<MemoryHome>,
+    /// One that has not come so far as to be present.
+    starting: Option<Arc<Life>>,
     present: Option<Present>,
     lives: u64,
 }
@@ -129,6 +131,7 @@ impl Cluster {
             Mutex::new(Seat {
                 disk: MemoryDisk::new(),
                 archive: Arc::default(),
+                starting: None,
                 present: None,
                 lives: 0,
             })
@@ -215,27 +218,33 @@ impl Cluster {
     /// Starts a node that does not run. One that does not open is a broken promise.
     pub(crate) async fn start(&self, id: u64) {
         let shared = &self.0;
-        let (disk, archive, lives) = {
+        let (disk, archive, lives, life) = {
             let Some(mut seat) = self.seat(id) else {
                 return;
             };
-            if seat.present.is_some() {
+            if seat.present.is_some() || seat.starting.is_some() {
                 return;
             }
             seat.lives += 1;
-            (seat.disk.clone(), Arc::clone(&seat.archive), seat.lives)
+            let life = Arc::new(Life {
+                node: id,
+                network: shared.network.clone(),
+                chance: shared.chance.clone(),
+                hardware: self.hardware(id),
+                began: shared.began,
+                over: AtomicBool::new(false),
+            });
+            seat.starting = Some(Arc::clone(&life));
+            (
+                seat.disk.clone(),
+                Arc::clone(&seat.archive),
+                seat.lives,
+                life,
+            )
         };
         disk.lie_about_syncs(shared.lying_disks.load(Ordering::SeqCst));
         shared.network.light(id);
         shared.trace.line(id, format_args!("starts, life {lives}"));
-        let life = Arc::new(Life {
-            node: id,
-            network: shared.network.clone(),
-            chance: shared.chance.clone(),
-            hardware: self.hardware(id),
-            began: shared.began,
-            over: AtomicBool::new(false),
-        });
         let nowhere = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         let mut config = StoreConfig::new(PathBuf::from("/data"), id, nowhere);
         config.peer_listener = PeerListener::World;
@@ -256,7 +265,21 @@ impl Cluster {
         };
         config.limits.compact_entries = COMPACT_ENTRIES;
         config.limits.keep_entries = KEEP_ENTRIES;
-        let store = match Store::open(config).await {
+        let opened = Store::open(config).await;
+        {
+            let Some(mut seat) = self.seat(id) else {
+                return;
+            };
+            if life.over.load(Ordering::SeqCst) {
+                // It ended while it started.
+                if let Ok(store) = opened {
+                    tokio::spawn(async move { store.stop().await });
+                }
+                return;
+            }
+            seat.starting = None;
+        }
+        let store = match opened {
             Ok(store) => store,
             Err(why) => {
                 shared
@@ -335,13 +358,13 @@ impl Cluster {
         let Some(mut seat) = self.seat(id) else {
             return;
         };
-        let Some(mut present) = seat.present.take() else {
+        let present = seat.present.take();
+        let life = present.as_ref().map(|present| Arc::clone(&present.life));
+        let Some(life) = life.or_else(|| seat.starting.take()) else {
             return;
         };
         shared.trace.line(id, format_args!("ends: {how:?}"));
-        present.life.over.store(true, Ordering::SeqCst);
-        present.gone.cancel();
-        present.tasks.abort_all();
+        life.over.store(true, Ordering::SeqCst);
         match how {
             End::Killed => shared.network.kill(id),
             End::PowerCut => shared.network.darken(id),
@@ -358,8 +381,12 @@ impl Cluster {
         };
         let odds = 1 + chance.below(4);
         seat.archive = Arc::new(seat.archive.after_power_cut(|| chance.one_in(odds)));
-        let store = present.store;
-        tokio::spawn(async move { store.stop().await });
+        if let Some(mut present) = present {
+            present.gone.cancel();
+            present.tasks.abort_all();
+            let store = present.store;
+            tokio::spawn(async move { store.stop().await });
+        }
     }
 
     /// Stops a node as an operator does.

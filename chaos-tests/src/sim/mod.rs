@@ -56,7 +56,7 @@ use tokio::{
     task::JoinSet,
     time::{Instant, timeout},
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     agents::Agent,
@@ -155,15 +155,18 @@ async fn simulate(options: &Options) -> io::Result<Report> {
         }
         disturb(options, &cluster, began, &faults).await;
         cluster.heal().await;
-        match judge::rest(&cluster).await {
-            Ok(stores) => {
-                let reader = client(0, &cluster, seed, began);
-                reader.read_all().await;
-                for broken in judge::judge(&cluster, &stores).await {
-                    chronicle.broken(broken);
+        // Otherwise the verdict is known: whoever does not even start never comes to rest.
+        if !chronicle.is_broken() {
+            match judge::rest(&cluster).await {
+                Ok(stores) => {
+                    let reader = client(0, &cluster, seed, began);
+                    reader.read_all().await;
+                    for broken in judge::judge(&cluster, &stores).await {
+                        chronicle.broken(broken);
+                    }
                 }
+                Err(unrest) => chronicle.broken(unrest),
             }
-            Err(unrest) => chronicle.broken(unrest),
         }
     } else {
         chronicle.broken(format!("no cluster was made within {} s", FORMED.as_secs()));
@@ -235,11 +238,15 @@ async fn disturb(options: &Options, cluster: &Cluster, began: Instant, faults: &
         cluster: cluster.clone(),
         chance: Chance::new(seed, "nemesis"),
         faults: Arc::clone(faults),
+        begun: TaskTracker::new(),
     };
     nemesis.run(Instant::now() + options.disturbed).await;
     stop.cancel();
     cluster.heal().await;
     let finished = async { while clients.join_next().await.is_some() {} };
+    if cluster.chronicle().is_broken() {
+        return;
+    }
     if timeout(FINISHED, finished).await.is_err() {
         cluster
             .chronicle()

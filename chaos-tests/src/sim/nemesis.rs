@@ -14,6 +14,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+use tokio_util::task::TaskTracker;
+
 use super::{
     chance::Chance,
     cluster::{Cluster, End},
@@ -44,6 +46,8 @@ pub(crate) struct Nemesis {
     pub(crate) cluster: Cluster,
     pub(crate) chance: Chance,
     pub(crate) faults: Arc<Faults>,
+    /// Stops, starts and questions that were begun.
+    pub(crate) begun: TaskTracker,
 }
 
 type Cut = BTreeSet<(u64, u64)>;
@@ -54,8 +58,9 @@ fn both_ways(one: &[u64], other: &[u64]) -> Cut {
 }
 
 impl Nemesis {
-    /// Disturbs until `end`. What it began may outlast it; who calls it heals.
+    /// Disturbs until `end`, and until what it began has taken place.
     pub(crate) async fn run(self, end: Instant) {
+        let begun = self.begun.clone();
         let nemesis = Arc::new(self);
         // Each kind has its own turn, so that crashes happen under partitions on slow disks.
         let mut kinds = JoinSet::new();
@@ -82,6 +87,8 @@ impl Nemesis {
         });
         kinds.spawn(async move { nemesis.strike_until(end).await });
         while kinds.join_next().await.is_some() {}
+        begun.close();
+        begun.wait().await;
     }
 
     async fn pause(&self, times: u32) {
@@ -140,7 +147,7 @@ impl Nemesis {
             self.cluster.clone(),
             self.chance.millis(DOWN_MS.0, DOWN_MS.1),
         );
-        tokio::spawn(async move {
+        self.begun.spawn(async move {
             sleep(down).await;
             cluster.start(id).await;
         });
@@ -152,7 +159,7 @@ impl Nemesis {
             self.any(),
             self.chance.millis(DOWN_MS.0, DOWN_MS.1),
         );
-        tokio::spawn(async move {
+        self.begun.spawn(async move {
             cluster.stop(id).await;
             sleep(down).await;
             cluster.start(id).await;
@@ -253,7 +260,7 @@ impl Nemesis {
         let id = self.any();
         if let Some(up) = self.cluster.up(id) {
             self.tell(format_args!("asks {id} for a snapshot"));
-            tokio::spawn(async move {
+            self.begun.spawn(async move {
                 tokio::select! {
                     biased;
                     () = up.gone.cancelled() => {}
@@ -268,7 +275,7 @@ impl Nemesis {
         let (id, to) = (self.any(), self.any());
         if let Some(up) = self.cluster.up(id) {
             self.tell(format_args!("asks {id} that {to} lead"));
-            tokio::spawn(async move {
+            self.begun.spawn(async move {
                 tokio::select! {
                     biased;
                     () = up.gone.cancelled() => {}
