@@ -113,7 +113,6 @@ impl Agent {
         say.say(Said::Hello(AgentHello {
             agent_id: self.id(),
             incarnation: held.incarnation,
-            ..AgentHello::default()
         }))
         .await?;
         let opening = service.attach(ReceiverStream::new(saying));

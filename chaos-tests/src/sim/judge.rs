@@ -219,6 +219,5 @@ fn history(
         digests: digests.collect(),
         nodes: cluster.ids(),
         last,
-        ..History::default()
     })
 }

@@ -58,5 +58,5 @@ impl StoreBuilder<Types, LogStore, Machine, tempfile::TempDir> for OnDisk {
 
 #[tokio::test]
 async fn the_log_and_the_state_machine_keep_openrafts_contract() {
-    Suite::test_all(OnDisk).await.unwrap();
+    Box::pin(Suite::test_all(OnDisk)).await.unwrap();
 }
