@@ -166,6 +166,7 @@ impl Machine {
             used_node_ids: Arc::clone(&self.used_node_ids),
             snapshots: self.snapshots.clone(),
             archive: Arc::clone(&self.archive),
+            fatal: self.fatal.clone(),
             current: Arc::clone(&self.current),
         }
     }
@@ -317,6 +318,7 @@ pub(crate) struct Builder {
     used_node_ids: Arc<BTreeSet<u64>>,
     snapshots: Snapshots,
     archive: Arc<Archive>,
+    fatal: FatalCell,
     current: CurrentSnapshot,
 }
 
@@ -327,7 +329,13 @@ impl RaftSnapshotBuilder<Types> for Builder {
         &mut self,
     ) -> io::Result<openraft::alias::SnapshotOf<Types, SnapshotData>> {
         let index = self.meta.last_log_id.as_ref().map_or(0, |id| id.index);
-        self.archive.checkpoint(index).await?;
+        // Consensus stops on an error here, and would say no more than that it did.
+        self.archive.checkpoint(index).await.inspect_err(|error| {
+            // A store that is closed does not stop for it.
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                self.fatal.set(FatalKind::Archive, error.to_string());
+            }
+        })?;
         let header = proto::SnapshotHeader {
             format: SNAPSHOT_FORMAT,
             cluster_id: self.cluster_id.clone(),
@@ -348,7 +356,13 @@ impl RaftSnapshotBuilder<Types> for Builder {
                 let digest = state.digest();
                 Ok(snapshots.write(&header, state.snapshot_rows(), &digest)?)
             })
-            .await?;
+            .await
+            .inspect_err(|error| {
+                self.fatal.set(
+                    FatalKind::Disk,
+                    format!("a snapshot cannot be written: {error}. Check the disk, then restart the node"),
+                );
+            })?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         // One that was received meanwhile is newer.
         if current
