@@ -2,7 +2,7 @@
 //! ([`scenarios`]), what they are told on ([`scene`]), the record of what happened ([`History`]) and the checkers that
 //! judge it ([`checks`]). A [`run`] is told on the same scene: people, clients and followers go on while nemeses
 //! ([`nemesis`]) are done to the nodes. Beside them an idle cluster on a busy machine ([`idle`]), a closed loop of clients that measures ([`load`]), and a comparison with etcd
-//! ([`compare`]).
+//! ([`compare`]). What is random there is decided by a seed in [`sim`], where nothing is real but the code.
 //!
 //! Processes are started and killed by `trireme-harness`; nothing here reaches into a node.
 
@@ -23,6 +23,7 @@ pub mod run;
 pub mod scenarios;
 pub mod scene;
 mod sender;
+pub mod sim;
 mod verdict;
 
 pub use history::{DigestAt, History, Last, Merged, Sent, Watched};

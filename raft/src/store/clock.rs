@@ -10,8 +10,12 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
+
+use tokio::time::Instant;
+
+use crate::host::Host;
 
 /// How far a leader's clock may be off its peers'.
 pub(crate) const MAX_SKEW_MS: i64 = 2000;
@@ -19,7 +23,10 @@ pub(crate) const MAX_SKEW_MS: i64 = 2000;
 const SAMPLE_AGE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub(crate) struct Clock(Mutex<Inner>);
+pub(crate) struct Clock {
+    host: Host,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -32,26 +39,20 @@ struct Inner {
     samples: BTreeMap<u64, (i64, Instant)>,
 }
 
-pub(crate) fn wall_ms() -> i64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-        Err(_) => 0,
-    }
-}
-
 impl Clock {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Inner {
+    pub(crate) fn new(host: Host) -> Self {
+        let inner = Mutex::new(Inner {
             read_at: Instant::now(),
-            wall_ms: wall_ms(),
+            wall_ms: host.wall_ms(),
             offset_ms: 0,
             last_stamp_ms: 0,
             samples: BTreeMap::new(),
-        }))
+        });
+        Self { host, inner }
     }
 
     fn held(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The wall clock as it was read once, gone on steadily since.
@@ -68,25 +69,34 @@ impl Clock {
 
     /// Median of the voters' clocks minus ours; None unless a majority was read lately.
     pub(crate) fn skew_ms(&self, me: u64, voters: &[u64]) -> Option<i64> {
-        self.held().skew_ms(wall_ms(), me, voters)
+        self.held().skew_ms(self.host.wall_ms(), me, voters)
     }
 
     /// Fixes the offset for the time that this node leads.
     pub(crate) fn take_lead(&self, skew_ms: Option<i64>) {
         let mut inner = self.held();
-        inner.take_lead(wall_ms(), skew_ms);
+        inner.take_lead(self.host.wall_ms(), skew_ms);
     }
 
     /// A stamp for the next entry, at least `floor_ms` and never below the one before.
     pub(crate) fn stamp(&self, floor_ms: i64) -> i64 {
         let mut inner = self.held();
-        let now = inner.steady_ms() + inner.offset_ms;
-        inner.last_stamp_ms = inner.last_stamp_ms.max(now).max(floor_ms);
+        inner.last_stamp_ms = inner.now_ms(floor_ms);
         inner.last_stamp_ms
+    }
+
+    /// What a stamp would be.
+    pub(crate) fn now_ms(&self, floor_ms: i64) -> i64 {
+        self.held().now_ms(floor_ms)
     }
 }
 
 impl Inner {
+    fn now_ms(&self, floor_ms: i64) -> i64 {
+        let now = self.steady_ms() + self.offset_ms;
+        self.last_stamp_ms.max(now).max(floor_ms)
+    }
+
     fn steady_ms(&self) -> i64 {
         let passed = i64::try_from(self.read_at.elapsed().as_millis()).unwrap_or(i64::MAX);
         self.wall_ms.saturating_add(passed)
@@ -117,13 +127,24 @@ fn median(offsets: impl Iterator<Item = i64>, voters: usize) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io,
+        sync::{
+            Arc,
+            atomic::{AtomicI64, Ordering},
+        },
+    };
+
+    use futures::{future::BoxFuture, stream::BoxStream};
+
     use super::*;
+    use crate::host::{Pipe, World};
 
     #[test]
     fn stamps_never_decrease() {
-        let clock = Clock::new();
+        let clock = Clock::new(Host::Machine);
         let first = clock.stamp(0);
-        assert!((wall_ms() - first).abs() < 1000);
+        assert!((Host::Machine.wall_ms() - first).abs() < 1000);
         assert_eq!(
             clock.stamp(first + 60_000),
             first + 60_000,
@@ -138,12 +159,48 @@ mod tests {
         );
     }
 
+    /// Found by simulation: who compared the wall clock with stamps took what was just begun for old.
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_clock_that_jumps_moves_no_stamp() {
+        let jumping = Arc::new(Jumping(AtomicI64::new(1_800_000_000_000)));
+        let clock = Clock::new(Host::Simulated(Arc::clone(&jumping) as Arc<dyn World>));
+        let first = clock.stamp(0);
+        jumping.0.fetch_add(60_000, Ordering::SeqCst);
+        assert_eq!(clock.now_ms(0), first);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(clock.now_ms(0), first + 1000);
+        assert_eq!(clock.stamp(0), first + 1000, "it is the clock that stamps");
+        assert_eq!(clock.now_ms(first + 5000), first + 5000);
+        assert_eq!(clock.now_ms(0), first + 1000, "to look moves nothing");
+    }
+
+    #[derive(Debug)]
+    struct Jumping(AtomicI64);
+
+    impl World for Jumping {
+        fn wall_ms(&self) -> i64 {
+            self.0.load(Ordering::SeqCst)
+        }
+
+        fn disk_wait(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn connect(&self, _: &str) -> BoxFuture<'static, io::Result<Pipe>> {
+            Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+        }
+
+        fn listen(&self) -> BoxStream<'static, io::Result<Pipe>> {
+            Box::pin(futures::stream::empty())
+        }
+    }
+
     #[test]
     fn a_clock_that_is_off_alone_follows_the_majority() {
-        let clock = Clock::new();
+        let clock = Clock::new(Host::Machine);
         let voters = [1, 2, 3];
         assert_eq!(clock.skew_ms(1, &voters), None, "a majority must be heard");
-        let now = wall_ms();
+        let now = Host::Machine.wall_ms();
         clock.sample(2, now, now + 5000);
         clock.sample(3, now, now + 5100);
         let skew = clock.skew_ms(1, &voters).unwrap();
@@ -156,16 +213,17 @@ mod tests {
     fn a_clock_that_jumps_after_its_peers_were_read_moves_no_stamp() {
         let voters = [1, 2, 3];
         for jump_ms in [-3_600_000, 3_600_000] {
-            let clock = Clock::new();
-            let now = wall_ms();
+            let host = Host::Machine;
+            let clock = Clock::new(host.clone());
+            let now = host.wall_ms();
             clock.sample(2, now, now);
             clock.sample(3, now, now + 10);
             let mut inner = clock.held();
-            let skew = inner.skew_ms(wall_ms() + jump_ms, 1, &voters).unwrap();
+            let skew = inner.skew_ms(host.wall_ms() + jump_ms, 1, &voters).unwrap();
             assert!((skew + jump_ms).abs() < 1000, "{skew}");
-            inner.take_lead(wall_ms() + jump_ms, Some(skew));
+            inner.take_lead(host.wall_ms() + jump_ms, Some(skew));
             drop(inner);
-            let off = clock.stamp(0) - wall_ms();
+            let off = clock.stamp(0) - host.wall_ms();
             assert!(off.abs() < 1000, "{off}");
         }
     }
