@@ -4,6 +4,9 @@
 //! median of what the reachable majority's clocks say. Stamps never decrease. A node more than [`MAX_SKEW_MS`] off the
 //! median must not lead.
 //!
+//! A leader that does not yet know a majority's clocks trusts its own no more than it would alone later: stamps go on from
+//! the log's last one until it does. One that were ahead would leave stamps that stand still until time has caught up.
+//!
 //! All clocks, this machine's too, are compared with that steady time: what was read of a peer's clock stays right when
 //! ours jumps afterwards.
 
@@ -33,8 +36,11 @@ struct Inner {
     /// When the wall clock was read for good.
     read_at: Instant,
     wall_ms: i64,
-    offset_ms: i64,
+    /// None until this process first led and knew a majority's clocks.
+    offset_ms: Option<i64>,
     last_stamp_ms: i64,
+    /// The log's newest stamp, and when it was first seen here.
+    log: Option<(i64, Instant)>,
     /// Peer's clock minus steady time, and when it was read.
     samples: BTreeMap<u64, (i64, Instant)>,
 }
@@ -44,8 +50,9 @@ impl Clock {
         let inner = Mutex::new(Inner {
             read_at: Instant::now(),
             wall_ms: host.wall_ms(),
-            offset_ms: 0,
+            offset_ms: None,
             last_stamp_ms: 0,
+            log: None,
             samples: BTreeMap::new(),
         });
         Self { host, inner }
@@ -67,13 +74,14 @@ impl Clock {
         inner.samples.insert(node, (offset, Instant::now()));
     }
 
-    /// Median of the voters' clocks minus ours; None unless a majority was read lately.
-    pub(crate) fn skew_ms(&self, me: u64, voters: &[u64]) -> Option<i64> {
-        self.held().skew_ms(self.host.wall_ms(), me, voters)
+    /// Median of the voters' clocks minus ours; None unless a majority was read lately. `floor_ms` is the log's last stamp.
+    pub(crate) fn skew_ms(&self, me: u64, voters: &[u64], floor_ms: i64) -> Option<i64> {
+        let wall_ms = self.host.wall_ms();
+        self.held().skew_ms(wall_ms, me, voters, floor_ms)
     }
 
     /// Fixes the offset for the time that this node leads.
-    pub(crate) fn take_lead(&self, skew_ms: Option<i64>) {
+    pub(crate) fn take_lead(&self, skew_ms: i64) {
         let mut inner = self.held();
         inner.take_lead(self.host.wall_ms(), skew_ms);
     }
@@ -81,6 +89,9 @@ impl Clock {
     /// A stamp for the next entry, at least `floor_ms` and never below the one before.
     pub(crate) fn stamp(&self, floor_ms: i64) -> i64 {
         let mut inner = self.held();
+        if floor_ms > inner.log.map_or(0, |(stamp, _)| stamp) {
+            inner.log = Some((floor_ms, Instant::now()));
+        }
         inner.last_stamp_ms = inner.now_ms(floor_ms);
         inner.last_stamp_ms
     }
@@ -93,7 +104,16 @@ impl Clock {
 
 impl Inner {
     fn now_ms(&self, floor_ms: i64) -> i64 {
-        let now = self.steady_ms() + self.offset_ms;
+        let now = match (self.offset_ms, self.log) {
+            (Some(offset), _) => self.steady_ms() + offset,
+            (None, Some((stamp, at))) => {
+                let passed = i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX);
+                stamp.saturating_add(passed)
+            }
+            (None, None) if floor_ms > 0 => floor_ms,
+            // A log without stamps: ours is as good as any.
+            (None, None) => self.steady_ms(),
+        };
         self.last_stamp_ms.max(now).max(floor_ms)
     }
 
@@ -102,7 +122,7 @@ impl Inner {
         self.wall_ms.saturating_add(passed)
     }
 
-    fn skew_ms(&self, wall_ms: i64, me: u64, voters: &[u64]) -> Option<i64> {
+    fn skew_ms(&self, wall_ms: i64, me: u64, voters: &[u64], floor_ms: i64) -> Option<i64> {
         let own = wall_ms - self.steady_ms();
         let offsets = voters.iter().filter_map(|voter| {
             if *voter == me {
@@ -111,18 +131,29 @@ impl Inner {
             let (offset, at) = self.samples.get(voter)?;
             (at.elapsed() < SAMPLE_AGE).then_some(*offset)
         });
-        Some(median(offsets, voters.len())? - own)
+        let log = floor_ms - self.steady_ms();
+        Some(median(offsets, voters.len(), log)? - own)
     }
 
-    fn take_lead(&mut self, wall_ms: i64, skew_ms: Option<i64>) {
-        self.offset_ms = wall_ms - self.steady_ms() + skew_ms.unwrap_or(0);
+    fn take_lead(&mut self, wall_ms: i64, skew_ms: i64) {
+        self.offset_ms = Some(wall_ms - self.steady_ms() + skew_ms);
     }
 }
 
-fn median(offsets: impl Iterator<Item = i64>, voters: usize) -> Option<i64> {
+/// Of an even number two are in the middle: the earlier, so that none that is ahead alone counts, unless the log says
+/// that it has been later already.
+fn median(offsets: impl Iterator<Item = i64>, voters: usize, log_ms: i64) -> Option<i64> {
     let mut offsets: Vec<i64> = offsets.collect();
+    if offsets.len() <= voters / 2 {
+        return None;
+    }
     offsets.sort_unstable();
-    (offsets.len() > voters / 2).then(|| offsets[(offsets.len() - 1) / 2])
+    let earlier = offsets[(offsets.len() - 1) / 2];
+    let is_behind = earlier < log_ms.saturating_sub(MAX_SKEW_MS);
+    Some(match is_behind {
+        true => offsets[offsets.len() / 2],
+        false => earlier,
+    })
 }
 
 #[cfg(test)]
@@ -151,7 +182,7 @@ mod tests {
             "the log's last stamp is a floor"
         );
         assert_eq!(clock.stamp(0), first + 60_000);
-        clock.take_lead(Some(-600_000));
+        clock.take_lead(-600_000);
         assert_eq!(
             clock.stamp(0),
             first + 60_000,
@@ -199,13 +230,50 @@ mod tests {
     fn a_clock_that_is_off_alone_follows_the_majority() {
         let clock = Clock::new(Host::Machine);
         let voters = [1, 2, 3];
-        assert_eq!(clock.skew_ms(1, &voters), None, "a majority must be heard");
+        assert_eq!(
+            clock.skew_ms(1, &voters, 0),
+            None,
+            "a majority must be heard"
+        );
         let now = Host::Machine.wall_ms();
         clock.sample(2, now, now + 5000);
         clock.sample(3, now, now + 5100);
-        let skew = clock.skew_ms(1, &voters).unwrap();
+        let skew = clock.skew_ms(1, &voters, 0).unwrap();
         assert!((4900..5100).contains(&skew), "{skew}");
-        assert_eq!(clock.skew_ms(1, &[1]), Some(0));
+        assert_eq!(clock.skew_ms(1, &[1], 0), Some(0));
+    }
+
+    /// Found by simulation, seed 2: a leader that was just restarted with its clock ahead stamped by it, and for the next
+    /// ones time stood still until it had come so far.
+    #[tokio::test(start_paused = true)]
+    async fn until_a_majority_is_known_stamps_go_on_from_the_logs_last() {
+        let wall = 1_800_000_000_000;
+        let world = Arc::new(Jumping(AtomicI64::new(wall)));
+        let clock = Clock::new(Host::Simulated(world));
+        let log = wall - 40_000;
+        assert_eq!(clock.now_ms(log), log);
+        assert_eq!(clock.stamp(log), log);
+        tokio::time::advance(Duration::from_millis(250)).await;
+        assert_eq!(clock.stamp(log), log + 250);
+        assert_eq!(clock.now_ms(log + 100), log + 250);
+        clock.sample(2, clock.steady_ms(), log + 250);
+        clock.sample(3, clock.steady_ms(), log + 300);
+        let skew = clock.skew_ms(1, &[1, 2, 3], log + 250).unwrap();
+        clock.take_lead(skew);
+        assert_eq!(clock.stamp(log + 250), log + 300);
+    }
+
+    /// One of three is down, another's clock is wrong: nobody but the log can say whose.
+    #[test]
+    fn of_two_clocks_that_differ_the_earlier_counts_unless_the_log_is_later() {
+        let two = |log| median([-60_000, 0].into_iter(), 3, log);
+        assert_eq!(two(i64::MIN), Some(-60_000));
+        assert_eq!(two(-58_000), Some(-60_000), "within what clocks may differ");
+        assert_eq!(two(-900), Some(0));
+        assert_eq!(two(900), Some(0), "neither is as late as the log");
+        assert_eq!(median([0, 60_000].into_iter(), 3, 900), Some(0));
+        assert_eq!(median([-60_000, 0, 5].into_iter(), 3, 900), Some(0));
+        assert_eq!(median([0].into_iter(), 3, 0), None);
     }
 
     /// Found by `chaos --nemesis clock,kill`: stamps stood still for an hour, or jumped by one.
@@ -219,9 +287,10 @@ mod tests {
             clock.sample(2, now, now);
             clock.sample(3, now, now + 10);
             let mut inner = clock.held();
-            let skew = inner.skew_ms(host.wall_ms() + jump_ms, 1, &voters).unwrap();
+            let jumped = host.wall_ms() + jump_ms;
+            let skew = inner.skew_ms(jumped, 1, &voters, 0).unwrap();
             assert!((skew + jump_ms).abs() < 1000, "{skew}");
-            inner.take_lead(host.wall_ms() + jump_ms, Some(skew));
+            inner.take_lead(host.wall_ms() + jump_ms, skew);
             drop(inner);
             let off = clock.stamp(0) - host.wall_ms();
             assert!(off.abs() < 1000, "{off}");

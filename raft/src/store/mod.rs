@@ -793,9 +793,11 @@ async fn follow_leadership(inner: Weak<Inner>) {
         };
         let changes = started.ring.changes();
         let leadership = strong.observe(started);
-        if leadership.is_me && led_term != Some(leadership.term) {
+        if leadership.is_me
+            && led_term != Some(leadership.term)
+            && take_lead(&strong, started).await
+        {
             led_term = Some(leadership.term);
-            take_lead(&strong, started).await;
         }
         if let Some(reason) = strong.removal() {
             strong.fatal.set(FatalKind::Removed, reason);
@@ -814,13 +816,16 @@ async fn follow_leadership(inner: Weak<Inner>) {
     }
 }
 
-async fn take_lead(inner: &Inner, started: &Started) {
-    let voters: Vec<u64> = inner.published.view().voters().into_iter().collect();
-    let skew = started.clock.skew_ms(inner.node_id, &voters);
-    started.clock.take_lead(skew);
-    if let Some(skew) = skew
-        && skew.abs() > MAX_SKEW_MS
-    {
+/// False while too few clocks are known.
+async fn take_lead(inner: &Inner, started: &Started) -> bool {
+    let view = inner.published.view();
+    let voters: Vec<u64> = view.voters().into_iter().collect();
+    let clock = &started.clock;
+    let Some(skew) = clock.skew_ms(inner.node_id, &voters, view.last_stamp_ms()) else {
+        return false;
+    };
+    clock.take_lead(skew);
+    if skew.abs() > MAX_SKEW_MS {
         tracing::error!(
             skew_ms = skew,
             "this node's clock is too far off its peers' to lead: correct it"
@@ -830,6 +835,7 @@ async fn take_lead(inner: &Inner, started: &Started) {
             let _ = started.ring.transfer_leader(*other).await;
         }
     }
+    true
 }
 
 /// Turns what stopped consensus into the reason why the node must stop, takes the node out of consensus for any other
