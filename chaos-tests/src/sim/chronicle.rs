@@ -2,11 +2,11 @@
 //! end.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use trireme_proto::state::ChangeBatch;
+use trireme_proto::state::{ChangeBatch, change::Record};
 use trireme_raft::FatalKind;
 use trireme_state::Digest;
 
@@ -140,6 +140,17 @@ impl Chronicle {
             batches: self.held().batches.values().cloned().collect(),
             breaks: Vec::new(),
         }
+    }
+
+    /// Comparisons of the replicas that a majority answered.
+    pub(crate) fn audits(&self) -> usize {
+        let book = self.held();
+        let changes = book.batches.values().flat_map(|batch| &batch.changes);
+        let answered = changes.filter_map(|change| match &change.record {
+            Some(Record::Audit(audit)) if !audit.agreed.is_empty() => Some(audit.index),
+            _ => None,
+        });
+        answered.collect::<BTreeSet<u64>>().len()
     }
 
     /// Batches that a node passed over.

@@ -427,6 +427,7 @@ impl Cluster {
             if let Some(disk) = self.disk(*id) {
                 disk.fail_syncs_after(u64::MAX);
                 disk.fail_writes_after(u64::MAX);
+                disk.set_capacity(u64::MAX);
             }
         }
         for id in self.ids() {

@@ -61,6 +61,9 @@ fn unrest(cluster: &Cluster) -> Result<BTreeMap<u64, Store>, String> {
         }
         seen.insert((status.revision, status.leader));
         let view = store.view();
+        if let Some(alarm) = view.alarms().next() {
+            return Err(format!("node {id}: {}: {}", alarm.key, alarm.message));
+        }
         if let Some(open) = view.open_deliveries().next() {
             return Err(format!("node {id}: delivery {} is open", open.guid));
         }
@@ -132,6 +135,10 @@ pub(crate) async fn judge(cluster: &Cluster, stores: &BTreeMap<u64, Store>) -> V
     match history(cluster, stores, &archive) {
         Ok(history) => broken.extend(checks::judge(&history).iter().map(ToString::to_string)),
         Err(why) => broken.push(format!("what is archived cannot be read: {why}")),
+    }
+    // Whoever differs from the majority stops, which breaks a promise by itself.
+    if chronicle.audits() == 0 {
+        broken.push("the replicas were never compared".to_owned());
     }
     for (id, store) in stores {
         if let Err(why) = store.view().state.check_invariants() {

@@ -2,7 +2,7 @@
 //!
 //! The nodes are the real state, ring, doors, office and scheduler, in one process, on one thread, with simulated time
 //! ([`trireme_raft::Host::Simulated`]). Simulated are the network (byte streams under the real gRPC and HTTP: delay, loss,
-//! resets, partitions full, one way and bridged), the disks (writes and syncs that fail, sectors torn and lost), the
+//! resets, partitions full, one way and bridged), the disks (writes and syncs that fail, no room, sectors torn and lost), the
 //! archive (a B-tree that forgets what was not checkpointed), and each node's clock. Clients write and read registers,
 //! bring webhooks, create and abort jobs, agents run them, authors open pull requests that are merged on the sandbox's
 //! pure core; everything may come twice. Nodes are killed, cut from their
@@ -70,7 +70,7 @@ use self::{
     trace::Trace,
 };
 
-pub use self::chance::generator;
+pub use self::{chance::generator, trace::Tail};
 
 const CLIENTS: u64 = 5;
 const AGENTS: u64 = 2;
@@ -95,6 +95,8 @@ pub struct Options {
     pub disturbed: Duration,
     pub trace: Option<PathBuf>,
     pub plant: Option<Plant>,
+    /// Where another thread sees how far the run has come.
+    pub tail: Tail,
 }
 
 /// What came of a run.
@@ -113,6 +115,8 @@ pub struct Report {
     pub ends: u64,
     pub cuts: u64,
     pub disks: u64,
+    /// Comparisons of the replicas.
+    pub audits: u64,
 }
 
 /// Runs one seed. The process must have been prepared for it, see [`program`].
@@ -130,7 +134,7 @@ pub fn run(options: &Options) -> io::Result<Report> {
 async fn simulate(options: &Options) -> io::Result<Report> {
     let seed = options.seed;
     let began = Instant::now();
-    let trace = Trace::begin(options.trace.as_deref())?;
+    let trace = Trace::begin(options.trace.as_deref(), options.tail.clone())?;
     let chronicle = Chronicle::new(trace.clone());
     let network = Network::new(Chance::new(seed, "network"), trace.clone());
     let forge = Forge::new(Chance::new(seed, "forge"), trace.clone(), began);
@@ -189,6 +193,7 @@ async fn simulate(options: &Options) -> io::Result<Report> {
         ends: faults.ends.load(Ordering::Relaxed),
         cuts: faults.cuts.load(Ordering::Relaxed),
         disks: faults.disks.load(Ordering::Relaxed),
+        audits: count(chronicle.audits()),
     })
 }
 

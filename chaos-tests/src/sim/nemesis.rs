@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use tokio_util::task::TaskTracker;
+use trireme_raft::disk::MemoryDisk;
 
 use super::{
     chance::Chance,
@@ -29,8 +30,11 @@ const DOWN_MS: (u64, u64) = (50, 6000);
 const CUT_MS: (u64, u64) = (200, 5000);
 const WEATHER_MS: (u64, u64) = (500, 4000);
 const SLOW_DISK_MS: (u64, u64) = (500, 5000);
+const FULL_MS: (u64, u64) = (500, 8000);
 /// A clock this far off may still lead, see the ring's bound of two seconds.
 const SKEW_MS: u64 = 900;
+/// Room that is left on a disk that fills.
+const ROOM_BYTES: u64 = 96 << 10;
 /// One clock may be wrong altogether.
 const WRONG_MS: u64 = 60_000;
 
@@ -235,13 +239,29 @@ impl Nemesis {
         };
         self.faults.disks.fetch_add(1, Ordering::Relaxed);
         let after = self.chance.below(10);
-        if self.chance.one_in(2) {
-            self.tell(format_args!("syncs of {id} fail after {after}"));
-            disk.fail_syncs_after(after);
-        } else {
-            self.tell(format_args!("writes of {id} fail after {after}"));
-            disk.fail_writes_after(after);
+        match self.chance.below(3) {
+            0 => {
+                self.tell(format_args!("syncs of {id} fail after {after}"));
+                disk.fail_syncs_after(after);
+            }
+            1 => {
+                self.tell(format_args!("writes of {id} fail after {after}"));
+                disk.fail_writes_after(after);
+            }
+            _ => self.fill_later(id, &disk),
         }
+    }
+
+    /// Somebody else fills the disk, and in time removes what filled it.
+    fn fill_later(&self, id: u64, disk: &MemoryDisk) {
+        let room = self.chance.below(ROOM_BYTES);
+        self.tell(format_args!("the disk of {id} has {room} bytes left"));
+        disk.set_capacity(disk.taken_bytes().saturating_add(room));
+        let (disk, full) = (disk.clone(), self.chance.millis(FULL_MS.0, FULL_MS.1));
+        self.begun.spawn(async move {
+            sleep(full).await;
+            disk.set_capacity(u64::MAX);
+        });
     }
 
     fn set_clock(&self) {

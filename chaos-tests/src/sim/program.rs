@@ -5,18 +5,19 @@ use std::{
     num::NonZeroUsize,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode, Stdio},
-    sync::mpsc,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, mpsc},
     thread,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser};
+use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 
-use super::{Options, Plant, Report, run};
+use super::{Options, Plant, Report, Tail, run};
 
-/// A run that takes longer in real time hangs.
-const HANGS: Duration = Duration::from_secs(600);
+/// A run that has not ended by itself so long after it was given up is killed.
+const GRACE: Duration = Duration::from_secs(20);
 /// What a run that hangs exits with.
 const HUNG: u8 = 3;
 
@@ -45,6 +46,9 @@ pub struct Arguments {
     jobs: Option<NonZeroUsize>,
     #[command(flatten)]
     scene: Scene,
+    /// Gives up a seed that takes longer, in real time: it has failed, and its trace so far is told.
+    #[arg(long, value_name = "SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
+    patience: u64,
     /// Says what came of the one seed as JSON.
     #[arg(long, requires = "seed")]
     json: bool,
@@ -80,6 +84,7 @@ impl Scene {
                 .with_context(|| format!("--minutes-of-simulated-time {seconds}"))?,
             trace: None,
             plant: self.plant,
+            tail: Tail::default(),
         })
     }
 
@@ -120,12 +125,16 @@ pub fn main(prepare: impl FnOnce(u64)) -> ExitCode {
     })
 }
 
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn print(text: &str) -> io::Result<()> {
     io::stdout().write_all(text.as_bytes())
 }
 
 fn one(arguments: &Arguments, seed: u64) -> anyhow::Result<ExitCode> {
-    // RUST_LOG=trireme_raft=debug shows what the nodes did. Times in it are the system's, not the simulation's.
+    // RUST_LOG=trireme_raft=debug shows what the nodes did.
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::builder()
@@ -133,17 +142,21 @@ fn one(arguments: &Arguments, seed: u64) -> anyhow::Result<ExitCode> {
                 .from_env_lossy(),
         )
         .with_writer(io::stderr)
-        .without_time()
+        .with_timer(SimulatedTime::default())
         .init();
+    let mut options = arguments.scene.options(seed)?;
+    options.trace.clone_from(&arguments.trace);
+    let (tail, patience) = (options.tail.clone(), arguments.patience);
     thread::Builder::new()
         .name("patience".to_owned())
         .spawn(move || {
-            thread::sleep(HANGS);
-            let _told = writeln!(io::stderr(), "sim: seed {seed} hangs");
+            thread::sleep(Duration::from_secs(patience));
+            let _told = writeln!(
+                io::stderr(),
+                "sim: seed {seed} has not ended after {patience} s; its last lines:\n{tail}"
+            );
             std::process::exit(HUNG.into());
         })?;
-    let mut options = arguments.scene.options(seed)?;
-    options.trace.clone_from(&arguments.trace);
     let report = run(&options)?;
     if arguments.json {
         print(&format!("{}\n", serde_json::to_string(&report)?))?;
@@ -154,6 +167,18 @@ fn one(arguments: &Arguments, seed: u64) -> anyhow::Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// Time since the simulation began, as in traces.
+#[derive(Debug, Default)]
+struct SimulatedTime(OnceLock<tokio::time::Instant>);
+
+impl FormatTime for SimulatedTime {
+    fn format_time(&self, w: &mut Writer<'_>) -> std::fmt::Result {
+        let began = self.0.get_or_init(tokio::time::Instant::now);
+        let passed = began.elapsed();
+        write!(w, "{}.{:06}", passed.as_secs(), passed.subsec_micros())
+    }
 }
 
 fn told(report: &Report) -> String {
@@ -169,6 +194,7 @@ fn told(report: &Report) -> String {
         ends,
         cuts,
         disks,
+        audits,
         ..
     } = report;
     let verdict = match report.broken.len() {
@@ -177,7 +203,7 @@ fn told(report: &Report) -> String {
     };
     let mut text = format!(
         "seed {seed}: {verdict}; {nodes} nodes, {}.{:03} s, {revision} entries, {operations} operations, {webhooks} webhooks, \
-         {ends} crashes, {cuts} partitions, {disks} broken disks; trace of {lines} lines {}",
+         {ends} crashes, {cuts} partitions, {disks} broken disks, {audits} audits; trace of {lines} lines {}",
         simulated_ms / 1000,
         simulated_ms % 1000,
         &trace[..16.min(trace.len())]
@@ -189,9 +215,10 @@ fn told(report: &Report) -> String {
 }
 
 /// A process that runs one seed.
-fn start(program: &Path, scene: &Scene, seed: u64) -> io::Result<Child> {
+fn start(program: &Path, scene: &Scene, patience: u64, seed: u64) -> io::Result<Child> {
     Command::new(program)
         .args(scene.arguments(seed))
+        .args(["--patience", &patience.to_string()])
         .arg("--json")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -199,21 +226,41 @@ fn start(program: &Path, scene: &Scene, seed: u64) -> io::Result<Child> {
         .spawn()
 }
 
-fn finish(mut child: Child, seed: u64) -> anyhow::Result<Report> {
+/// A process that cannot even give up by itself is killed.
+fn finish(mut child: Child, patience: u64, seed: u64) -> anyhow::Result<Report> {
     let mut said = String::new();
-    if let Some(mut stdout) = child.stdout.take() {
+    let stdout = child.stdout.take();
+    let child = Arc::new(Mutex::new(child));
+    let (running, at_last) = (
+        Arc::downgrade(&child),
+        Duration::from_secs(patience) + GRACE,
+    );
+    thread::spawn(move || {
+        // Clocks do not move in this program, see mad-turmoil; sleeping takes its time.
+        thread::sleep(at_last);
+        if let Some(child) = running.upgrade()
+            && let Err(why) = held(&child).kill()
+        {
+            let _told = writeln!(io::stderr(), "sim: seed {seed} cannot be killed: {why}");
+        }
+    });
+    if let Some(mut stdout) = stdout {
         stdout.read_to_string(&mut said)?;
     }
-    let status = child.wait()?;
+    let status = held(&child).wait()?;
     let report = serde_json::from_str(&said);
     report.with_context(|| format!("seed {seed} ended without a report ({status})"))
 }
 
 /// Runs one seed in a process of its own.
-fn in_process(program: &Path, scene: &Scene, seed: u64, twice: bool) -> anyhow::Result<Report> {
-    let mut report = finish(start(program, scene, seed)?, seed)?;
-    if twice {
-        let again = finish(start(program, scene, seed)?, seed)?;
+fn in_process(program: &Path, arguments: &Arguments, seed: u64) -> anyhow::Result<Report> {
+    let run = || {
+        let child = start(program, &arguments.scene, arguments.patience, seed)?;
+        finish(child, arguments.patience, seed)
+    };
+    let mut report = run()?;
+    if arguments.twice {
+        let again = run()?;
         if (again.lines, &again.trace) != (report.lines, &report.trace) {
             report.broken.push(format!(
                 "two runs differ: {} lines {} and {} lines {}",
@@ -232,20 +279,17 @@ fn many(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let end = arguments.from.saturating_add(arguments.seeds);
     let (asked, asking) = mpsc::sync_channel(jobs);
     let (answered, answers) = mpsc::sync_channel(jobs);
-    let asking = std::sync::Arc::new(std::sync::Mutex::new(asking));
+    let asking = Arc::new(Mutex::new(asking));
     for _ in 0..jobs {
-        let (asking, answered) = (std::sync::Arc::clone(&asking), answered.clone());
-        let (program, scene, twice) = (program.clone(), arguments.scene.clone(), arguments.twice);
+        let (asking, answered) = (Arc::clone(&asking), answered.clone());
+        let (program, arguments) = (program.clone(), arguments.clone());
         thread::spawn(move || {
             loop {
-                let next = asking
-                    .lock()
-                    .unwrap_or_else(std::sync::PoisonError::into_inner)
-                    .recv();
+                let next = held(&asking).recv();
                 let Ok(seed) = next else {
                     return;
                 };
-                let told = in_process(&program, &scene, seed, twice);
+                let told = in_process(&program, &arguments, seed);
                 if answered.send((seed, told)).is_err() {
                     return;
                 }

@@ -1,6 +1,7 @@
 //! What happened, line by line: simulated time, who, what. Two runs of a seed must give the same lines.
 
 use std::{
+    collections::VecDeque,
     fmt,
     fs::File,
     io::{self, BufWriter, Write as _},
@@ -11,6 +12,30 @@ use std::{
 use sha2::{Digest as _, Sha256};
 use tokio::time::Instant;
 
+/// Lines that are kept for whoever asks why a run hangs.
+const TAIL_LINES: usize = 30;
+
+/// The last lines of a trace, as far as it got. Clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Tail(Arc<Mutex<VecDeque<String>>>);
+
+impl Tail {
+    fn push(&self, line: String) {
+        let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() >= TAIL_LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+}
+
+impl fmt::Display for Tail {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        lines.iter().try_for_each(|line| f.write_str(line))
+    }
+}
+
 #[derive(Clone)]
 pub(crate) struct Trace(Arc<Mutex<Lines>>);
 
@@ -18,6 +43,7 @@ struct Lines {
     started: Instant,
     sum: Sha256,
     count: u64,
+    tail: Tail,
     file: Option<BufWriter<File>>,
     /// Why the file is not whole.
     broken: Option<io::Error>,
@@ -25,11 +51,12 @@ struct Lines {
 
 impl Trace {
     /// Begins now; kept in a file, too, if one is named.
-    pub(crate) fn begin(file: Option<&Path>) -> io::Result<Self> {
+    pub(crate) fn begin(file: Option<&Path>, tail: Tail) -> io::Result<Self> {
         Ok(Self(Arc::new(Mutex::new(Lines {
             started: Instant::now(),
             sum: Sha256::new(),
             count: 0,
+            tail,
             file: file.map(File::create).transpose()?.map(BufWriter::new),
             broken: None,
         }))))
@@ -60,6 +87,7 @@ impl Trace {
         {
             lines.broken.get_or_insert(error);
         }
+        lines.tail.push(line);
     }
 
     /// How many lines there are, and their hash.
