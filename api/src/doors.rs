@@ -1,6 +1,6 @@
 //! One listener per node for everything that comes from outside the cluster: webhooks, gRPC, pages, metrics, health.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::{
@@ -10,6 +10,7 @@ use axum::{
     middleware,
     response::{IntoResponse, Response},
     routing::{any, get},
+    serve::Listener,
 };
 use bytes::Bytes;
 use tokio::net::TcpListener;
@@ -168,7 +169,7 @@ impl Doors {
             metrics: Arc::clone(&metrics),
             debug: config.debug,
         };
-        store.answer_doors(Box::new(Neighbours::new(services.clone())));
+        store.answer_doors(Arc::new(Neighbours::new(services.clone())));
         let pages = (config.pages)(RunLogs::new(services.clone()));
         let (health, health_service) = tonic_health::server::health_reporter();
         health
@@ -251,10 +252,23 @@ impl Doors {
     /// # Errors
     /// When the listener fails.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> io::Result<()> {
+        let listener = DoorListener::new(listener, self.tls.clone())?;
+        self.serve_on(listener, stop).await
+    }
+
+    /// [`Doors::serve`] on whatever connections arrive through.
+    ///
+    /// # Errors
+    /// When the listener fails.
+    pub async fn serve_on(
+        self,
+        listener: impl Listener<Io: Send + Unpin + 'static, Addr = SocketAddr>,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
         let grace = Duration::from_secs(5);
         let attachments = self.attachments;
         let stopping = stop.clone();
-        let listener = Counted::new(DoorListener::new(listener, self.tls)?, self.flow);
+        let listener = Counted::new(listener, self.flow);
         let router = self.router.into_make_service_with_connect_info::<Remote>();
         let server = axum::serve(listener, router).with_graceful_shutdown(async move {
             stopping.cancelled().await;

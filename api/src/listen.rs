@@ -72,8 +72,11 @@ impl Listener for DoorListener {
     }
 }
 
-impl Connected<IncomingStream<'_, Counted<DoorListener>>> for Remote {
-    fn connect_info(stream: IncomingStream<'_, Counted<DoorListener>>) -> Self {
+impl<L> Connected<IncomingStream<'_, Counted<L>>> for Remote
+where
+    L: Listener<Addr = SocketAddr>,
+{
+    fn connect_info(stream: IncomingStream<'_, Counted<L>>) -> Self {
         Self(*stream.remote_addr())
     }
 }

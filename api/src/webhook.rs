@@ -207,16 +207,17 @@ impl HookDoor {
             }
         };
         // Compressing megabytes takes longer than the ring's other work may wait.
-        let (inline, blobs) = tokio::task::spawn_blocking(move || -> std::io::Result<_> {
+        let compressing = self.store.host().blocking(move || -> std::io::Result<_> {
             let data = blob::compress(&payload)?;
             if data.len() <= INLINE_BYTES {
                 return Ok((Some(data), None));
             }
             Ok((None, Some(blob::chunks(&payload)?)))
-        })
-        .await
-        .map_err(|why| unavailable(why.to_string()))?
-        .map_err(|why| unavailable(why.to_string()))?;
+        });
+        let (inline, blobs) = compressing
+            .await
+            .map_err(|why| unavailable(why.to_string()))?
+            .map_err(|why| unavailable(why.to_string()))?;
         if let Some(data) = inline {
             delivery.payload_zstd = data;
         }

@@ -3,9 +3,9 @@
 //! judge it ([`checks`]). A [`run`] is told on the same scene: people, clients and followers go on while nemeses
 //! ([`nemesis`]) are done to the nodes. Beside them an idle cluster on a busy machine ([`idle`]), a closed loop of clients
 //! that measures ([`load`]), a comparison with etcd ([`compare`]), and a cluster of a large instance's size ([`growth`]).
+//! What is random there is decided by a seed in [`sim`], where nothing is real but the code.
 //!
-//! Processes are started and killed by `trireme-harness`; nothing here reaches into a
-//! running node.
+//! Processes are started and killed by `trireme-harness`; nothing here reaches into a running node.
 
 // Tests write where they please.
 #![cfg_attr(test, allow(clippy::print_stdout))]
@@ -25,6 +25,7 @@ pub mod run;
 pub mod scenarios;
 pub mod scene;
 mod sender;
+pub mod sim;
 mod verdict;
 
 pub use history::{DigestAt, History, Last, Merged, Sent, Watched};

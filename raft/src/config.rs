@@ -8,6 +8,7 @@ use crate::{
     archive::{ArchiveHome, ArchiveOptions},
     disk::{Disk, RealDisk},
     feed::FeedOptions,
+    host::Host,
     wal::WalOptions,
 };
 
@@ -35,6 +36,8 @@ pub struct StoreConfig {
     pub archive: Option<Arc<dyn ArchiveHome>>,
     /// Changes what this node applies: how a test makes a replica that differs from the others.
     pub tamper: Option<Tamper>,
+    /// The machine, unless this is a simulation.
+    pub host: Host,
 }
 
 /// Is handed each entry with its log index before this node applies it.
@@ -63,6 +66,7 @@ impl StoreConfig {
             disk: Arc::new(RealDisk),
             archive: None,
             tamper: None,
+            host: Host::Machine,
         }
     }
 }
@@ -73,6 +77,8 @@ pub enum PeerListener {
     Address(SocketAddr),
     /// Bound already: how a test gets a free port.
     Bound(std::net::TcpListener),
+    /// The one of the simulated world.
+    World,
 }
 
 /// Files (PEM) for mutual TLS between nodes; read again whenever they change.

@@ -18,6 +18,7 @@ pub mod directory;
 pub mod disk;
 mod fatal;
 mod feed;
+mod host;
 pub mod offline;
 mod queues;
 pub mod snapshot;
@@ -32,6 +33,7 @@ pub use consensus::Role;
 pub use costs::{Cost, Stage};
 pub use fatal::{Fatal, FatalKind};
 pub use feed::{Changes, FeedOptions, Watch, WatchError};
+pub use host::{Host, Pipe, World};
 pub use queues::{QueueDepth, QueueGauge, Queues};
 pub use store::{
     Applied, ArchiveReader, DiskUse, DoorCalls, Handover, JoinError, Leadership, MemberStatus,

@@ -226,7 +226,8 @@ impl ClusterService for Door {
         let debug = Arc::clone(&self.0.debug);
         let told = self.told();
         // It reads files and walks the state.
-        let files = tokio::task::spawn_blocking(move || {
+        let host = self.0.store.host().clone();
+        let files = host.blocking(move || {
             let mut files = debug::files(&store, &metrics, &told)?;
             files.extend(debug.files());
             Ok::<_, std::fmt::Error>(debug::bounded(files))

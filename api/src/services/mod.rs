@@ -116,7 +116,11 @@ impl Services {
         if self.store.view().has_blob(&name.sha256) {
             return Ok(name);
         }
-        let (name, chunks) = tokio::task::spawn_blocking(move || crate::blob::chunks(&value))
+        let chunking = self
+            .store
+            .host()
+            .blocking(move || crate::blob::chunks(&value));
+        let (name, chunks) = chunking
             .await
             .map_err(|why| Status::internal(why.to_string()))?
             .map_err(|why| Status::internal(why.to_string()))?;

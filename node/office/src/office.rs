@@ -1,6 +1,6 @@
 //! The office: the right of one node to act for the cluster, and the commands it gives in that name.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use trireme_proto::state::{Command, Done, Rejection, command::Body, outcome};
@@ -92,12 +92,7 @@ impl Office {
     /// The clock that stamps the log, for decisions by time; never below the stamp of the view.
     #[must_use]
     pub fn now_ms(&self) -> i64 {
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .ok()
-            .and_then(|since| i64::try_from(since.as_millis()).ok())
-            .unwrap_or_default();
-        wall.max(self.view().last_stamp_ms())
+        self.store.now_ms()
     }
 
     /// Cancelled when the office is over; what still runs 2 s later is aborted.

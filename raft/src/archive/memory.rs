@@ -1,4 +1,4 @@
-//! An archive in memory, for tests and simulation.
+//! An archive in memory, for tests and simulation. It forgets on demand what was not yet made durable.
 
 use std::{
     collections::BTreeMap,
@@ -19,11 +19,69 @@ pub struct MemoryHome {
     next: Mutex<Option<Arc<MemoryStore>>>,
 }
 
+impl MemoryHome {
+    /// What is found after the power went. Writes since the last checkpoint survive in their order, as long as
+    /// `survives` says so; a replacement that was not finished is gone.
+    pub fn after_power_cut(&self, mut survives: impl FnMut() -> bool) -> Self {
+        let present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = present.with(|content| {
+            let mut found = content.durable.clone();
+            for (ops, applied) in &content.since {
+                if !survives() {
+                    break;
+                }
+                found.perform(ops, *applied);
+            }
+            found
+        });
+        Self {
+            present: Mutex::new(Arc::new(MemoryStore(Mutex::new(Content {
+                now: found.clone(),
+                durable: found,
+                since: Vec::new(),
+            })))),
+            next: Mutex::default(),
+        }
+    }
+}
+
 #[derive(Debug, Default)]
-struct MemoryStore(Mutex<(BTreeMap<Bytes, Bytes>, u64)>, Mutex<Option<String>>);
+struct MemoryStore(Mutex<Content>);
+
+#[derive(Debug, Default)]
+struct Content {
+    now: Rows,
+    /// As of the last checkpoint.
+    durable: Rows,
+    /// Writes since then.
+    since: Vec<(Vec<ArchiveOp>, u64)>,
+}
+
+#[derive(Debug, Default, Clone)]
+struct Rows {
+    rows: BTreeMap<Bytes, Bytes>,
+    applied: u64,
+    owner: Option<String>,
+}
+
+impl Rows {
+    fn perform(&mut self, ops: &[ArchiveOp], applied: u64) {
+        for op in ops {
+            match op {
+                ArchiveOp::Put { key, value } => {
+                    self.rows.insert(key.clone(), value.clone());
+                }
+                ArchiveOp::Delete { key } => {
+                    self.rows.remove(key);
+                }
+            }
+        }
+        self.applied = applied;
+    }
+}
 
 impl MemoryStore {
-    fn with<T>(&self, run: impl FnOnce(&mut (BTreeMap<Bytes, Bytes>, u64)) -> T) -> T {
+    fn with<T>(&self, run: impl FnOnce(&mut Content) -> T) -> T {
         run(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -58,38 +116,31 @@ impl ArchiveHome for MemoryHome {
 
 impl ArchiveStore for MemoryStore {
     fn applied(&self) -> io::Result<u64> {
-        Ok(self.with(|(_, applied)| *applied))
+        Ok(self.with(|content| content.now.applied))
     }
 
     fn owner(&self) -> io::Result<Option<String>> {
-        let owner = self.1.lock().unwrap_or_else(PoisonError::into_inner);
-        Ok(owner.clone())
+        Ok(self.with(|content| content.now.owner.clone()))
     }
 
     fn set_owner(&self, cluster_id: &str) -> io::Result<()> {
-        *self.1.lock().unwrap_or_else(PoisonError::into_inner) = Some(cluster_id.to_owned());
+        self.with(|content| {
+            content.now.owner = Some(cluster_id.to_owned());
+            content.durable.owner = content.now.owner.clone();
+        });
         Ok(())
     }
 
     fn write(&self, ops: &[ArchiveOp], reached: u64) -> io::Result<()> {
-        self.with(|(rows, applied)| {
-            for op in ops {
-                match op {
-                    ArchiveOp::Put { key, value } => {
-                        rows.insert(key.clone(), value.clone());
-                    }
-                    ArchiveOp::Delete { key } => {
-                        rows.remove(key);
-                    }
-                }
-            }
-            *applied = reached;
+        self.with(|content| {
+            content.now.perform(ops, reached);
+            content.since.push((ops.to_vec(), reached));
         });
         Ok(())
     }
 
     fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>> {
-        Ok(self.with(|(rows, _)| rows.get(key).cloned()))
+        Ok(self.with(|content| content.now.rows.get(key).cloned()))
     }
 
     fn range(
@@ -98,8 +149,10 @@ impl ArchiveStore for MemoryStore {
         reverse: bool,
         limit: usize,
     ) -> io::Result<Vec<Row>> {
-        Ok(self.with(|(rows, _)| {
-            let within = rows
+        Ok(self.with(|content| {
+            let within = content
+                .now
+                .rows
                 .range::<[u8], _>(range)
                 .map(|(key, value)| (key.clone(), value.clone()));
             if reverse {
@@ -111,6 +164,10 @@ impl ArchiveStore for MemoryStore {
     }
 
     fn checkpoint(&self) -> io::Result<()> {
+        self.with(|content| {
+            content.durable = content.now.clone();
+            content.since.clear();
+        });
         Ok(())
     }
 }

@@ -1,6 +1,6 @@
 //! Finished history, larger than memory: rows by key, off the path of acknowledgements.
 //!
-//! Apply hands over idempotent writes; one thread performs them in batches, each with the log index it reaches. Until
+//! Apply hands over idempotent writes; one thread (in a simulation, a task) performs them in batches, each with the log index it reaches. Until
 //! then they are read from an overlay of bounded size, which makes apply wait when it is full. A [`checkpoint`] makes
 //! everything up to an index durable; a snapshot at that index counts only afterwards. The archive may run ahead of the
 //! snapshot: writing the same rows again changes nothing. Live state never depends on it.
@@ -24,6 +24,8 @@ use std::{
 use bytes::Bytes;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use trireme_state::ArchiveOp;
+
+use crate::host::{Host, World};
 
 pub use memory::MemoryHome;
 pub(crate) use saving::SavedRows;
@@ -96,6 +98,7 @@ impl Default for ArchiveOptions {
 
 /// The archive of one node.
 pub struct Archive {
+    host: Host,
     home: Arc<dyn ArchiveHome>,
     shared: Arc<Shared>,
     requests: Mutex<Option<mpsc::Sender<Request>>>,
@@ -168,6 +171,15 @@ impl fmt::Debug for Archive {
 impl Archive {
     /// Blocks while opening the store.
     pub fn open(home: Arc<dyn ArchiveHome>, options: &ArchiveOptions) -> io::Result<Self> {
+        Self::open_on(Host::Machine, home, options)
+    }
+
+    /// [`Archive::open`] on any host. On a simulated one this must be called on its runtime.
+    pub(crate) fn open_on(
+        host: Host,
+        home: Arc<dyn ArchiveHome>,
+        options: &ArchiveOptions,
+    ) -> io::Result<Self> {
         let Opened { store, lost } = home.open()?;
         let permits = u32::try_from((options.overlay_bytes / PERMIT_BYTES).max(1))
             .unwrap_or(u32::MAX)
@@ -181,17 +193,30 @@ impl Archive {
         });
         let (requests, received) = mpsc::channel(QUEUE_REQUESTS);
         let worker = Arc::clone(&shared);
-        let thread = std::thread::Builder::new()
-            .name("trireme-archive".to_owned())
-            .spawn(move || worker.run(received))?;
+        let thread = match host.world().cloned() {
+            None => {
+                let thread = std::thread::Builder::new().name("trireme-archive".to_owned());
+                Some(thread.spawn(move || worker.run(received))?)
+            }
+            Some(world) => {
+                tokio::spawn(async move { worker.run_in(&*world, received).await });
+                None
+            }
+        };
         Ok(Self {
+            host,
             home,
             shared,
             requests: Mutex::new(Some(requests)),
-            thread: Mutex::new(Some(thread)),
+            thread: Mutex::new(thread),
             lost,
             owner: OnceLock::new(),
         })
+    }
+
+    /// Where to do what blocks.
+    pub(crate) fn host(&self) -> &Host {
+        &self.host
     }
 
     /// Why the store was set aside at opening; it wants to be refilled from a peer then.
@@ -351,9 +376,7 @@ impl Archive {
     /// Makes a filled replacement the archive.
     pub(crate) async fn replace(&self, store: Arc<dyn ArchiveStore>) -> io::Result<()> {
         let home = Arc::clone(&self.home);
-        tokio::task::spawn_blocking(move || home.finish())
-            .await
-            .map_err(io::Error::other)??;
+        self.host.io(move || home.finish()).await?;
         let (done, answered) = oneshot::channel();
         self.send(Request::Replace { store, done }).await?;
         answered.await.map_err(|_| closed())?
@@ -367,7 +390,7 @@ impl Archive {
         }
     }
 
-    /// Accepts nothing more, and waits until what was submitted is written. Blocks.
+    /// Accepts nothing more, and waits until what was submitted is written. Blocks, but in a simulation.
     pub(crate) fn close(&self) {
         held(&self.requests).take();
         if let Some(thread) = held(&self.thread).take()
@@ -420,66 +443,90 @@ impl Shared {
     fn run(&self, mut requests: mpsc::Receiver<Request>) {
         let mut waiting = None;
         while let Some(request) = waiting.take().or_else(|| requests.blocking_recv()) {
-            match request {
-                Request::Write {
+            waiting = self.perform(request, &mut requests);
+        }
+    }
+
+    /// [`Shared::run`] as a task, for which each round takes time.
+    async fn run_in(&self, world: &dyn World, mut requests: mpsc::Receiver<Request>) {
+        let mut waiting = None;
+        loop {
+            let request = match waiting.take() {
+                Some(request) => request,
+                None => match requests.recv().await {
+                    Some(request) => request,
+                    None => return,
+                },
+            };
+            tokio::time::sleep(world.disk_wait()).await;
+            waiting = self.perform(request, &mut requests);
+        }
+    }
+
+    /// Answers with the next request if it was taken out but not performed.
+    fn perform(&self, request: Request, requests: &mut mpsc::Receiver<Request>) -> Option<Request> {
+        match request {
+            Request::Write {
+                index,
+                ops,
+                ticket,
+                permits,
+            } => {
+                let mut waiting = None;
+                let mut batch = Batch {
                     index,
+                    bytes: ops.iter().map(size_of).sum(),
+                    entries: vec![(index, ops.len())],
                     ops,
                     ticket,
-                    permits,
-                } => {
-                    let mut batch = Batch {
-                        index,
-                        bytes: ops.iter().map(size_of).sum(),
-                        entries: vec![(index, ops.len())],
-                        ops,
-                        ticket,
-                        permits: permits as usize,
-                    };
-                    while batch.ops.len() < MAX_BATCH_OPS && batch.bytes < MAX_BATCH_BYTES {
-                        match requests.try_recv() {
-                            Ok(Request::Write {
-                                index,
-                                ops,
-                                ticket,
-                                permits,
-                            }) => {
-                                batch.index = index;
-                                batch.bytes += ops.iter().map(size_of).sum::<usize>();
-                                batch.ops.extend(ops);
-                                batch.entries.push((index, batch.ops.len()));
-                                batch.ticket = ticket;
-                                batch.permits += permits as usize;
-                            }
-                            Ok(other) => {
-                                waiting = Some(other);
-                                break;
-                            }
-                            Err(_) => break,
+                    permits: permits as usize,
+                };
+                while batch.ops.len() < MAX_BATCH_OPS && batch.bytes < MAX_BATCH_BYTES {
+                    match requests.try_recv() {
+                        Ok(Request::Write {
+                            index,
+                            ops,
+                            ticket,
+                            permits,
+                        }) => {
+                            batch.index = index;
+                            batch.bytes += ops.iter().map(size_of).sum::<usize>();
+                            batch.ops.extend(ops);
+                            batch.entries.push((index, batch.ops.len()));
+                            batch.ticket = ticket;
+                            batch.permits += permits as usize;
                         }
+                        Ok(other) => {
+                            waiting = Some(other);
+                            break;
+                        }
+                        Err(_) => break,
                     }
-                    self.write(batch);
                 }
-                Request::Checkpoint { index, done } => {
-                    let _ = done.send(self.checkpoint(index));
-                }
-                Request::Replace { store, done } => {
-                    self.break_saving();
-                    *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
-                    self.overlay().rows.clear();
-                    let _ = done.send(Ok(()));
-                }
-                Request::Prune { ops, done } => {
-                    let store = self.store();
-                    let pruned = store
-                        .applied()
-                        .and_then(|applied| store.write(&ops, applied));
-                    let _ = done.send(pruned);
-                }
-                Request::Fill { rows, done } => {
-                    let _ = done.send(self.fill(rows));
-                }
+                self.write(batch);
+                return waiting;
+            }
+            Request::Checkpoint { index, done } => {
+                let _ = done.send(self.checkpoint(index));
+            }
+            Request::Replace { store, done } => {
+                self.break_saving();
+                *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
+                self.overlay().rows.clear();
+                let _ = done.send(Ok(()));
+            }
+            Request::Prune { ops, done } => {
+                let store = self.store();
+                let pruned = store
+                    .applied()
+                    .and_then(|applied| store.write(&ops, applied));
+                let _ = done.send(pruned);
+            }
+            Request::Fill { rows, done } => {
+                let _ = done.send(self.fill(rows));
             }
         }
+        None
     }
 
     fn write(&self, batch: Batch) {

@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures::{Stream, StreamExt as _, future::BoxFuture, stream, stream::BoxStream};
@@ -17,7 +17,10 @@ use openraft::{
         VoteResponse,
     },
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 use tokio_stream::wrappers::ReceiverStream;
 use trireme_proto::raft as proto;
 
@@ -33,6 +36,7 @@ use crate::{
     config::Timing,
     costs::{Costs, Stage},
     fatal::{FatalCell, FatalKind},
+    host::Host,
     snapshot::SnapshotFile,
     transport::{Client, Dialer},
 };
@@ -135,6 +139,12 @@ impl Link {
         }
     }
 
+    /// For a simulated network that brings a request twice.
+    fn again<R: Clone>(&self, client: &Client, request: &R) -> Option<(Client, R)> {
+        let repeats = self.links.archive.host().repeats();
+        repeats.then(|| (client.clone(), request.clone()))
+    }
+
     async fn call<T>(
         &self,
         action: RPCTypes,
@@ -209,6 +219,9 @@ impl RaftNetworkV2<Types> for Link {
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let mut client = self.client()?;
         let request = self.append_request()(rpc);
+        if let Some((mut client, request)) = self.again(&client, &request) {
+            tokio::spawn(async move { client.append(request).await });
+        }
         let call = client.append(request);
         let response = self
             .call(RPCTypes::AppendEntries, option.hard_ttl(), call)
@@ -282,7 +295,11 @@ impl RaftNetworkV2<Types> for Link {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let mut client = self.client()?;
-        let call = client.vote(self.vote_request(&rpc));
+        let request = self.vote_request(&rpc);
+        if let Some((mut client, request)) = self.again(&client, &request) {
+            tokio::spawn(async move { client.vote(request).await });
+        }
+        let call = client.vote(request);
         let response = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
         Ok(vote_response(response))
     }
@@ -293,7 +310,11 @@ impl RaftNetworkV2<Types> for Link {
         option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
         let mut client = self.client()?;
-        let call = client.pre_vote(self.vote_request(&rpc));
+        let request = self.vote_request(&rpc);
+        if let Some((mut client, request)) = self.again(&client, &request) {
+            tokio::spawn(async move { client.pre_vote(request).await });
+        }
+        let call = client.pre_vote(request);
         let response = self.call(RPCTypes::Vote, option.hard_ttl(), call).await?;
         Ok(vote_response(response))
     }
@@ -348,7 +369,7 @@ impl RaftNetworkV2<Types> for Link {
                 Err(status) => {
                     // Damaged on the wire, or here: one of the two must not be tried for ever.
                     if status.code() == tonic::Code::DataLoss {
-                        check_sent(sent, &self.links.fatal).await;
+                        check_sent(self.links.archive.host(), sent, &self.links.fatal).await;
                     }
                     Err(unreachable(status).into())
                 }
@@ -388,8 +409,8 @@ pub(crate) const SNAPSHOT_LOST: &str = "Start the node again: it sets the file a
      it and the log. If that does not suffice it says so; then replace the node under a new id with `trireme cluster replace`";
 
 /// A peer found what this node sent damaged: stops the node if its file is.
-async fn check_sent(file: SnapshotFile, fatal: &FatalCell) {
-    let checking = tokio::task::spawn_blocking(move || file.verify(|_| true));
+async fn check_sent(host: &Host, file: SnapshotFile, fatal: &FatalCell) {
+    let checking = host.blocking(move || file.verify(|_| true));
     if let Ok(Err(error)) = checking.await {
         fatal.set(FatalKind::Corruption, format!("{error}. {SNAPSHOT_LOST}"));
     }
@@ -432,10 +453,10 @@ pub(crate) async fn feed_snapshot(
     let mut at = 0;
     while at < file.bytes() {
         let source = file.clone();
-        let hot = tokio::task::spawn_blocking(move || source.read(at, SNAPSHOT_CHUNK_BYTES))
-            .await
-            .map_err(|error| read(std::io::Error::other(error)))?
-            .map_err(read)?;
+        let hot = archive
+            .host()
+            .io(move || source.read(at, SNAPSHOT_CHUNK_BYTES));
+        let hot = hot.await.map_err(read)?;
         at += hot.len() as u64;
         send(proto::SnapshotChunk {
             hot,
@@ -476,12 +497,11 @@ impl Pages {
         use std::ops::Bound;
         if self.read.is_empty() && !self.done {
             let (archive, after) = (Arc::clone(&self.archive), self.after.clone());
-            let rows = tokio::task::spawn_blocking(move || {
+            let reading = self.archive.host().io(move || {
                 let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
                 archive.range((from, Bound::Unbounded), false, ARCHIVE_PAGE_ROWS)
-            })
-            .await
-            .map_err(std::io::Error::other)??;
+            });
+            let rows = reading.await?;
             self.done = rows.len() < ARCHIVE_PAGE_ROWS;
             self.after = rows
                 .last()

@@ -256,10 +256,9 @@ impl Ring {
         };
         let snapshots = self.snapshots.clone();
         let archive = Arc::clone(&self.archive);
-        let (part, store) =
-            blocking(move || Ok((snapshots.new_part()?, archive.begin_replacement()?)))
-                .await
-                .map_err(failed)?;
+        let host = self.archive.host();
+        let beginning = host.io(move || Ok((snapshots.new_part()?, archive.begin_replacement()?)));
+        let (part, store) = beginning.await.map_err(failed)?;
         let mut at = 0;
         while let Some(chunk) = timeout(limit, chunks.message()).await.map_err(late)?? {
             self.heard.now();
@@ -268,7 +267,7 @@ impl Ring {
             if at > hot_bytes {
                 return Err(malformed("more bytes than the snapshot's meta says"));
             }
-            blocking(move || {
+            host.io(move || {
                 file.write_at(offset, &chunk.hot)?;
                 let ops: Vec<ArchiveOp> = chunk
                     .archive
@@ -293,7 +292,7 @@ impl Ring {
             )));
         }
         let (snapshots, path) = (self.snapshots.clone(), part.path.clone());
-        let loaded = blocking(move || {
+        let loaded = host.io(move || {
             let file = snapshots.open_file(&path)?;
             let state = file.load()?;
             Ok((file, state))
@@ -323,12 +322,4 @@ impl Ring {
             vote: Some(vote_to_proto(&response.vote)),
         })
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)?
 }

@@ -290,30 +290,32 @@ impl RaftStateMachine<Types> for Machine {
         let index = meta.last_log_id.as_ref().map_or(0, |id| id.index);
         let last = meta.last_log_id.as_ref().map(log_id_to_wal);
         let snapshots = self.snapshots.clone();
+        let host = self.archive.host();
         let installing = async {
             let (part, state, archive) = match received {
                 Some(received) => (Some(received.part), received.state, Some(received.archive)),
                 None => {
                     let source = file.clone();
-                    let state = blocking(move || Ok(source.load()?)).await?;
+                    let state = host.io(move || Ok(source.load()?)).await?;
                     (None, state, None)
                 }
             };
             // The archive first: it may run ahead of the state, never behind it.
             if let Some(store) = archive {
                 let filled = Arc::clone(&store);
-                blocking(move || {
+                host.io(move || {
                     filled.write(&[], index)?;
                     filled.checkpoint()
                 })
                 .await?;
                 self.archive.replace(store).await?;
             }
-            let current = blocking(move || match part {
-                Some(part) => Ok(snapshots.finish(&part, last)?),
-                None => Ok(snapshots.copy(&file, last)?),
-            })
-            .await?;
+            let current = host
+                .io(move || match part {
+                    Some(part) => Ok(snapshots.finish(&part, last)?),
+                    None => Ok(snapshots.copy(&file, last)?),
+                })
+                .await?;
             io::Result::Ok((state, current))
         };
         let (state, current) = installing.await.inspect_err(|error| {
@@ -378,11 +380,15 @@ impl RaftSnapshotBuilder<Types> for Builder {
         &mut self,
     ) -> io::Result<openraft::alias::SnapshotOf<Types, SnapshotData>> {
         let index = self.meta.last_log_id.as_ref().map_or(0, |id| id.index);
+        // Consensus stops on an error here, and would say no more than that it did.
         self.archive.checkpoint(index).await.inspect_err(|error| {
-            self.fatal.set(
-                FatalKind::Archive,
-                format!("the archive cannot be written: {error}. {ARCHIVE_LOST}"),
-            );
+            // A store that is closed does not stop for it.
+            if error.kind() != io::ErrorKind::BrokenPipe {
+                self.fatal.set(
+                    FatalKind::Archive,
+                    format!("the archive cannot be written: {error}. {ARCHIVE_LOST}"),
+                );
+            }
         })?;
         let header = proto::SnapshotHeader {
             format: SNAPSHOT_FORMAT,
@@ -398,20 +404,23 @@ impl RaftSnapshotBuilder<Types> for Builder {
             ..proto::SnapshotHeader::default()
         };
         let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
-        let file = blocking(move || {
-            let digest = state.digest();
-            Ok(snapshots.write(&header, state.snapshot_rows(), &digest)?)
-        })
-        .await
-        .inspect_err(|error| {
-            self.fatal.set(
-                FatalKind::Disk,
-                format!(
-                    "a snapshot cannot be written: {error}. Nothing acknowledged is lost: check the disk and how full it \
-                     is, then start the node again"
-                ),
-            );
-        })?;
+        let file = self
+            .archive
+            .host()
+            .io(move || {
+                let digest = state.digest();
+                Ok(snapshots.write(&header, state.snapshot_rows(), &digest)?)
+            })
+            .await
+            .inspect_err(|error| {
+                self.fatal.set(
+                    FatalKind::Disk,
+                    format!(
+                        "a snapshot cannot be written: {error}. Nothing acknowledged is lost: check the disk and how full it \
+                         is, then start the node again"
+                    ),
+                );
+            })?;
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         // One that was received meanwhile is newer.
         if current
@@ -423,12 +432,4 @@ impl RaftSnapshotBuilder<Types> for Builder {
         drop(current);
         snapshot_of(file)
     }
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> io::Result<T> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(io::Error::other)?
 }

@@ -41,6 +41,8 @@ struct Faults {
     syncs_left: Counter,
     /// Reads answer with an error.
     reads_fail: AtomicBool,
+    /// Syncs succeed and do nothing.
+    syncs_lie: AtomicBool,
     /// Bytes that all files may take; `u64::MAX` = any.
     capacity: Counter,
     /// Bytes that they take.
@@ -116,6 +118,11 @@ impl MemoryDisk {
     /// Lets `syncs` more syncs succeed, then fails each. A failed sync makes nothing durable.
     pub fn fail_syncs_after(&self, syncs: u64) {
         self.faults.syncs_left.0.store(syncs, Ordering::SeqCst);
+    }
+
+    /// Makes every sync of a file say that it is done and do nothing, or be honest again.
+    pub fn lie_about_syncs(&self, lie: bool) {
+        self.faults.syncs_lie.store(lie, Ordering::SeqCst);
     }
 
     /// Lets all files together take `bytes`; what they take already stays.
@@ -340,6 +347,9 @@ impl DiskFile for MemoryFile {
 
     fn sync_data(&self) -> io::Result<()> {
         self.faults.syncs_left.take()?;
+        if self.faults.syncs_lie.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         let mut content = held(&self.content);
         content.durable = content.now.clone();
         content.dirty.clear();

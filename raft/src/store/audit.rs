@@ -103,7 +103,7 @@ impl Inner {
         if min_level_of(&begin) > view.feature_level() || !self.observe(started).confirmed {
             return false;
         }
-        let now = started.clock.stamp(view.last_stamp_ms());
+        let now = started.clock.now_ms(view.last_stamp_ms());
         let every = i64::try_from(self.limits.audit_every.as_millis()).unwrap_or(i64::MAX);
         match view.audits().next_back() {
             Some(last) => now.saturating_sub(last.begun_ms) >= every,

@@ -4,14 +4,21 @@
 //! median of what the reachable majority's clocks say. Stamps never decrease. A node more than [`MAX_SKEW_MS`] off the
 //! median must not lead.
 //!
+//! A leader that does not yet know a majority's clocks trusts its own no more than it would alone later: stamps go on from
+//! the log's last one until it does. One that were ahead would leave stamps that stand still until time has caught up.
+//!
 //! All clocks, this machine's too, are compared with that steady time: what was read of a peer's clock stays right when
 //! ours jumps afterwards.
 
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
+
+use tokio::time::Instant;
+
+use crate::host::Host;
 
 /// How far a leader's clock may be off its peers'.
 pub(crate) const MAX_SKEW_MS: i64 = 2000;
@@ -19,39 +26,40 @@ pub(crate) const MAX_SKEW_MS: i64 = 2000;
 const SAMPLE_AGE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub(crate) struct Clock(Mutex<Inner>);
+pub(crate) struct Clock {
+    host: Host,
+    inner: Mutex<Inner>,
+}
 
 #[derive(Debug)]
 struct Inner {
     /// When the wall clock was read for good.
     read_at: Instant,
     wall_ms: i64,
-    offset_ms: i64,
+    /// None until this process first led and knew a majority's clocks.
+    offset_ms: Option<i64>,
     last_stamp_ms: i64,
+    /// The log's newest stamp, and when it was first seen here.
+    log: Option<(i64, Instant)>,
     /// Peer's clock minus steady time, and when it was read.
     samples: BTreeMap<u64, (i64, Instant)>,
 }
 
-pub(crate) fn wall_ms() -> i64 {
-    match SystemTime::now().duration_since(UNIX_EPOCH) {
-        Ok(since) => i64::try_from(since.as_millis()).unwrap_or(i64::MAX),
-        Err(_) => 0,
-    }
-}
-
 impl Clock {
-    pub(crate) fn new() -> Self {
-        Self(Mutex::new(Inner {
+    pub(crate) fn new(host: Host) -> Self {
+        let inner = Mutex::new(Inner {
             read_at: Instant::now(),
-            wall_ms: wall_ms(),
-            offset_ms: 0,
+            wall_ms: host.wall_ms(),
+            offset_ms: None,
             last_stamp_ms: 0,
+            log: None,
             samples: BTreeMap::new(),
-        }))
+        });
+        Self { host, inner }
     }
 
     fn held(&self) -> MutexGuard<'_, Inner> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The wall clock as it was read once, gone on steadily since.
@@ -66,33 +74,55 @@ impl Clock {
         inner.samples.insert(node, (offset, Instant::now()));
     }
 
-    /// Median of the voters' clocks minus ours; None unless a majority was read lately.
-    pub(crate) fn skew_ms(&self, me: u64, voters: &[u64]) -> Option<i64> {
-        self.held().skew_ms(wall_ms(), me, voters)
+    /// Median of the voters' clocks minus ours; None unless a majority was read lately. `floor_ms` is the log's last stamp.
+    pub(crate) fn skew_ms(&self, me: u64, voters: &[u64], floor_ms: i64) -> Option<i64> {
+        let wall_ms = self.host.wall_ms();
+        self.held().skew_ms(wall_ms, me, voters, floor_ms)
     }
 
     /// Fixes the offset for the time that this node leads.
-    pub(crate) fn take_lead(&self, skew_ms: Option<i64>) {
+    pub(crate) fn take_lead(&self, skew_ms: i64) {
         let mut inner = self.held();
-        inner.take_lead(wall_ms(), skew_ms);
+        inner.take_lead(self.host.wall_ms(), skew_ms);
     }
 
     /// A stamp for the next entry, at least `floor_ms` and never below the one before.
     pub(crate) fn stamp(&self, floor_ms: i64) -> i64 {
         let mut inner = self.held();
-        let now = inner.steady_ms() + inner.offset_ms;
-        inner.last_stamp_ms = inner.last_stamp_ms.max(now).max(floor_ms);
+        if floor_ms > inner.log.map_or(0, |(stamp, _)| stamp) {
+            inner.log = Some((floor_ms, Instant::now()));
+        }
+        inner.last_stamp_ms = inner.now_ms(floor_ms);
         inner.last_stamp_ms
+    }
+
+    /// What a stamp would be.
+    pub(crate) fn now_ms(&self, floor_ms: i64) -> i64 {
+        self.held().now_ms(floor_ms)
     }
 }
 
 impl Inner {
+    fn now_ms(&self, floor_ms: i64) -> i64 {
+        let now = match (self.offset_ms, self.log) {
+            (Some(offset), _) => self.steady_ms() + offset,
+            (None, Some((stamp, at))) => {
+                let passed = i64::try_from(at.elapsed().as_millis()).unwrap_or(i64::MAX);
+                stamp.saturating_add(passed)
+            }
+            (None, None) if floor_ms > 0 => floor_ms,
+            // A log without stamps: ours is as good as any.
+            (None, None) => self.steady_ms(),
+        };
+        self.last_stamp_ms.max(now).max(floor_ms)
+    }
+
     fn steady_ms(&self) -> i64 {
         let passed = i64::try_from(self.read_at.elapsed().as_millis()).unwrap_or(i64::MAX);
         self.wall_ms.saturating_add(passed)
     }
 
-    fn skew_ms(&self, wall_ms: i64, me: u64, voters: &[u64]) -> Option<i64> {
+    fn skew_ms(&self, wall_ms: i64, me: u64, voters: &[u64], floor_ms: i64) -> Option<i64> {
         let own = wall_ms - self.steady_ms();
         let offsets = voters.iter().filter_map(|voter| {
             if *voter == me {
@@ -101,36 +131,58 @@ impl Inner {
             let (offset, at) = self.samples.get(voter)?;
             (at.elapsed() < SAMPLE_AGE).then_some(*offset)
         });
-        Some(median(offsets, voters.len())? - own)
+        let log = floor_ms - self.steady_ms();
+        Some(median(offsets, voters.len(), log)? - own)
     }
 
-    fn take_lead(&mut self, wall_ms: i64, skew_ms: Option<i64>) {
-        self.offset_ms = wall_ms - self.steady_ms() + skew_ms.unwrap_or(0);
+    fn take_lead(&mut self, wall_ms: i64, skew_ms: i64) {
+        self.offset_ms = Some(wall_ms - self.steady_ms() + skew_ms);
     }
 }
 
-fn median(offsets: impl Iterator<Item = i64>, voters: usize) -> Option<i64> {
+/// Of an even number two are in the middle: the earlier, so that none that is ahead alone counts, unless the log says
+/// that it has been later already.
+fn median(offsets: impl Iterator<Item = i64>, voters: usize, log_ms: i64) -> Option<i64> {
     let mut offsets: Vec<i64> = offsets.collect();
+    if offsets.len() <= voters / 2 {
+        return None;
+    }
     offsets.sort_unstable();
-    (offsets.len() > voters / 2).then(|| offsets[(offsets.len() - 1) / 2])
+    let earlier = offsets[(offsets.len() - 1) / 2];
+    let is_behind = earlier < log_ms.saturating_sub(MAX_SKEW_MS);
+    Some(match is_behind {
+        true => offsets[offsets.len() / 2],
+        false => earlier,
+    })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io,
+        sync::{
+            Arc,
+            atomic::{AtomicI64, Ordering},
+        },
+    };
+
+    use futures::{future::BoxFuture, stream::BoxStream};
+
     use super::*;
+    use crate::host::{Pipe, World};
 
     #[test]
     fn stamps_never_decrease() {
-        let clock = Clock::new();
+        let clock = Clock::new(Host::Machine);
         let first = clock.stamp(0);
-        assert!((wall_ms() - first).abs() < 1000);
+        assert!((Host::Machine.wall_ms() - first).abs() < 1000);
         assert_eq!(
             clock.stamp(first + 60_000),
             first + 60_000,
             "the log's last stamp is a floor"
         );
         assert_eq!(clock.stamp(0), first + 60_000);
-        clock.take_lead(Some(-600_000));
+        clock.take_lead(-600_000);
         assert_eq!(
             clock.stamp(0),
             first + 60_000,
@@ -138,17 +190,90 @@ mod tests {
         );
     }
 
+    /// Found by simulation: who compared the wall clock with stamps took what was just begun for old.
+    #[tokio::test(start_paused = true)]
+    async fn a_wall_clock_that_jumps_moves_no_stamp() {
+        let jumping = Arc::new(Jumping(AtomicI64::new(1_800_000_000_000)));
+        let clock = Clock::new(Host::Simulated(Arc::clone(&jumping) as Arc<dyn World>));
+        let first = clock.stamp(0);
+        jumping.0.fetch_add(60_000, Ordering::SeqCst);
+        assert_eq!(clock.now_ms(0), first);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(clock.now_ms(0), first + 1000);
+        assert_eq!(clock.stamp(0), first + 1000, "it is the clock that stamps");
+        assert_eq!(clock.now_ms(first + 5000), first + 5000);
+        assert_eq!(clock.now_ms(0), first + 1000, "to look moves nothing");
+    }
+
+    #[derive(Debug)]
+    struct Jumping(AtomicI64);
+
+    impl World for Jumping {
+        fn wall_ms(&self) -> i64 {
+            self.0.load(Ordering::SeqCst)
+        }
+
+        fn disk_wait(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn connect(&self, _: &str) -> BoxFuture<'static, io::Result<Pipe>> {
+            Box::pin(async { Err(io::ErrorKind::Unsupported.into()) })
+        }
+
+        fn listen(&self) -> BoxStream<'static, io::Result<Pipe>> {
+            Box::pin(futures::stream::empty())
+        }
+    }
+
     #[test]
     fn a_clock_that_is_off_alone_follows_the_majority() {
-        let clock = Clock::new();
+        let clock = Clock::new(Host::Machine);
         let voters = [1, 2, 3];
-        assert_eq!(clock.skew_ms(1, &voters), None, "a majority must be heard");
-        let now = wall_ms();
+        assert_eq!(
+            clock.skew_ms(1, &voters, 0),
+            None,
+            "a majority must be heard"
+        );
+        let now = Host::Machine.wall_ms();
         clock.sample(2, now, now + 5000);
         clock.sample(3, now, now + 5100);
-        let skew = clock.skew_ms(1, &voters).unwrap();
+        let skew = clock.skew_ms(1, &voters, 0).unwrap();
         assert!((4900..5100).contains(&skew), "{skew}");
-        assert_eq!(clock.skew_ms(1, &[1]), Some(0));
+        assert_eq!(clock.skew_ms(1, &[1], 0), Some(0));
+    }
+
+    /// Found by simulation, seed 2: a leader that was just restarted with its clock ahead stamped by it, and for the next
+    /// ones time stood still until it had come so far.
+    #[tokio::test(start_paused = true)]
+    async fn until_a_majority_is_known_stamps_go_on_from_the_logs_last() {
+        let wall = 1_800_000_000_000;
+        let world = Arc::new(Jumping(AtomicI64::new(wall)));
+        let clock = Clock::new(Host::Simulated(world));
+        let log = wall - 40_000;
+        assert_eq!(clock.now_ms(log), log);
+        assert_eq!(clock.stamp(log), log);
+        tokio::time::advance(Duration::from_millis(250)).await;
+        assert_eq!(clock.stamp(log), log + 250);
+        assert_eq!(clock.now_ms(log + 100), log + 250);
+        clock.sample(2, clock.steady_ms(), log + 250);
+        clock.sample(3, clock.steady_ms(), log + 300);
+        let skew = clock.skew_ms(1, &[1, 2, 3], log + 250).unwrap();
+        clock.take_lead(skew);
+        assert_eq!(clock.stamp(log + 250), log + 300);
+    }
+
+    /// One of three is down, another's clock is wrong: nobody but the log can say whose.
+    #[test]
+    fn of_two_clocks_that_differ_the_earlier_counts_unless_the_log_is_later() {
+        let two = |log| median([-60_000, 0].into_iter(), 3, log);
+        assert_eq!(two(i64::MIN), Some(-60_000));
+        assert_eq!(two(-58_000), Some(-60_000), "within what clocks may differ");
+        assert_eq!(two(-900), Some(0));
+        assert_eq!(two(900), Some(0), "neither is as late as the log");
+        assert_eq!(median([0, 60_000].into_iter(), 3, 900), Some(0));
+        assert_eq!(median([-60_000, 0, 5].into_iter(), 3, 900), Some(0));
+        assert_eq!(median([0].into_iter(), 3, 0), None);
     }
 
     /// Found by `chaos --nemesis clock,kill`: stamps stood still for an hour, or jumped by one.
@@ -156,16 +281,18 @@ mod tests {
     fn a_clock_that_jumps_after_its_peers_were_read_moves_no_stamp() {
         let voters = [1, 2, 3];
         for jump_ms in [-3_600_000, 3_600_000] {
-            let clock = Clock::new();
-            let now = wall_ms();
+            let host = Host::Machine;
+            let clock = Clock::new(host.clone());
+            let now = host.wall_ms();
             clock.sample(2, now, now);
             clock.sample(3, now, now + 10);
             let mut inner = clock.held();
-            let skew = inner.skew_ms(wall_ms() + jump_ms, 1, &voters).unwrap();
+            let jumped = host.wall_ms() + jump_ms;
+            let skew = inner.skew_ms(jumped, 1, &voters, 0).unwrap();
             assert!((skew + jump_ms).abs() < 1000, "{skew}");
-            inner.take_lead(wall_ms() + jump_ms, Some(skew));
+            inner.take_lead(host.wall_ms() + jump_ms, skew);
             drop(inner);
-            let off = clock.stamp(0) - wall_ms();
+            let off = clock.stamp(0) - host.wall_ms();
             assert!(off.abs() < 1000, "{off}");
         }
     }

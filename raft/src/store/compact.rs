@@ -80,7 +80,8 @@ impl Inner {
             at,
         };
         let snapshots = started.snapshots.clone();
-        let fallback = tokio::task::spawn_blocking(move || snapshots.fallback_index())
+        let looking = self.host.blocking(move || snapshots.fallback_index());
+        let fallback = looking
             .await
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;

@@ -1,12 +1,14 @@
 //! Nodes asking each other on behalf of clients: over the peer listener, where a node proves who it is. A door never
 //! has to trust another node's address, nor a client to lend its token.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::{StreamExt as _, stream::BoxStream};
 use tonic::Status;
 use trireme_proto::raft as proto;
 
-use super::{Inner, Store};
+use super::{Inner, Store, held};
 
 /// What a node's door answers other nodes.
 pub trait DoorCalls: Send + Sync + 'static {
@@ -16,10 +18,16 @@ pub trait DoorCalls: Send + Sync + 'static {
 
 impl Store {
     /// Answers other nodes from now on. The first counts.
-    pub fn answer_doors(&self, door: Box<dyn DoorCalls>) {
-        if self.inner.door.set(door).is_err() {
-            tracing::warn!("the door answers already");
+    pub fn answer_doors(&self, door: Arc<dyn DoorCalls>) {
+        let mut known = held(&self.inner.door);
+        if *self.inner.closed.borrow() {
+            return;
         }
+        if known.is_some() {
+            tracing::warn!("the door answers already");
+            return;
+        }
+        *known = Some(door);
     }
 
     /// Asks the door of the member `node`; `method` and the messages are the doors' business.
@@ -32,7 +40,7 @@ impl Store {
         method: &str,
         request: Bytes,
     ) -> Result<BoxStream<'static, Result<Bytes, Status>>, Status> {
-        let inner = std::sync::Arc::clone(&self.inner);
+        let inner = Arc::clone(&self.inner);
         let method = method.to_owned();
         // Connections live on the ring's runtime.
         let asking = self

@@ -66,7 +66,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
 /// Removes a page of what ended before `before_ms`; how many rows it was.
 async fn forget(archive: &Arc<Archive>, before_ms: i64) -> io::Result<usize> {
     let reader = Arc::clone(archive);
-    let finding = tokio::task::spawn_blocking(move || {
+    let finding = archive.host().io(move || {
         let mut found = Vec::new();
         old_runs(&reader, before_ms, &mut found)?;
         old_deliveries(&reader, before_ms, &mut found)?;
@@ -75,7 +75,7 @@ async fn forget(archive: &Arc<Archive>, before_ms: i64) -> io::Result<usize> {
         }
         Ok::<_, io::Error>(found)
     });
-    let found = finding.await.map_err(io::Error::other)??;
+    let found = finding.await?;
     let rows = found.len();
     if rows > 0 {
         archive

@@ -1,7 +1,7 @@
 //! The [`Store`]: what everyone else uses of the ring.
 //!
 //! A store runs consensus and its peer listener on a runtime of its own, so that nothing else on the node starves them.
-//! Its handle may be used from any tokio runtime.
+//! Its handle may be used from any tokio runtime. In a simulation all of it runs where the store was opened, see [`Host`].
 
 mod alarm;
 mod audit;
@@ -73,6 +73,7 @@ use crate::{
     disk::{Disk, Reserve, ReservingDisk},
     fatal::{Fatal, FatalCell, FatalKind},
     feed::{Feed, Watch},
+    host::Host,
     queues::{QueueDepth, Queues},
     snapshot::Snapshots,
     tls::{PeerIdentity, Reloading},
@@ -125,6 +126,7 @@ struct Inner {
     api_address: String,
     timing: Timing,
     limits: Limits,
+    host: Host,
     disk: Arc<dyn Disk>,
     reserve: Arc<Reserve>,
     data_dir: PathBuf,
@@ -138,7 +140,8 @@ struct Inner {
     tls: Option<Arc<Reloading<PeerIdentity>>>,
     raises_level: bool,
     calls_refused: AtomicU64,
-    door: OnceLock<Box<dyn DoorCalls>>,
+    /// Until the store closes: the door holds handles of it.
+    door: Mutex<Option<Arc<dyn DoorCalls>>>,
     fatal: FatalCell,
     published: Arc<Published>,
     archive: Arc<Archive>,
@@ -211,26 +214,27 @@ impl Store {
         if config.node_id == 0 {
             return Err(OpenError::NodeId);
         }
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(config.limits.ring_threads.max(1))
-            .thread_name("trireme-ring")
-            .max_blocking_threads(BLOCKING_THREADS)
-            .enable_all()
-            .build()
-            .map_err(OpenError::Runtime)?;
-        let handle = runtime.handle().clone();
-        let opening = handle.spawn_blocking({
-            let handle = handle.clone();
-            move || open_files(config, handle)
+        let runtime = match config.host {
+            Host::Machine => Some(own_runtime(&config.limits).map_err(OpenError::Runtime)?),
+            Host::Simulated(_) => None,
+        };
+        let handle = runtime
+            .as_ref()
+            .map_or_else(Handle::current, |runtime| runtime.handle().clone());
+        let opening = handle.spawn({
+            let (host, handle) = (config.host.clone(), handle.clone());
+            async move { host.blocking(move || open_files(config, handle)).await }
         });
         let opened = match opening.await {
-            Ok(opened) => opened,
+            Ok(opened) => opened.unwrap_or_else(|error| Err(OpenError::Runtime(error))),
             Err(error) => Err(OpenError::Runtime(io::Error::other(error))),
         };
         let (inner, listener) = match opened {
             Ok(opened) => opened,
             Err(error) => {
-                runtime.shutdown_background();
+                if let Some(runtime) = runtime {
+                    runtime.shutdown_background();
+                }
                 return Err(error);
             }
         };
@@ -238,7 +242,7 @@ impl Store {
         let store = Self {
             inner: Arc::clone(&inner),
             _closer: Arc::new(Closer {
-                runtime: Mutex::new(Some(runtime)),
+                runtime: Mutex::new(runtime),
                 stop_listening: Mutex::new(Some(stop_listening)),
                 inner: Arc::clone(&inner),
             }),
@@ -272,6 +276,20 @@ impl Store {
 
     pub fn node_id(&self) -> u64 {
         self.inner.node_id
+    }
+
+    /// On the leader: the clock that stamps the log, which no jump of the wall clock moves; never below the view's stamp.
+    pub fn now_ms(&self) -> i64 {
+        let floor = self.view().last_stamp_ms();
+        match self.inner.started() {
+            Some(started) => started.clock.now_ms(floor),
+            None => self.inner.host.wall_ms().max(floor),
+        }
+    }
+
+    /// What this node runs on: whoever acts for it does what blocks there, and reads its clock.
+    pub fn host(&self) -> &Host {
+        &self.inner.host
     }
 
     /// None while the node belongs to no cluster.
@@ -392,15 +410,23 @@ impl Store {
     /// Ends at once, as a kill would: nothing is said to peers, nothing is finished.
     pub async fn stop(&self) {
         let closer = Arc::clone(&self._closer);
+        if self.inner.host.world().is_some() {
+            closer.close();
+            self.inner.end_tasks().await;
+            return;
+        }
         let _ = tokio::task::spawn_blocking(move || closer.close()).await;
     }
 }
 
 impl Closer {
-    /// Blocks.
+    /// Blocks, but in a simulation: there, [`Inner::end_tasks`] remains to be done.
     fn close(&self) {
         self.inner.closed.send_replace(true);
         held(&self.stop_listening).take();
+        let door = held(&self.inner.door).take();
+        // What it holds may lead back here.
+        drop(door);
         if let Some(runtime) = held(&self.runtime).take() {
             runtime.shutdown_timeout(STOPPING);
         }
@@ -415,6 +441,16 @@ impl Closer {
 
 impl Drop for Closer {
     fn drop(&mut self) {
+        if self.inner.host.world().is_some() {
+            if !self.inner.closed.send_replace(true) {
+                self.close();
+                let inner = Arc::clone(&self.inner);
+                self.inner
+                    .runtime
+                    .spawn(async move { inner.end_tasks().await });
+            }
+            return;
+        }
         if held(&self.runtime).is_none() {
             return;
         }
@@ -433,11 +469,20 @@ impl Drop for Closer {
     }
 }
 
+fn own_runtime(limits: &Limits) -> io::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(limits.ring_threads.max(1))
+        .thread_name("trireme-ring")
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()
+}
+
 type OpenedFiles = (Arc<Inner>, Listener);
 
 /// Blocks.
 fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenError> {
-    let listener = Listener::bind(config.peer_listener, config.tls.is_some())?;
+    let listener = Listener::bind(config.peer_listener, config.tls.is_some(), &config.host)?;
     let tls = match config.tls {
         Some(tls) => Some(Arc::new(
             tls.open(config.node_id).map_err(ListenError::from)?,
@@ -459,7 +504,8 @@ fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenE
         Some(home) => home,
         None => Arc::new(SledHome::new(&config.data_dir.join("archive"))),
     };
-    let archive = Archive::open(home, &config.limits.archive).map_err(OpenError::Archive)?;
+    let archive = Archive::open_on(config.host.clone(), home, &config.limits.archive)
+        .map_err(OpenError::Archive)?;
     let peer_address = match config.peer_address.as_str() {
         "" => listener.address.to_string(),
         address => address.to_owned(),
@@ -473,6 +519,7 @@ fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenE
         timing: config.timing,
         pending: Semaphore::new((config.limits.queue_bytes / PERMIT_BYTES).max(1)),
         limits: config.limits,
+        host: config.host.clone(),
         disk,
         reserve,
         tamper: config.tamper,
@@ -480,11 +527,11 @@ fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenE
         data_dir: config.data_dir,
         runtime,
         directory: Mutex::new(Some(directory)),
-        dialer: Dialer::new(tls.clone()),
+        dialer: Dialer::new(tls.clone(), config.host),
         tls,
         raises_level: config.raises_feature_level,
         calls_refused: AtomicU64::default(),
-        door: OnceLock::new(),
+        door: Mutex::default(),
         fatal: FatalCell::default(),
         published: Arc::new(Published::new(feed)),
         archive: Arc::new(archive),
@@ -503,6 +550,17 @@ fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenE
 impl Inner {
     fn started(&self) -> Option<&Started> {
         self.started.get()
+    }
+
+    /// Ends the tasks of a closed store that shares its runtime with others.
+    async fn end_tasks(&self) {
+        if let Some(started) = self.started()
+            && tokio::time::timeout(STOPPING, started.ring.shutdown())
+                .await
+                .is_err()
+        {
+            tracing::error!("the consensus core of a closed store does not stop");
+        }
     }
 
     fn directory<T>(
@@ -576,7 +634,8 @@ impl Inner {
         };
         let diverged = self.directory(|directory| directory.diverged())?;
         let archive = Arc::clone(&self.archive);
-        let recovering = tokio::task::spawn_blocking(move || {
+        let host = self.host.clone();
+        let recovering = self.host.blocking(move || {
             if let Some(found) = archive.adopt(&id).map_err(OpenError::Archive)? {
                 return Err(OpenError::Directory(DirectoryError::OtherCluster {
                     path: dir.join("archive"),
@@ -584,20 +643,20 @@ impl Inner {
                     expected: id,
                 }));
             }
-            let wal = Wal::open(Arc::clone(&disk), &dir.join("wal"), owner, &options)?;
+            let wal = Wal::open_on(host, Arc::clone(&disk), &dir.join("wal"), owner, &options)?;
             let snapshots = Snapshots::open(disk, &dir.join("snapshots"))?;
             Ok::<_, OpenError>((wal, snapshots))
         });
-        let joined = |error| OpenError::Runtime(io::Error::other(error));
-        let (wal, snapshots) = recovering.await.map_err(joined)??;
+        let (wal, snapshots) = recovering.await.map_err(OpenError::Runtime)??;
         if let Some(marker) = diverged {
             self.resync(&marker, &cluster_id, &wal, &snapshots).await?;
             self.directory(|directory| directory.clear_diverged())?;
         }
         let (files, id, log) = (snapshots.clone(), cluster_id.clone(), wal.state());
-        let loading =
-            tokio::task::spawn_blocking(move || recover::newest_snapshot(&files, &id, &log));
-        let newest = loading.await.map_err(joined)??;
+        let loading = self
+            .host
+            .blocking(move || recover::newest_snapshot(&files, &id, &log));
+        let newest = loading.await.map_err(OpenError::Runtime)??;
         let snapshot_index = newest
             .as_ref()
             .and_then(|(file, _)| file.last())
@@ -629,7 +688,7 @@ impl Inner {
         };
         let ring = Box::pin(Ring::start(links, wal, machine)).await;
         let ring = Arc::new(ring.map_err(OpenError::Consensus)?);
-        let clock = Arc::new(Clock::new());
+        let clock = Arc::new(Clock::new(self.host.clone()));
         let peers = Arc::new(Peers::default());
         let gate = Arc::new(Gate::default());
         let started = Started {
@@ -734,9 +793,11 @@ async fn follow_leadership(inner: Weak<Inner>) {
         };
         let changes = started.ring.changes();
         let leadership = strong.observe(started);
-        if leadership.is_me && led_term != Some(leadership.term) {
+        if leadership.is_me
+            && led_term != Some(leadership.term)
+            && take_lead(&strong, started).await
+        {
             led_term = Some(leadership.term);
-            take_lead(&strong, started).await;
         }
         if let Some(reason) = strong.removal() {
             strong.fatal.set(FatalKind::Removed, reason);
@@ -755,13 +816,16 @@ async fn follow_leadership(inner: Weak<Inner>) {
     }
 }
 
-async fn take_lead(inner: &Inner, started: &Started) {
-    let voters: Vec<u64> = inner.published.view().voters().into_iter().collect();
-    let skew = started.clock.skew_ms(inner.node_id, &voters);
-    started.clock.take_lead(skew);
-    if let Some(skew) = skew
-        && skew.abs() > MAX_SKEW_MS
-    {
+/// False while too few clocks are known.
+async fn take_lead(inner: &Inner, started: &Started) -> bool {
+    let view = inner.published.view();
+    let voters: Vec<u64> = view.voters().into_iter().collect();
+    let clock = &started.clock;
+    let Some(skew) = clock.skew_ms(inner.node_id, &voters, view.last_stamp_ms()) else {
+        return false;
+    };
+    clock.take_lead(skew);
+    if skew.abs() > MAX_SKEW_MS {
         tracing::error!(
             skew_ms = skew,
             "this node's clock is too far off its peers' to lead: correct it"
@@ -771,6 +835,7 @@ async fn take_lead(inner: &Inner, started: &Started) {
             let _ = started.ring.transfer_leader(*other).await;
         }
     }
+    true
 }
 
 /// Turns what stopped consensus into the reason why the node must stop, takes the node out of consensus for any other
@@ -856,8 +921,7 @@ pub struct ArchiveReader(Arc<Archive>);
 impl ArchiveReader {
     pub async fn get(&self, key: Bytes) -> io::Result<Option<Bytes>> {
         let archive = Arc::clone(&self.0);
-        let reading = tokio::task::spawn_blocking(move || archive.get(&key));
-        reading.await.map_err(io::Error::other)?
+        self.0.host().io(move || archive.get(&key)).await
     }
 
     /// Up to `limit` rows with keys in `range`, in order of their keys, or in reverse.
@@ -868,13 +932,13 @@ impl ArchiveReader {
         limit: usize,
     ) -> io::Result<Vec<Row>> {
         let archive = Arc::clone(&self.0);
-        let reading = tokio::task::spawn_blocking(move || {
+        let reading = self.0.host().io(move || {
             let range = (
                 range.0.as_ref().map(AsRef::as_ref),
                 range.1.as_ref().map(AsRef::as_ref),
             );
             archive.range(range, reverse, limit)
         });
-        reading.await.map_err(io::Error::other)?
+        reading.await
     }
 }

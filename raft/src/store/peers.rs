@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures::future::join_all;
 use tokio::time::sleep;
 use trireme_proto::{
     raft as proto,
@@ -80,33 +81,12 @@ pub(super) async fn run(inner: Weak<Inner>) {
         let nodes = started.ring.pulse().membership.nodes;
         let ids: Vec<u64> = nodes.iter().map(|node| node.id).collect();
         started.peers.keep(&ids);
-        for node in nodes.iter().filter(|node| node.id != strong.node_id) {
-            let asked = started.clock.steady_ms();
-            let hello = proto::HelloRequest {
-                cluster_id: started.cluster_id.clone(),
-                node_id: strong.node_id,
-                bootstrap_instance: String::new(),
-            };
-            if let Ok(answer) = strong.hello(&node.peer_address, Some(node.id), hello).await
-                && answer.node_id == node.id
-                && answer.cluster_id == started.cluster_id
-            {
-                if !answer.refused.is_empty() {
-                    strong.fatal.set(FatalKind::Removed, answer.refused);
-                    return;
-                }
-                started.clock.sample(node.id, asked, answer.clock_ms);
-                let about = About {
-                    feature_level: answer.feature_level,
-                    version: answer.version,
-                    disk: (answer.disk_total_bytes > 0).then_some(DiskUse {
-                        total: answer.disk_total_bytes,
-                        available: answer.disk_available_bytes,
-                        used_permille: answer.disk_used_permille,
-                    }),
-                };
-                started.peers.learn(node.id, about);
-            }
+        // All at once: one that does not answer must not delay what the others say.
+        let others = nodes.iter().filter(|node| node.id != strong.node_id);
+        let asking = others.map(|node| strong.ask(started, node));
+        if let Some(refusal) = join_all(asking).await.into_iter().flatten().next() {
+            strong.fatal.set(FatalKind::Removed, refusal);
+            return;
         }
         if strong.raises_level {
             strong.raise_level(started).await;
@@ -115,7 +95,10 @@ pub(super) async fn run(inner: Weak<Inner>) {
         let view = strong.published.view();
         let settled = view.feature_level() >= FEATURE_LEVEL;
         let voters: Vec<u64> = view.voters().into_iter().collect();
-        let known = started.clock.skew_ms(strong.node_id, &voters).is_some();
+        let skew = started
+            .clock
+            .skew_ms(strong.node_id, &voters, view.last_stamp_ms());
+        let known = skew.is_some();
         let often = match settled || !strong.raises_level || rounds > EAGER_ROUNDS {
             true => strong.timing.hello_interval,
             false => EAGER.min(strong.timing.hello_interval),
@@ -132,6 +115,36 @@ pub(super) async fn run(inner: Weak<Inner>) {
 }
 
 impl Inner {
+    /// Learns what `node` says about itself; answers with why it wants this node to be gone.
+    async fn ask(&self, started: &Started, node: &proto::Node) -> Option<String> {
+        let asked = started.clock.steady_ms();
+        let hello = proto::HelloRequest {
+            cluster_id: started.cluster_id.clone(),
+            node_id: self.node_id,
+            bootstrap_instance: String::new(),
+        };
+        let hello = self.hello(&node.peer_address, Some(node.id), hello);
+        let answer = hello.await.ok()?;
+        if answer.node_id != node.id || answer.cluster_id != started.cluster_id {
+            return None;
+        }
+        if !answer.refused.is_empty() {
+            return Some(answer.refused);
+        }
+        started.clock.sample(node.id, asked, answer.clock_ms);
+        let about = About {
+            feature_level: answer.feature_level,
+            version: answer.version,
+            disk: (answer.disk_total_bytes > 0).then_some(DiskUse {
+                total: answer.disk_total_bytes,
+                available: answer.disk_available_bytes,
+                used_permille: answer.disk_used_permille,
+            }),
+        };
+        started.peers.learn(node.id, about);
+        None
+    }
+
     /// Nothing happens unless this node leads, and knows of every member that it knows more than the cluster holds.
     async fn raise_level(&self, started: &Started) {
         let view = self.published.view();

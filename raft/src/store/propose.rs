@@ -460,12 +460,19 @@ impl Inner {
         let mut maybe_applied = false;
         loop {
             let attempt = timeout_at(deadline, self.attempt(started, &command)).await;
+            // Says nothing of an attempt before.
+            let refused = |why| match maybe_applied {
+                true => Err(ProposeError::Timeout { maybe_applied }),
+                false => Err(why),
+            };
             let unknown = match attempt {
                 Ok(Some(Proposed::Applied(applied))) => return Ok(applied),
-                Ok(Some(Proposed::Overloaded)) => return Err(ProposeError::Overloaded),
-                Ok(Some(Proposed::NoSpace(reason))) => return Err(ProposeError::NoSpace(reason)),
+                Ok(Some(Proposed::Overloaded)) => return refused(ProposeError::Overloaded),
+                Ok(Some(Proposed::NoSpace(reason))) => {
+                    return refused(ProposeError::NoSpace(reason));
+                }
                 Ok(Some(Proposed::Rejected(reason))) => {
-                    return Err(ProposeError::Rejected(reason));
+                    return refused(ProposeError::Rejected(reason));
                 }
                 Ok(Some(Proposed::Stopped)) => {
                     let reason = self.stop_reason();

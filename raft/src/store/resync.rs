@@ -28,6 +28,7 @@ use super::{Inner, OpenError, Started};
 use crate::{
     consensus::{SNAPSHOT_CHUNKS_AHEAD, feed_snapshot},
     directory::Diverged,
+    host::Host,
     snapshot::{SnapshotFile, Snapshots},
     wal::{LogId, Wal},
 };
@@ -92,6 +93,7 @@ impl Inner {
         at_least: u64,
         snapshots: &Snapshots,
     ) -> Result<SnapshotFile, String> {
+        let host = &self.host;
         let client = self.dialer.shared(peer, None);
         let mut client = client.map_err(|error| error.to_string())?;
         let request = proto::FetchSnapshotRequest {
@@ -108,7 +110,7 @@ impl Inner {
         let meta = first.map_err(said)?.and_then(|first| first.meta);
         let meta = meta.ok_or("it sent a snapshot without its meta")?;
         let (parts, archive) = (snapshots.clone(), Arc::clone(&self.archive));
-        let (part, store) = blocking(move || {
+        let (part, store) = blocking(host, move || {
             let part = parts.new_part().map_err(|error| error.to_string())?;
             let store = archive.begin_replacement();
             Ok((part, store.map_err(|error| error.to_string())?))
@@ -125,7 +127,7 @@ impl Inner {
             if at > meta.hot_bytes {
                 return Err("it sent more than it had announced".to_owned());
             }
-            blocking(move || {
+            blocking(host, move || {
                 let rows = chunk.archive.into_iter().map(|row| ArchiveOp::Put {
                     key: row.key,
                     value: row.value,
@@ -144,7 +146,7 @@ impl Inner {
             return Err(format!("{at} of {} bytes came", meta.hot_bytes));
         }
         let (parts, id) = (snapshots.clone(), cluster_id.to_owned());
-        let (part, last) = blocking(move || {
+        let (part, last) = blocking(host, move || {
             let file = parts.open_file(&part.path).and_then(|file| {
                 file.load()?;
                 Ok(file)
@@ -161,7 +163,7 @@ impl Inner {
         .await?;
         // The archive first: it may run ahead of the state, never behind it.
         let filled = Arc::clone(&store);
-        blocking(move || {
+        blocking(host, move || {
             filled
                 .write(&[], last.index)
                 .and_then(|()| filled.checkpoint())
@@ -171,7 +173,7 @@ impl Inner {
         let replaced = self.archive.replace(store).await;
         replaced.map_err(|error| error.to_string())?;
         let parts = snapshots.clone();
-        blocking(move || {
+        blocking(host, move || {
             let finished = parts.finish(&part, Some(last));
             finished.map_err(|error| error.to_string())
         })
@@ -215,8 +217,8 @@ impl Inner {
     }
 
     async fn newest_snapshot(&self, started: &Started) -> Result<Option<SnapshotFile>, String> {
-        let snapshots = started.snapshots.clone();
-        blocking(move || {
+        let (host, snapshots) = (&self.host, started.snapshots.clone());
+        blocking(host, move || {
             let paths = snapshots.list().map_err(|error| error.to_string())?;
             let newest = paths.first().map(|path| snapshots.open_file(path));
             newest.transpose().map_err(|error| error.to_string())
@@ -238,9 +240,10 @@ async fn cut_what_differs(wal: &Wal, covered: LogId) -> std::io::Result<()> {
 }
 
 async fn blocking<T: Send + 'static>(
+    host: &Host,
     work: impl FnOnce() -> Result<T, String> + Send + 'static,
 ) -> Result<T, String> {
-    let done = tokio::task::spawn_blocking(work).await;
+    let done = host.blocking(work).await;
     done.map_err(|error| error.to_string())?
 }
 

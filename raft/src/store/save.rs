@@ -6,7 +6,7 @@ use bytes::Bytes;
 use tokio::{runtime::Handle, sync::mpsc, time::timeout};
 use trireme_proto::raft as proto;
 
-use super::{Inner, Started, Store, clock::wall_ms};
+use super::{Inner, Started, Store};
 use crate::{archive::SavedRows, offline::write_saved, view::View};
 
 /// Pieces of a file that wait for whoever takes them.
@@ -75,8 +75,8 @@ impl Inner {
             );
         }
         let archive = Arc::clone(&self.archive);
-        let begun = tokio::task::spawn_blocking(move || archive.begin_save()).await;
-        let Some(rows) = begun.map_err(|error| SaveError::Archive(io::Error::other(error)))? else {
+        let begun = self.host.blocking(move || archive.begin_save()).await;
+        let Some(rows) = begun.map_err(SaveError::Archive)? else {
             return refused(
                 "another snapshot is being saved on this node: wait for it, or ask another node",
             );
@@ -114,7 +114,7 @@ impl Inner {
             }),
             used_node_ids: view.used_node_ids.iter().copied().collect(),
             written_by: env!("CARGO_PKG_VERSION").to_owned(),
-            created_ms: wall_ms(),
+            created_ms: self.host.wall_ms(),
             feature_level: view.state.feature_level(),
             node_id: self.node_id,
             ..proto::SnapshotHeader::default()

@@ -11,7 +11,7 @@ use trireme_state::FEATURE_LEVEL;
 use super::{
     Inner, MembershipError, Started,
     callers::{Call, caller},
-    clock::wall_ms,
+    held,
     propose::{NO_SPACE, Proposed, REFUSAL},
 };
 use crate::consensus::{Pages, ReadIndexError};
@@ -243,7 +243,7 @@ impl RaftTransport for PeerService {
         let mut response = proto::HelloResponse {
             node_id: self.0.node_id,
             feature_level: FEATURE_LEVEL,
-            clock_ms: wall_ms(),
+            clock_ms: self.0.host.wall_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..proto::HelloResponse::default()
         };
@@ -316,10 +316,8 @@ impl RaftTransport for PeerService {
         self.0.allows(caller(&request)?, Call::Member)?;
         let request = request.into_inner();
         self.member(&request.cluster_id)?;
-        let door = self
-            .0
-            .door
-            .get()
+        let door = held(&self.0.door)
+            .clone()
             .ok_or_else(|| Status::unavailable("this node's door is not open yet"))?;
         let answers = door
             .answer(&request.method, request.request)

@@ -148,7 +148,7 @@ impl Looker {
     async fn make_room(&mut self, inner: &Inner, started: &Started, disk: DiskUse, spent: bool) {
         if disk.available < LOW_WATER_BYTES {
             let reserve = Arc::clone(&inner.reserve);
-            let _ = tokio::task::spawn_blocking(move || reserve.give()).await;
+            let _ = inner.host.blocking(move || reserve.give()).await;
         }
         let lately = self.forced.is_some_and(|at| at.elapsed() < FORCED_EVERY);
         if spent || (self.full && !lately) {
@@ -160,10 +160,9 @@ impl Looker {
         let reserve = Arc::clone(&inner.reserve);
         let wanted = reserve.bytes().saturating_mul(ROOM_FOR_RESERVE);
         if !self.full && !reserve.is_held() && disk.available > wanted {
-            match tokio::task::spawn_blocking(move || reserve.take()).await {
+            match inner.host.blocking(move || reserve.take()).await {
                 Ok(Ok(_)) => {}
-                Ok(Err(why)) => tracing::warn!(%why, "the reserve is not set aside"),
-                Err(why) => tracing::warn!(%why, "the reserve is not set aside"),
+                Ok(Err(why)) | Err(why) => tracing::warn!(%why, "the reserve is not set aside"),
             }
         }
     }
@@ -269,7 +268,7 @@ impl Looker {
 async fn measure(inner: &Inner) -> std::io::Result<DiskUse> {
     let (disk, dir) = (Arc::clone(&inner.disk), inner.data_dir.clone());
     let budget = inner.limits.space.budget_bytes;
-    let measuring = tokio::task::spawn_blocking(move || {
+    let measuring = inner.host.io(move || {
         let space = disk.space(&dir)?;
         let mut found = DiskUse {
             total: space.total,
@@ -291,7 +290,7 @@ async fn measure(inner: &Inner) -> std::io::Result<DiskUse> {
         }
         Ok(found)
     });
-    measuring.await.map_err(std::io::Error::other)?
+    measuring.await
 }
 
 #[cfg(test)]

@@ -132,7 +132,9 @@ impl Store {
         status.snapshot = pulse.snapshot;
         status.purged = pulse.purged;
         status.millis_since_quorum_ack = pulse.quorum_ack.map(millis);
-        status.clock_skew_ms = started.clock.skew_ms(inner.node_id, &voters);
+        status.clock_skew_ms = started
+            .clock
+            .skew_ms(inner.node_id, &voters, view.last_stamp_ms());
         status.wal_segments = started.ring.wal.segments();
         status.disk = started.disk.get();
         status.refusal = started.gate.refusal();

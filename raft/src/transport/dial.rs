@@ -18,7 +18,10 @@ use tonic::transport::{Channel, Endpoint, Uri};
 use trireme_proto::raft::raft_transport_client::RaftTransportClient;
 
 use super::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
-use crate::tls::{PeerIdentity, Reloading};
+use crate::{
+    host::Host,
+    tls::{PeerIdentity, Reloading},
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 /// A connection that answers no ping for this long is given up.
@@ -36,13 +39,15 @@ type Target = (String, Option<u64>);
 #[derive(Debug, Clone)]
 pub(crate) struct Dialer {
     tls: Option<Arc<Reloading<PeerIdentity>>>,
+    host: Host,
     shared: Arc<Mutex<BTreeMap<Target, Client>>>,
 }
 
 impl Dialer {
-    pub(crate) fn new(tls: Option<Arc<Reloading<PeerIdentity>>>) -> Self {
+    pub(crate) fn new(tls: Option<Arc<Reloading<PeerIdentity>>>, host: Host) -> Self {
         Self {
             tls,
+            host,
             shared: Arc::default(),
         }
     }
@@ -63,7 +68,7 @@ impl Dialer {
             .initial_stream_window_size(WINDOW_BYTES)
             .initial_connection_window_size(WINDOW_BYTES);
         let channel = match &self.tls {
-            None => endpoint.connect_lazy(),
+            None => self.host.dial_lazy(&endpoint),
             Some(tls) => endpoint.connect_with_connector_lazy(Connector {
                 tls: Arc::clone(tls),
                 address: address.to_owned(),

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use futures::{StreamExt as _, stream};
+use futures::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -25,6 +28,7 @@ use trireme_proto::raft::raft_transport_server::{RaftTransport, RaftTransportSer
 use super::{MAX_MESSAGE_BYTES, WINDOW_BYTES};
 use crate::{
     config::PeerListener,
+    host::{Host, Pipe},
     tls::{Handshakes, PeerIdentity, Reloading, TlsError},
 };
 
@@ -48,30 +52,46 @@ pub enum ListenError {
 }
 
 /// A bound listener that may be used as configured.
-#[derive(Debug)]
 pub(crate) struct Listener {
-    listener: std::net::TcpListener,
+    source: Source,
     pub(crate) address: SocketAddr,
 }
 
+enum Source {
+    Sockets(std::net::TcpListener),
+    World(BoxStream<'static, io::Result<Pipe>>),
+}
+
 impl Listener {
-    pub(crate) fn bind(listen: PeerListener, tls: bool) -> Result<Self, ListenError> {
-        let listener = match listen {
-            PeerListener::Address(address) => std::net::TcpListener::bind(address)
-                .map_err(|source| ListenError::Bind { address, source })?,
-            PeerListener::Bound(listener) => listener,
-        };
+    pub(crate) fn bind(listen: PeerListener, tls: bool, host: &Host) -> Result<Self, ListenError> {
         let unknown = SocketAddr::from(([0, 0, 0, 0], 0));
         let bind = |source| ListenError::Bind {
             address: unknown,
             source,
+        };
+        let listener = match listen {
+            PeerListener::Address(address) => std::net::TcpListener::bind(address)
+                .map_err(|source| ListenError::Bind { address, source })?,
+            PeerListener::Bound(listener) => listener,
+            PeerListener::World => {
+                let world = host.world().ok_or_else(|| {
+                    bind(io::Error::other("only a simulated world hands out pipes"))
+                })?;
+                return Ok(Self {
+                    source: Source::World(world.listen()),
+                    address: unknown,
+                });
+            }
         };
         let address = listener.local_addr().map_err(bind)?;
         if !tls && !address.ip().is_loopback() {
             return Err(ListenError::PlainBeyondLoopback { address });
         }
         listener.set_nonblocking(true).map_err(bind)?;
-        Ok(Self { listener, address })
+        Ok(Self {
+            source: Source::Sockets(listener),
+            address,
+        })
     }
 }
 
@@ -82,9 +102,7 @@ pub(crate) fn serve(
     service: impl RaftTransport,
     stop: oneshot::Receiver<()>,
 ) -> Result<(), ListenError> {
-    let address = listener.address;
-    let listener = TcpListener::from_std(listener.listener)
-        .map_err(|source| ListenError::Bind { address, source })?;
+    let Listener { source, address } = listener;
     let server = Server::builder()
         .tcp_nodelay(true)
         .http2_keepalive_interval(Some(KEEP_ALIVE_INTERVAL))
@@ -96,28 +114,15 @@ pub(crate) fn serve(
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)
                 .max_encoding_message_size(MAX_MESSAGE_BYTES),
         );
-    let incoming = match tls {
-        None => TcpIncoming::from(listener)
-            .with_nodelay(Some(true))
-            .map(|accepted| accepted.map(PeerStream::Plain))
-            .boxed(),
-        Some(tls) => {
-            let handshakes = Handshakes::start(listener, Arc::clone(&tls));
-            stream::unfold((handshakes, tls), |(mut handshakes, tls)| async move {
-                loop {
-                    let (stream, address) = handshakes.next().await?;
-                    match tls.current().caller(stream.get_ref().1.peer_certificates()) {
-                        Ok(node) => {
-                            let stream = PeerStream::Tls(Box::new(stream), node);
-                            return Some((Ok(stream), (handshakes, tls)));
-                        }
-                        // The handshake has looked at it already.
-                        Err(why) => tracing::warn!(%address, %why, "a connection was refused"),
-                    }
-                }
-            })
-            .boxed()
+    let incoming = match source {
+        Source::Sockets(listener) => {
+            let listener = TcpListener::from_std(listener)
+                .map_err(|source| ListenError::Bind { address, source })?;
+            arriving(listener, tls)
         }
+        Source::World(pipes) => pipes
+            .map(|accepted| accepted.map(PeerStream::Simulated))
+            .boxed(),
     };
     tokio::spawn(async move {
         let stopped = async {
@@ -129,6 +134,34 @@ pub(crate) fn serve(
         }
     });
     Ok(())
+}
+
+/// What arrives through sockets.
+fn arriving(
+    listener: TcpListener,
+    tls: Option<Arc<Reloading<PeerIdentity>>>,
+) -> BoxStream<'static, io::Result<PeerStream>> {
+    let Some(tls) = tls else {
+        return TcpIncoming::from(listener)
+            .with_nodelay(Some(true))
+            .map(|accepted| accepted.map(PeerStream::Plain))
+            .boxed();
+    };
+    let handshakes = Handshakes::start(listener, Arc::clone(&tls));
+    stream::unfold((handshakes, tls), |(mut handshakes, tls)| async move {
+        loop {
+            let (stream, address) = handshakes.next().await?;
+            match tls.current().caller(stream.get_ref().1.peer_certificates()) {
+                Ok(node) => {
+                    let stream = PeerStream::Tls(Box::new(stream), node);
+                    return Some((Ok(stream), (handshakes, tls)));
+                }
+                // The handshake has looked at it already.
+                Err(why) => tracing::warn!(%address, %why, "a connection was refused"),
+            }
+        }
+    })
+    .boxed()
 }
 
 /// Who calls; an extension of every request.
@@ -143,6 +176,7 @@ pub(crate) enum Caller {
 enum PeerStream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>, u64),
+    Simulated(Pipe),
 }
 
 impl Connected for PeerStream {
@@ -150,7 +184,7 @@ impl Connected for PeerStream {
 
     fn connect_info(&self) -> Caller {
         match self {
-            Self::Plain(_) => Caller::Local,
+            Self::Plain(_) | Self::Simulated(_) => Caller::Local,
             Self::Tls(_, node) => Caller::Node(*node),
         }
     }
@@ -165,6 +199,7 @@ impl AsyncRead for PeerStream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, into),
             Self::Tls(stream, _) => Pin::new(stream).poll_read(cx, into),
+            Self::Simulated(pipe) => Pin::new(pipe).poll_read(cx, into),
         }
     }
 }
@@ -178,6 +213,7 @@ impl AsyncWrite for PeerStream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Tls(stream, _) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Simulated(pipe) => Pin::new(pipe).poll_write(cx, bytes),
         }
     }
 
@@ -185,6 +221,7 @@ impl AsyncWrite for PeerStream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream, _) => Pin::new(stream).poll_flush(cx),
+            Self::Simulated(pipe) => Pin::new(pipe).poll_flush(cx),
         }
     }
 
@@ -192,6 +229,7 @@ impl AsyncWrite for PeerStream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream, _) => Pin::new(stream).poll_shutdown(cx),
+            Self::Simulated(pipe) => Pin::new(pipe).poll_shutdown(cx),
         }
     }
 
@@ -203,6 +241,7 @@ impl AsyncWrite for PeerStream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Tls(stream, _) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Simulated(pipe) => Pin::new(pipe).poll_write_vectored(cx, slices),
         }
     }
 
@@ -210,6 +249,7 @@ impl AsyncWrite for PeerStream {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream, _) => stream.is_write_vectored(),
+            Self::Simulated(pipe) => pipe.is_write_vectored(),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Segments of [`WalOptions::segment_bytes`] are set aside in advance. One thread writes: it drains its queue, makes one
 //! write and one fdatasync, then answers in order; so votes and entries never overtake each other. What is appended can
-//! be read at once; the newest entries stay in memory, older ones are read from disk. Purging removes whole segments.
+//! be read at once; the newest entries stay in memory, older ones are read from disk. Purging removes whole segments. In
+//! a simulation the writer is a task.
 //!
 //! After a crash the torn end of the last write is cut off. Any other broken record stops the node with an error that
 //! names file and offset. Once a write or a sync failed nothing is accepted any more: what such a disk holds is unknown.
@@ -35,7 +36,7 @@ use self::{
     record::{Kind, MAX_PAYLOAD_BYTES, Record, entry_id},
     writer::{Request, Writer},
 };
-use crate::{costs::Costs, disk::Disk};
+use crate::{costs::Costs, disk::Disk, host::Host};
 
 /// Requests waiting for the writer, beside their bytes.
 const QUEUE_REQUESTS: usize = 1024;
@@ -131,6 +132,7 @@ pub struct Wal {
     failure: Arc<Failure>,
     queue: Arc<Semaphore>,
     queue_permits: u32,
+    host: Host,
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     appended: AtomicU64,
@@ -146,6 +148,17 @@ impl fmt::Debug for Wal {
 impl Wal {
     /// Opens or starts the log of `owner` in `dir`, which must exist. Blocks while reading it.
     pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        owner: Owner,
+        options: &WalOptions,
+    ) -> Result<Self, WalError> {
+        Self::open_on(Host::Machine, disk, dir, owner, options)
+    }
+
+    /// [`Wal::open`] on any host. On a simulated one this must be called on its runtime.
+    pub(crate) fn open_on(
+        host: Host,
         disk: Arc<dyn Disk>,
         dir: &Path,
         owner: Owner,
@@ -177,17 +190,25 @@ impl Wal {
             end: found.end,
             synced: found.end,
         };
-        let writer = std::thread::Builder::new()
-            .name("trireme-wal".to_owned())
-            .spawn(move || writer.run(received))
-            .map_err(WalError::Thread)?;
+        let writer = match host.world().cloned() {
+            None => {
+                let thread = std::thread::Builder::new().name("trireme-wal".to_owned());
+                let started = thread.spawn(move || writer.run(received));
+                Some(started.map_err(WalError::Thread)?)
+            }
+            Some(world) => {
+                tokio::spawn(async move { writer.run_in(&*world, received).await });
+                None
+            }
+        };
         Ok(Self {
             log,
             failure,
             queue,
             queue_permits,
+            host,
             requests: Mutex::new(Some(requests)),
-            writer: Mutex::new(Some(writer)),
+            writer: Mutex::new(writer),
             appended: AtomicU64::new(found.bytes),
             costs,
         })
@@ -342,9 +363,8 @@ impl Wal {
         if pieces.iter().all(Piece::is_cached) {
             return pieces.into_iter().map(Piece::fetch).collect();
         }
-        tokio::task::spawn_blocking(move || pieces.into_iter().map(Piece::fetch).collect())
-            .await
-            .map_err(io::Error::other)?
+        let reading = move || pieces.into_iter().map(Piece::fetch).collect();
+        self.host.io(reading).await
     }
 
     /// The same on a thread that may block.
@@ -405,7 +425,8 @@ impl Wal {
             .map_err(|_| self.failure.closed())
     }
 
-    /// Accepts nothing more, and waits until everything accepted is written. Blocks.
+    /// Accepts nothing more, and waits until everything accepted is written. Blocks, but in a simulation, where what is
+    /// accepted is written later.
     pub(crate) fn close(&self) {
         locked(&self.requests).take();
         if let Some(writer) = locked(&self.writer).take()

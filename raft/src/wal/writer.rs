@@ -1,4 +1,4 @@
-//! The one thread that writes: drain the queue, one write, one sync, then the answers in order.
+//! The one thread that writes: drain the queue, one write, one sync, then the answers in order. In a simulation, a task.
 
 use std::{
     io,
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     costs::{Costs, Stage},
     disk::{Disk, DiskFile, is_full},
+    host::World,
 };
 
 /// One write is not made longer than this once it holds a request.
@@ -112,23 +113,39 @@ impl Writer {
     pub(super) fn run(mut self, mut requests: mpsc::Receiver<Request>) {
         let mut waiting = None;
         while let Some(first) = waiting.take().or_else(|| requests.blocking_recv()) {
-            let mut bytes = size_of(&first);
-            let mut batch = vec![first];
-            while let Ok(next) = requests.try_recv() {
-                bytes += size_of(&next);
-                if bytes > MAX_WRITE_BYTES {
-                    waiting = Some(next);
-                    break;
-                }
-                batch.push(next);
-            }
-            self.answer(batch);
+            let mut batch = gather(first, &mut requests, &mut waiting);
+            let written = self.write(&mut batch);
+            let written = written.and_then(|written| self.settle(written));
+            self.answer(batch, written);
         }
     }
 
-    fn answer(&mut self, mut batch: Vec<Request>) {
-        let written = match self.failure.check() {
-            Ok(()) => self.write(&mut batch).map_err(|(doing, path, error)| {
+    /// [`Writer::run`] as a task, for which a write and a sync take time each: whoever cuts the power may do so between.
+    pub(super) async fn run_in(mut self, world: &dyn World, mut requests: mpsc::Receiver<Request>) {
+        let mut waiting = None;
+        loop {
+            let first = match waiting.take() {
+                Some(first) => first,
+                None => match requests.recv().await {
+                    Some(first) => first,
+                    None => return,
+                },
+            };
+            let mut batch = gather(first, &mut requests, &mut waiting);
+            tokio::time::sleep(world.disk_wait()).await;
+            let written = self.write(&mut batch);
+            if written.as_ref().is_ok_and(|written| written.sync) {
+                tokio::time::sleep(world.disk_wait()).await;
+            }
+            let written = written.and_then(|written| self.settle(written));
+            self.answer(batch, written);
+        }
+    }
+
+    fn answer(&self, batch: Vec<Request>, written: Result<(), Fault>) {
+        let written = written.map_err(|fault| match fault {
+            Fault::Former(error) => error,
+            Fault::New(doing, path, error) => {
                 let what_to_do = match is_full(&error) {
                     true => {
                         "The disk is full and the reserve used up: free space on it or give it more, then start the node \
@@ -140,9 +157,8 @@ impl Writer {
                     "{doing} {} failed: {error}. {what_to_do}",
                     path.display()
                 ))
-            }),
-            Err(error) => Err(error),
-        };
+            }
+        });
         for request in batch {
             self.queue.add_permits(request.permits as usize);
             if let Some(done) = request.done {
@@ -154,7 +170,8 @@ impl Writer {
         }
     }
 
-    fn write(&mut self, batch: &mut [Request]) -> Result<(), (&'static str, PathBuf, io::Error)> {
+    fn write(&mut self, batch: &mut [Request]) -> Result<Written, Fault> {
+        self.failure.check().map_err(Fault::Former)?;
         let bytes: usize = batch.iter().map(size_of).sum();
         let records = self.end > SEGMENT_HEADER_BYTES as u64;
         if records && self.end + bytes as u64 > self.segment_bytes {
@@ -186,14 +203,30 @@ impl Writer {
         }
         self.file
             .write_at(self.end, &buffer)
-            .map_err(|error| ("writing to", self.path.clone(), error))?;
+            .map_err(|error| Fault::New("writing to", self.path.clone(), error))?;
         self.end += buffer.len() as u64;
         self.costs.add(Stage::LogWrite, started.elapsed());
-        // A committed mark alone may be lost: it only spares a restarted node some waiting.
-        if batch.iter().any(|request| request.sync) {
+        Ok(Written {
+            places,
+            max_index,
+            purge,
+            // A committed mark alone may be lost: it only spares a restarted node some waiting.
+            sync: batch.iter().any(|request| request.sync),
+        })
+    }
+
+    /// Makes durable what was written, and lets readers find it.
+    fn settle(&mut self, written: Written) -> Result<(), Fault> {
+        let Written {
+            places,
+            max_index,
+            purge,
+            sync,
+        } = written;
+        if sync {
             self.costs
                 .timed(Stage::LogSync, || self.file.sync_data())
-                .map_err(|error| ("syncing", self.path.clone(), error))?;
+                .map_err(|error| Fault::New("syncing", self.path.clone(), error))?;
             self.synced = self.end;
         }
         {
@@ -212,11 +245,11 @@ impl Writer {
         Ok(())
     }
 
-    fn start_segment(&mut self) -> Result<(), (&'static str, PathBuf, io::Error)> {
+    fn start_segment(&mut self) -> Result<(), Fault> {
         if self.synced < self.end {
             self.file
                 .sync_data()
-                .map_err(|error| ("syncing", self.path.clone(), error))?;
+                .map_err(|error| Fault::New("syncing", self.path.clone(), error))?;
         }
         let number = self.segment + 1;
         let path = segment_path(&self.dir, number);
@@ -230,7 +263,7 @@ impl Writer {
             &self.marks,
             &self.owner,
         )
-        .map_err(|error| ("creating", path.clone(), error))?;
+        .map_err(|error| Fault::New("creating", path.clone(), error))?;
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(former) = log.segments.get_mut(&self.segment) {
             former.end = Some(self.end);
@@ -254,7 +287,7 @@ impl Writer {
     }
 
     /// Oldest first, so that what is left always starts with the marks of what went.
-    fn unlink_purged(&mut self) -> Result<(), (&'static str, PathBuf, io::Error)> {
+    fn unlink_purged(&mut self) -> Result<(), Fault> {
         let Some(purged) = self.marks.purged else {
             return Ok(());
         };
@@ -275,10 +308,44 @@ impl Writer {
             self.disk
                 .unlink(&segment.path)
                 .and_then(|()| self.disk.sync_dir(&self.dir))
-                .map_err(|error| ("removing", segment.path.clone(), error))?;
+                .map_err(|error| Fault::New("removing", segment.path.clone(), error))?;
         }
         Ok(())
     }
+}
+
+/// Why a batch is not on disk.
+enum Fault {
+    /// The log failed before.
+    Former(io::Error),
+    New(&'static str, PathBuf, io::Error),
+}
+
+/// A batch in the file, perhaps not on the disk.
+struct Written {
+    places: Vec<(u64, u64, Place)>,
+    max_index: Option<u64>,
+    purge: bool,
+    sync: bool,
+}
+
+/// What one write takes along; what is too much goes to `waiting`.
+fn gather(
+    first: Request,
+    requests: &mut mpsc::Receiver<Request>,
+    waiting: &mut Option<Request>,
+) -> Vec<Request> {
+    let mut bytes = size_of(&first);
+    let mut batch = vec![first];
+    while let Ok(next) = requests.try_recv() {
+        bytes += size_of(&next);
+        if bytes > MAX_WRITE_BYTES {
+            *waiting = Some(next);
+            break;
+        }
+        batch.push(next);
+    }
+    batch
 }
 
 fn size_of(request: &Request) -> usize {

@@ -1,9 +1,11 @@
 //! The log is turned into snapshots; who lags too far is filled with one.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use crate::support::{Cluster, archive, eventually, files, is_archived, read, write};
-use trireme_raft::{OpenError, Store, StoreConfig, WatchError};
+use trireme_raft::{
+    FatalKind, OpenError, Store, StoreConfig, WatchError, archive::MemoryHome, disk::MemoryDisk,
+};
 
 fn small(config: &mut StoreConfig) {
     config.limits.wal.segment_bytes = 16 << 10;
@@ -157,4 +159,34 @@ async fn a_long_log_is_compacted_without_being_asked() {
         store.status().purged.map(drop)
     })
     .await;
+}
+
+/// Found by simulation: the node said that consensus had stopped, not that its disk is broken.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_that_cannot_be_written_is_the_disks_fault() {
+    let disk = MemoryDisk::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut config = StoreConfig::new("/data".into(), 1, address);
+    config.peer_listener = trireme_raft::PeerListener::Bound(listener);
+    config.limits.wal.segment_bytes = 64 << 10;
+    config.disk = Arc::new(disk.clone());
+    config.archive = Some(Arc::new(MemoryHome::default()));
+    let store = Store::open(config).await.unwrap();
+    let me = trireme_raft::Node {
+        id: 1,
+        peer_address: address.to_string(),
+        ..trireme_raft::Node::default()
+    };
+    store.bootstrap(vec![me]).await.unwrap();
+    write(&store, "key", "value").await;
+    disk.fail_syncs_after(0);
+    store.trigger_snapshot().await.unwrap_err();
+    let fatal = store.fatal().await;
+    assert_eq!(fatal.kind, FatalKind::Disk);
+    assert!(
+        fatal.message.starts_with("a snapshot cannot be written: "),
+        "{fatal}"
+    );
+    store.stop().await;
 }

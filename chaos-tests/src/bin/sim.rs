@@ -1,0 +1,14 @@
+//! `sim`: see [`chaos_tests::sim`]. Only here is what makes chance and clocks of a whole process the seed's.
+
+use std::process::ExitCode;
+
+use chaos_tests::sim::{generator, program};
+use mad_turmoil::{rand::set_rng, time::SimClocksGuard};
+
+fn main() -> ExitCode {
+    let mut clocks = None;
+    program::main(|seed| {
+        set_rng(generator(seed, "system"));
+        clocks = Some(SimClocksGuard::init());
+    })
+}
