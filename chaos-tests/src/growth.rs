@@ -476,7 +476,7 @@ pub async fn grow(
     cluster.terminate(1).await?;
 
     let member = cluster.member(1)?;
-    let (data, peer) = (member.data(), member.peer.socket()?);
+    let (data, peer) = (member.data(), member.peer.as_str().parse()?);
     let api = member.api.to_string();
     let mut config = StoreConfig::new(data.clone(), 1, peer);
     config.api_address = api;

@@ -40,9 +40,11 @@ pub struct StoreConfig {
     pub host: Host,
 }
 
+type Change = dyn Fn(u64, &mut Batch) + Send + Sync;
+
 /// Is handed each entry with its log index before this node applies it.
 #[derive(Clone)]
-pub struct Tamper(pub Arc<dyn Fn(u64, &mut Batch) + Send + Sync>);
+pub struct Tamper(pub Arc<Change>);
 
 impl std::fmt::Debug for Tamper {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

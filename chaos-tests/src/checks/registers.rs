@@ -174,7 +174,7 @@ mod tests {
         let mut again = history.asked[0].clone();
         (again.called_ns, again.returned_ns) = (last + 1, last + 2);
         history.asked.push(again);
-        assert_eq!(are_linearizable(&history), [String::new(); 0]);
+        assert_eq!(are_linearizable(&history), Vec::<String>::new());
         let mut read = find(&mut history, |verb| verb == Verb::Read).clone();
         (read.called_ns, read.returned_ns) = (last + 3, last + 4);
         *done(&mut read).1 = Some(CREATED);
@@ -224,7 +224,7 @@ mod tests {
                 why: "no answer".to_owned(),
             };
             *done(find(&mut history, |verb| verb == Verb::Read)).1 = seen;
-            assert_eq!(are_linearizable(&history), [String::new(); 0]);
+            assert_eq!(are_linearizable(&history), Vec::<String>::new());
         }
     }
 }

@@ -117,7 +117,7 @@ impl RaftTransport for PeerService {
             self.0.allows(caller, Call::of_vote(first.vote.as_ref()))
         };
         Ok(Response::new(
-            ring.receive_snapshot(request.into_inner(), allows).await?,
+            Box::pin(ring.receive_snapshot(request.into_inner(), allows)).await?,
         ))
     }
 

@@ -1,6 +1,8 @@
 //! Behaviour of the replicated state, told as stories. Every entry that a test applies goes through [`replica`], which
 //! checks what must hold always.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests fail the test")]
+
 mod agents_and_leases;
 mod archive;
 mod audits;
