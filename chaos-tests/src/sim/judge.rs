@@ -23,12 +23,19 @@ const ARCHIVED: Duration = Duration::from_secs(20);
 /// Rows read at once from an archive.
 const PAGE: usize = 1000;
 
+/// A cluster in which nothing is left to do.
+pub(crate) struct Rested {
+    stores: BTreeMap<u64, Store>,
+    /// Of all nodes at one revision: an audit may be the next.
+    digests: Vec<DigestAt>,
+}
+
 /// Every node's store, once all have applied the same and nothing is left to do; why not otherwise.
-pub(crate) async fn rest(cluster: &Cluster) -> Result<BTreeMap<u64, Store>, String> {
+pub(crate) async fn rest(cluster: &Cluster) -> Result<Rested, String> {
     let deadline = Instant::now() + REST;
     loop {
         let unrest = match unrest(cluster) {
-            Ok(stores) => return Ok(stores),
+            Ok(rested) => return Ok(rested),
             Err(unrest) => unrest,
         };
         if Instant::now() >= deadline {
@@ -41,13 +48,14 @@ pub(crate) async fn rest(cluster: &Cluster) -> Result<BTreeMap<u64, Store>, Stri
     }
 }
 
-fn unrest(cluster: &Cluster) -> Result<BTreeMap<u64, Store>, String> {
+fn unrest(cluster: &Cluster) -> Result<Rested, String> {
     let mut stores = BTreeMap::new();
     for id in cluster.ids() {
         let up = cluster.up(id).ok_or(format!("node {id} does not run"))?;
         stores.insert(id, up.store);
     }
     let mut seen = BTreeSet::new();
+    let mut digests = Vec::new();
     for (id, store) in &stores {
         let status = store.status();
         if !store.is_recovered() {
@@ -60,6 +68,11 @@ fn unrest(cluster: &Cluster) -> Result<BTreeMap<u64, Store>, String> {
             return Err(format!("node {id} lacks archived rows: {lost}"));
         }
         seen.insert((status.revision, status.leader));
+        digests.push(DigestAt {
+            node: *id,
+            revision: status.revision,
+            digest: status.digest,
+        });
         let view = store.view();
         if let Some(alarm) = view.alarms().next() {
             return Err(format!("node {id}: {}: {}", alarm.key, alarm.message));
@@ -81,7 +94,7 @@ fn unrest(cluster: &Cluster) -> Result<BTreeMap<u64, Store>, String> {
         return Err(format!("pull requests {unmerged:?} are not merged"));
     }
     match seen.len() {
-        1 => Ok(stores),
+        1 => Ok(Rested { stores, digests }),
         _ => Err(format!("the nodes are at {seen:?} (revision, leader)")),
     }
 }
@@ -118,21 +131,22 @@ fn records<M: prost::Message + Default>(rows: &Rows, kind: u8) -> Result<Vec<M>,
 }
 
 /// Everything that was broken.
-pub(crate) async fn judge(cluster: &Cluster, stores: &BTreeMap<u64, Store>) -> Vec<String> {
+pub(crate) async fn judge(cluster: &Cluster, rested: Rested) -> Vec<String> {
+    let Rested { stores, digests } = rested;
     let chronicle = cluster.chronicle();
     let mut broken = chronicle.take_broken();
     broken.extend(chronicle.gaps());
     if let Err(violation) = checks::linearizable::check(&chronicle.operations()) {
         broken.push(format!("registers are not linearizable: {violation}"));
     }
-    let archive = match archives(stores).await {
+    let archive = match archives(&stores).await {
         Ok(archive) => archive,
         Err(why) => {
             broken.push(why);
             return broken;
         }
     };
-    match history(cluster, stores, &archive) {
+    match history(cluster, &stores, digests, &archive) {
         Ok(history) => broken.extend(checks::judge(&history).iter().map(ToString::to_string)),
         Err(why) => broken.push(format!("what is archived cannot be read: {why}")),
     }
@@ -140,7 +154,7 @@ pub(crate) async fn judge(cluster: &Cluster, stores: &BTreeMap<u64, Store>) -> V
     if chronicle.audits() == 0 {
         broken.push("the replicas were never compared".to_owned());
     }
-    for (id, store) in stores {
+    for (id, store) in &stores {
         if let Err(why) = store.view().state.check_invariants() {
             broken.push(format!(
                 "node {id}: the last state does not hold together: {why}"
@@ -184,6 +198,7 @@ async fn archives(stores: &BTreeMap<u64, Store>) -> Result<Rows, String> {
 fn history(
     cluster: &Cluster,
     stores: &BTreeMap<u64, Store>,
+    digests: Vec<DigestAt>,
     archive: &Rows,
 ) -> Result<History, String> {
     let chronicle = cluster.chronicle();
@@ -209,21 +224,13 @@ fn history(
     for delivery in &mut last.deliveries {
         delivery.payload_zstd.clear();
     }
-    let digests = stores.iter().map(|(id, store)| {
-        let status = store.status();
-        DigestAt {
-            node: *id,
-            revision: status.revision,
-            digest: status.digest,
-        }
-    });
     let (merged, merge_calls) = cluster.forge().all_merged();
     Ok(History {
         merged,
         merge_calls,
         watched: vec![chronicle.all()],
         sent: chronicle.all_sent(),
-        digests: digests.collect(),
+        digests,
         // Judged with the times at which they were asked, see `checks::linearizable`.
         asked: Vec::new(),
         nodes: cluster.ids(),

@@ -162,10 +162,10 @@ async fn simulate(options: &Options) -> io::Result<Report> {
         // Otherwise the verdict is known: whoever does not even start never comes to rest.
         if !chronicle.is_broken() {
             match judge::rest(&cluster).await {
-                Ok(stores) => {
+                Ok(rested) => {
                     let reader = client(0, &cluster, seed, began);
                     reader.read_all().await;
-                    for broken in judge::judge(&cluster, &stores).await {
+                    for broken in judge::judge(&cluster, rested).await {
                         chronicle.broken(broken);
                     }
                 }
