@@ -6,7 +6,7 @@
 
 use std::{sync::Weak, time::Duration};
 
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use trireme_proto::state::{Audit, BeginAudit, ReportDigest, command::Body, outcome};
 use trireme_state::{Digest, min_level_of};
 
@@ -15,6 +15,8 @@ use crate::{directory::Diverged, fatal::FatalKind};
 
 /// Between looks at a round that is under way, and at whether one is due.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a node that must stop tries to report its digest first.
+const LAST_WORD: Duration = Duration::from_secs(2);
 
 pub(super) async fn run(inner: Weak<Inner>) {
     loop {
@@ -48,23 +50,32 @@ pub(super) async fn run(inner: Weak<Inner>) {
 }
 
 impl Inner {
-    /// Reports this node's digest once, and stops the node if the majority has another.
+    /// Reports this node's digest once, and stops the node if the majority has another: in this order, because the alarm
+    /// and whoever asked for the comparison know by the report which node it is.
     async fn answer_audit(&self, audit: &Audit, own: Digest) {
-        if !audit.agreed.is_empty() && audit.agreed != own.as_slice() {
-            self.stop_diverged(audit);
-            return;
-        }
+        let differs = !audit.agreed.is_empty() && audit.agreed != own.as_slice();
         let mut reports = audit.reports.iter();
-        if reports.any(|report| report.node_id == self.node_id) {
-            return;
+        if !reports.any(|report| report.node_id == self.node_id) {
+            let report = Body::ReportDigest(ReportDigest {
+                node_id: self.node_id,
+                audit_index: audit.index,
+                digest: own.to_vec().into(),
+            });
+            let reporting = self.propose(self.own_command(report));
+            let reported = match differs {
+                true => timeout(LAST_WORD, reporting)
+                    .await
+                    .unwrap_or(Err(ProposeError::Timeout {
+                        maybe_applied: true,
+                    })),
+                false => reporting.await,
+            };
+            if let Err(why) = reported {
+                tracing::info!(%why, audit = audit.index, "the digest cannot be reported now");
+            }
         }
-        let report = Body::ReportDigest(ReportDigest {
-            node_id: self.node_id,
-            audit_index: audit.index,
-            digest: own.to_vec().into(),
-        });
-        if let Err(why) = self.propose(self.own_command(report)).await {
-            tracing::info!(%why, audit = audit.index, "the digest cannot be reported now");
+        if differs {
+            self.stop_diverged(audit);
         }
     }
 

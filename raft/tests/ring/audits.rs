@@ -152,6 +152,38 @@ async fn a_leader_that_differs_hands_over_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn one_that_hears_of_it_late_says_what_it_had_before_it_stops() {
+    let victim = Arc::new(AtomicU64::new(0));
+    let cluster = Cluster::tuned(3, tampering(&victim)).await;
+    raise_level(&cluster).await;
+    let bad = cluster.follower().await;
+    let good = (1..=3).find(|id| *id != bad).unwrap();
+    victim.store(bad, Ordering::SeqCst);
+    write(&cluster.stores[&good], "poison", "right").await;
+    cluster.stores[&bad].linearize().await.unwrap();
+    victim.store(0, Ordering::SeqCst);
+
+    cluster.cut(bad);
+    let store = &cluster.stores[&good];
+    let index = store.begin_audit().await.unwrap();
+    eventually("the others' agreement", async || {
+        let view = store.view();
+        (!view.audit(index)?.agreed.is_empty()).then_some(())
+    })
+    .await;
+    cluster.heal(bad);
+    let fatal = tokio::time::timeout(PATIENCE, cluster.stores[&bad].fatal());
+    assert_eq!(fatal.await.unwrap().kind, FatalKind::Diverged);
+    eventually("its report", async || {
+        let view = store.view();
+        let audit = view.audit(index)?;
+        let alarm = view.alarm(&format!("diverged/node-{bad}")).is_some();
+        (audit.diverged == [bad] && alarm).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn equal_replicas_find_nothing_and_rounds_come_by_themselves() {
     let cluster = Cluster::tuned(3, |config| {
         config.timing.hello_interval = Duration::from_millis(100);
