@@ -84,7 +84,7 @@ pub(crate) enum Need {
 }
 
 /// Every method of the client door: what it needs, and whether calls go to the audit log.
-const METHODS: [(&str, Need, bool); 38] = [
+const METHODS: [(&str, Need, bool); 39] = [
     ("/grpc.health.v1.Health/Check", Need::Open, false),
     ("/grpc.health.v1.Health/Watch", Need::Open, false),
     (
@@ -140,6 +140,12 @@ const METHODS: [(&str, Need, bool); 38] = [
     // It holds log lines, which name what they name.
     (
         "/trireme.api.v1.ClusterService/CollectDebug",
+        Need::Operator,
+        true,
+    ),
+    // It writes to the log.
+    (
+        "/trireme.api.v1.ClusterService/CompareReplicas",
         Need::Operator,
         true,
     ),

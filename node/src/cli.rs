@@ -22,7 +22,7 @@ use crate::output::Format;
 ///    6  it is not allowed: no token, or one whose role is not enough
 ///   70  this build is too old for the log: install the newer version
 ///   74  the data directory, or a snapshot file, cannot be trusted, or its disk failed or is full
-///   75  the node's state differed from the majority's: start it again, it then fetches another
+///   75  a node's state differed from the majority's: start that node again, it then fetches another
 ///   77  this node was removed from its cluster
 #[derive(Debug, Parser)]
 #[command(name = "trireme", version, verbatim_doc_comment, max_term_width = 110)]
@@ -322,6 +322,8 @@ pub enum ClusterCommand {
     },
     /// Let whoever leads hand the leadership to the voter that is best able to take it.
     StepDown(Target),
+    /// Have all members compare their states now; ends with 0 only when all are equal.
+    Compare(Target),
 }
 
 #[derive(Debug, Subcommand)]

@@ -9,15 +9,16 @@ use tonic::{Request, Response, Status, async_trait};
 use trireme_proto::{
     api::{
         AddNodeRequest, ClusterStatusRequest, ClusterStatusResponse, CollectDebugRequest,
-        CollectDebugResponse, InspectNodeRequest, InspectNodeResponse, MembershipResponse,
-        NodeRequest, NodeStatus, ReplaceNodeRequest, SaveSnapshotRequest, SaveSnapshotResponse,
-        SavedSnapshot, StepDownRequest, StepDownResponse, cluster_service_server::ClusterService,
+        CollectDebugResponse, CompareReplicasRequest, CompareReplicasResponse, InspectNodeRequest,
+        InspectNodeResponse, MembershipResponse, NodeRequest, NodeStatus, ReplaceNodeRequest,
+        SaveSnapshotRequest, SaveSnapshotResponse, SavedSnapshot, StepDownRequest,
+        StepDownResponse, cluster_service_server::ClusterService,
     },
     raft::Node,
     state::{Alarm, Office},
 };
 
-use super::{Services, caller, debug};
+use super::{Services, caller, compare, debug};
 
 pub(crate) struct Door(pub(crate) Services);
 
@@ -237,5 +238,16 @@ impl ClusterService for Door {
             .map_err(|why| Status::internal(why.to_string()))?
             .map_err(|why| Status::internal(why.to_string()))?;
         Ok(Response::new(CollectDebugResponse { files }))
+    }
+
+    async fn compare_replicas(
+        &self,
+        request: Request<CompareReplicasRequest>,
+    ) -> Result<Response<CompareReplicasResponse>, Status> {
+        let who = caller(&request);
+        let answer = compare::compare(&self.0.store).await?;
+        who.about(format!("audit {}", answer.audit_index));
+        who.at(answer.audit_index);
+        Ok(Response::new(answer))
     }
 }

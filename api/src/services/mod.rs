@@ -21,6 +21,7 @@ use crate::{
 pub(crate) mod agents;
 pub(crate) mod auth;
 pub(crate) mod cluster;
+mod compare;
 pub(crate) mod config;
 mod debug;
 pub(crate) mod deliveries;

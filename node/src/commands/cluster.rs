@@ -1,6 +1,7 @@
 //! `cluster`.
 
 mod all;
+mod compare;
 
 use serde_json::{Value, json};
 use trireme_proto::api::{
@@ -15,11 +16,12 @@ use crate::{
 };
 
 /// # Errors
-/// When no node answers or the change is refused; the reason says what to do first.
+/// When no node answers or the change is refused; the reason says what to do first. When a check finds something.
 pub async fn run(command: ClusterCommand) -> anyhow::Result<()> {
     match command {
         ClusterCommand::Status { all: false, target } => status(&target).await,
         ClusterCommand::Status { all: true, target } => all::run(&target).await,
+        ClusterCommand::Compare(target) => compare::run(&target).await,
         ClusterCommand::StepDown(target) => {
             let answer = connect(&target)
                 .await?
