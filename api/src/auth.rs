@@ -84,7 +84,7 @@ pub(crate) enum Need {
 }
 
 /// Every method of the client door: what it needs, and whether calls go to the audit log.
-const METHODS: [(&str, Need, bool); 39] = [
+const METHODS: [(&str, Need, bool); 40] = [
     ("/grpc.health.v1.Health/Check", Need::Open, false),
     ("/grpc.health.v1.Health/Watch", Need::Open, false),
     (
@@ -157,6 +157,12 @@ const METHODS: [(&str, Need, bool); 39] = [
     // The whole state, hashes of tokens included.
     (
         "/trireme.api.v1.ClusterService/SaveSnapshot",
+        Need::Operator,
+        true,
+    ),
+    // It keeps a disk busy.
+    (
+        "/trireme.api.v1.ClusterService/ScrubNode",
         Need::Operator,
         true,
     ),

@@ -324,6 +324,14 @@ pub enum ClusterCommand {
     StepDown(Target),
     /// Have all members compare their states now; ends with 0 only when all are equal.
     Compare(Target),
+    /// Have every member read its files again and check them, at low speed; ends with 74 when something is damaged.
+    Scrub {
+        /// Only this one.
+        #[arg(long, value_name = "ID")]
+        node: Option<u64>,
+        #[command(flatten)]
+        target: Target,
+    },
 }
 
 #[derive(Debug, Subcommand)]

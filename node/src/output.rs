@@ -1,6 +1,9 @@
 //! What commands print: tables for people, JSON for programs.
 
-use std::io::{self, Write as _};
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    time::{Duration, Instant},
+};
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -58,6 +61,53 @@ pub fn print(text: &str) -> io::Result<()> {
 pub fn print_json(value: &impl Serialize) -> anyhow::Result<()> {
     print(&(serde_json::to_string_pretty(value)? + "\n"))?;
     Ok(())
+}
+
+/// Between two looks of a person at how far it is.
+const PROGRESS: Duration = Duration::from_millis(250);
+
+/// How far it is, for a person who looks at standard error; programs see nothing of it.
+#[derive(Debug)]
+pub struct Progress {
+    shown: bool,
+    last: Instant,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Progress {
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            shown: io::stderr().is_terminal(),
+            last: Instant::now(),
+        }
+    }
+
+    /// Now and then, in the place of what was told before.
+    pub fn tell(&mut self, what: impl FnOnce() -> String) {
+        if self.shown && self.last.elapsed() >= PROGRESS {
+            self.last = Instant::now();
+            Self::write(&format!("\r\u{1b}[K{} ", what()));
+        }
+    }
+
+    /// Leaves nothing behind.
+    pub fn end(&self) {
+        if self.shown {
+            Self::write("\r\u{1b}[K");
+        }
+    }
+
+    fn write(text: &str) {
+        let mut out = io::stderr().lock();
+        // Nobody depends on it.
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
 }
 
 /// How long ago, in the largest unit that fits.

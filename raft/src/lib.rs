@@ -37,7 +37,8 @@ pub use host::{Host, Pipe, World};
 pub use queues::{QueueDepth, QueueGauge, Queues};
 pub use store::{
     Applied, ArchiveReader, DiskUse, DoorCalls, Handover, JoinError, Leadership, MemberStatus,
-    MembershipError, OpenError, ProposeError, ReadError, SaveError, Saving, Status, Store,
+    MembershipError, OpenError, ProposeError, ReadError, SaveError, Saving, ScrubError, Scrubbed,
+    Status, Store,
 };
 pub use transport::ListenError;
 pub use trireme_proto::raft::Node;

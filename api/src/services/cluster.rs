@@ -11,14 +11,15 @@ use trireme_proto::{
         AddNodeRequest, ClusterStatusRequest, ClusterStatusResponse, CollectDebugRequest,
         CollectDebugResponse, CompareReplicasRequest, CompareReplicasResponse, InspectNodeRequest,
         InspectNodeResponse, MembershipResponse, NodeRequest, NodeStatus, ReplaceNodeRequest,
-        SaveSnapshotRequest, SaveSnapshotResponse, SavedSnapshot, StepDownRequest,
-        StepDownResponse, cluster_service_server::ClusterService,
+        SaveSnapshotRequest, SaveSnapshotResponse, SavedSnapshot, ScrubNodeRequest,
+        ScrubNodeResponse, StepDownRequest, StepDownResponse,
+        cluster_service_server::ClusterService,
     },
     raft::Node,
     state::{Alarm, Office},
 };
 
-use super::{Services, caller, compare, debug};
+use super::{Services, caller, compare, debug, scrub};
 
 pub(crate) struct Door(pub(crate) Services);
 
@@ -83,6 +84,7 @@ impl Door {
 #[async_trait]
 impl ClusterService for Door {
     type SaveSnapshotStream = BoxStream<'static, Result<SaveSnapshotResponse, Status>>;
+    type ScrubNodeStream = BoxStream<'static, Result<ScrubNodeResponse, Status>>;
 
     async fn status(
         &self,
@@ -249,5 +251,19 @@ impl ClusterService for Door {
         who.about(format!("audit {}", answer.audit_index));
         who.at(answer.audit_index);
         Ok(Response::new(answer))
+    }
+
+    async fn scrub_node(
+        &self,
+        request: Request<ScrubNodeRequest>,
+    ) -> Result<Response<Self::ScrubNodeStream>, Status> {
+        let (asked, me) = (request.get_ref().node_id, self.0.store.node_id());
+        caller(&request).about(format!("node {me}"));
+        if asked != 0 && asked != me {
+            return Err(Status::failed_precondition(format!(
+                "this is node {me}, not node {asked}: the address of a door is wrong, or its node was replaced"
+            )));
+        }
+        Ok(Response::new(scrub::scrub(self.0.store.clone()).boxed()))
     }
 }

@@ -27,6 +27,7 @@ mod debug;
 pub(crate) mod deliveries;
 pub(crate) mod jobs;
 pub(crate) mod pools;
+mod scrub;
 pub(crate) mod watch;
 
 /// How long a read waits for a revision, and a linearizable one for the quorum.

@@ -2,6 +2,7 @@
 
 mod all;
 mod compare;
+mod scrub;
 
 use serde_json::{Value, json};
 use trireme_proto::api::{
@@ -22,6 +23,7 @@ pub async fn run(command: ClusterCommand) -> anyhow::Result<()> {
         ClusterCommand::Status { all: false, target } => status(&target).await,
         ClusterCommand::Status { all: true, target } => all::run(&target).await,
         ClusterCommand::Compare(target) => compare::run(&target).await,
+        ClusterCommand::Scrub { node, target } => scrub::run(node, &target).await,
         ClusterCommand::StepDown(target) => {
             let answer = connect(&target)
                 .await?

@@ -48,6 +48,21 @@ async fn ask_member<T>(
     address: &str,
     ask: impl AsyncFnOnce(Client) -> Result<T, tonic::Status>,
 ) -> Result<T, String> {
+    let asking = async {
+        let client = connect_member(access, asked, address).await?;
+        ask(client)
+            .await
+            .map_err(|status| status.message().to_owned())
+    };
+    in_time(asking).await
+}
+
+/// For what takes longer than [`ask_member`] waits: connected to one member, in the same way.
+async fn member(access: &Access, asked: &str, address: &str) -> Result<Client, String> {
+    in_time(connect_member(access, asked, address)).await
+}
+
+async fn connect_member(access: &Access, asked: &str, address: &str) -> Result<Client, String> {
     if address.is_empty() {
         return Err("the address of its door is not known".to_owned());
     }
@@ -55,14 +70,12 @@ async fn ask_member<T>(
         (false, Some((scheme, _))) => format!("{scheme}://{address}"),
         _ => address.to_owned(),
     };
-    let asking = async {
-        let client = Client::connect_with(&url, &connect_options(access))
-            .await
-            .map_err(|why| why.to_string())?;
-        ask(client)
-            .await
-            .map_err(|status| status.message().to_owned())
-    };
+    Client::connect_with(&url, &connect_options(access))
+        .await
+        .map_err(|why| why.to_string())
+}
+
+async fn in_time<T>(asking: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     tokio::time::timeout(MEMBER_TIMEOUT, asking)
         .await
         .unwrap_or_else(|_| Err(format!("no answer within {MEMBER_TIMEOUT:?}")))

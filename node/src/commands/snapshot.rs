@@ -3,9 +3,8 @@
 use std::{
     fmt::Write as _,
     fs::File,
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     path::{Path, PathBuf},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
@@ -20,11 +19,8 @@ use super::connect;
 use crate::{
     cli::{SnapshotCommand, Target},
     exit::{CORRUPT, TOO_OLD, coded},
-    output::{Format, print, print_json, table},
+    output::{Format, Progress, print, print_json, table},
 };
-
-/// Between two looks of a person at how far it is.
-const PROGRESS: Duration = Duration::from_millis(250);
 
 /// # Errors
 /// When no node answers, a file is damaged or in the way, or a directory is not empty.
@@ -90,12 +86,13 @@ async fn save(file: &Path, target: &Target) -> anyhow::Result<()> {
         .await?
         .into_inner();
     let mut what = None;
-    let mut progress = Progress::new();
+    let (mut progress, mut bytes) = (Progress::new(), 0);
     while let Some(piece) = pieces.message().await? {
         what = piece.snapshot.or(what);
         part.write_all(&piece.data)
             .with_context(|| part.path().display().to_string())?;
-        progress.add(piece.data.len() as u64);
+        bytes += piece.data.len() as u64;
+        progress.tell(|| format!("saving: {}", size(bytes)));
     }
     progress.end();
     let Some(what) = what else {
@@ -156,44 +153,7 @@ fn report_saved(
     }
 }
 
-/// How far it is, for a person.
-struct Progress {
-    shown: bool,
-    bytes: u64,
-    last: Instant,
-}
-
-impl Progress {
-    fn new() -> Self {
-        Self {
-            shown: io::stderr().is_terminal(),
-            bytes: 0,
-            last: Instant::now(),
-        }
-    }
-
-    fn add(&mut self, bytes: u64) {
-        self.bytes += bytes;
-        if self.shown && self.last.elapsed() >= PROGRESS {
-            self.last = Instant::now();
-            self.tell(&format!("\rsaving: {} ", size(self.bytes)));
-        }
-    }
-
-    fn end(&self) {
-        if self.shown {
-            self.tell("\r\u{1b}[K");
-        }
-    }
-
-    fn tell(&self, text: &str) {
-        let mut out = io::stderr().lock();
-        // Nobody depends on it.
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    }
-}
-
-fn size(bytes: u64) -> String {
+pub(super) fn size(bytes: u64) -> String {
     match bytes {
         0..10_240 => format!("{bytes} bytes"),
         10_240..10_485_760 => format!("{} KiB", bytes / 1024),

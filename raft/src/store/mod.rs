@@ -52,6 +52,7 @@ pub use membership::Handover;
 pub use propose::Applied;
 pub(crate) use recover::newest_snapshot;
 pub use save::{SaveError, Saving};
+pub use scrub::{ScrubError, Scrubbed};
 pub use space::DiskUse;
 pub use status::{MemberStatus, Status};
 
@@ -171,6 +172,8 @@ struct Started {
     disk: OwnDisk,
     gate: Arc<Gate>,
     filling: AtomicBool,
+    /// Held while files are checked.
+    scrubbing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Started {
@@ -711,6 +714,7 @@ impl Inner {
             compactor: Compactor::default(),
             snapshots,
             filling: AtomicBool::new(filling),
+            scrubbing: Arc::default(),
             ring,
         };
         if filling {

@@ -1,18 +1,47 @@
-//! Reading snapshots and old segments of the log again, slowly, before they are needed.
+//! Reading snapshots and old segments of the log again, slowly, before they are needed: now and then, and when asked.
 
 use std::{
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
 
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 
-use super::{Inner, OpenError, Started, Store};
+use super::{Inner, Started, Store};
+use crate::{
+    snapshot::{SnapshotError, Snapshots},
+    wal::ClosedSegment,
+};
 
 /// A reader that is ahead of its rate rests in pieces of this length, so that it notices a store that closes.
 const REST: Duration = Duration::from_millis(50);
 /// After damage was found the next check comes sooner: a snapshot may have made the damaged file unneeded.
 const AFTER_DAMAGE: Duration = Duration::from_secs(600);
+
+/// How far a check of a node's files is, and what it found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Scrubbed {
+    /// Files that were read, and how many there are to read.
+    pub files: u64,
+    pub of_files: u64,
+    pub bytes: u64,
+    pub of_bytes: u64,
+    /// The damage, which names file and place.
+    pub damaged: Vec<String>,
+}
+
+/// Why files were not checked, or not all.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ScrubError {
+    #[error("this node belongs to no cluster")]
+    NotStarted,
+    #[error("this node's files are being checked already: ask again when that check is done")]
+    Busy,
+    #[error("the check was given up: the node stops, or nobody waits for it")]
+    GivenUp,
+    #[error("this node's files cannot be checked: {0}")]
+    Failed(String),
+}
 
 pub(super) async fn run(inner: Weak<Inner>) {
     let mut damaged = false;
@@ -37,28 +66,35 @@ pub(super) async fn run(inner: Weak<Inner>) {
         if strong.fatal.get().is_some() {
             return;
         }
-        match strong.scrub(started).await {
-            Ok(found) => damaged = !found.is_empty(),
-            Err(why) => tracing::warn!(why, "files were not checked"),
+        let (told, _so_far) = watch::channel(Scrubbed::default());
+        match strong.scrub(started, told).await {
+            Ok(found) => damaged = !found.damaged.is_empty(),
+            Err(why) => tracing::info!(%why, "files were not checked"),
         }
     }
 }
 
-/// Keeps a reader to a rate.
-struct Pace {
+/// Reads at a rate, and says how far it is.
+struct Reader {
     inner: Arc<Inner>,
-    per_second: u64,
     since: Instant,
-    read: u64,
+    told: watch::Sender<Scrubbed>,
+    given_up: bool,
 }
 
-impl Pace {
-    /// False once the store is closed. Blocks.
+impl Reader {
+    /// False once the store is closed or nobody waits any more. Blocks.
     fn keep(&mut self, bytes: usize) -> bool {
-        self.read = self.read.saturating_add(bytes as u64);
-        let due = Duration::from_secs_f64(self.read as f64 / self.per_second.max(1) as f64);
+        self.told
+            .send_modify(|so_far| so_far.bytes = so_far.bytes.saturating_add(bytes as u64));
+        let (read, per_second) = (
+            self.told.borrow().bytes,
+            self.inner.limits.scrub_bytes_per_second,
+        );
+        let due = Duration::from_secs_f64(read as f64 / per_second.max(1) as f64);
         loop {
-            if *self.inner.closed.borrow() {
+            if *self.inner.closed.borrow() || self.told.is_closed() {
+                self.given_up = true;
                 return false;
             }
             // Simulated time stands while this thread works.
@@ -72,51 +108,103 @@ impl Pace {
             std::thread::sleep(ahead.min(REST));
         }
     }
+
+    /// One file more, of which `before` bytes had been read before it. False when the check is over.
+    fn done(&mut self, before: u64, length: u64, checked: Result<(), String>) -> bool {
+        if self.given_up {
+            return false;
+        }
+        self.told.send_modify(|so_far| {
+            so_far.files += 1;
+            match checked {
+                // Headers and trailers are not counted one by one.
+                Ok(()) => so_far.bytes = before.saturating_add(length),
+                Err(damage) => so_far.damaged.push(damage),
+            }
+        });
+        true
+    }
+
+    /// Blocks.
+    fn read(
+        mut self,
+        segments: &[ClosedSegment],
+        snapshots: &Snapshots,
+    ) -> Result<Scrubbed, ScrubError> {
+        let mut files = Vec::new();
+        let paths = snapshots.list();
+        for path in paths.map_err(|error| ScrubError::Failed(error.to_string()))? {
+            match snapshots.open_file(&path) {
+                // One that a newer snapshot made unneeded meanwhile.
+                Err(error) if error.is_missing() => {}
+                opened => files.push(opened),
+            }
+        }
+        let whole = files
+            .iter()
+            .filter_map(|file| Some(file.as_ref().ok()?.bytes()));
+        let bytes = segments.iter().map(ClosedSegment::bytes).chain(whole).sum();
+        self.told.send_modify(|so_far| {
+            so_far.of_files = (segments.len() + files.len()) as u64;
+            so_far.of_bytes = bytes;
+        });
+        for segment in segments {
+            let before = self.told.borrow().bytes;
+            let checked = segment.verify(|bytes| self.keep(bytes));
+            let checked = checked.map_err(|error| error.to_string());
+            if !self.done(before, segment.bytes(), checked) {
+                return Err(ScrubError::GivenUp);
+            }
+        }
+        for file in files {
+            let before = self.told.borrow().bytes;
+            let (length, checked) = match file {
+                Ok(file) => (file.bytes(), file.verify(|bytes| self.keep(bytes))),
+                Err(error) => (0, Err(error)),
+            };
+            let checked = checked.map_err(|error: SnapshotError| error.to_string());
+            if !self.done(before, length, checked) {
+                return Err(ScrubError::GivenUp);
+            }
+        }
+        let found = self.told.borrow().clone();
+        Ok(found)
+    }
 }
 
 impl Inner {
-    /// Checks what lies on disk; answers with what is damaged, of which an alarm is raised.
-    async fn scrub(&self, started: &Started) -> Result<Vec<String>, String> {
-        let Some(inner) = self.weak.upgrade() else {
-            return Ok(Vec::new());
-        };
+    /// Checks what lies on disk; an alarm is raised of what is damaged.
+    async fn scrub(
+        &self,
+        started: &Started,
+        told: watch::Sender<Scrubbed>,
+    ) -> Result<Scrubbed, ScrubError> {
+        let only = Arc::clone(&started.scrubbing).try_lock_owned();
+        let only = only.map_err(|_| ScrubError::Busy)?;
+        let inner = self.weak.upgrade().ok_or(ScrubError::GivenUp)?;
         let segments = started.ring.wal.closed_segments();
         let snapshots = started.snapshots.clone();
         let checking = self.host.blocking(move || {
-            let mut pace = Pace {
-                per_second: inner.limits.scrub_bytes_per_second,
+            let reader = Reader {
                 inner,
                 since: Instant::now(),
-                read: 0,
+                told,
+                given_up: false,
             };
-            let mut found = Vec::new();
-            for segment in segments {
-                if let Err(error) = segment.verify(|bytes| pace.keep(bytes)) {
-                    found.push(error.to_string());
-                }
-            }
-            for path in snapshots.list().map_err(|error| error.to_string())? {
-                let checked = snapshots
-                    .open_file(&path)
-                    .and_then(|file| file.verify(|bytes| pace.keep(bytes)));
-                match checked {
-                    Ok(()) => {}
-                    // One that a newer snapshot made unneeded meanwhile.
-                    Err(error) if error.is_missing() => {}
-                    Err(error) => found.push(error.to_string()),
-                }
-            }
-            Ok::<_, String>(found)
+            // Held by the one that reads, should nobody wait for it any more.
+            (reader.read(&segments, &snapshots), only)
         });
-        let found = checking.await.map_err(|error| error.to_string())??;
+        let checked = checking.await;
+        let (checked, _only) = checked.map_err(|error| ScrubError::Failed(error.to_string()))?;
+        let found = checked?;
         let key = format!("corruption/node-{}", self.node_id);
-        if found.is_empty() {
+        if found.damaged.is_empty() {
             if self.published.view().alarm(&key).is_some() {
                 self.set_alarm(&key, None).await;
             }
             return Ok(found);
         }
-        for damage in &found {
+        for damage in &found.damaged {
             tracing::error!(damage, "a file on disk is damaged");
         }
         let message = format!(
@@ -124,7 +212,7 @@ impl Inner {
              replace it under a new id with `trireme cluster replace`, and check its disk. The alarm goes if newer snapshots \
              make the damaged file unneeded",
             self.node_id,
-            found.join("; ")
+            found.damaged.join("; ")
         );
         self.set_alarm(&key, Some(message)).await;
         // Newer snapshots are written from memory, and what they cover is removed.
@@ -136,12 +224,25 @@ impl Inner {
 }
 
 impl Store {
-    /// Checks the kept snapshots and the closed segments of the log now, at the usual rate; answers with what is damaged.
-    /// An alarm tells of it as well.
-    pub async fn scrub(&self) -> Result<Vec<String>, OpenError> {
-        let unstarted = || OpenError::Consensus("this node belongs to no cluster".to_owned());
-        let started = self.inner.started().ok_or_else(unstarted)?;
-        let scrubbed = self.inner.scrub(started).await;
-        scrubbed.map_err(OpenError::Consensus)
+    /// Checks the kept snapshots and the closed segments of the log now, at the usual rate. An alarm tells of what is
+    /// damaged as well.
+    ///
+    /// # Errors
+    /// [`ScrubError::Busy`] while another check is under way.
+    pub async fn scrub(&self) -> Result<Scrubbed, ScrubError> {
+        let (told, _so_far) = watch::channel(Scrubbed::default());
+        self.scrub_telling(told).await
+    }
+
+    /// [`Self::scrub`] that says how far it is, and is given up when nobody listens any more.
+    ///
+    /// # Errors
+    /// See there.
+    pub async fn scrub_telling(
+        &self,
+        told: watch::Sender<Scrubbed>,
+    ) -> Result<Scrubbed, ScrubError> {
+        let started = self.inner.started().ok_or(ScrubError::NotStarted)?;
+        self.inner.scrub(started, told).await
     }
 }

@@ -32,6 +32,11 @@ impl ClosedSegment {
         }
     }
 
+    /// Length of what was written.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.end
+    }
+
     /// Checks every record. `pace` is told the bytes of each and ends the check with false. Blocks.
     pub(crate) fn verify(&self, mut pace: impl FnMut(usize) -> bool) -> Result<(), WalError> {
         let header = self.read(0, SEGMENT_HEADER_BYTES)?;

@@ -11,8 +11,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use tokio::sync::watch;
 use trireme_raft::{
-    FatalKind, StoreConfig,
+    FatalKind, ScrubError, Scrubbed, StoreConfig,
     archive::{ArchiveHome, ArchiveStore, MemoryHome, Opened, Row},
     disk::MemoryDisk,
 };
@@ -131,13 +132,26 @@ async fn what_rots_unread_is_found_by_reading_it_now_and_then() {
     fill(&cluster, 1, 40).await;
     store.trigger_snapshot().await.unwrap();
     fill(&cluster, 1, 20).await;
-    assert_eq!(store.scrub().await.unwrap(), Vec::<String>::new());
+    let whole = store.scrub().await.unwrap();
+    assert_eq!(whole.damaged, Vec::<String>::new());
+    assert!(
+        whole.files > 2 && whole.files == whole.of_files,
+        "{whole:?}"
+    );
+    assert!(
+        whole.bytes > 20_000 && whole.bytes == whole.of_bytes,
+        "{whole:?}"
+    );
     let segment = files(&cluster.data_dir(1).join("wal"), ".wal").remove(0);
     let snapshot = files(&cluster.data_dir(1).join("snapshots"), ".snap").remove(0);
     rot(&segment);
     rot(&snapshot);
     let found = store.scrub().await.unwrap();
-    assert_eq!(found.len(), 2, "{found:?}");
+    assert_eq!(found.damaged.len(), 2, "{found:?}");
+    assert_eq!(
+        found.files, found.of_files,
+        "the others were read: {found:?}"
+    );
     let alarm = store.view().alarm("corruption/node-1").cloned().unwrap();
     for part in [
         segment.to_str().unwrap(),
@@ -152,10 +166,46 @@ async fn what_rots_unread_is_found_by_reading_it_now_and_then() {
         store.trigger_snapshot().await.unwrap();
     }
     eventually("files that are whole again", async || {
-        store.scrub().await.unwrap().is_empty().then_some(())
+        let found = store.scrub().await.unwrap();
+        found.damaged.is_empty().then_some(())
     })
     .await;
     assert!(store.view().alarm("corruption/node-1").is_none());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_are_checked_once_at_a_time_and_for_as_long_as_somebody_waits() {
+    let cluster = Cluster::tuned(1, |config| {
+        small(config);
+        // Far more than a minute for what is there.
+        config.limits.scrub_bytes_per_second = 512;
+    })
+    .await;
+    let store = &cluster.stores[&1];
+    fill(&cluster, 1, 40).await;
+    let (told, mut so_far) = watch::channel(Scrubbed::default());
+    let first = tokio::spawn({
+        let store = store.clone();
+        async move { store.scrub_telling(told).await }
+    });
+    let seen = so_far.wait_for(|seen| seen.bytes > 0);
+    let seen = tokio::time::timeout(PATIENCE, seen).await.unwrap();
+    let seen = seen.unwrap().clone();
+    assert!(
+        seen.files < seen.of_files && seen.bytes < seen.of_bytes,
+        "{seen:?}"
+    );
+    let second = store.scrub().await.unwrap_err();
+    assert!(matches!(second, ScrubError::Busy), "{second}");
+
+    drop(so_far);
+    let first = tokio::time::timeout(PATIENCE, first).await.unwrap();
+    assert!(matches!(first.unwrap(), Err(ScrubError::GivenUp)));
+    // The place is free again.
+    let (told, so_far) = watch::channel(Scrubbed::default());
+    drop(so_far);
+    let third = store.scrub_telling(told).await;
+    assert!(matches!(third, Err(ScrubError::GivenUp)), "{third:?}");
 }
 
 /// An archive that fails on demand, as sled does on a bad disk.
