@@ -10,7 +10,11 @@ use std::{
 
 use reqwest::StatusCode;
 use tempfile::TempDir;
+use tonic::Code;
+use trireme_api::client::{Client, ConnectOptions, Token};
 use trireme_harness::Address;
+use trireme_proto::api::{CreateJobRequest, create_job_request::What};
+use trireme_state::FEATURE_LEVEL;
 
 use crate::{
     command::{Answer, end, run, start, text},
@@ -549,4 +553,244 @@ async fn a_cluster_is_secured_as_the_readme_says() {
         .map(|item| item["name"].as_str().unwrap())
         .collect();
     assert_eq!(names, ["alice"]);
+}
+
+struct SecuredMember {
+    door: Address,
+    peer: Address,
+    log: PathBuf,
+    node: Option<Served>,
+}
+
+/// Nodes that prove to each other who they are.
+struct SecuredCluster {
+    directory: TempDir,
+    members: BTreeMap<u64, SecuredMember>,
+}
+
+impl SecuredCluster {
+    async fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let root = directory.path();
+        offline(root, &["certs", "ca", "--directory", "certs"]);
+        let server = "certs server --directory certs --host 127.0.0.1";
+        offline(root, &server.split(' ').collect::<Vec<_>>());
+        fs::write(root.join("operator"), offline(root, &["token", "generate"])).unwrap();
+        let mut cluster = Self {
+            directory,
+            members: BTreeMap::new(),
+        };
+        for id in 1..=3 {
+            cluster.claim(id, "certs");
+        }
+        let bootstrap: Vec<String> = cluster
+            .members
+            .iter()
+            .map(|(id, it)| {
+                format!(
+                    "{{ id = {id}, peer = \"{}\", api = \"{}\" }}",
+                    it.peer, it.door
+                )
+            })
+            .collect();
+        let table = format!("[cluster]\nbootstrap = [{}]\n", bootstrap.join(", "));
+        for id in 1..=3 {
+            cluster.serve(id, "certs", &table);
+        }
+        until("three nodes that know the newest level", async || {
+            let status = cluster.as_("operator", &["cluster", "status", "--all", "-o", "json"]);
+            let status = status.await;
+            let status = (status.code == 0).then(|| status.json())?;
+            let nodes = status["nodes"].as_array()?;
+            let known = |node: &serde_json::Value| node["feature_level"] == FEATURE_LEVEL;
+            (nodes.len() == 3 && nodes.iter().all(known)).then_some(())
+        })
+        .await;
+        cluster
+    }
+
+    /// Addresses for a node, and a certificate by the authority in `authority`.
+    fn claim(&mut self, id: u64, authority: &str) {
+        let number = id.to_string();
+        offline(
+            self.directory.path(),
+            &["certs", "node", "--directory", authority, "--id", &number],
+        );
+        let member = SecuredMember {
+            door: Address::claim().unwrap(),
+            peer: Address::claim().unwrap(),
+            log: PathBuf::new(),
+            node: None,
+        };
+        self.members.insert(id, member);
+    }
+
+    fn serve(&mut self, id: u64, authority: &str, cluster: &str) {
+        let member = self.members.get_mut(&id).unwrap();
+        let settings = format!(
+            r#"
+node_id = {id}
+data_dir = "data-{id}"
+listen = "0.0.0.0:{}"
+advertise = "{}"
+[peer]
+listen = "0.0.0.0:{}"
+advertise = "{}"
+ca = "certs/ca.pem"
+certificate = "{authority}/node-{id}.pem"
+key = "{authority}/node-{id}-key.pem"
+[tls]
+certificate = "certs/server.pem"
+key = "certs/server-key.pem"
+[auth]
+operator_token_file = "operator"
+[storage]
+url = "artifacts"
+shared = true
+{cluster}"#,
+            port(&member.door),
+            member.door,
+            port(&member.peer),
+            member.peer,
+        );
+        let (node, log) = serve(self.directory.path(), &format!("node-{id}"), &settings);
+        (member.node, member.log) = (Some(node), log);
+    }
+
+    /// SIGKILL.
+    fn kill(&mut self, id: u64) {
+        self.members.get_mut(&id).unwrap().node = None;
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn server(&self) -> String {
+        let running = self.members.values().filter(|member| member.node.is_some());
+        let doors: Vec<String> = running
+            .map(|member| format!("https://{}", member.door))
+            .collect();
+        doors.join(",")
+    }
+
+    /// Asks with the token in the file of this name.
+    async fn as_(&self, token: &str, arguments: &[&str]) -> Answer {
+        let (ca, token) = (self.at("certs/ca.pem"), self.at(token));
+        let more = ["--ca", text(&ca), "--token-file", text(&token)];
+        run(&self.server(), &[arguments, &more].concat()).await
+    }
+
+    async fn token(&self, name: &str, role: &str) {
+        let create = ["token", "create", "--name", name, "--role", role];
+        let made = self.as_("operator", &create).await.done();
+        fs::write(self.at(name), made.out).unwrap();
+    }
+
+    async fn create_job(&self, token: &str, job: &str) -> Result<String, tonic::Status> {
+        let options = ConnectOptions {
+            ca: Some(self.at("certs/ca.pem")),
+            token: Token::File(self.at(token)),
+        };
+        let client = Client::connect_with(&self.server(), &options).await;
+        let client = client.map_err(|why| tonic::Status::unavailable(why.to_string()))?;
+        let prowjob = serde_json::json!({
+            "apiVersion": "prow.k8s.io/v1",
+            "kind": "ProwJob",
+            "spec": {"type": "periodic", "job": job, "agent": "kubernetes", "cluster": "default"},
+        });
+        let request = CreateJobRequest {
+            request_id: job.to_owned(),
+            what: Some(What::Prowjob(prowjob.to_string().into())),
+        };
+        Ok(client.jobs().create_job(request).await?.into_inner().id)
+    }
+
+    async fn leader(&self) -> Option<u64> {
+        let status = self.as_("operator", &["cluster", "status", "-o", "json"]);
+        let status = status.await;
+        (status.code == 0).then(|| status.json()["leader"].as_u64())?
+    }
+
+    async fn member_ids(&self) -> Vec<u64> {
+        let status = self.as_("operator", &["cluster", "status", "-o", "json"]);
+        let status = status.await.done().json();
+        let nodes = status["nodes"].as_array().unwrap();
+        nodes
+            .iter()
+            .filter_map(|node| node["id"].as_u64())
+            .collect()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_nodes_go_on_over_tls_when_their_leader_is_killed() {
+    // Refused only when another test of this program was first.
+    let _installed = rustls::crypto::ring::default_provider().install_default();
+    let mut cluster = SecuredCluster::start().await;
+    for role in ["viewer", "submitter"] {
+        cluster.token(&format!("a-{role}"), role).await;
+    }
+    let before = cluster.create_job("a-submitter", "before").await.unwrap();
+    let refused = cluster.create_job("a-viewer", "never").await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    code(&cluster.as_("a-viewer", &["abort", &before]).await, 6);
+    for verb in ["compare", "scrub"] {
+        code(&cluster.as_("a-viewer", &["cluster", verb]).await, 6);
+    }
+
+    let leader = cluster.leader().await.unwrap();
+    cluster.kill(leader);
+    let next = until("another leader", async || {
+        cluster.leader().await.filter(|next| *next != leader)
+    })
+    .await;
+    let after = until("a job on what is left", async || {
+        cluster.create_job("a-submitter", "after").await.ok()
+    })
+    .await;
+    for (id, name) in [(&before, "before"), (&after, "after")] {
+        let shown = cluster.as_("a-viewer", &["get", "job", id]).await.done();
+        assert!(shown.out.contains(name), "{shown:?}");
+    }
+    // Nothing but the settings of its first start tells a node who the others are: it knows them.
+    cluster.serve(leader, "certs", "");
+    until("three equal members", async || {
+        let compared = cluster.as_("operator", &["cluster", "compare"]).await;
+        (compared.code == 0).then_some(())
+    })
+    .await;
+    let scrubbed = cluster.as_("operator", &["cluster", "scrub"]).await.done();
+    assert_eq!(scrubbed.out.matches("nothing damaged").count(), 3);
+
+    // Everything is right about this one but who signed its certificate.
+    offline(
+        cluster.directory.path(),
+        &["certs", "ca", "--directory", "other"],
+    );
+    cluster.claim(4, "other");
+    let peers: Vec<String> = (1..=3)
+        .map(|id| cluster.members[&id].peer.to_string())
+        .collect();
+    let join = format!("[cluster]\njoin = {peers:?}\n");
+    cluster.serve(4, "other", &join);
+    let log = cluster.members[&next].log.clone();
+    until("the node to be refused", async || {
+        let log = fs::read_to_string(&log).unwrap();
+        let refused = log.lines().any(|line| {
+            line.contains("a connection was refused") && line.contains("UnknownIssuer")
+        });
+        refused.then_some(())
+    })
+    .await;
+    cluster.kill(4);
+    assert_eq!(cluster.member_ids().await, [1, 2, 3]);
+
+    // The same directory, with a certificate of the cluster's authority.
+    cluster.claim(4, "certs");
+    cluster.serve(4, "certs", &join);
+    until("node 4 to join", async || {
+        (cluster.member_ids().await == [1, 2, 3, 4]).then_some(())
+    })
+    .await;
 }
