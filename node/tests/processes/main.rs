@@ -13,6 +13,7 @@ mod doors;
 mod flood;
 mod operating;
 mod readme;
+mod replicas;
 mod scene;
 mod security;
 mod stories;
