@@ -512,6 +512,7 @@ mod tests {
     use std::{collections::BTreeSet, sync::Arc};
 
     use regex::Regex;
+    use serde_json::Value;
     use trireme_proto::state::{Alarm, Command, SetAlarm, command::Body};
     use trireme_raft::{Node, StoreConfig, archive::MemoryHome, disk::MemoryDisk};
 
@@ -533,9 +534,8 @@ mod tests {
         store
     }
 
-    /// A rule about a metric that no node has would never fire.
-    #[tokio::test(flavor = "multi_thread")]
-    async fn every_metric_that_an_alert_names_is_there() {
+    /// A scrape in which every metric has a sample.
+    async fn scrape() -> String {
         let store = store().await;
         let _flow = Flow::new(store.queues());
         let alarm = Body::SetAlarm(SetAlarm {
@@ -558,35 +558,53 @@ mod tests {
             .get_or_create(&ReasonLabels { reason: "no_token" })
             .inc();
         let door = ListenerLabels { listener: "door" };
-        for of_tls in [&metrics.expires, &metrics.failed_reloads] {
+        for of_tls in [
+            &metrics.expires,
+            &metrics.reloads,
+            &metrics.failed_reloads,
+            &metrics.refused_connections,
+        ] {
             of_tls.get_or_create(&door).set(0);
         }
-        let text = metrics.encode(&store).unwrap();
+        metrics.encode(&store).unwrap()
+    }
+
+    /// How many metrics the queries name; fails for one that no node has.
+    fn named<'a>(scrape: &str, queries: impl IntoIterator<Item = &'a str>) -> usize {
         let sample = Regex::new(r"(?m)^([a-z_]+)[ {]").unwrap();
         let there: BTreeSet<&str> = sample
-            .captures_iter(&text)
+            .captures_iter(scrape)
             .filter_map(|found| Some(found.get(1)?.as_str()))
             .collect();
-        let path = concat!(
-            env!("CARGO_MANIFEST_DIR"),
-            "/../deploy/alerts/trireme.rules.yaml"
-        );
-        let rules = std::fs::read_to_string(path).unwrap();
-        let exprs = rules
-            .lines()
-            .filter_map(|line| line.trim().strip_prefix("expr: "));
-        let name = Regex::new(r"\b(?:trireme|prow)_[a-z_]+").unwrap();
+        let name = Regex::new(r"\b(?:trireme_|prow_|prowjobs)[a-z_]*").unwrap();
         let mut named = 0;
-        for expr in exprs {
-            for metric in name.find_iter(expr) {
+        for query in queries {
+            for metric in name.find_iter(query) {
                 named += 1;
                 assert!(
                     there.contains(metric.as_str()),
-                    "{} in {expr}",
+                    "{} in {query}",
                     metric.as_str()
                 );
             }
         }
+        named
+    }
+
+    fn deployed(name: &str) -> String {
+        let path = format!("{}/../deploy/{name}", env!("CARGO_MANIFEST_DIR"));
+        std::fs::read_to_string(path).unwrap()
+    }
+
+    /// A rule about a metric that no node has would never fire.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_metric_that_an_alert_names_is_there() {
+        let text = scrape().await;
+        let rules = deployed("alerts/trireme.rules.yaml");
+        let exprs = rules
+            .lines()
+            .filter_map(|line| line.trim().strip_prefix("expr: "));
+        let named = named(&text, exprs);
         assert!(named >= 10, "{named}");
         assert!(
             text.contains("trireme_alarm{kind=\"disk\",key=\"disk/node-1\"} 1"),
@@ -596,6 +614,58 @@ mod tests {
             assert!(
                 text.contains(&format!("trireme_queue_depth{{queue=\"{queue}\"}}")),
                 "{text}"
+            );
+        }
+    }
+
+    fn strings<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, field) in fields {
+                    match field {
+                        Value::String(text) if name == key => found.push(text),
+                        field => strings(field, key, found),
+                    }
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| strings(item, key, found)),
+            _ => {}
+        }
+    }
+
+    /// A panel about a metric that no node has would stay empty, and nobody would know why.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_metric_that_the_dashboard_names_is_there() {
+        let text = scrape().await;
+        let dashboard: Value = serde_json::from_str(&deployed("dashboards/trireme.json")).unwrap();
+        let mut exprs = Vec::new();
+        strings(&dashboard, "expr", &mut exprs);
+        assert!(exprs.iter().all(|expr| expr.contains("job=\"$job\"")));
+        let named = named(&text, exprs);
+        assert!(named >= 40, "{named}");
+
+        let panels = dashboard["panels"].as_array().unwrap();
+        let mut places = BTreeSet::new();
+        for panel in panels {
+            let at = |key: &str| panel["gridPos"][key].as_u64().unwrap();
+            for (x, y) in (at("x")..at("x") + at("w"))
+                .flat_map(|x| (at("y")..at("y") + at("h")).map(move |y| (x, y)))
+            {
+                assert!(
+                    x < 24 && places.insert((x, y)),
+                    "{} overlaps",
+                    panel["title"]
+                );
+            }
+        }
+        // What is counted by label is asked for by labels that there are.
+        for state in ["log_sync", "replicate", "publish"] {
+            assert!(text.contains(&format!("{{stage=\"{state}\"}}")), "{state}");
+        }
+        for kind in ["open_delivery", "report_owed", "open_intent", "dead_letter"] {
+            assert!(
+                text.contains(&format!("trireme_records{{kind=\"{kind}\"}}")),
+                "{kind}"
             );
         }
     }
