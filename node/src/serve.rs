@@ -187,6 +187,7 @@ async fn open_store(settings: &Settings) -> anyhow::Result<Store> {
             | OpenError::Snapshot(_)
             | OpenError::Unrecoverable { .. } => coded(CORRUPT, why.to_string()),
             OpenError::Resync { .. } => coded(DIVERGED, why.to_string()),
+            OpenError::Stopped(fatal) => fatal_error(fatal.kind, &fatal.message),
             why => why.into(),
         }
     })

@@ -166,6 +166,9 @@ impl Machine {
             self.fatal.set(FatalKind::Corruption, message.clone());
             io::Error::new(io::ErrorKind::InvalidData, message)
         })?;
+        if let Some(tamper) = &self.tamper {
+            (tamper.0)(index, &mut batch);
+        }
         if let Some(unknown) = batch.commands.iter().position(|command| !is_known(command)) {
             let message = format!(
                 "committed entry {index} holds a command (number {unknown}) that this version does not know: it was proposed \
@@ -173,9 +176,6 @@ impl Machine {
             );
             self.fatal.set(FatalKind::UnknownCommand, message.clone());
             return Err(io::Error::new(io::ErrorKind::Unsupported, message));
-        }
-        if let Some(tamper) = &self.tamper {
-            (tamper.0)(index, &mut batch);
         }
         let audits = |command: &Command| matches!(command.body, Some(Body::BeginAudit(_)));
         if batch.commands.iter().any(audits) {

@@ -3,7 +3,8 @@
 use std::{io, time::Duration};
 
 use crate::{
-    directory::DirectoryError, snapshot::SnapshotError, transport::ListenError, wal::WalError,
+    directory::DirectoryError, fatal::Fatal, snapshot::SnapshotError, transport::ListenError,
+    wal::WalError,
 };
 
 /// Why a store does not open.
@@ -38,6 +39,9 @@ pub enum OpenError {
     Runtime(io::Error),
     #[error("consensus does not start: {0}")]
     Consensus(String),
+    /// What was found while the log was replayed.
+    #[error(transparent)]
+    Stopped(#[from] Fatal),
 }
 
 /// Why a node does not become a member.

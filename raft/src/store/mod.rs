@@ -690,7 +690,11 @@ impl Inner {
             costs: Arc::clone(wal.costs()),
         };
         let ring = Box::pin(Ring::start(links, wal, machine)).await;
-        let ring = Arc::new(ring.map_err(OpenError::Consensus)?);
+        let stopped = |why| match self.fatal.get() {
+            Some(fatal) => OpenError::Stopped(fatal),
+            None => OpenError::Consensus(why),
+        };
+        let ring = Arc::new(ring.map_err(stopped)?);
         let clock = Arc::new(Clock::new(self.host.clone()));
         let peers = Arc::new(Peers::default());
         let gate = Arc::new(Gate::default());

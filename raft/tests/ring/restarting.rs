@@ -1,9 +1,9 @@
 //! Nodes come back from their disks.
 
-use std::fs;
+use std::{fs, sync::Arc};
 
 use crate::support::{Cluster, archive, eventually, files, is_archived, read, write};
-use trireme_raft::{OpenError, Store};
+use trireme_raft::{FatalKind, OpenError, Store, Tamper};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_stop_and_come_back() {
@@ -81,6 +81,27 @@ async fn a_torn_log_is_cut_and_the_node_catches_up() {
         read(&cluster.stores[&follower], "key-19").as_deref(),
         Some("x")
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_is_too_old_for_its_log_says_so_when_it_is_started() {
+    let mut cluster = Cluster::of(1).await;
+    write(&cluster.stores[&1], "key", "x").await;
+    cluster.kill(1).await;
+    let mut config = cluster.config(1);
+    // As an older build would read it.
+    config.tamper = Some(Tamper(Arc::new(|_, batch| {
+        for command in &mut batch.commands {
+            command.min_level = 1000;
+        }
+    })));
+    let fatal = match Store::open(config).await {
+        Err(OpenError::Stopped(fatal)) => fatal,
+        // Nothing was known to be committed before it led.
+        Ok(store) => store.fatal().await,
+        Err(other) => panic!("{other}"),
+    };
+    assert_eq!(fatal.kind, FatalKind::UnknownCommand, "{fatal}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
