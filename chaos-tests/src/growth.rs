@@ -435,14 +435,7 @@ async fn watches(cluster: &Cluster, watchers: u64) -> anyhow::Result<(Latency, u
         seen.add(watcher??)?;
     }
     late.abort();
-    let latency = Latency {
-        p50: seen.value_at_quantile(0.5),
-        p90: seen.value_at_quantile(0.9),
-        p99: seen.value_at_quantile(0.99),
-        p999: seen.value_at_quantile(0.999),
-        max: seen.max(),
-    };
-    Ok((latency, watchers * SEEN as u64 - seen.len()))
+    Ok((Latency::of(&seen), watchers * SEEN as u64 - seen.len()))
 }
 
 /// Fills a cluster and measures it.

@@ -338,6 +338,11 @@ impl Cluster {
         &self.members
     }
 
+    #[must_use]
+    pub fn ids(&self) -> Vec<u64> {
+        self.members.iter().map(|member| member.id).collect()
+    }
+
     /// # Errors
     /// When there is no such node.
     pub fn member(&self, id: u64) -> Result<&Member, ClusterError> {
@@ -537,10 +542,15 @@ impl Cluster {
     /// # Errors
     /// When there is no such node, or it still runs after 20 s: it is killed then.
     pub async fn end_of(&mut self, id: u64) -> Result<Refused, ClusterError> {
+        let links = self.settings.ground.links.clone();
         let member = self.member_mut(id)?;
         let log = member.log();
         let mut process = member.process.take().ok_or(ClusterError::NoNode(id))?;
-        end_of(id, &mut process, &log).await
+        let ended = end_of(id, &mut process, &log).await;
+        if let Some(links) = links {
+            links.ended(id);
+        }
+        ended
     }
 
     /// Starts a killed node from its directory.

@@ -32,6 +32,18 @@ pub struct Latency {
     pub max: u64,
 }
 
+impl Latency {
+    pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
+        Self {
+            p50: histogram.value_at_quantile(0.5),
+            p90: histogram.value_at_quantile(0.9),
+            p99: histogram.value_at_quantile(0.99),
+            p999: histogram.value_at_quantile(0.999),
+            max: histogram.max(),
+        }
+    }
+}
+
 impl Figures {
     pub(super) fn new() -> anyhow::Result<Self> {
         Ok(Self {
@@ -77,13 +89,7 @@ impl Figures {
 
     #[must_use]
     pub fn latency(&self) -> Latency {
-        Latency {
-            p50: self.histogram.value_at_quantile(0.5),
-            p90: self.histogram.value_at_quantile(0.9),
-            p99: self.histogram.value_at_quantile(0.99),
-            p999: self.histogram.value_at_quantile(0.999),
-            max: self.histogram.max(),
-        }
+        Latency::of(&self.histogram)
     }
 }
 

@@ -91,7 +91,7 @@ pub(crate) async fn status(url: &str) -> anyhow::Result<ClusterStatusResponse> {
 
 impl Field<'_> {
     fn ids(&self) -> Vec<u64> {
-        self.cluster.members().iter().map(|one| one.id).collect()
+        self.cluster.ids()
     }
 
     fn running(&self) -> Vec<u64> {

@@ -235,13 +235,7 @@ async fn disturb(
         all: nemeses.to_vec(),
         left: Vec::new(),
     };
-    let ids: Vec<u64> = scene
-        .stage
-        .cluster
-        .members()
-        .iter()
-        .map(|one| one.id)
-        .collect();
+    let ids = scene.stage.cluster.ids();
     registers
         .until_all_write(&ids, SERVES_AGAIN)
         .await
@@ -293,13 +287,7 @@ async fn one_round(
     together: &[Nemesis],
     lasts: Duration,
 ) -> anyhow::Result<Duration> {
-    let ids: Vec<u64> = scene
-        .stage
-        .cluster
-        .members()
-        .iter()
-        .map(|one| one.id)
-        .collect();
+    let ids = scene.stage.cluster.ids();
     let teller = &scene.teller;
     let mut field = Field {
         cluster: &mut scene.stage.cluster,

@@ -24,13 +24,7 @@ pub(super) async fn lost_while_all_are_down(scene: &mut Scene) -> anyhow::Result
             cursors.find(|key| key.starts_with(CURSOR)).map(|_| ())
         })
         .await?;
-    let ids: Vec<u64> = scene
-        .stage
-        .cluster
-        .members()
-        .iter()
-        .map(|one| one.id)
-        .collect();
+    let ids = scene.stage.cluster.ids();
     for id in &ids {
         scene.stage.cluster.kill(*id).await?;
     }
