@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -243,6 +244,12 @@ impl RaftNetworkV2<Types> for Link {
         S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
     {
         Box::pin(async move {
+            let mut input = input.peekable();
+            // Consensus waits out the backoff where a request is taken from it: taken before the stream is opened, or a
+            // peer that refuses connections would be dialed without a pause.
+            if Pin::new(&mut input).peek().await.is_none() {
+                return Ok(stream::empty().boxed());
+            }
             let mut client = self.client()?;
             let stall = self.links.timing.append_stall;
             let outstanding = Arc::new(Outstanding::default());

@@ -64,6 +64,25 @@ async fn a_node_without_a_quorum_names_no_leader() {
         .unwrap();
 }
 
+/// Consensus waits between its attempts, also when it has something to send all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_node_is_not_dialed_without_a_pause() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let dead = cluster.follower().await;
+    cluster.kill(dead).await;
+    let (before, started) = (cluster.knocks(dead), Instant::now());
+    let mut writes = 0;
+    while started.elapsed() < Duration::from_secs(1) {
+        writes += 1;
+        write(&cluster.stores[&leader], &format!("key-{writes}"), "x").await;
+    }
+    // Heartbeats of 75 ms from their own connection, appends after 25 ms and more, hellos.
+    let knocks = cluster.knocks(dead) - before;
+    println!("{writes} writes, {knocks} connections to the dead node");
+    assert!(knocks < 60, "{knocks}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_tried_again_is_applied_once() {
     let mut cluster = Cluster::of(3).await;

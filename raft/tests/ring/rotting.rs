@@ -55,7 +55,8 @@ async fn a_leader_that_reads_a_rotten_log_stops_and_another_leads() {
     cluster.cut(lagging);
     let others: Vec<u64> = (1..=3).filter(|id| *id != lagging).collect();
     let leader = cluster.leader_among(&others).await;
-    fill(&cluster, leader, 40).await;
+    // More than one request: the first was read already and waits to be sent.
+    fill(&cluster, leader, 350).await;
     for segment in files(&cluster.data_dir(leader).join("wal"), ".wal") {
         rot(&segment);
     }

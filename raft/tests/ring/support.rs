@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -144,6 +144,11 @@ impl Cluster {
         self.seats[&id].proxy.cut.store(false, Ordering::SeqCst);
     }
 
+    /// How often anybody has dialed a node.
+    pub(crate) fn knocks(&self, id: u64) -> u64 {
+        self.seats[&id].proxy.knocks.load(Ordering::SeqCst)
+    }
+
     /// The node that all running ones agree on.
     pub(crate) async fn leader(&self) -> u64 {
         let ids: Vec<u64> = self.stores.keys().copied().collect();
@@ -197,6 +202,8 @@ pub(crate) struct Proxy {
     target: Arc<Mutex<SocketAddr>>,
     cut: Arc<AtomicBool>,
     changed: Arc<tokio::sync::Notify>,
+    /// Connections that came in.
+    knocks: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -212,10 +219,13 @@ impl Proxy {
             Arc::<tokio::sync::Notify>::default(),
         );
         let (is_cut, on_change) = (Arc::clone(&cut), Arc::clone(&changed));
+        let knocks = Arc::<AtomicU64>::default();
+        let knocked = Arc::clone(&knocks);
         tokio::spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             loop {
                 let (mut from, _) = listener.accept().await.unwrap();
+                knocked.fetch_add(1, Ordering::SeqCst);
                 if is_cut.load(Ordering::SeqCst) {
                     continue;
                 }
@@ -239,6 +249,7 @@ impl Proxy {
             target,
             cut,
             changed,
+            knocks,
         }
     }
 }
