@@ -206,6 +206,14 @@ impl Default for SpaceOptions {
     }
 }
 
+/// One for four processors, up to four: most of what the ring does is one step after the other, and a second thread on a
+/// small machine costs more to wake than it takes over.
+fn ring_threads() -> usize {
+    std::thread::available_parallelism()
+        .map_or(1, |processors| processors.get().div_ceil(4))
+        .min(4)
+}
+
 impl Default for Limits {
     fn default() -> Self {
         Self {
@@ -220,7 +228,7 @@ impl Default for Limits {
             queue_commands: 16_384,
             queue_bytes: 32 << 20,
             entries_in_flight: 64,
-            ring_threads: 2,
+            ring_threads: ring_threads(),
             space: SpaceOptions::default(),
             history: Duration::from_secs(365 * 24 * 60 * 60),
             audit_every: Duration::from_secs(10 * 60),

@@ -60,7 +60,7 @@ use self::{
     clock::{Clock, MAX_SKEW_MS},
     compact::Compactor,
     peers::Peers,
-    propose::{PERMIT_BYTES, Proposer},
+    propose::{PERMIT_BYTES, Proposer, queue_permits},
     read::Readers,
     service::PeerService,
     space::{Gate, OwnDisk},
@@ -368,7 +368,7 @@ impl Store {
             depth,
             capacity,
         };
-        let all = inner.limits.queue_bytes.max(PERMIT_BYTES) as u64;
+        let all = (queue_permits(&inner.limits) * PERMIT_BYTES) as u64;
         let free = (inner.pending.available_permits() * PERMIT_BYTES) as u64;
         let mut depths = vec![
             depth("pending_bytes", (all.saturating_sub(free), all)),
@@ -520,7 +520,7 @@ fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenE
         peer_address,
         api_address: config.api_address,
         timing: config.timing,
-        pending: Semaphore::new((config.limits.queue_bytes / PERMIT_BYTES).max(1)),
+        pending: Semaphore::new(queue_permits(&config.limits)),
         limits: config.limits,
         host: config.host.clone(),
         disk,

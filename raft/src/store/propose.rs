@@ -14,7 +14,7 @@ use std::{
 
 use prost::Message as _;
 use tokio::{
-    sync::{Notify, Semaphore, mpsc, oneshot},
+    sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot},
     time::{Instant, sleep_until, timeout_at},
 };
 use trireme_proto::{
@@ -36,12 +36,14 @@ use crate::{
 /// Between attempts, doubled each time, half of it at random.
 const FIRST_BACKOFF: Duration = Duration::from_millis(10);
 const LAST_BACKOFF: Duration = Duration::from_millis(200);
-/// Entries that go on their way at once, however few commands they hold.
-const FREE_ENTRIES: usize = 2;
-/// Every further one on its way must hold so many commands more.
-const COMMANDS_PER_STEP: usize = 8;
+/// Commands on their way that keep no other from going, too.
+const FREE_COMMANDS: usize = 4;
+/// Beside more of them an entry goes only with so many times as many.
+const TIMES_ON_THEIR_WAY: usize = 2;
 /// One permit of a queue stands for this many bytes.
 pub(super) const PERMIT_BYTES: usize = 1024;
+/// One part in so many of a queue is left to what does not make the state larger.
+const RESERVED_SHARE: usize = 4;
 
 /// A command that was applied.
 #[derive(Debug, Clone, PartialEq)]
@@ -100,7 +102,7 @@ impl Proposer {
         limits: &Limits,
     ) -> Self {
         let (queue, waiting) = mpsc::channel(limits.queue_commands.max(1));
-        let room_permits = (limits.queue_bytes / PERMIT_BYTES).max(1);
+        let room_permits = queue_permits(limits);
         let room = Arc::new(Semaphore::new(room_permits));
         let most_in_flight = limits.entries_in_flight.max(1);
         let in_flight = InFlight::default();
@@ -148,7 +150,7 @@ impl Proposer {
             ),
             depth(
                 "entries_in_flight",
-                self.most_in_flight.saturating_sub(flight.count()),
+                self.most_in_flight.saturating_sub(flight.entries()),
                 self.most_in_flight,
                 1,
             ),
@@ -156,14 +158,13 @@ impl Proposer {
     }
 
     pub(super) async fn submit(&self, command: Command) -> Proposed {
-        if command.body.as_ref().is_some_and(grows)
-            && let Some(reason) = self.gate.refusal()
-        {
+        let growing = command.body.as_ref().is_some_and(grows);
+        if growing && let Some(reason) = self.gate.refusal() {
             return Proposed::NoSpace(reason);
         }
         let bytes = command.encoded_len();
-        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES).max(1)).unwrap_or(u32::MAX);
-        let Ok(room) = self.room.try_acquire_many(permits) else {
+        let permits = permits_of(bytes);
+        let Some(room) = room_for(&self.room, self.room_permits, permits, growing) else {
             return Proposed::Overloaded;
         };
         let (answer, answered) = oneshot::channel();
@@ -183,6 +184,33 @@ impl Proposer {
     }
 }
 
+/// Permits of a queue of commands.
+pub(super) fn queue_permits(limits: &Limits) -> usize {
+    (limits.queue_bytes / PERMIT_BYTES).max(RESERVED_SHARE)
+}
+
+fn permits_of(bytes: usize) -> u32 {
+    u32::try_from(bytes.div_ceil(PERMIT_BYTES).max(1)).unwrap_or(u32::MAX)
+}
+
+/// Room for a command, if there is. What makes the state larger leaves a share to what ends or removes, and to the node's
+/// own commands: an office that cannot be taken for all the new work would never do any of it.
+fn room_for(
+    room: &Semaphore,
+    all: usize,
+    permits: u32,
+    growing: bool,
+) -> Option<SemaphorePermit<'_>> {
+    let reserved = match growing {
+        true => all / RESERVED_SHARE,
+        false => 0,
+    };
+    if room.available_permits() < reserved.saturating_add(permits as usize) {
+        return None;
+    }
+    room.try_acquire_many(permits).ok()
+}
+
 struct Packer {
     me: u64,
     peers: Arc<Peers>,
@@ -196,38 +224,63 @@ struct Packer {
 
 /// Entries on their way.
 #[derive(Debug, Clone, Default)]
-struct InFlight(Arc<(AtomicUsize, Notify)>);
+struct InFlight(Arc<Counts>);
+
+#[derive(Debug, Default)]
+struct Counts {
+    entries: AtomicUsize,
+    commands: AtomicUsize,
+    ended: Notify,
+}
 
 /// One of them, until it is dropped.
-struct Flight(InFlight);
+struct Flight {
+    of: InFlight,
+    commands: usize,
+}
 
 impl InFlight {
-    fn start(&self) -> Flight {
-        self.0.0.fetch_add(1, Ordering::AcqRel);
-        Flight(self.clone())
+    fn start(&self, commands: usize) -> Flight {
+        self.0.entries.fetch_add(1, Ordering::AcqRel);
+        self.0.commands.fetch_add(commands, Ordering::AcqRel);
+        Flight {
+            of: self.clone(),
+            commands,
+        }
     }
 
-    fn count(&self) -> usize {
-        self.0.0.load(Ordering::Acquire)
+    fn entries(&self) -> usize {
+        self.0.entries.load(Ordering::Acquire)
+    }
+
+    fn commands(&self) -> usize {
+        self.0.commands.load(Ordering::Acquire)
     }
 
     /// Waits until one has ended, now or since the last call.
     async fn ended(&self) {
-        self.0.1.notified().await;
+        self.0.ended.notified().await;
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        self.0.0.0.fetch_sub(1, Ordering::AcqRel);
-        self.0.0.1.notify_one();
+        let counts = &self.of.0;
+        counts.commands.fetch_sub(self.commands, Ordering::AcqRel);
+        counts.entries.fetch_sub(1, Ordering::AcqRel);
+        counts.ended.notify_one();
     }
 }
 
-/// How many commands the next entry must hold to be worth its own write, sync and round while so many entries are on
-/// their way: none is delayed while the log has little to do, and entries grow as it has more.
-fn worth_an_entry(in_flight: usize) -> usize {
-    (in_flight.saturating_sub(FREE_ENTRIES) * COMMANDS_PER_STEP).min(limits::MAX_BATCH_COMMANDS)
+/// How many commands the next entry must hold to be worth its own write, sync and round, which cost as much as dozens of
+/// commands. Few clients do not wait for each other; many share few entries, so that each of them is answered sooner.
+fn worth_an_entry(on_their_way: usize) -> usize {
+    if on_their_way <= FREE_COMMANDS {
+        return 0;
+    }
+    on_their_way
+        .saturating_mul(TIMES_ON_THEIR_WAY)
+        .min(limits::MAX_BATCH_COMMANDS)
 }
 
 impl Packer {
@@ -254,15 +307,15 @@ impl Packer {
                 bytes += more.bytes;
                 packed.push(more);
             }
-            while self.in_flight.count() >= self.most_in_flight {
+            while self.in_flight.entries() >= self.most_in_flight {
                 self.in_flight.ended().await;
             }
-            let flight = self.in_flight.start();
             let view = self.published.view();
             packed = self.admitted(packed, &view);
             if packed.is_empty() {
                 continue;
             }
+            let flight = self.in_flight.start(packed.len());
             let mut answers = Vec::with_capacity(packed.len());
             let mut commands = Vec::with_capacity(packed.len());
             let costs = self.ring.wal.costs();
@@ -275,6 +328,8 @@ impl Packer {
                 stamp_ms: self.clock.stamp(view.last_stamp_ms()),
                 commands,
             };
+            // Held on, it would keep alive what is replaced in the state meanwhile.
+            drop(view);
             let encoded = costs.timed(Stage::Encode, || batch.encode_to_vec());
             let writing = self.ring.write(encoded.into()).await;
             let room = Arc::clone(&self.room);
@@ -296,8 +351,8 @@ impl Packer {
             if let Ok(more) = waiting.try_recv() {
                 return Some(more);
             }
-            let in_flight = self.in_flight.count();
-            if in_flight < self.most_in_flight && packed >= worth_an_entry(in_flight) {
+            let full = self.in_flight.entries() >= self.most_in_flight;
+            if !full && packed >= worth_an_entry(self.in_flight.commands()) {
                 return None;
             }
             tokio::select! {
@@ -430,8 +485,9 @@ impl Inner {
             ));
         }
         // Whether it waits for a leader, for a majority or for another node's answer, it is kept in memory here.
-        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES).max(1)).unwrap_or(u32::MAX);
-        let Ok(_room) = self.pending.try_acquire_many(permits) else {
+        let growing = command.body.as_ref().is_some_and(grows);
+        let all = queue_permits(&self.limits);
+        let Some(_room) = room_for(&self.pending, all, permits_of(bytes), growing) else {
             return Err(ProposeError::Overloaded);
         };
         let deadline = Instant::now() + self.timing.propose;
@@ -553,21 +609,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_begins_leaves_room_for_what_ends() {
+        let room = Semaphore::new(100);
+        let begun = room_for(&room, 100, 75, true).unwrap();
+        assert!(room_for(&room, 100, 1, true).is_none());
+        let ended = room_for(&room, 100, 25, false).unwrap();
+        assert!(room_for(&room, 100, 1, false).is_none());
+        drop((begun, ended));
+        assert!(room_for(&room, 100, 76, true).is_none());
+        assert!(room_for(&room, 100, 100, false).is_some());
+    }
+
+    #[test]
     fn entries_grow_with_what_is_on_its_way() {
         assert_eq!(worth_an_entry(0), 0);
-        assert_eq!(worth_an_entry(FREE_ENTRIES), 0);
-        assert_eq!(worth_an_entry(FREE_ENTRIES + 1), COMMANDS_PER_STEP);
-        assert_eq!(worth_an_entry(1000), limits::MAX_BATCH_COMMANDS);
+        assert_eq!(worth_an_entry(FREE_COMMANDS), 0);
+        assert_eq!(worth_an_entry(7), 14);
+        assert_eq!(worth_an_entry(100_000), limits::MAX_BATCH_COMMANDS);
     }
 
     #[tokio::test]
     async fn an_entry_that_ends_is_heard_of_even_before_somebody_listens() {
         let in_flight = InFlight::default();
-        let (first, second) = (in_flight.start(), in_flight.start());
-        assert_eq!(in_flight.count(), 2);
+        let (first, second) = (in_flight.start(3), in_flight.start(4));
+        assert_eq!((in_flight.entries(), in_flight.commands()), (2, 7));
         drop(first);
         in_flight.ended().await;
-        assert_eq!(in_flight.count(), 1);
+        assert_eq!((in_flight.entries(), in_flight.commands()), (1, 4));
         let mut waiting = Box::pin(in_flight.ended());
         assert!(futures::poll!(&mut waiting).is_pending());
         drop(second);
