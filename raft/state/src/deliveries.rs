@@ -30,14 +30,7 @@ impl Record for Delivery {
         arrival(self)
     }
 
-    fn split_bulk(&self) -> Option<(Self, Bytes)> {
-        if self.payload_zstd.is_empty() {
-            return None;
-        }
-        let mut rest = self.clone();
-        let bulk = std::mem::take(&mut rest.payload_zstd);
-        Some((rest, bulk))
-    }
+    const BULK: Option<fn(&mut Self) -> &mut Bytes> = Some(|delivery| &mut delivery.payload_zstd);
 }
 
 /// The delivery's place in the order of arrival.
@@ -73,13 +66,14 @@ impl Deliveries {
         self.rows.get(self.by_guid.get(guid)?)
     }
 
+    /// Returns the record as it is kept, and the one that it replaced.
     pub(crate) fn put(
         &mut self,
         digest: &mut Sum,
-        delivery: Arc<Delivery>,
-    ) -> Option<Arc<Delivery>> {
+        delivery: Delivery,
+    ) -> (Arc<Delivery>, Option<Arc<Delivery>>) {
         let seq = arrival(&delivery);
-        let former = self.rows.put(digest, delivery.clone());
+        let (delivery, former) = self.rows.put_shared(digest, Arc::new(delivery));
         match &former {
             Some(former) => self.index(former, seq, false),
             None => {
@@ -87,7 +81,7 @@ impl Deliveries {
             }
         }
         self.index(&delivery, seq, true);
-        former
+        (delivery, former)
     }
 
     fn remove(&mut self, digest: &mut Sum, guid: &str) {
@@ -271,8 +265,7 @@ pub(crate) fn sweep(state: &mut State, entry: &mut Entry, command: &SweepDeliver
 impl State {
     pub(crate) fn put_delivery(&mut self, entry: &mut Entry, mut delivery: Delivery) {
         delivery.version = entry.index;
-        let delivery = Arc::new(delivery);
-        self.deliveries.put(&mut self.digest, delivery.clone());
+        let (delivery, _) = self.deliveries.put(&mut self.digest, delivery);
         entry.changed(Change::Delivery(delivery));
     }
 

@@ -59,13 +59,33 @@ fn update_parts<'a>(hasher: &mut Sha256, parts: impl Iterator<Item = &'a [u8]>) 
 pub(crate) type IdHash = [u8; 16];
 
 pub(crate) fn id_hash(parts: &[&str]) -> IdHash {
-    let mut hasher = Sha256::new();
-    update_parts(&mut hasher, parts.iter().map(|part| part.as_bytes()));
-    let mut hash = IdHash::default();
-    for (byte, hashed) in hash.iter_mut().zip(hasher.finalize()) {
-        *byte = hashed;
+    let mut hasher = IdHasher::default();
+    for part in parts {
+        hasher.text(part);
     }
-    hash
+    hasher.finish()
+}
+
+/// An [`IdHash`] of several parts.
+#[derive(Default)]
+pub(crate) struct IdHasher(Sha256);
+
+impl IdHasher {
+    pub(crate) fn text(&mut self, text: &str) {
+        update_parts(&mut self.0, std::iter::once(text.as_bytes()));
+    }
+
+    pub(crate) fn number(&mut self, number: u64) {
+        self.0.update(number.to_be_bytes());
+    }
+
+    pub(crate) fn finish(self) -> IdHash {
+        let mut hash = IdHash::default();
+        for (byte, hashed) in hash.iter_mut().zip(self.0.finalize()) {
+            *byte = hashed;
+        }
+        hash
+    }
 }
 
 pub(crate) fn sha256(parts: &[&[u8]]) -> [u8; 32] {

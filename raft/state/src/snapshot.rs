@@ -140,14 +140,14 @@ impl State {
         match record {
             Record::Job(job) => {
                 let known = self.jobs.get(&job.id).is_some();
-                !known && self.jobs.put(digest, Arc::new(job)).is_none()
+                !known && self.jobs.put(digest, job).1.is_none()
             }
             Record::Delivery(delivery) => {
                 let known = self.deliveries.get(&delivery.guid).is_some();
                 if let Some(blob) = &delivery.blob {
                     self.blobs.refer(&blob.sha256);
                 }
-                !known && self.deliveries.put(digest, Arc::new(delivery)).is_none()
+                !known && self.deliveries.put(digest, delivery).1.is_none()
             }
             Record::Config(config) => {
                 for blob in config.files.iter().filter_map(|file| file.blob.as_ref()) {

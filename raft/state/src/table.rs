@@ -38,10 +38,8 @@ pub(crate) trait Record: prost::Message + Clone + PartialEq + Default {
     type Key: Ord + Clone + Debug;
     fn key(&self) -> Self::Key;
 
-    /// The record without its large constant part, and that part: hashed once, however often the record changes.
-    fn split_bulk(&self) -> Option<(Self, Bytes)> {
-        None
-    }
+    /// The record's large constant part: hashed once, however often the record changes.
+    const BULK: Option<fn(&mut Self) -> &mut Bytes> = None;
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -54,9 +52,13 @@ struct Row<R> {
 }
 
 impl<R: Record> Row<R> {
-    fn new(record: Arc<R>, former: Option<&Self>) -> Self {
-        let Some((rest, bulk)) = record.split_bulk() else {
-            let encoded = record.encode_to_vec();
+    /// Best of a record that nobody else holds yet: it is copied otherwise.
+    fn new(mut record: Arc<R>, former: Option<&Self>) -> Self {
+        let bulk = R::BULK
+            .map(|bulk| std::mem::take(bulk(Arc::make_mut(&mut record))))
+            .filter(|bulk| !bulk.is_empty());
+        let encoded = record.encode_to_vec();
+        let Some((bulk, place)) = bulk.zip(R::BULK) else {
             return Self {
                 record,
                 hash: Sum::of(R::KIND, &[&encoded]),
@@ -64,13 +66,13 @@ impl<R: Record> Row<R> {
                 bytes: encoded.len() as u64,
             };
         };
+        place(Arc::make_mut(&mut record)).clone_from(&bulk);
         let bulk_hash = match former.and_then(|row| row.bulk.as_ref()) {
             Some((bytes, hash)) if bytes.as_ptr() == bulk.as_ptr() && bytes.len() == bulk.len() => {
                 *hash
             }
             _ => sha256(&[&bulk]),
         };
-        let encoded = rest.encode_to_vec();
         Self {
             record,
             hash: Sum::of(R::KIND, &[&encoded, &bulk_hash]),
@@ -115,14 +117,27 @@ impl<R: Record> Table<R> {
 
     /// Puts a record and returns the one that it replaced.
     pub(crate) fn put(&mut self, digest: &mut Sum, record: Arc<R>) -> Option<Arc<R>> {
+        self.put_shared(digest, record).1
+    }
+
+    /// The same; also returns the record as it is kept. For records with a [`Record::BULK`], which are not held by anybody
+    /// else before.
+    pub(crate) fn put_shared(
+        &mut self,
+        digest: &mut Sum,
+        record: Arc<R>,
+    ) -> (Arc<R>, Option<Arc<R>>) {
         let key = record.key();
         let row = Row::new(record, self.rows.get(&key));
+        let kept = Arc::clone(&row.record);
         digest.add(&row.hash);
         self.bytes = self.bytes.saturating_add(row.bytes);
-        let former = self.rows.insert(key, row)?;
-        digest.sub(&former.hash);
-        self.bytes = self.bytes.saturating_sub(former.bytes);
-        Some(former.record)
+        let former = self.rows.insert(key, row);
+        if let Some(former) = &former {
+            digest.sub(&former.hash);
+            self.bytes = self.bytes.saturating_sub(former.bytes);
+        }
+        (kept, former.map(|former| former.record))
     }
 
     pub(crate) fn remove(&mut self, digest: &mut Sum, key: &R::Key) -> Option<Arc<R>> {

@@ -420,8 +420,7 @@ impl State {
 
     pub(crate) fn put_job(&mut self, entry: &mut Entry, mut job: Job) {
         job.version = entry.index;
-        let job = Arc::new(job);
-        self.jobs.put(&mut self.digest, job.clone());
+        let (job, _) = self.jobs.put(&mut self.digest, job);
         entry.changed(Change::Job(job));
     }
 }

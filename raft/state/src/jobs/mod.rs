@@ -11,7 +11,7 @@ use imbl::{OrdMap, OrdSet};
 use trireme_proto::state::{Job, JobState, JobType};
 
 use crate::{
-    digest::{IdHash, Sum, id_hash, sha256},
+    digest::{IdHash, IdHasher, Sum, id_hash},
     table::{Groups, Name, Record, Seq, Table, Tally},
 };
 
@@ -29,14 +29,7 @@ impl Record for Job {
         seq_of(self)
     }
 
-    fn split_bulk(&self) -> Option<(Self, Bytes)> {
-        if self.prowjob.is_empty() {
-            return None;
-        }
-        let mut rest = self.clone();
-        let bulk = std::mem::take(&mut rest.prowjob);
-        Some((rest, bulk))
-    }
+    const BULK: Option<fn(&mut Self) -> &mut Bytes> = Some(|job| &mut job.prowjob);
 }
 
 /// (org, repo, number)
@@ -44,7 +37,7 @@ type PullKey = (Name, Name, u64);
 /// A pull request's head and a context on it.
 type HeadKey = (PullKey, Name, Name);
 /// Hash of what makes two jobs the same to a rule.
-type Alike = [u8; 32];
+type Alike = IdHash;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Jobs {
@@ -106,9 +99,10 @@ impl Jobs {
         self.rows.get(self.by_id.get(&id_hash(&[id]))?)
     }
 
-    pub(crate) fn put(&mut self, digest: &mut Sum, job: Arc<Job>) -> Option<Arc<Job>> {
+    /// Returns the record as it is kept, and the one that it replaced.
+    pub(crate) fn put(&mut self, digest: &mut Sum, job: Job) -> (Arc<Job>, Option<Arc<Job>>) {
         let seq = seq_of(&job);
-        let former = self.rows.put(digest, job.clone());
+        let (job, former) = self.rows.put_shared(digest, Arc::new(job));
         match &former {
             Some(former) if phase(former) == phase(&job) => {}
             Some(former) => {
@@ -121,7 +115,7 @@ impl Jobs {
                 self.index_phase(&job, seq, true);
             }
         }
-        former
+        (job, former)
     }
 
     pub(crate) fn remove(&mut self, digest: &mut Sum, id: &str) -> Option<Arc<Job>> {
@@ -234,50 +228,42 @@ impl Jobs {
 /// Jobs with the same value do the same work: (type, org, repo, base ref, pulls with heads, context or name), and the
 /// base's sha where the base is what is tested.
 fn twinship(job: &Job) -> Alike {
-    let mut key = vec![
-        job.r#type.to_string(),
-        job.org.clone(),
-        job.repo.clone(),
-        job.base_ref.clone(),
-        if job.context.is_empty() {
-            format!("job {}", job.job)
-        } else {
-            format!("context {}", job.context)
-        },
-    ];
-    if job.r#type() != JobType::Presubmit {
-        key.push(job.base_sha.clone());
-        key.push(job.job.clone());
-    }
-    let mut pulls: Vec<_> = job
+    let (of, work) = match job.context.as_str() {
+        "" => ("job", &job.job),
+        _ => ("context", &job.context),
+    };
+    let (base_sha, name) = match job.r#type() {
+        JobType::Presubmit => ("", ""),
+        _ => (job.base_sha.as_str(), job.job.as_str()),
+    };
+    let mut pulls: Vec<(u64, &str)> = job
         .pulls
         .iter()
-        .map(|pull| (pull.number, &pull.head_sha))
+        .map(|pull| (pull.number, pull.head_sha.as_str()))
         .collect();
     pulls.sort_unstable();
-    key.extend(
-        pulls
-            .into_iter()
-            .map(|(number, sha)| format!("{number}:{sha}")),
-    );
-    alike(&key)
+    let mut hasher = IdHasher::default();
+    hasher.number(job.r#type.unsigned_abs().into());
+    for text in [&job.org, &job.repo, &job.base_ref, of, work, base_sha, name] {
+        hasher.text(text);
+    }
+    for (number, sha) in pulls {
+        hasher.number(number);
+        hasher.text(sha);
+    }
+    hasher.finish()
 }
 
 /// Presubmits with the same value replace each other (EXE-060): shas do not count, the order of pulls does not either.
 fn rivalry(job: &Job) -> Alike {
-    let mut key = vec![
-        job.job.clone(),
-        job.org.clone(),
-        job.repo.clone(),
-        job.base_ref.clone(),
-    ];
-    let mut numbers: Vec<_> = job.pulls.iter().map(|pull| pull.number).collect();
+    let mut numbers: Vec<u64> = job.pulls.iter().map(|pull| pull.number).collect();
     numbers.sort_unstable();
-    key.extend(numbers.iter().map(u64::to_string));
-    alike(&key)
-}
-
-fn alike(parts: &[String]) -> Alike {
-    // Names hold no control characters, so the separator is unambiguous.
-    sha256(&[parts.join("\0").as_bytes()])
+    let mut hasher = IdHasher::default();
+    for text in [&job.job, &job.org, &job.repo, &job.base_ref] {
+        hasher.text(text);
+    }
+    for number in numbers {
+        hasher.number(number);
+    }
+    hasher.finish()
 }
