@@ -13,7 +13,7 @@ use std::{
 };
 
 use axum::{
-    extract::{ConnectInfo, Request, State as Given},
+    extract::{ConnectInfo, Request},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     middleware::Next,
     response::{IntoResponse as _, Response},
@@ -28,6 +28,8 @@ use trireme_state::{State, TokenHash};
 
 use crate::Metrics;
 
+/// Target of the lines that tell who changed what.
+pub const AUDIT: &str = "audit";
 /// What every token of ours begins with, so that one that leaked is recognised.
 pub const TOKEN_PREFIX: &str = "trireme_";
 /// A credential longer than this is none.
@@ -608,11 +610,7 @@ pub(crate) fn now_ms() -> i64 {
 }
 
 /// Stands before every route.
-pub(crate) async fn guard(
-    Given(gate): Given<Arc<Gate>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
+pub(crate) async fn guard(gate: &Gate, mut request: Request, next: Next) -> Response {
     let path = request.uri().path().to_owned();
     let is_method = method(&path).is_some();
     let (need, audited) = gate.need(&path);
@@ -687,7 +685,7 @@ fn audit(path: &str, who: &Who, address: Option<IpAddr>, response: &Response) {
         .map(|address| address.to_string())
         .unwrap_or_default();
     tracing::info!(
-        target: "audit",
+        target: AUDIT,
         who = who.name,
         method = path,
         object = noted.object,

@@ -4,10 +4,10 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use axum::{
-    Router,
+    Router, ServiceExt,
     extract::{Request, State},
     http::{StatusCode, header},
-    middleware,
+    middleware::{self, FromFn, Next},
     response::{IntoResponse, Response},
     routing::{any, get},
     serve::Listener,
@@ -16,6 +16,7 @@ use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, service::Routes};
+use tower::Layer as _;
 use trireme_proto::{
     DESCRIPTORS,
     api::{
@@ -32,7 +33,7 @@ use trireme_raft::Store;
 use crate::{
     Attachments, DoorCertificates, Metrics, RunLogs,
     auth::{AuthConfig, Gate, OperatorTokenError, Remote, guard},
-    flow::{Counted, Flow, admit},
+    flow::{Counted, Flow},
     listen::DoorListener,
     neighbours::Neighbours,
     services::{Services, agents, auth, cluster, config, deliveries, jobs, pools, watch},
@@ -135,6 +136,7 @@ pub struct DoorConfig {
 /// All doors of one node.
 pub struct Doors {
     router: Router,
+    gate: Arc<Gate>,
     attachments: Attachments,
     flow: Arc<Flow>,
     tls: Option<DoorCertificates>,
@@ -235,12 +237,10 @@ impl Doors {
             .merge(pages)
             .merge(routes.routes().into_axum_router())
             // Instead of gRPC's own answer to whatever is asked.
-            .fallback(not_found)
-            .layer(middleware::from_fn_with_state(gate, guard))
-            // Outermost: what is too much is refused before anything is asked about it.
-            .layer(middleware::from_fn_with_state(Arc::clone(&flow), admit));
+            .fallback(not_found);
         Ok(Self {
             router,
+            gate,
             attachments,
             flow,
             tls: config.tls,
@@ -268,9 +268,15 @@ impl Doors {
         let grace = Duration::from_secs(5);
         let attachments = self.attachments;
         let stopping = stop.clone();
-        let listener = Counted::new(listener, self.flow);
-        let router = self.router.into_make_service_with_connect_info::<Remote>();
-        let server = axum::serve(listener, router).with_graceful_shutdown(async move {
+        let listener = Counted::new(listener, Arc::clone(&self.flow));
+        // Around the router, not on each of its routes: one layer less for every request to be cloned for.
+        let entrance = middleware::from_fn_with_state((self.flow, self.gate), enter);
+        let service: FromFn<_, _, Router, _> = entrance.layer(self.router);
+        let server = axum::serve(
+            listener,
+            ServiceExt::<Request>::into_make_service_with_connect_info::<Remote>(service),
+        )
+        .with_graceful_shutdown(async move {
             stopping.cancelled().await;
             // Streams that never end by themselves would hold the server open.
             attachments.close();
@@ -279,6 +285,18 @@ impl Doors {
             result = server => result,
             () = async { stop.cancelled().await; tokio::time::sleep(grace).await } => Ok(()),
         }
+    }
+}
+
+/// What is too much is refused before anything is asked about it.
+async fn enter(
+    State((flow, gate)): State<(Arc<Flow>, Arc<Gate>)>,
+    request: Request,
+    next: Next,
+) -> Response {
+    match flow.admit(&request) {
+        Ok(_admitted) => guard(&gate, request, next).await,
+        Err(refused) => *refused,
     }
 }
 

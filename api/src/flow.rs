@@ -9,9 +9,8 @@ use std::{
 };
 
 use axum::{
-    extract::{Request, State},
+    extract::Request,
     http::{HeaderValue, StatusCode, header},
-    middleware::Next,
     response::{IntoResponse, Response},
     serve::Listener,
 };
@@ -137,23 +136,34 @@ pub(crate) fn too_many(what: &str) -> Status {
     ))
 }
 
-/// Lets a request in, or refuses it in the words of its protocol.
-pub(crate) async fn admit(State(flow): State<Arc<Flow>>, request: Request, next: Next) -> Response {
-    let path = request.uri().path();
-    if PROBES.contains(&path) {
-        return next.run(request).await;
+/// What a request holds while it is answered.
+#[derive(Debug, Default)]
+pub(crate) struct Admitted {
+    _request: Option<Slot>,
+    _upload: Option<Slot>,
+}
+
+impl Flow {
+    /// Lets a request in, or refuses it in the words of its protocol.
+    pub(crate) fn admit(&self, request: &Request) -> Result<Admitted, Box<Response>> {
+        let path = request.uri().path();
+        if PROBES.contains(&path) {
+            return Ok(Admitted::default());
+        }
+        let take = |slots: &Slots, what| {
+            let slot = slots.take();
+            slot.ok_or_else(|| Box::new(refuse(request, what)))
+        };
+        let taken = take(&self.requests, "requests")?;
+        let upload = match path == UPLOAD {
+            true => Some(take(&self.uploads, "uploads of configurations")?),
+            false => None,
+        };
+        Ok(Admitted {
+            _request: Some(taken),
+            _upload: upload,
+        })
     }
-    let Some(_slot) = flow.requests.take() else {
-        return refuse(&request, "requests");
-    };
-    let _upload = match path == UPLOAD {
-        true => match flow.uploads.take() {
-            Some(slot) => Some(slot),
-            None => return refuse(&request, "uploads of configurations"),
-        },
-        false => None,
-    };
-    next.run(request).await
 }
 
 fn refuse(request: &Request, what: &str) -> Response {
@@ -257,40 +267,40 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for CountedStream<S> {
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, body::Body, routing::any};
-    use tower::ServiceExt as _;
+    use axum::body::Body;
 
     use super::*;
 
-    #[tokio::test]
-    async fn what_is_over_the_bound_is_refused_in_its_own_protocol() {
+    #[test]
+    fn what_is_over_the_bound_is_refused_in_its_own_protocol() {
         let queues = Queues::default();
         let flow = Arc::new(Flow::new(&queues));
-        let layer = axum::middleware::from_fn_with_state(Arc::clone(&flow), admit);
-        let router = Router::new().fallback(any(async || "fine")).layer(layer);
-        let ask = async |path: &str, kind: &str| {
+        let ask = |path: &str, kind: &str| {
             let request = Request::builder()
                 .uri(path)
                 .header(header::CONTENT_TYPE, kind)
                 .body(Body::empty())
                 .unwrap();
-            router.clone().oneshot(request).await.unwrap()
+            match flow.admit(&request) {
+                Ok(_) => StatusCode::OK.into_response(),
+                Err(refused) => *refused,
+            }
         };
-        assert_eq!(ask("/x", "text/plain").await.status(), StatusCode::OK);
+        assert_eq!(ask("/x", "text/plain").status(), StatusCode::OK);
         let taken: Vec<Slot> = std::iter::from_fn(|| flow.requests.take()).collect();
         assert_eq!(taken.len(), MAX_REQUESTS);
-        let plain = ask("/x", "text/plain").await;
+        let plain = ask("/x", "text/plain");
         assert_eq!(plain.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(plain.headers()[header::RETRY_AFTER], "1");
-        let grpc = ask("/trireme.api.v1.JobService/Create", "application/grpc").await;
+        let grpc = ask("/trireme.api.v1.JobService/Create", "application/grpc");
         assert_eq!(grpc.headers()["grpc-status"], "8");
         assert_eq!(grpc.headers()["retry-after"], "1");
-        assert_eq!(ask("/metrics", "text/plain").await.status(), StatusCode::OK);
+        assert_eq!(ask("/metrics", "text/plain").status(), StatusCode::OK);
         let full = queues.depths();
         let full = full.iter().find(|queue| queue.name == "requests").unwrap();
         assert_eq!((full.depth, full.capacity), (1024, 1024));
         drop(taken);
-        assert_eq!(ask("/x", "text/plain").await.status(), StatusCode::OK);
+        assert_eq!(ask("/x", "text/plain").status(), StatusCode::OK);
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod services;
 mod webhook;
 
 pub use attachments::Attachments;
-pub use auth::{Anonymous, AuthConfig, OperatorTokenError};
+pub use auth::{AUDIT, Anonymous, AuthConfig, OperatorTokenError};
 pub use doors::{
     Artifact, Checked, ConfigCheck, DebugSource, DoorConfig, DoorError, Doors, LeaseRenewals,
     RunStore,

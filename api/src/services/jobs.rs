@@ -17,7 +17,7 @@ use trireme_proto::{
     },
 };
 use trireme_prowjob::{ProwJob, record};
-use trireme_state::{JobFilter, seq_of};
+use trireme_state::{JobFilter, State, seq_of};
 use uuid::Uuid;
 
 use super::{Services, caller, page_end, page_size, page_start};
@@ -70,17 +70,9 @@ impl JobService for Door {
         let Some(What::Prowjob(json)) = asked.what else {
             return Err(Status::invalid_argument("prowjob: missing"));
         };
-        let mut job: ProwJob = serde_json::from_slice(&json)
-            .map_err(|why| Status::invalid_argument(format!("prowjob: {why}")))?;
-        if job.spec.job.is_empty() {
-            return Err(Status::invalid_argument("prowjob: spec.job is empty"));
-        }
-        job.metadata.name = id_for(&asked.request_id, "create");
-        job.status = trireme_prowjob::ProwJobStatus {
-            state: trireme_prowjob::ProwJobState::Triggered,
-            ..Default::default()
-        };
-        let (revision, id) = self.create(&who, &asked.request_id, &job, "").await?;
+        let (id, body) = self.asked_for(&who, &asked.request_id, &json)?;
+        drop(json);
+        let (revision, _) = self.0.propose(&who, &asked.request_id, body).await?;
         Ok(Response::new(CreateJobResponse { id, revision }))
     }
 
@@ -160,17 +152,8 @@ impl JobService for Door {
     ) -> Result<Response<RerunJobResponse>, Status> {
         let who = caller(&request);
         let asked = request.into_inner();
-        let view = self.0.view(None).await?;
-        let old = view.job(&asked.id).ok_or_else(|| not_found(&asked.id))?;
-        let mut job = record::prow_job(old).map_err(|why| Status::data_loss(why.to_string()))?;
-        job.metadata.name = id_for(&asked.request_id, "rerun");
-        job.status = trireme_prowjob::ProwJobStatus {
-            state: trireme_prowjob::ProwJobState::Triggered,
-            ..Default::default()
-        };
-        let (revision, id) = self
-            .create(&who, &asked.request_id, &job, &asked.id)
-            .await?;
+        let (id, body) = self.again(&who, &asked.request_id, &asked.id)?;
+        let (revision, _) = self.0.propose(&who, &asked.request_id, body).await?;
         Ok(Response::new(RerunJobResponse { id, revision }))
     }
 
@@ -195,35 +178,70 @@ impl JobService for Door {
     }
 }
 
+// Between two awaits: what waits for its commit holds no parsed job, and no view, which would keep alive all that was
+// replaced in the state meanwhile.
 impl Door {
-    async fn create(
+    /// The id and the command of a job that somebody sent.
+    fn asked_for(
         &self,
         who: &Who,
         request_id: &str,
-        job: &ProwJob,
-        rerun_of: &str,
-    ) -> Result<(u64, String), Status> {
-        let view = self.0.store.view();
-        let old = view.job(rerun_of);
-        let source = record::Source {
-            origin: format!("{who} request {request_id}"),
-            config_version: view.config().map_or(0, |config| config.number),
-            reporters: old.map(|old| old.reporters.clone()).unwrap_or_default(),
-            rerun_of: rerun_of.to_owned(),
-        };
-        let record = record::new_record(job, source)
+        json: &[u8],
+    ) -> Result<(String, Body), Status> {
+        let job: ProwJob = serde_json::from_slice(json)
             .map_err(|why| Status::invalid_argument(format!("prowjob: {why}")))?;
-        let id = record.id.clone();
-        let body = Body::CreateJobs(CreateJobs {
-            jobs: vec![NewJob {
-                job: Some(record),
-                ..NewJob::default()
-            }],
-            cursors: Vec::new(),
-        });
-        let (revision, _) = self.0.propose(who, request_id, body).await?;
-        Ok((revision, id))
+        if job.spec.job.is_empty() {
+            return Err(Status::invalid_argument("prowjob: spec.job is empty"));
+        }
+        let id = id_for(request_id, "create");
+        new_job(who, request_id, id, job, None, &self.0.store.view())
     }
+
+    /// The same of one that runs again.
+    fn again(&self, who: &Who, request_id: &str, old: &str) -> Result<(String, Body), Status> {
+        let view = self.0.store.view();
+        let old = view.job(old).ok_or_else(|| not_found(old))?;
+        let job = record::prow_job(old).map_err(|why| Status::data_loss(why.to_string()))?;
+        new_job(
+            who,
+            request_id,
+            id_for(request_id, "rerun"),
+            job,
+            Some(old),
+            &view,
+        )
+    }
+}
+
+fn new_job(
+    who: &Who,
+    request_id: &str,
+    id: String,
+    mut job: ProwJob,
+    old: Option<&Job>,
+    view: &State,
+) -> Result<(String, Body), Status> {
+    job.metadata.name.clone_from(&id);
+    job.status = trireme_prowjob::ProwJobStatus {
+        state: trireme_prowjob::ProwJobState::Triggered,
+        ..Default::default()
+    };
+    let source = record::Source {
+        origin: format!("{who} request {request_id}"),
+        config_version: view.config().map_or(0, |config| config.number),
+        reporters: old.map(|old| old.reporters.clone()).unwrap_or_default(),
+        rerun_of: old.map(|old| old.id.clone()).unwrap_or_default(),
+    };
+    let record = record::new_record(&job, source)
+        .map_err(|why| Status::invalid_argument(format!("prowjob: {why}")))?;
+    let body = Body::CreateJobs(CreateJobs {
+        jobs: vec![NewJob {
+            job: Some(record),
+            ..NewJob::default()
+        }],
+        cursors: Vec::new(),
+    });
+    Ok((id, body))
 }
 
 #[cfg(test)]
