@@ -18,7 +18,7 @@ use trireme_proto::{
     state::ConfigVersion,
 };
 use trireme_raft::Store;
-use trireme_state::State;
+use trireme_state::{Change, State};
 
 /// The largest number of findings a check answers with.
 const MAX_DIAGNOSTICS: usize = 1000;
@@ -225,12 +225,13 @@ impl Feeder {
         let mut watch = self.store.watch(None);
         loop {
             let view = self.store.view();
-            let wanted = view.config().map_or(0, |version| version.number);
+            let newest = view.config().cloned();
+            let wanted = newest.as_ref().map_or(0, |version| version.number);
             let mut again = None;
-            if let Some(version) = view.config().cloned()
+            if let Some(version) = newest
                 && wanted != serving
             {
-                let (registry, view) = (Arc::clone(&self.registry), Arc::clone(&view));
+                let registry = Arc::clone(&self.registry);
                 let parsed =
                     tokio::task::spawn_blocking(move || parse(&view, &version, &registry)).await;
                 match parsed
@@ -251,16 +252,30 @@ impl Feeder {
                         again = Some(tokio::time::Instant::now() + PARSE_AGAIN);
                     }
                 }
+            } else {
+                // Held on, it would keep alive what is replaced in the state meanwhile.
+                drop(view);
             }
             tokio::select! {
                 () = stop.cancelled() => return,
-                batch = watch.next() => match batch {
-                    Ok(_) => {}
+                new = new_config(&mut watch) => match new {
+                    Ok(()) => {}
                     Err(trireme_raft::WatchError::Closed) => return,
                     Err(_) => watch = self.store.watch(None),
                 },
                 () = async { tokio::time::sleep_until(again.unwrap_or_else(tokio::time::Instant::now)).await }, if again.is_some() => {}
             }
+        }
+    }
+}
+
+/// Waits until a configuration was put.
+async fn new_config(watch: &mut trireme_raft::Watch) -> Result<(), trireme_raft::WatchError> {
+    loop {
+        let batch = watch.next().await?;
+        let is_config = |change: &Change| matches!(change, Change::Config(_));
+        if batch.changes.iter().any(is_config) {
+            return Ok(());
         }
     }
 }

@@ -306,6 +306,8 @@ impl Controller for Periodics {
                     () = resigned.cancelled() => return Ok(()),
                     changed = feed.changed() => {
                         if changed.is_err() {
+                            // The node is going down; so will the office.
+                            resigned.cancelled().await;
                             return Ok(());
                         }
                         break;

@@ -188,8 +188,8 @@ impl Session {
                 () = resigned.cancelled() => return,
                 () = sleep_until(next) => {}
                 changed = feed.changed() => if changed.is_err() {
-                    // Nobody feeds any more: the period goes on.
-                    sleep_until(next).await;
+                    // The node is going down; so will the office.
+                    return resigned.cancelled().await;
                 },
             }
         }
