@@ -129,12 +129,16 @@ fn start_log(command: &Command) {
     let layer = fmt::layer()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    // What a debug bundle shows is the same, whatever the terminal shows.
+    // What a debug bundle shows is the same, whatever the terminal shows; without the line that each change leaves, or a
+    // busy node would soon keep nothing else.
     let recent = matches!(command, Command::Serve(_)).then(|| {
         fmt::layer()
             .with_writer(RecentLog::of_process())
             .with_ansi(false)
-            .with_filter(EnvFilter::new(default))
+            .with_filter(EnvFilter::new(format!(
+                "{default},{}=off",
+                trireme_api::AUDIT
+            )))
     });
     tracing_subscriber::registry()
         .with(layer.with_filter(filter))
