@@ -11,7 +11,7 @@ use clap::ValueEnum;
 use serde_json::json;
 use trireme_api::client::Client;
 use trireme_proto::api::{
-    ClusterStatusRequest, CreateJobRequest, Freshness, GetJobRequest, ReadOptions,
+    ClusterStatusRequest, CreateJobRequest, Freshness, GetJobRequest, NodeStatus, ReadOptions,
     create_job_request::What,
 };
 
@@ -68,15 +68,19 @@ impl Target {
         ensure!(!self.endpoints.is_empty(), "no endpoint was given");
         match self.system {
             System::Trireme => {
-                let client = Client::connect(&self.endpoints.join(",")).await?;
-                let status = client.cluster().status(ClusterStatusRequest {}).await?;
-                let status = status.into_inner();
-                let leader = status
-                    .nodes
-                    .iter()
-                    .find(|node| node.id == status.leader_id)
-                    .context("no node leads")?;
-                Ok(leader.api_address.clone())
+                // A follower may not have heard of a leader that was elected just now: the leader has.
+                let mut unreachable = None;
+                for endpoint in &self.endpoints {
+                    match leader_known_at(endpoint).await {
+                        Ok(Some(leader)) => return Ok(leader),
+                        Ok(None) => {}
+                        Err(why) => unreachable = Some(why.context(endpoint.clone())),
+                    }
+                }
+                if let Some(why) = unreachable {
+                    return Err(why);
+                }
+                bail!("none of {} leads", self.endpoints.join(", "))
             }
             System::Etcd => {
                 for endpoint in &self.endpoints {
@@ -132,6 +136,16 @@ impl Target {
             }),
         }
     }
+}
+
+/// Who leads, as this node knows it.
+async fn leader_known_at(endpoint: &str) -> anyhow::Result<Option<String>> {
+    let client = Client::connect(endpoint).await?;
+    let status = client.cluster().status(ClusterStatusRequest {}).await?;
+    let status = status.into_inner();
+    let leads = |node: &&NodeStatus| node.id == status.leader_id;
+    let leader = status.nodes.iter().find(leads);
+    Ok(leader.map(|leader| leader.api_address.clone()))
 }
 
 /// A periodic job of this size that no agent takes.
