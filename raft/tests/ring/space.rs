@@ -137,6 +137,11 @@ async fn start(config: StoreConfig) -> Store {
         ..Node::default()
     };
     store.bootstrap(vec![me]).await.unwrap();
+    // The next is an hour away: what a test does to the disk afterwards is found by writing to it.
+    eventually("the first look at the disk", async || {
+        store.status().disk.map(drop)
+    })
+    .await;
     store
 }
 
@@ -157,12 +162,14 @@ async fn the_reserve_lets_a_node_shorten_its_log_on_a_full_disk() {
         (!reserve()).then_some(())
     })
     .await;
-    // Twice: the log reaches back to the older of two snapshots. The log needs room only where it is not shortened.
-    for _ in 0..2 {
+    // The log reaches back to the older of two snapshots, and some entries more. It needs room only where it is not
+    // shortened.
+    eventually("a purged log", async || {
         write(&store, "key", &value).await;
         store.trigger_snapshot().await.unwrap();
-    }
-    eventually("a purged log", async || store.status().purged.map(drop)).await;
+        store.status().purged.map(drop)
+    })
+    .await;
     for _ in 0..200 {
         write(&store, "key", &value).await;
     }
