@@ -402,8 +402,11 @@ impl Cluster {
             self.check_alive()?;
             let asked = |member: &&Member| member.is_running() && !member.stopped;
             for member in self.members.iter().filter(asked) {
+                // One that was elected just now may not be sure of it yet, and names nobody.
                 if let Ok(status) = self.status(member.id).await
                     && status.role == "leader"
+                    && status.leader_id == member.id
+                    && status.nodes.iter().any(|node| node.id == member.id)
                 {
                     return Ok(member.id);
                 }
