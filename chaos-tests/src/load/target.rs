@@ -11,8 +11,7 @@ use clap::ValueEnum;
 use serde_json::json;
 use trireme_api::client::Client;
 use trireme_proto::api::{
-    ClusterStatusRequest, CreateJobRequest, Freshness, GetJobRequest, NodeStatus, ReadOptions,
-    create_job_request::What,
+    CreateJobRequest, Freshness, GetJobRequest, NodeStatus, ReadOptions, create_job_request::What,
 };
 
 use super::etcd;
@@ -140,9 +139,7 @@ impl Target {
 
 /// Who leads, as this node knows it.
 async fn leader_known_at(endpoint: &str) -> anyhow::Result<Option<String>> {
-    let client = Client::connect(endpoint).await?;
-    let status = client.cluster().status(ClusterStatusRequest {}).await?;
-    let status = status.into_inner();
+    let status = crate::nemesis::status(endpoint).await?;
     let leads = |node: &&NodeStatus| node.id == status.leader_id;
     let leader = status.nodes.iter().find(leads);
     Ok(leader.map(|leader| leader.api_address.clone()))
