@@ -104,7 +104,7 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
             return Err(why.context("the demo failed"));
         }
     };
-    let summary = Summary::of(&stage, &witness.facts(), &told);
+    let summary = Summary::of(&stage, &told);
     stop.cancel();
     follower.await?;
     summary.print(&timeline);

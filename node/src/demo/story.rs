@@ -1,6 +1,6 @@
 //! What happens in the demo, step by step; each step fails when what it waits for does not come.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::{Context as _, ensure};
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -15,7 +15,7 @@ use super::{
     stage::{APPROVER, NEWCOMER, REVIEWER, Stage},
     summary::acknowledged,
     timeline::{Kind, Timeline},
-    witness::{SeenJob, Witness},
+    witness::{Facts, SeenJob, Witness},
 };
 
 /// The longest that any single step may take; the whole story has a bound of its own.
@@ -30,6 +30,16 @@ pub(super) struct Told {
     pub(super) failovers: Vec<Duration>,
     /// Pull requests in order: the newcomer's, then the two of the batch.
     pub(super) pulls: Vec<u64>,
+    pub(super) rest: Rest,
+}
+
+/// Both sides' books at one moment at which nothing was under way: what comes later, a periodic that starts, is not
+/// held against them.
+#[derive(Debug, Default)]
+pub(super) struct Rest {
+    pub(super) facts: Facts,
+    /// How often each delivery was answered with 200.
+    pub(super) acknowledged: BTreeMap<String, usize>,
 }
 
 pub(super) struct Story<'a> {
@@ -179,7 +189,7 @@ impl Story<'_> {
         for pr in [&second, &third] {
             world.until_merged(pr).await?;
         }
-        self.settle(&told).await?;
+        told.rest = self.settle(&told).await?;
         Ok(told)
     }
 
@@ -300,7 +310,7 @@ impl Story<'_> {
     }
 
     /// Waits until nothing is under way: every delivery handled, every run complete, every report made.
-    async fn settle(&self, told: &Told) -> anyhow::Result<()> {
+    async fn settle(&self, told: &Told) -> anyhow::Result<Rest> {
         self.stage.sandbox().until_delivered(STEP).await?;
         self.witness
             .until("the postsubmits of all merges", STEP, |facts| {
@@ -312,29 +322,35 @@ impl Story<'_> {
                 (done.count() >= told.pulls.len() - 1).then_some(())
             })
             .await?;
-        // What a report changes on the forge is a webhook again: at rest is only what stays so.
+        // What a report changes on the forge is a webhook again, under way before the report is known as made: at rest is
+        // only what stays so once all of those are answered.
         let deadline = Instant::now() + STEP;
-        loop {
-            self.stage.sandbox().until_delivered(STEP).await?;
-            let known = acknowledged(self.stage.sandbox());
-            let rest = self
+        let mut known = acknowledged(self.stage.sandbox());
+        let rest = loop {
+            let facts = self
                 .witness
                 .until("everything to come to rest", STEP, |facts| {
                     let seen = known.keys().all(|guid| facts.deliveries.contains_key(guid));
-                    (seen && facts.unrest().is_none()).then_some(())
+                    (seen && facts.unrest().is_none()).then(|| facts.clone())
                 })
-                .await;
-            rest.with_context(|| self.witness.facts().unrest().unwrap_or_default())?;
-            if acknowledged(self.stage.sandbox()).len() == known.len() {
-                break;
+                .await
+                .with_context(|| self.witness.facts().unrest().unwrap_or_default())?;
+            self.stage.sandbox().until_delivered(STEP).await?;
+            let now = acknowledged(self.stage.sandbox());
+            if now.len() == known.len() {
+                break Rest {
+                    facts,
+                    acknowledged: now,
+                };
             }
+            known = now;
             ensure!(Instant::now() < deadline, "webhooks do not come to an end");
-        }
+        };
         ensure!(
-            facts_periodics(self.witness) > 0,
+            periodics(&rest.facts) > 0,
             "no periodic ran in the whole story"
         );
-        Ok(())
+        Ok(rest)
     }
 }
 
@@ -342,8 +358,7 @@ fn at_head(seen: &SeenJob, head: &str) -> bool {
     seen.record.pulls.iter().any(|pull| pull.head_sha == head)
 }
 
-fn facts_periodics(witness: &Witness) -> usize {
-    let facts = witness.facts();
+fn periodics(facts: &Facts) -> usize {
     facts
         .jobs
         .values()

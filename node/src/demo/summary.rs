@@ -9,9 +9,8 @@ use trireme_sandbox::{Logged, Sandbox};
 
 use super::{
     stage::Stage,
-    story::Told,
+    story::{Rest, Told},
     timeline::{Kind, Timeline},
-    witness::Facts,
 };
 
 /// DESIGN's promises, as the demo measured them.
@@ -51,9 +50,12 @@ pub(super) fn acknowledged(sandbox: &Sandbox) -> BTreeMap<String, usize> {
 }
 
 impl Summary {
-    pub(super) fn of(stage: &Stage, facts: &Facts, told: &Told) -> Self {
+    pub(super) fn of(stage: &Stage, told: &Told) -> Self {
+        let Rest {
+            facts,
+            acknowledged,
+        } = &told.rest;
         let mut problems = facts.problems.clone();
-        let acknowledged = acknowledged(stage.sandbox());
         let duplicates = acknowledged.values().filter(|times| **times > 1).count();
         let mut handled = 0;
         for guid in acknowledged.keys() {
