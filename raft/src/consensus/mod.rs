@@ -2,6 +2,7 @@
 //!
 //! [`Ring`] is a running node in our own terms; what peers send arrives at its `receive_` functions.
 
+mod commits;
 mod log_storage;
 mod network;
 mod receive;

@@ -26,6 +26,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use trireme_proto::raft as proto;
 
 use super::{
+    commits::hold_commits,
     state_machine::{ARCHIVE_LOST, SnapshotData},
     types::{
         Peer, Types, Vote, entry_to_proto, log_id_from_proto, log_id_to_proto, vote_from_proto,
@@ -231,7 +232,7 @@ impl RaftNetworkV2<Types> for Link {
         Ok(result.into())
     }
 
-    /// Requests are sent as they come; a peer that answers none for [`Timing::append_stall`] ends the stream.
+    /// Entries are sent as they come, news of commits with them; a peer that answers none for [`Timing::append_stall`] ends the stream.
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
@@ -254,7 +255,7 @@ impl RaftNetworkV2<Types> for Link {
             let stall = self.links.timing.append_stall;
             let outstanding = Arc::new(Outstanding::default());
             let (counted, encode) = (Arc::clone(&outstanding), self.append_request());
-            let requests = input.map(move |request| {
+            let requests = hold_commits(input).map(move |request| {
                 counted.sent();
                 encode(request)
             });
