@@ -21,6 +21,7 @@ mod feed;
 mod host;
 pub mod offline;
 mod queues;
+mod sealed;
 pub mod snapshot;
 mod store;
 pub mod tls;

@@ -12,11 +12,10 @@ use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot},
 };
-use prost::Message as _;
 use tokio::sync::watch;
 use trireme_proto::{
     raft as proto,
-    state::{Batch, Command, command::Body},
+    state::{Command, command::Body},
 };
 use trireme_state::{Digest, State, is_known};
 
@@ -30,6 +29,7 @@ use crate::{
     costs::{Costs, Stage},
     fatal::{FatalCell, FatalKind},
     feed::Changes,
+    sealed::decode_batch,
     snapshot::{Part, SNAPSHOT_FORMAT, SnapshotFile, Snapshots},
     view::{Published, View},
 };
@@ -161,7 +161,7 @@ impl Machine {
         changes: &mut Vec<Changes>,
     ) -> io::Result<Answer> {
         let started = Instant::now();
-        let mut batch = Batch::decode(bytes).map_err(|error| {
+        let mut batch = decode_batch(bytes).map_err(|error| {
             let message = format!("committed entry {index} cannot be decoded: {error}");
             self.fatal.set(FatalKind::Corruption, message.clone());
             io::Error::new(io::ErrorKind::InvalidData, message)

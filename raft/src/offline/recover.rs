@@ -10,11 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use prost::Message as _;
-use trireme_proto::{
-    raft::{self as proto, Node, entry::Payload},
-    state::Batch,
-};
+use trireme_proto::raft::{self as proto, Node, entry::Payload};
 use trireme_state::{State, is_known};
 
 use super::{
@@ -25,6 +21,7 @@ use crate::{
     archive::{ArchiveHome, ArchiveStore},
     directory::{DataDirectory, Identity, identity_of},
     disk::{Disk, RealDisk},
+    sealed::decode_batch,
     snapshot::Snapshots,
     store::{OpenError, newest_snapshot},
     wal::{Owner, Wal, WalOptions},
@@ -355,7 +352,7 @@ impl Replay {
                 self.membership = membership;
             }
             Some(Payload::Batch(bytes)) => {
-                let batch = Batch::decode(bytes).map_err(|error| unreadable(&error))?;
+                let batch = decode_batch(bytes).map_err(|error| unreadable(&error))?;
                 if !batch.commands.iter().all(is_known) {
                     return Err(OfflineError::TooNew(format!(
                         "entry {} holds a command of a newer version: recover with that version",
@@ -406,8 +403,9 @@ fn exchange(dir: &Path, new: &Path, kept: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
+    use prost::Message as _;
     use trireme_proto::state::{
-        AcceptDelivery, Command, CommitPlans, Cursor, Delivery, PutCursor, SweepDeliveries,
+        AcceptDelivery, Batch, Command, CommitPlans, Cursor, Delivery, PutCursor, SweepDeliveries,
         command::Body,
     };
 

@@ -15,7 +15,7 @@ use trireme_proto::{
 use trireme_state::{BASE_LEVEL, FEATURE_LEVEL};
 
 use super::{DiskUse, Inner, Started, propose::Proposed};
-use crate::fatal::FatalKind;
+use crate::{fatal::FatalKind, sealed::Sealed};
 
 /// How often a node asks at first: until the members of a new cluster know each other, and its level is raised.
 const EAGER: Duration = Duration::from_millis(100);
@@ -168,6 +168,9 @@ impl Inner {
             principal: format!("node:{}", self.node_id),
             body: Some(Body::RaiseFeatureLevel(RaiseFeatureLevel { level: common })),
             ..Command::default()
+        };
+        let Ok(command) = Sealed::of(command) else {
+            return;
         };
         match started.proposer.submit(command).await {
             Proposed::Applied(_) => {

@@ -2,7 +2,7 @@
 //!
 //! On the leader one task packs the commands that wait into entries, stamps them, and hands them to the log; several
 //! entries are on their way at once. Elsewhere a command is forwarded. It is tried again only where it certainly was not
-//! appended, or where the state remembers its request id.
+//! appended, or where the state knows it again.
 
 use std::{
     sync::{
@@ -12,16 +12,15 @@ use std::{
     time::Duration,
 };
 
-use prost::Message as _;
 use tokio::{
     sync::{Notify, Semaphore, SemaphorePermit, mpsc, oneshot},
     time::{Instant, sleep_until, timeout_at},
 };
 use trireme_proto::{
     raft as proto,
-    state::{Batch, Command, Outcome, command::Body},
+    state::{Command, Outcome},
 };
-use trireme_state::{grows, is_known, limits, min_level_of};
+use trireme_state::limits;
 
 use super::{Inner, ProposeError, Started, Store, clock::Clock, peers::Peers, space::Gate};
 use crate::{
@@ -29,6 +28,7 @@ use crate::{
     consensus::{Ring, Written},
     costs::Stage,
     queues::QueueDepth,
+    sealed::{Sealed, Unknown, encode_batch},
     transport::never_sent,
     view::{Published, View},
 };
@@ -70,10 +70,11 @@ pub(super) enum Proposed {
 /// Tells a full disk from a full queue between nodes.
 pub(super) const REFUSAL: &str = "trireme-refusal";
 pub(super) const NO_SPACE: &str = "no-space";
+/// What a command is told that this build does not know.
+pub(super) const NOT_KNOWN: &str = "this node's version does not know it";
 
 struct Waiting {
-    command: Command,
-    bytes: usize,
+    command: Sealed,
     permits: u32,
     since: Instant,
     answer: oneshot::Sender<Proposed>,
@@ -157,20 +158,19 @@ impl Proposer {
         ]
     }
 
-    pub(super) async fn submit(&self, command: Command) -> Proposed {
-        let growing = command.body.as_ref().is_some_and(grows);
-        if growing && let Some(reason) = self.gate.refusal() {
+    pub(super) async fn submit(&self, command: Sealed) -> Proposed {
+        if command.growing
+            && let Some(reason) = self.gate.refusal()
+        {
             return Proposed::NoSpace(reason);
         }
-        let bytes = command.encoded_len();
-        let permits = permits_of(bytes);
-        let Some(room) = room_for(&self.room, self.room_permits, permits, growing) else {
+        let permits = permits_of(command.bytes.len());
+        let Some(room) = room_for(&self.room, self.room_permits, permits, command.growing) else {
             return Proposed::Overloaded;
         };
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting {
             command,
-            bytes,
             permits,
             since: Instant::now(),
             answer,
@@ -294,17 +294,17 @@ impl Packer {
                     None => return,
                 },
             };
-            let mut bytes = first.bytes;
+            let mut bytes = first.command.bytes.len();
             let mut packed = vec![first];
             while packed.len() < limits::MAX_BATCH_COMMANDS {
                 let Some(more) = self.more(packed.len(), &mut waiting).await else {
                     break;
                 };
-                if bytes + more.bytes > limits::MAX_BATCH_BYTES {
+                if bytes + more.command.bytes.len() > limits::MAX_BATCH_BYTES {
                     next = Some(more);
                     break;
                 }
-                bytes += more.bytes;
+                bytes += more.command.bytes.len();
                 packed.push(more);
             }
             while self.in_flight.entries() >= self.most_in_flight {
@@ -321,17 +321,14 @@ impl Packer {
             let costs = self.ring.wal.costs();
             for waiting in packed {
                 costs.add(Stage::Queue, waiting.since.elapsed());
-                commands.push(waiting.command);
+                commands.push(waiting.command.bytes);
                 answers.push((waiting.answer, waiting.permits));
             }
-            let batch = Batch {
-                stamp_ms: self.clock.stamp(view.last_stamp_ms()),
-                commands,
-            };
+            let stamp_ms = self.clock.stamp(view.last_stamp_ms());
             // Held on, it would keep alive what is replaced in the state meanwhile.
             drop(view);
-            let encoded = costs.timed(Stage::Encode, || batch.encode_to_vec());
-            let writing = self.ring.write(encoded.into()).await;
+            let encoded = costs.timed(Stage::Encode, || encode_batch(stamp_ms, commands));
+            let writing = self.ring.write(encoded).await;
             let room = Arc::clone(&self.room);
             tokio::spawn(async move {
                 let written = match writing {
@@ -365,10 +362,8 @@ impl Packer {
     /// Answers those that the cluster cannot hold.
     fn admitted(&self, packed: Vec<Waiting>, view: &View) -> Vec<Waiting> {
         let mut admitted = Vec::with_capacity(packed.len());
-        for mut waiting in packed {
+        for waiting in packed {
             let Err(reason) = self.is_level_right(&waiting.command, view) else {
-                // As the log keeps it: an older build, which would know the kind but not all of it, stops there.
-                waiting.command.min_level = min_level_of(&waiting.command);
                 admitted.push(waiting);
                 continue;
             };
@@ -379,21 +374,20 @@ impl Packer {
         admitted
     }
 
-    fn is_level_right(&self, command: &Command, view: &View) -> Result<(), String> {
-        let (needed, level) = (min_level_of(command), view.feature_level());
+    fn is_level_right(&self, command: &Sealed, view: &View) -> Result<(), String> {
+        let (needed, level) = (command.needs, view.feature_level());
         if needed > level {
             return Err(format!(
                 "it needs feature level {needed}, the cluster is at {level}: raise it once every member runs a version that \
                  knows it"
             ));
         }
-        if let Some(Body::RaiseFeatureLevel(raise)) = &command.body {
+        if let Some(raised) = command.raises {
             let members: Vec<u64> = view.nodes().iter().map(|node| node.id).collect();
-            let known = self.peers.all_know(&members, self.me, raise.level);
+            let known = self.peers.all_know(&members, self.me, raised);
             return known.map_err(|id| {
                 format!(
-                    "node {id} has not said that it knows feature level {}: upgrade it, or wait until it answers",
-                    raise.level
+                    "node {id} has not said that it knows feature level {raised}: upgrade it, or wait until it answers"
                 )
             });
         }
@@ -461,33 +455,45 @@ impl Store {
     /// # Errors
     /// [`ProposeError::Timeout`] says whether the command may have been applied; after [`ProposeError::Stopped`] it may.
     /// Everything else means that it was not.
-    pub async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
-        self.inner.propose(command).await
+    pub fn propose(
+        &self,
+        command: Command,
+    ) -> impl Future<Output = Result<Applied, ProposeError>> + Send + use<'_> {
+        self.inner.propose(command)
     }
 }
 
 impl Inner {
-    pub(super) async fn propose(&self, command: Command) -> Result<Applied, ProposeError> {
+    /// Sealed before anything is waited for: a future that held the command would be some kilobytes large, at each of its
+    /// callers again.
+    pub(super) fn propose(
+        &self,
+        command: Command,
+    ) -> impl Future<Output = Result<Applied, ProposeError>> + Send + use<'_> {
+        let sealed = Sealed::of(command);
+        async move {
+            match sealed {
+                Ok(command) => self.propose_sealed(command).await,
+                Err(Unknown) => Err(ProposeError::Rejected(NOT_KNOWN.to_owned())),
+            }
+        }
+    }
+
+    async fn propose_sealed(&self, command: Sealed) -> Result<Applied, ProposeError> {
         let started = self.started().ok_or(ProposeError::NotStarted)?;
         if let Some(fatal) = self.fatal.get() {
             return Err(ProposeError::Stopped(fatal.message));
         }
-        let bytes = command.encoded_len();
+        let bytes = command.bytes.len();
         if bytes > limits::MAX_ENTRY_BYTES {
             return Err(ProposeError::TooLarge {
                 bytes,
                 limit: limits::MAX_ENTRY_BYTES,
             });
         }
-        if !is_known(&command) {
-            return Err(ProposeError::Rejected(
-                "this node's version does not know it".to_owned(),
-            ));
-        }
         // Whether it waits for a leader, for a majority or for another node's answer, it is kept in memory here.
-        let growing = command.body.as_ref().is_some_and(grows);
         let all = queue_permits(&self.limits);
-        let Some(_room) = room_for(&self.pending, all, permits_of(bytes), growing) else {
+        let Some(_room) = room_for(&self.pending, all, permits_of(bytes), command.growing) else {
             return Err(ProposeError::Overloaded);
         };
         let deadline = Instant::now() + self.timing.propose;
@@ -509,7 +515,7 @@ impl Inner {
     async fn propose_until(
         &self,
         started: &Started,
-        command: Command,
+        command: Sealed,
         deadline: Instant,
     ) -> Result<Applied, ProposeError> {
         let mut backoff = Backoff::until(deadline);
@@ -554,7 +560,7 @@ impl Inner {
             };
             maybe_applied |= unknown;
             // Twice applied is worse than an honest answer.
-            if unknown && command.request_id.is_empty() {
+            if unknown && !command.repeatable {
                 return Err(ProposeError::Timeout { maybe_applied });
             }
             if !backoff.wait(self).await {
@@ -564,7 +570,7 @@ impl Inner {
     }
 
     /// None: nobody leads.
-    async fn attempt(&self, started: &Started, command: &Command) -> Option<Proposed> {
+    async fn attempt(&self, started: &Started, command: &Sealed) -> Option<Proposed> {
         let leader = started.ring.seen().leader?;
         if leader == self.node_id {
             return Some(started.proposer.submit(command.clone()).await);
@@ -573,9 +579,10 @@ impl Inner {
         let mut client = self.dialer.shared(&address, Some(leader)).ok()?;
         let request = proto::ProposeRequest {
             cluster_id: started.cluster_id.clone(),
-            commands: vec![command.clone()],
+            commands: vec![command.bytes.clone()],
         };
-        Some(match client.propose(request).await {
+        // Boxed, for it is many times as large as all the rest, which is moved about on each command's way.
+        Some(match Box::pin(client.propose(request)).await {
             Ok(response) => {
                 let mut response = response.into_inner();
                 match (response.not_leader, response.applied.pop()) {

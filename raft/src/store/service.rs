@@ -3,18 +3,25 @@
 use std::sync::Arc;
 
 use futures::{StreamExt as _, stream, stream::BoxStream};
+use prost::Message as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming, metadata::MetadataValue};
-use trireme_proto::raft::{self as proto, raft_transport_server::RaftTransport};
+use trireme_proto::{
+    raft::{self as proto, raft_transport_server::RaftTransport},
+    state::Command,
+};
 use trireme_state::FEATURE_LEVEL;
 
 use super::{
     Inner, MembershipError, Started,
     callers::{Call, caller},
     held,
-    propose::{NO_SPACE, Proposed, REFUSAL},
+    propose::{NO_SPACE, NOT_KNOWN, Proposed, REFUSAL},
 };
-use crate::consensus::{Pages, ReadIndexError};
+use crate::{
+    consensus::{Pages, ReadIndexError},
+    sealed::{Sealed, Unknown},
+};
 
 pub(super) struct PeerService(pub(super) Arc<Inner>);
 
@@ -148,8 +155,14 @@ impl RaftTransport for PeerService {
                 not_leader: Some(self.not_leader(started)),
             }));
         }
-        let submitted = request
-            .commands
+        let mut commands = Vec::with_capacity(request.commands.len());
+        for bytes in request.commands {
+            let command = Command::decode(bytes)
+                .map_err(|why| Status::invalid_argument(format!("a command: {why}")))?;
+            let sealed = Sealed::of(command);
+            commands.push(sealed.map_err(|Unknown| Status::failed_precondition(NOT_KNOWN))?);
+        }
+        let submitted = commands
             .into_iter()
             .map(|command| started.proposer.submit(command));
         let mut response = proto::ProposeResponse::default();
