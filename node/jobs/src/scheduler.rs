@@ -423,7 +423,7 @@ async fn trigger(
     config: Option<&Config>,
 ) -> Result<bool, OfficeError> {
     let waiting = state
-        .jobs_in_state(JobState::Scheduling)
+        .live_jobs_in(JobState::Scheduling)
         .filter(|job| job.completed_ms == 0)
         .take(MAX_GRANTS);
     let mut any = false;

@@ -58,7 +58,7 @@ fn take<K: Ord>(sets: &mut BTreeMap<K, BTreeSet<Seq>>, key: &K, seq: Seq) {
 impl Waiting {
     pub(crate) fn of(state: &State) -> Self {
         let mut waiting = Self::default();
-        for job in state.jobs_in_state(JobState::Triggered) {
+        for job in state.live_jobs_in(JobState::Triggered) {
             waiting.update(job);
         }
         waiting

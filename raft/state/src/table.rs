@@ -202,6 +202,15 @@ impl<G: Ord + Clone, M: Ord + Clone + Ends> Groups<G, M> {
         self.0.remove(&(group, member));
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// By group.
+    pub(crate) fn iter(&self) -> impl DoubleEndedIterator<Item = &M> {
+        self.0.iter().map(|(_, member)| member)
+    }
+
     pub(crate) fn of(&self, group: G) -> impl DoubleEndedIterator<Item = &M> {
         self.0
             .range((group.clone(), M::least())..=(group, M::greatest()))

@@ -1,5 +1,6 @@
 //! Making jobs: what a new one may look like, `unless_exists`, and the older presubmits that it replaces.
 
+use bytes::Bytes;
 use trireme_proto::state::{CreateJobs, Done, Job, JobState, JobType, NewJob};
 
 use super::{GITHUB_REPORTER, is_complete, rivalry, seq_of, twinship};
@@ -160,6 +161,8 @@ impl State {
         if job.state() == JobState::Unspecified {
             job.set_state(JobState::Triggered);
         }
+        // A slice would keep the whole entry in memory for as long as the job stays.
+        job.prowjob = Bytes::copy_from_slice(&asked.prowjob);
         job.created_revision = entry.index;
         job.created_ordinal = entry.next_job();
         job.created_ms = entry.stamp_ms;
@@ -171,6 +174,7 @@ impl State {
         job.abort_reason.clear();
         job.prev_report_states.clear();
         debug_assert!(self.jobs.at(&seq_of(&job)).is_none());
-        self.settle_job_change(entry, job, None);
+        self.owe_reports(entry, &job, None);
+        self.put_job(entry, job);
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     apply::Entry,
     archive,
     change::{Change, RecordKey},
+    digest::id_hash,
     limits::{MAX_JOBS_PER_COMMAND, MAX_SWEEP},
     reject::{Verdict, at_most, conflict, cut, fenced, invalid, not_found, optional_name},
 };
@@ -290,13 +291,8 @@ impl State {
         let place = (job.created_ms, seq_of(job));
         if job.max_concurrency != 0 {
             let limit = job.max_concurrency;
-            let ahead = self.jobs.waiting.of(job.job.as_str().into());
-            if is_blocked(
-                limit,
-                self.jobs.running.get(job.job.as_str()),
-                ahead,
-                place.0,
-            ) {
+            let ahead = self.jobs.waiting.of(id_hash(&[&job.job]));
+            if is_blocked(limit, self.running_count(&job.job), ahead, place.0) {
                 return Err(conflict(format!(
                     "job {:?} may run {limit} at a time",
                     job.job
@@ -306,13 +302,8 @@ impl State {
         if let Some(capacity) = command.queue_capacity
             && !job.queue.is_empty()
         {
-            let ahead = self.jobs.queue_waiting.of(job.queue.as_str().into());
-            if is_blocked(
-                capacity,
-                self.jobs.queue_running.get(job.queue.as_str()),
-                ahead,
-                place.0,
-            ) {
+            let ahead = self.jobs.queue_waiting.of(id_hash(&[&job.queue]));
+            if is_blocked(capacity, self.queue_counts(&job.queue).0, ahead, place.0) {
                 return Err(conflict(format!(
                     "queue {:?} may run {capacity} at a time",
                     job.queue

@@ -12,7 +12,7 @@ use trireme_proto::state::{Job, JobState, JobType};
 
 use crate::{
     digest::{IdHash, IdHasher, Sum, id_hash},
-    table::{Groups, Name, Record, Seq, Table, Tally},
+    table::{Groups, Record, Seq, Table, Tally},
 };
 
 pub use lifecycle::{BUILD_ID_MARK, state_name};
@@ -32,10 +32,6 @@ impl Record for Job {
     const BULK: Option<fn(&mut Self) -> &mut Bytes> = Some(|job| &mut job.prowjob);
 }
 
-/// (org, repo, number)
-type PullKey = (Name, Name, u64);
-/// A pull request's head and a context on it.
-type HeadKey = (PullKey, Name, Name);
 /// Hash of what makes two jobs the same to a rule.
 type Alike = IdHash;
 
@@ -43,26 +39,29 @@ type Alike = IdHash;
 pub(crate) struct Jobs {
     rows: Table<Job>,
     by_id: OrdMap<IdHash, Seq>,
-    of_pull: Groups<PullKey, Seq>,
-    of_head: Groups<HeadKey, Seq>,
+    /// By [`pull_key`].
+    of_pull: Groups<IdHash, Seq>,
+    /// By [`head_key`].
+    of_head: Groups<IdHash, Seq>,
 
     // The rest follows the job's phase.
-    live: OrdSet<Seq>,
-    in_state: Groups<i32, Seq>,
+    /// Incomplete jobs by state.
+    live: Groups<i32, Seq>,
     states: Tally<i32>,
     /// Pending jobs by name, and by queue.
-    running: Tally<Name>,
-    queue_running: Tally<Name>,
+    running: Tally<IdHash>,
+    queue_running: Tally<IdHash>,
     /// Triggered jobs by name, and by queue: first come, first served.
-    waiting: Groups<Name, (i64, Seq)>,
-    queue_waiting: Groups<Name, (i64, Seq)>,
-    queue_depth: Tally<Name>,
+    waiting: Groups<IdHash, (i64, Seq)>,
+    queue_waiting: Groups<IdHash, (i64, Seq)>,
+    queue_depth: Tally<IdHash>,
     /// Incomplete or successful jobs, for `unless_exists`.
     twins: Groups<Alike, Seq>,
     /// Incomplete presubmits, for `supersede`.
     rivals: Groups<Alike, Seq>,
-    leases: Groups<Name, Seq>,
-    leases_of: Tally<Name>,
+    /// Leased jobs by agent.
+    leases: Groups<IdHash, Seq>,
+    leases_of: Tally<IdHash>,
     /// Incomplete jobs by deadline.
     deadlines: OrdSet<(i64, Seq)>,
     /// Complete jobs by completion.
@@ -128,21 +127,19 @@ impl Jobs {
 
     fn index_constant(&mut self, job: &Job, seq: Seq, add: bool) {
         for pull in &job.pulls {
-            let key: PullKey = (
-                job.org.as_str().into(),
-                job.repo.as_str().into(),
+            let on = pull_key(&job.org, &job.repo, pull.number);
+            let head = head_key(
+                &job.org,
+                &job.repo,
                 pull.number,
-            );
-            let head: HeadKey = (
-                key.clone(),
-                pull.head_sha.as_str().into(),
-                job.context.as_str().into(),
+                &pull.head_sha,
+                &job.context,
             );
             if add {
-                self.of_pull.insert(key, seq);
+                self.of_pull.insert(on, seq);
                 self.of_head.insert(head, seq);
             } else {
-                self.of_pull.remove(key, seq);
+                self.of_pull.remove(on, seq);
                 self.of_head.remove(head, seq);
             }
         }
@@ -175,18 +172,17 @@ impl Jobs {
             }
         }
 
-        flip(&mut self.in_state, job.state, seq, add);
         count(&mut self.states, job.state, add);
         if let Some(lease) = &job.lease {
-            let agent: Name = lease.agent_id.as_str().into();
-            flip(&mut self.leases, agent.clone(), seq, add);
+            let agent = id_hash(&[&lease.agent_id]);
+            flip(&mut self.leases, agent, seq, add);
             count(&mut self.leases_of, agent, add);
         }
         let complete = is_complete(job);
         if complete {
             flip_set(&mut self.finished, (job.completed_ms, seq), add);
         } else {
-            flip_set(&mut self.live, seq, add);
+            flip(&mut self.live, job.state, seq, add);
             if job.deadline_ms != 0 {
                 flip_set(&mut self.deadlines, (job.deadline_ms, seq), add);
             }
@@ -194,8 +190,8 @@ impl Jobs {
                 flip(&mut self.rivals, rivalry(job), seq, add);
             }
             let place = (job.created_ms, seq);
-            let name: Name = job.job.as_str().into();
-            let queue: Option<Name> = (!job.queue.is_empty()).then(|| job.queue.as_str().into());
+            let name = id_hash(&[&job.job]);
+            let queue = (!job.queue.is_empty()).then(|| id_hash(&[&job.queue]));
             match job.state() {
                 JobState::Pending => {
                     count(&mut self.running, name, add);
@@ -206,7 +202,7 @@ impl Jobs {
                 JobState::Triggered => {
                     flip(&mut self.waiting, name, place, add);
                     if let Some(queue) = queue {
-                        flip(&mut self.queue_waiting, queue.clone(), place, add);
+                        flip(&mut self.queue_waiting, queue, place, add);
                         count(&mut self.queue_depth, queue, add);
                     }
                 }
@@ -223,6 +219,25 @@ impl Jobs {
             flip(&mut self.twins, twinship(job), seq, add);
         }
     }
+}
+
+/// A pull request's jobs.
+fn pull_key(org: &str, repo: &str, number: u64) -> IdHash {
+    let mut hasher = IdHasher::default();
+    hasher.text(org);
+    hasher.text(repo);
+    hasher.number(number);
+    hasher.finish()
+}
+
+/// Jobs on a pull request's head that report to one context.
+fn head_key(org: &str, repo: &str, number: u64, head_sha: &str, context: &str) -> IdHash {
+    let mut hasher = IdHasher::default();
+    for text in [org, repo, head_sha, context] {
+        hasher.text(text);
+    }
+    hasher.number(number);
+    hasher.finish()
 }
 
 /// Jobs with the same value do the same work: (type, org, repo, base ref, pulls with heads, context or name), and the

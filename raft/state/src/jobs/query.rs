@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use trireme_proto::state::{Job, JobState, JobType};
 
-use super::{Jobs, PullKey, is_complete};
-use crate::{State, table::Seq};
+use super::{Jobs, head_key, is_complete, pull_key};
+use crate::{State, digest::id_hash, table::Seq};
 
 /// Which jobs a listing wants; what is empty or zero does not restrict it.
 #[derive(Clone, Debug, Default)]
@@ -45,10 +45,6 @@ pub fn seq_of(job: &Job) -> Seq {
     }
 }
 
-fn pull_key(org: &str, repo: &str, number: u64) -> PullKey {
-    (org.into(), repo.into(), number)
-}
-
 impl Jobs {
     pub(super) fn at(&self, seq: &Seq) -> Option<&Arc<Job>> {
         self.rows.get(seq)
@@ -86,23 +82,22 @@ impl State {
         found.filter(move |job| filter.matches(job))
     }
 
-    /// Incomplete jobs, oldest first.
+    /// Incomplete jobs: by state, oldest first.
     pub fn live_jobs(&self) -> impl DoubleEndedIterator<Item = &Arc<Job>> {
         self.jobs.live.iter().filter_map(|seq| self.jobs.at(seq))
     }
 
-    /// All jobs in this state, complete or not, oldest first.
-    pub fn jobs_in_state(&self, state: JobState) -> impl DoubleEndedIterator<Item = &Arc<Job>> {
+    /// Incomplete jobs in this state, oldest first.
+    pub fn live_jobs_in(&self, state: JobState) -> impl DoubleEndedIterator<Item = &Arc<Job>> {
         self.jobs
-            .in_state
+            .live
             .of(state.into())
             .filter_map(|seq| self.jobs.at(seq))
     }
 
     /// Aborted jobs whose agent has not yet confirmed: what is still to be killed.
     pub fn aborting_jobs(&self) -> impl Iterator<Item = &Arc<Job>> {
-        self.live_jobs()
-            .filter(|job| job.state() == JobState::Aborted)
+        self.live_jobs_in(JobState::Aborted)
     }
 
     /// Jobs on a pull request, batches included, oldest first.
@@ -127,7 +122,7 @@ impl State {
         head_sha: &str,
         context: &str,
     ) -> impl DoubleEndedIterator<Item = &Arc<Job>> {
-        let head = (pull_key(org, repo, number), head_sha.into(), context.into());
+        let head = head_key(org, repo, number, head_sha, context);
         self.jobs
             .of_head
             .of(head)
@@ -136,7 +131,7 @@ impl State {
 
     /// Pending jobs of this name: what `max_concurrency` counts.
     pub fn running_count(&self, job: &str) -> u32 {
-        self.jobs.running.get(job)
+        self.jobs.running.get(&id_hash(&[job]))
     }
 
     /// Jobs in this state, complete or not.
@@ -146,9 +141,10 @@ impl State {
 
     /// (pending, triggered) jobs of a queue.
     pub fn queue_counts(&self, queue: &str) -> (u32, u32) {
+        let queue = id_hash(&[queue]);
         (
-            self.jobs.queue_running.get(queue),
-            self.jobs.queue_depth.get(queue),
+            self.jobs.queue_running.get(&queue),
+            self.jobs.queue_depth.get(&queue),
         )
     }
 
@@ -156,7 +152,7 @@ impl State {
     pub fn waiting_of_job(&self, job: &str) -> impl Iterator<Item = &Arc<Job>> {
         self.jobs
             .waiting
-            .of(job.into())
+            .of(id_hash(&[job]))
             .filter_map(|(_, seq)| self.jobs.at(seq))
     }
 
@@ -164,13 +160,13 @@ impl State {
     pub fn leases_of_agent(&self, agent_id: &str) -> impl Iterator<Item = &Arc<Job>> {
         self.jobs
             .leases
-            .of(agent_id.into())
+            .of(id_hash(&[agent_id]))
             .filter_map(|seq| self.jobs.at(seq))
     }
 
     /// How many jobs an agent holds.
     pub fn lease_count(&self, agent_id: &str) -> u32 {
-        self.jobs.leases_of.get(agent_id)
+        self.jobs.leases_of.get(&id_hash(&[agent_id]))
     }
 
     /// Incomplete jobs whose deadline is not after `now_ms`.

@@ -166,7 +166,7 @@ fn there_is_a_limit_over_all() {
         world
             .replica
             .state
-            .jobs_in_state(JobState::Triggered)
+            .live_jobs_in(JobState::Triggered)
             .count(),
         1
     );

@@ -1,6 +1,7 @@
 //! Making jobs: derived ids, `unless_exists`, and the presubmits that a newer one replaces.
 
 use trireme_proto::state::{self as pb, JobState, JobType, Rejection, command::Body};
+use trireme_state::JobFilter;
 
 use crate::replica::{
     MINUTE_MS, Replica, START_MS, abort, create, finish, lease, periodic, presubmit, register,
@@ -57,12 +58,12 @@ fn a_new_job_is_triggered_or_scheduling_with_times_of_the_entry() {
     assert_eq!((job.build_id.as_str(), job.attempt), ("", 0));
     assert_eq!(job.created_revision, replica.index());
     assert_eq!(replica.job("b").state(), JobState::Scheduling);
-    let order: Vec<_> = replica
+    let newest_first: Vec<_> = replica
         .state
-        .live_jobs()
+        .jobs_newest_first(JobFilter::default())
         .map(|job| job.id.clone())
         .collect();
-    assert_eq!(order, ["a", "b"]);
+    assert_eq!(newest_first, ["b", "a"]);
 }
 
 #[test]
