@@ -3,7 +3,7 @@
 use std::pin::Pin;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use tonic::{Request, Response, Status, async_trait};
 use trireme_proto::{
     api::{
@@ -13,14 +13,15 @@ use trireme_proto::{
         job_service_server::JobService,
     },
     state::{
-        AbortJob, AbortJobs, CreateJobs, Job, JobState, JobType, NewJob, Report, command::Body,
+        AbortJob, AbortJobs, CreateJobs, Done, Job, JobState, JobType, NewJob, Report,
+        command::Body,
     },
 };
 use trireme_prowjob::{ProwJob, record};
 use trireme_state::{JobFilter, State, seq_of};
 use uuid::Uuid;
 
-use super::{Services, caller, page_end, page_size, page_start};
+use super::{Services, caller, check_request_id, page_end, page_size, page_start};
 use crate::{LogChunk, RunLogs, auth::Who};
 
 pub(crate) struct Door(pub(crate) Services);
@@ -71,8 +72,8 @@ impl JobService for Door {
             return Err(Status::invalid_argument("prowjob: missing"));
         };
         let (id, body) = self.asked_for(&who, &asked.request_id, &json)?;
-        drop(json);
-        let (revision, _) = self.0.propose(&who, &asked.request_id, body).await?;
+        drop((json, asked.request_id));
+        let revision = self.make(&who, &id, body).await?;
         Ok(Response::new(CreateJobResponse { id, revision }))
     }
 
@@ -153,7 +154,8 @@ impl JobService for Door {
         let who = caller(&request);
         let asked = request.into_inner();
         let (id, body) = self.again(&who, &asked.request_id, &asked.id)?;
-        let (revision, _) = self.0.propose(&who, &asked.request_id, body).await?;
+        drop(asked);
+        let revision = self.make(&who, &id, body).await?;
         Ok(Response::new(RerunJobResponse { id, revision }))
     }
 
@@ -188,6 +190,7 @@ impl Door {
         request_id: &str,
         json: &[u8],
     ) -> Result<(String, Body), Status> {
+        check_request_id(request_id)?;
         let job: ProwJob = serde_json::from_slice(json)
             .map_err(|why| Status::invalid_argument(format!("prowjob: {why}")))?;
         if job.spec.job.is_empty() {
@@ -197,8 +200,28 @@ impl Door {
         new_job(who, request_id, id, job, None, &self.0.store.view())
     }
 
+    /// Makes it, unless it is there: a request that is sent again names the same job, for as long as that is in memory.
+    /// So the answers that the state remembers, whose number is bounded, are left to commands that have no such name.
+    fn make<'a>(
+        &'a self,
+        who: &'a Who,
+        id: &'a str,
+        body: Body,
+    ) -> impl Future<Output = Result<u64, Status>> + Send + use<'a> {
+        let made = |made: Result<(u64, Done), Status>| match made {
+            Ok((revision, _)) => Ok(revision),
+            // What was made before is not undone by a limit that is reached since.
+            Err(why) => match self.0.store.view().job(id) {
+                Some(job) => Ok(job.created_revision),
+                None => Err(why),
+            },
+        };
+        self.0.propose(who, "", body).map(made)
+    }
+
     /// The same of one that runs again.
     fn again(&self, who: &Who, request_id: &str, old: &str) -> Result<(String, Body), Status> {
+        check_request_id(request_id)?;
         let view = self.0.store.view();
         let old = view.job(old).ok_or_else(|| not_found(old))?;
         let job = record::prow_job(old).map_err(|why| Status::data_loss(why.to_string()))?;

@@ -3,12 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures::{FutureExt as _, future::ready};
 use tonic::{Request, Status};
 use trireme_proto::{
     api::{Freshness, ReadOptions},
     state::{Command, Done, command::Body},
 };
-use trireme_raft::{Store, View};
+use trireme_raft::{Applied, ProposeError, Store, View};
 use trireme_state::Seq;
 
 use crate::{
@@ -80,32 +81,29 @@ impl Services {
     }
 
     /// Proposes in a client's name.
-    async fn propose(
-        &self,
-        who: &Who,
+    fn propose<'a>(
+        &'a self,
+        who: &'a Who,
         request_id: &str,
         body: Body,
-    ) -> Result<(u64, Done), Status> {
-        if request_id.len() > MAX_REQUEST_ID {
-            return Err(Status::invalid_argument(format!(
-                "request_id: at most {MAX_REQUEST_ID} bytes"
-            )));
+    ) -> impl Future<Output = Result<(u64, Done), Status>> + Send + use<'a> {
+        if let Err(refused) = check_request_id(request_id) {
+            return ready(Err(refused)).left_future();
         }
         who.about(object_of(&body));
-        let command = Command {
+        let proposing = self.store.propose(Command {
             min_level: 1,
             principal: who.name().to_owned(),
             request_id: request_id.to_owned(),
             epoch: 0,
             body: Some(body),
+        });
+        let answered = |applied: Result<Applied, ProposeError>| {
+            let applied = applied.map_err(|why| unavailable(&why))?;
+            who.at(applied.revision);
+            Ok((applied.revision, done(applied.outcome)?))
         };
-        let applied = self
-            .store
-            .propose(command)
-            .await
-            .map_err(|why| unavailable(&why))?;
-        who.at(applied.revision);
-        Ok((applied.revision, done(applied.outcome)?))
+        proposing.map(answered).right_future()
     }
 
     /// Puts a value as chunks, for a command that names it next.
@@ -131,6 +129,15 @@ impl Services {
         }
         Ok(name)
     }
+}
+
+fn check_request_id(request_id: &str) -> Result<(), Status> {
+    if request_id.len() > MAX_REQUEST_ID {
+        return Err(Status::invalid_argument(format!(
+            "request_id: at most {MAX_REQUEST_ID} bytes"
+        )));
+    }
+    Ok(())
 }
 
 /// Who asks, as the guard of all doors found out.

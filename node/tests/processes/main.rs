@@ -14,6 +14,7 @@ mod flood;
 mod operating;
 mod readme;
 mod replicas;
+mod retries;
 mod scene;
 mod security;
 mod stories;
