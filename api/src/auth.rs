@@ -15,7 +15,6 @@ use std::{
 use axum::{
     extract::{ConnectInfo, Request},
     http::{HeaderMap, HeaderValue, StatusCode, header},
-    middleware::Next,
     response::{IntoResponse as _, Response},
 };
 use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -26,7 +25,7 @@ use trireme_proto::state::Role;
 use trireme_raft::Store;
 use trireme_state::{State, TokenHash};
 
-use crate::Metrics;
+use crate::{Metrics, entrance::Inside};
 
 /// Target of the lines that tell who changed what.
 pub const AUDIT: &str = "audit";
@@ -609,8 +608,8 @@ pub(crate) fn now_ms() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// Stands before every route.
-pub(crate) async fn guard(gate: &Gate, mut request: Request, next: Next) -> Response {
+/// Stands before everything that is served.
+pub(crate) async fn guard(gate: &Gate, mut request: Request, inside: &Inside) -> Response {
     let path = request.uri().path().to_owned();
     let is_method = method(&path).is_some();
     let (need, audited) = gate.need(&path);
@@ -623,7 +622,7 @@ pub(crate) async fn guard(gate: &Gate, mut request: Request, next: Next) -> Resp
         if let Some(guid) = request.headers().get("x-github-delivery") {
             who.about(String::from_utf8_lossy(guid.as_bytes()));
         }
-        (who, next.run(request).await)
+        (who, inside.answer(request).await)
     } else {
         let identified = gate.identify(request.headers(), address, is_method);
         let admitted = identified
@@ -635,7 +634,7 @@ pub(crate) async fn guard(gate: &Gate, mut request: Request, next: Next) -> Resp
         match admitted {
             Ok(who) => {
                 request.extensions_mut().insert(who.clone());
-                (who, next.run(request).await)
+                (who, inside.answer(request).await)
             }
             Err((who, refused)) => {
                 gate.metrics.refused(refused.code);

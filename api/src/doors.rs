@@ -7,7 +7,6 @@ use axum::{
     Router, ServiceExt,
     extract::{Request, State},
     http::{StatusCode, header},
-    middleware::{self, FromFn, Next},
     response::{IntoResponse, Response},
     routing::{any, get},
     serve::Listener,
@@ -15,8 +14,7 @@ use axum::{
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tonic::{Status, service::Routes};
-use tower::Layer as _;
+use tonic::Status;
 use trireme_proto::{
     DESCRIPTORS,
     api::{
@@ -32,7 +30,8 @@ use trireme_raft::Store;
 
 use crate::{
     Attachments, DoorCertificates, Metrics, RunLogs,
-    auth::{AuthConfig, Gate, OperatorTokenError, Remote, guard},
+    auth::{AuthConfig, Gate, OperatorTokenError, Remote},
+    entrance::{Entrance, GrpcServices, Inside},
     flow::{Counted, Flow},
     listen::DoorListener,
     neighbours::Neighbours,
@@ -135,7 +134,7 @@ pub struct DoorConfig {
 
 /// All doors of one node.
 pub struct Doors {
-    router: Router,
+    inside: Inside,
     gate: Arc<Gate>,
     attachments: Attachments,
     flow: Arc<Flow>,
@@ -181,42 +180,41 @@ impl Doors {
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let mut routes = Routes::builder();
-        routes
-            .add_service(health_service.max_decoding_message_size(MAX_REQUEST_BYTES))
-            .add_service(reflection.max_decoding_message_size(MAX_REQUEST_BYTES))
-            .add_service(
+        let grpc = GrpcServices::default()
+            .with(health_service.max_decoding_message_size(MAX_REQUEST_BYTES))
+            .with(reflection.max_decoding_message_size(MAX_REQUEST_BYTES))
+            .with(
                 JobServiceServer::new(jobs::Door(services.clone()))
                     .max_decoding_message_size(MAX_JOB_MESSAGE_BYTES),
             )
-            .add_service(
+            .with(
                 PoolServiceServer::new(pools::Door(services.clone()))
                     .max_decoding_message_size(MAX_REQUEST_BYTES),
             )
-            .add_service(
+            .with(
                 ConfigServiceServer::new(config::Door(services.clone()))
                     .max_decoding_message_size(MAX_CONFIG_MESSAGE_BYTES)
                     .max_encoding_message_size(MAX_CONFIG_MESSAGE_BYTES),
             )
-            .add_service(
+            .with(
                 DeliveryServiceServer::new(deliveries::Door(services.clone()))
                     .max_decoding_message_size(MAX_REQUEST_BYTES)
                     .max_encoding_message_size(MAX_DELIVERY_MESSAGE_BYTES),
             )
-            .add_service(
+            .with(
                 ClusterServiceServer::new(cluster::Door(services.clone()))
                     .max_decoding_message_size(MAX_REQUEST_BYTES)
                     .max_encoding_message_size(MAX_DEBUG_MESSAGE_BYTES),
             )
-            .add_service(
+            .with(
                 WatchServiceServer::new(watch::Door(services.clone()))
                     .max_decoding_message_size(MAX_REQUEST_BYTES),
             )
-            .add_service(
+            .with(
                 AuthServiceServer::new(auth::Door(services.clone()))
                     .max_decoding_message_size(MAX_REQUEST_BYTES),
             )
-            .add_service(
+            .with(
                 AgentServiceServer::new(agents::Door(services))
                     .max_decoding_message_size(MAX_JOB_MESSAGE_BYTES),
             );
@@ -231,15 +229,14 @@ impl Doors {
             .route("/readyz", get(readyz))
             .route("/metrics", get(scrape))
             .with_state((store, metrics));
-        let router = Router::new()
+        let rest = Router::new()
             .route(&config.webhook_path, any(receive).with_state(hook))
             .merge(probes)
             .merge(pages)
-            .merge(routes.routes().into_axum_router())
             // Instead of gRPC's own answer to whatever is asked.
             .fallback(not_found);
         Ok(Self {
-            router,
+            inside: Inside { grpc, rest },
             gate,
             attachments,
             flow,
@@ -269,12 +266,10 @@ impl Doors {
         let attachments = self.attachments;
         let stopping = stop.clone();
         let listener = Counted::new(listener, Arc::clone(&self.flow));
-        // Around the router, not on each of its routes: one layer less for every request to be cloned for.
-        let entrance = middleware::from_fn_with_state((self.flow, self.gate), enter);
-        let service: FromFn<_, _, Router, _> = entrance.layer(self.router);
+        let entrance = Entrance::new(self.flow, self.gate, self.inside);
         let server = axum::serve(
             listener,
-            ServiceExt::<Request>::into_make_service_with_connect_info::<Remote>(service),
+            ServiceExt::<Request>::into_make_service_with_connect_info::<Remote>(entrance),
         )
         .with_graceful_shutdown(async move {
             stopping.cancelled().await;
@@ -285,18 +280,6 @@ impl Doors {
             result = server => result,
             () = async { stop.cancelled().await; tokio::time::sleep(grace).await } => Ok(()),
         }
-    }
-}
-
-/// What is too much is refused before anything is asked about it.
-async fn enter(
-    State((flow, gate)): State<(Arc<Flow>, Arc<Gate>)>,
-    request: Request,
-    next: Next,
-) -> Response {
-    match flow.admit(&request) {
-        Ok(_admitted) => guard(&gate, request, next).await,
-        Err(refused) => *refused,
     }
 }
 

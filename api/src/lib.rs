@@ -10,6 +10,7 @@ pub mod auth;
 pub mod blob;
 pub mod client;
 mod doors;
+mod entrance;
 mod flow;
 mod listen;
 mod metrics;

@@ -165,17 +165,20 @@ async fn the_reserve_lets_a_node_shorten_its_log_on_a_full_disk() {
     // Twice: the log reaches back to the older of two snapshots. The log needs room only where it is not shortened.
     for _ in 0..2 {
         write(&store, "key", &value).await;
-        store.trigger_snapshot().await.unwrap();
+        let compacting = tokio::time::timeout(PATIENCE, store.trigger_snapshot());
+        compacting.await.expect("a snapshot in time").unwrap();
     }
     eventually("a purged log", async || store.status().purged.map(drop)).await;
     for _ in 0..200 {
         write(&store, "key", &value).await;
     }
-    store.shutdown().await;
+    let closing = tokio::time::timeout(PATIENCE, store.shutdown());
+    closing.await.expect("the end in time");
 
     disk.set_capacity(u64::MAX);
     let store = Store::open(alone(&disk, MIB)).await.unwrap();
-    store.recovered().await;
+    let recovering = tokio::time::timeout(PATIENCE, store.recovered());
+    recovering.await.expect("all applied again in time");
     assert!(reserve());
 }
 
