@@ -22,7 +22,7 @@ use openraft::{
 };
 use tokio::{
     sync::{Mutex, oneshot},
-    time::Instant,
+    time::{Instant, timeout},
 };
 use trireme_proto::{raft as proto, state::Outcome};
 
@@ -36,6 +36,8 @@ use crate::{archive::Archive, config::Timing, snapshot::Snapshots, wal::Wal};
 
 /// Entries in one replication request.
 const MAX_PAYLOAD_ENTRIES: u64 = 300;
+/// A snapshot that does not come is asked for again after this time.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// Entries merged into one append to the log.
 const MAX_APPEND_ENTRIES: u64 = 512;
 /// Requests waiting for the core.
@@ -350,25 +352,26 @@ impl Ring {
         let _ = self.raft.trigger().elect(true).await;
     }
 
-    /// Starts writing a snapshot of what is applied.
-    pub(crate) async fn snapshot(&self) {
-        let _ = self.raft.trigger().snapshot().await;
-    }
-
     /// Forgets log entries up to `upto`, as far as a snapshot covers them and followers do not need them this moment.
     pub(crate) async fn purge(&self, upto: u64) {
         let _ = self.raft.trigger().purge_log(upto).await;
     }
 
-    /// Waits until the snapshot reaches `index`; false if consensus stops before.
-    pub(crate) async fn wait_for_snapshot(&self, index: u64) -> bool {
+    /// Has a snapshot written that reaches `index`, unless there is one; false if consensus stops before.
+    pub(crate) async fn snapshot_reaching(&self, index: u64) -> bool {
         let mut progress = self.raft.watch_snapshot_progress();
         loop {
             if progress.get().is_some_and(|id: LogId| id.index >= index) {
                 return true;
             }
-            if progress.changed().await.is_err() {
+            // Consensus drops the wish while a snapshot is being written, one that may not reach so far or be overtaken by
+            // one from the leader.
+            if self.raft.trigger().snapshot().await.is_err() {
                 return false;
+            }
+            match timeout(ASK_AGAIN, progress.changed()).await {
+                Ok(Ok(_)) | Err(_) => {}
+                Ok(Err(_)) => return false,
             }
         }
     }

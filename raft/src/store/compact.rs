@@ -69,8 +69,7 @@ impl Inner {
         }
         let at = Instant::now();
         let bytes = started.ring.wal.appended_bytes();
-        started.ring.snapshot().await;
-        match timeout(WRITING, started.ring.wait_for_snapshot(applied)).await {
+        match timeout(WRITING, started.ring.snapshot_reaching(applied)).await {
             Ok(true) => {}
             Ok(false) => return Err(self.stop_reason()),
             Err(_) => return Err("the snapshot is not written in time".to_owned()),

@@ -182,6 +182,25 @@ async fn the_reserve_lets_a_node_shorten_its_log_on_a_full_disk() {
     assert!(reserve());
 }
 
+/// Consensus drops the wish for a snapshot while one is being written, which may end before what the next one is to hold.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_snapshot_that_is_asked_for_comes() {
+    let store = start(alone(&MemoryDisk::new(), 0)).await;
+    // Large enough to be written for longer than a command takes.
+    let value = "x".repeat(1000);
+    let keys: Vec<String> = (0..2000).map(|key| format!("key-{key}")).collect();
+    futures::future::join_all(keys.iter().map(|key| write(&store, key, &value))).await;
+    for round in 0..50 {
+        let written = write(&store, "key", &format!("{round}")).await;
+        for _ in 0..2 {
+            let asked = tokio::time::timeout(PATIENCE, store.trigger_snapshot());
+            let reached = asked.await.expect("a snapshot in time").unwrap();
+            assert!(reached >= written.revision);
+        }
+    }
+    store.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_without_any_room_stops_and_says_why() {
     let disk = MemoryDisk::new();
