@@ -135,7 +135,7 @@ pub struct DoorConfig {
 /// All doors of one node.
 pub struct Doors {
     inside: Inside,
-    gate: Arc<Gate>,
+    gate: Gate,
     attachments: Attachments,
     flow: Arc<Flow>,
     tls: Option<DoorCertificates>,
@@ -146,12 +146,12 @@ impl Doors {
     /// When the operator's token cannot be read, or the descriptors for reflection do not load.
     pub async fn new(store: Store, config: DoorConfig) -> Result<Self, DoorError> {
         let metrics = Arc::new(Metrics::new(config.tls.clone()));
-        let gate = Arc::new(Gate::new(
+        let gate = Gate::new(
             store.clone(),
             config.auth,
             &config.webhook_path,
             Arc::clone(&metrics),
-        )?);
+        )?;
         let attachments = Attachments::default();
         let flow = Arc::new(Flow::new(store.queues()));
         let services = Services {

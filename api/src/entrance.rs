@@ -80,7 +80,7 @@ impl Inside {
 
 struct Gates {
     flow: Arc<Flow>,
-    gate: Arc<Gate>,
+    gate: Gate,
     inside: Inside,
 }
 
@@ -89,7 +89,7 @@ struct Gates {
 pub(crate) struct Entrance(Arc<Gates>);
 
 impl Entrance {
-    pub(crate) fn new(flow: Arc<Flow>, gate: Arc<Gate>, inside: Inside) -> Self {
+    pub(crate) fn new(flow: Arc<Flow>, gate: Gate, inside: Inside) -> Self {
         Self(Arc::new(Gates { flow, gate, inside }))
     }
 }

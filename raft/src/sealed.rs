@@ -1,4 +1,7 @@
-//! A command as it travels: encoded once, where it comes from, then only copied into its entry.
+//! A command as it travels: encoded where it comes from, however often it is tried, then only copied into its entry.
+//!
+//! A leader encodes anew what was forwarded to it: the log holds no fields of a newer build that its leader does not know,
+//! and of which some members would make something and others nothing.
 
 use bytes::Bytes;
 use prost::{DecodeError, Message as _};

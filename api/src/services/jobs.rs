@@ -190,14 +190,20 @@ impl Door {
         request_id: &str,
         json: &[u8],
     ) -> Result<(String, Body), Status> {
-        check_request_id(request_id)?;
         let job: ProwJob = serde_json::from_slice(json)
             .map_err(|why| Status::invalid_argument(format!("prowjob: {why}")))?;
         if job.spec.job.is_empty() {
             return Err(Status::invalid_argument("prowjob: spec.job is empty"));
         }
-        let id = id_for(request_id, "create");
-        new_job(who, request_id, id, job, None, &self.0.store.view())
+        new_job(who, request_id, "create", job, None, &self.0.store.view())
+    }
+
+    /// The same of one that runs again.
+    fn again(&self, who: &Who, request_id: &str, old: &str) -> Result<(String, Body), Status> {
+        let view = self.0.store.view();
+        let old = view.job(old).ok_or_else(|| not_found(old))?;
+        let job = record::prow_job(old).map_err(|why| Status::data_loss(why.to_string()))?;
+        new_job(who, request_id, "rerun", job, Some(old), &view)
     }
 
     /// Makes it, unless it is there: a request that is sent again names the same job, for as long as that is in memory.
@@ -218,32 +224,18 @@ impl Door {
         };
         self.0.propose(who, "", body).map(made)
     }
-
-    /// The same of one that runs again.
-    fn again(&self, who: &Who, request_id: &str, old: &str) -> Result<(String, Body), Status> {
-        check_request_id(request_id)?;
-        let view = self.0.store.view();
-        let old = view.job(old).ok_or_else(|| not_found(old))?;
-        let job = record::prow_job(old).map_err(|why| Status::data_loss(why.to_string()))?;
-        new_job(
-            who,
-            request_id,
-            id_for(request_id, "rerun"),
-            job,
-            Some(old),
-            &view,
-        )
-    }
 }
 
 fn new_job(
     who: &Who,
     request_id: &str,
-    id: String,
+    what: &str,
     mut job: ProwJob,
     old: Option<&Job>,
     view: &State,
 ) -> Result<(String, Body), Status> {
+    check_request_id(request_id)?;
+    let id = id_for(request_id, what);
     job.metadata.name.clone_from(&id);
     job.status = trireme_prowjob::ProwJobStatus {
         state: trireme_prowjob::ProwJobState::Triggered,

@@ -422,10 +422,7 @@ async fn trigger(
     state: &State,
     config: Option<&Config>,
 ) -> Result<bool, OfficeError> {
-    let waiting = state
-        .live_jobs_in(JobState::Scheduling)
-        .filter(|job| job.completed_ms == 0)
-        .take(MAX_GRANTS);
+    let waiting = state.live_jobs_in(JobState::Scheduling).take(MAX_GRANTS);
     let mut any = false;
     for job in waiting {
         let body = Body::TriggerJob(TriggerJob {

@@ -8,9 +8,12 @@
 //! To leave a request out is safe: what it says is a subset of what the later one says, and openraft counts what was
 //! acknowledged by log position, not by the number of answers.
 
-use std::time::Duration;
+use std::{pin::Pin, time::Duration};
 
-use futures::{Stream, StreamExt as _, stream};
+use futures::{
+    Stream, StreamExt as _,
+    stream::{self, Peekable},
+};
 use openraft::raft::AppendEntriesRequest;
 use tokio::time::{Instant, timeout_at};
 
@@ -21,18 +24,9 @@ pub(super) const COMMIT_HELD: Duration = Duration::from_millis(2);
 
 type Request = AppendEntriesRequest<Types>;
 
-struct Holding<S> {
-    /// None after its end.
-    input: Option<S>,
-    /// Taken from the input, not yet passed on.
-    next: Option<Request>,
-    first: bool,
-}
-
 /// Whether `later` says all that `held`, which has no entries, says.
 fn covers(later: &Request, held: &Request) -> bool {
-    held.entries.is_empty()
-        && later.vote == held.vote
+    later.vote == held.vote
         && later.prev_log_id == held.prev_log_id
         && later.leader_commit >= held.leader_commit
 }
@@ -40,38 +34,23 @@ fn covers(later: &Request, held: &Request) -> bool {
 /// Passes requests on in order, without those that are covered by one which follows within [`COMMIT_HELD`].
 ///
 /// The first request is never held: without entries it asks a follower where its log ends.
-pub(super) fn hold_commits<S>(input: S) -> impl Stream<Item = Request>
+pub(super) fn hold_commits<S>(input: Peekable<S>) -> impl Stream<Item = Request>
 where
     S: Stream<Item = Request> + Unpin,
 {
-    let holding = Holding {
-        input: Some(input),
-        next: None,
-        first: true,
-    };
-    stream::unfold(holding, |mut holding| async move {
-        let mut request = match holding.next.take() {
-            Some(request) => request,
-            None => holding.input.as_mut()?.next().await?,
-        };
-        let first = std::mem::replace(&mut holding.first, false);
+    stream::unfold((input, true), |(mut input, first)| async move {
+        let mut request = input.next().await?;
         // Fixed: a commit after a commit does not put it off.
         let until = Instant::now() + COMMIT_HELD;
         while !first && request.entries.is_empty() {
-            let Some(input) = holding.input.as_mut() else {
-                break;
-            };
-            match timeout_at(until, input.next()).await {
-                Err(_) => break,
-                Ok(None) => holding.input = None,
-                Ok(Some(later)) if covers(&later, &request) => request = later,
-                Ok(Some(later)) => {
-                    holding.next = Some(later);
-                    break;
-                }
+            let covering = Pin::new(&mut input).next_if(|later| covers(later, &request));
+            match timeout_at(until, covering).await {
+                Ok(Some(later)) => request = later,
+                // Something else comes next, or the end, or nothing for so long.
+                Ok(None) | Err(_) => break,
             }
         }
-        Some((request, holding))
+        Some((request, (input, false)))
     })
 }
 
@@ -122,7 +101,7 @@ mod tests {
             let (to, from) = mpsc::unbounded_channel();
             let mut pipe = Self {
                 to: Some(to),
-                from: hold_commits(UnboundedReceiverStream::new(from)).boxed(),
+                from: hold_commits(UnboundedReceiverStream::new(from).peekable()).boxed(),
             };
             pipe.send(request(4, 4, 3));
             assert_eq!(pipe.now(), "4..4 commits 3");

@@ -232,7 +232,8 @@ impl RaftNetworkV2<Types> for Link {
         Ok(result.into())
     }
 
-    /// Entries are sent as they come, news of commits with them; a peer that answers none for [`Timing::append_stall`] ends the stream.
+    /// Entries are sent as they come, news of commits with them; a peer that answers none for [`Timing::append_stall`] ends
+    /// the stream.
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,

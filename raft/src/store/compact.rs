@@ -118,7 +118,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
 }
 
 impl Store {
-    /// Writes a snapshot of what is applied now and forgets the log that both kept snapshots cover. Returns its
+    /// Writes a snapshot of what is applied now, unless there is one, and forgets the log that both kept snapshots cover. Returns its
     /// revision.
     pub async fn trigger_snapshot(&self) -> Result<u64, OpenError> {
         let unstarted = || OpenError::Consensus("this node belongs to no cluster".to_owned());

@@ -169,6 +169,7 @@ impl Inner {
             body: Some(Body::RaiseFeatureLevel(RaiseFeatureLevel { level: common })),
             ..Command::default()
         };
+        // Known: the common level is not above this build's own.
         let Ok(command) = Sealed::of(command) else {
             return;
         };
