@@ -1,20 +1,12 @@
-//! What is asked of etcd, on the stack that Trireme's own client uses, so that a comparison compares the servers.
+//! What is asked of etcd, by the same calls as Trireme, so that a comparison compares the servers.
 //!
 //! The messages are those of etcd's v3 API, with the fields that are used here. The `etcd-client` crate would generate
 //! all of them, but needs protoc on the machine that builds it.
 
-use std::time::Duration;
-
 use bytes::Bytes;
-use http::uri::PathAndQuery;
-use tonic::{
-    Request, Status,
-    client::Grpc,
-    transport::{Channel, Endpoint, Error},
-};
-use tonic_prost::ProstCodec;
+use tonic::Status;
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+use super::grpc::Connection;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ResponseHeader {
@@ -70,47 +62,29 @@ pub(super) struct StatusResponse {
 
 /// A connection to one member.
 #[derive(Debug, Clone)]
-pub(crate) struct Client(Channel);
+pub(crate) struct Client(Connection);
 
 impl Client {
-    /// Fails when the member does not answer within 2 s.
-    pub(super) async fn connect(address: &str) -> Result<Self, Error> {
-        let endpoint = Endpoint::from_shared(format!("http://{address}"))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_nodelay(true);
-        Ok(Self(endpoint.connect().await?))
-    }
-
-    async fn ask<Q, A>(&self, method: &'static str, request: Q) -> Result<A, Status>
-    where
-        Q: prost::Message + Send + Sync + 'static,
-        A: prost::Message + Default + Send + Sync + 'static,
-    {
-        let mut grpc = Grpc::new(self.0.clone());
-        grpc.ready()
-            .await
-            .map_err(|why| Status::unavailable(why.to_string()))?;
-        let path = PathAndQuery::from_static(method);
-        let codec = ProstCodec::<Q, A>::default();
-        let answer = grpc.unary(Request::new(request), path, codec).await?;
-        Ok(answer.into_inner())
+    pub(super) async fn connect(address: &str) -> Result<Self, Status> {
+        Ok(Self(Connection::open(address).await?))
     }
 
     pub(super) async fn put(&self, key: String, value: Bytes) -> Result<(), Status> {
         let request = PutRequest { key, value };
-        let _: PutResponse = self.ask("/etcdserverpb.KV/Put", request).await?;
+        let _: PutResponse = self.0.call("/etcdserverpb.KV/Put", &request).await?;
         Ok(())
     }
 
     /// A linearizable read.
     pub(super) async fn get(&self, key: String) -> Result<Option<KeyValue>, Status> {
         let request = RangeRequest { key };
-        let answer: RangeResponse = self.ask("/etcdserverpb.KV/Range", request).await?;
+        let answer: RangeResponse = self.0.call("/etcdserverpb.KV/Range", &request).await?;
         Ok(answer.kvs.into_iter().next())
     }
 
     pub(super) async fn status(&self) -> Result<StatusResponse, Status> {
-        self.ask("/etcdserverpb.Maintenance/Status", StatusRequest {})
+        self.0
+            .call("/etcdserverpb.Maintenance/Status", &StatusRequest {})
             .await
     }
 }

@@ -6,6 +6,7 @@
 
 mod etcd;
 mod figures;
+mod grpc;
 mod target;
 
 use std::{

@@ -9,12 +9,15 @@ use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use clap::ValueEnum;
 use serde_json::json;
-use trireme_api::client::Client;
 use trireme_proto::api::{
-    CreateJobRequest, Freshness, GetJobRequest, NodeStatus, ReadOptions, create_job_request::What,
+    CreateJobRequest, CreateJobResponse, Freshness, GetJobRequest, GetJobResponse, NodeStatus,
+    ReadOptions, create_job_request::What,
 };
 
-use super::etcd;
+use super::{etcd, grpc::Connection};
+
+const CREATE_JOB: &str = "/trireme.api.v1.JobService/CreateJob";
+const GET_JOB: &str = "/trireme.api.v1.JobService/GetJob";
 
 /// Keys that puts go over in etcd: a store of keys is updated, one of jobs grows.
 const ETCD_KEYS: u64 = 100_000;
@@ -47,7 +50,7 @@ pub struct Target {
 #[derive(Debug, Clone)]
 pub(crate) enum Door {
     Trireme {
-        client: Client,
+        connection: Connection,
         prowjob: Bytes,
     },
     Etcd {
@@ -125,7 +128,7 @@ impl Target {
     ) -> anyhow::Result<Door> {
         match self.system {
             System::Trireme => Ok(Door::Trireme {
-                client: Client::connect(endpoint).await?,
+                connection: Connection::open(endpoint).await?,
                 prowjob: prowjob(value_bytes)?,
             }),
             System::Etcd => Ok(Door::Etcd {
@@ -168,12 +171,16 @@ impl Door {
     /// Writes; gives what it can be read by.
     pub(crate) async fn put(&self) -> anyhow::Result<String> {
         match self {
-            Self::Trireme { client, prowjob } => {
+            Self::Trireme {
+                connection,
+                prowjob,
+            } => {
                 let request = CreateJobRequest {
                     request_id: uuid::Uuid::new_v4().to_string(),
                     what: Some(What::Prowjob(prowjob.clone())),
                 };
-                Ok(client.jobs().create_job(request).await?.into_inner().id)
+                let made: CreateJobResponse = connection.call(CREATE_JOB, &request).await?;
+                Ok(made.id)
             }
             Self::Etcd {
                 client,
@@ -191,7 +198,7 @@ impl Door {
     /// Reads linearizably.
     pub(super) async fn get(&self, key: &str) -> anyhow::Result<String> {
         match self {
-            Self::Trireme { client, .. } => {
+            Self::Trireme { connection, .. } => {
                 let request = GetJobRequest {
                     id: key.to_owned(),
                     read: Some(ReadOptions {
@@ -199,7 +206,7 @@ impl Door {
                         at_least_revision: 0,
                     }),
                 };
-                let answer = client.jobs().get_job(request).await?.into_inner();
+                let answer: GetJobResponse = connection.call(GET_JOB, &request).await?;
                 Ok(answer.job.context("an answer without the job")?.id)
             }
             Self::Etcd { client, .. } => {
