@@ -7,7 +7,11 @@ use std::{
     time::Duration,
 };
 
-use futures::{Stream, StreamExt as _, future::BoxFuture, stream, stream::BoxStream};
+use futures::{
+    Stream, StreamExt as _,
+    future::{BoxFuture, ready},
+    stream::{self, BoxStream},
+};
 use openraft::{
     OptionalSend, RPCTypes, RaftNetworkFactory, RaftNetworkV2,
     errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable},
@@ -70,6 +74,7 @@ impl Links {
             target,
             address: peer.peer_address.clone(),
             client: None,
+            single: None,
         }
     }
 }
@@ -90,6 +95,15 @@ pub(crate) struct Link {
     target: u64,
     address: String,
     client: Option<Client>,
+    single: Option<Single>,
+}
+
+/// An open append stream on which each request is answered before the next one goes. A stream of its own for each
+/// heartbeat, and so for each round of reads, would cost many times as much as the heartbeat.
+#[derive(Debug)]
+struct Single {
+    requests: mpsc::Sender<proto::AppendRequest>,
+    answers: tonic::Streaming<proto::AppendResponse>,
 }
 
 fn unreachable(error: impl std::fmt::Display) -> Unreachable<Types> {
@@ -129,6 +143,41 @@ impl Link {
             cluster_id: cluster_id.clone(),
             target,
         }
+    }
+
+    /// Sends one request and waits for its answer. A stream on which one was given up is not used again: no answer is
+    /// taken for another's.
+    async fn append_one(
+        &mut self,
+        request: proto::AppendRequest,
+    ) -> Result<proto::AppendResponse, tonic::Status> {
+        if let Some(single) = self.single.take()
+            && let Ok(answer) = self.append_on(single, request.clone()).await
+        {
+            return Ok(answer);
+        }
+        // The first, or the peer went away and may be back: to ask twice is harmless.
+        let client = self.client();
+        let mut client = client.map_err(|why| tonic::Status::unavailable(why.to_string()))?;
+        let (requests, sending) = mpsc::channel(1);
+        let opened = client.stream_append(ReceiverStream::new(sending)).await?;
+        let answers = opened.into_inner();
+        self.append_on(Single { requests, answers }, request).await
+    }
+
+    async fn append_on(
+        &mut self,
+        mut single: Single,
+        request: proto::AppendRequest,
+    ) -> Result<proto::AppendResponse, tonic::Status> {
+        let ended = || tonic::Status::unavailable("the peer ended the stream");
+        single.requests.send(request).await.map_err(|_| ended())?;
+        let answer = single.answers.message().await?.ok_or_else(ended)?;
+        // After a refusal the peer ends the stream.
+        if let Some(proto::append_response::Result::Success(_)) = answer.result {
+            self.single = Some(single);
+        }
+        Ok(answer)
     }
 
     fn vote_request(&self, request: &VoteRequest<Types>) -> proto::VoteRequest {
@@ -233,11 +282,11 @@ impl RaftNetworkV2<Types> for Link {
     }
 
     /// Entries are sent as they come, news of commits with them; a peer that answers none for [`Timing::append_stall`] ends
-    /// the stream.
+    /// the stream. A heartbeat is a stream of one request.
     fn stream_append<'s, S>(
         &'s mut self,
         input: S,
-        _option: RPCOption,
+        option: RPCOption,
     ) -> BoxFuture<
         's,
         Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>,
@@ -251,6 +300,18 @@ impl RaftNetworkV2<Types> for Link {
             // peer that refuses connections would be dialed without a pause.
             if Pin::new(&mut input).peek().await.is_none() {
                 return Ok(stream::empty().boxed());
+            }
+            if input.size_hint() == (1, Some(1))
+                && let Some(only) = input.next().await
+            {
+                let request = self.append_request()(only);
+                let limit = option.hard_ttl();
+                let response = match timeout(limit, self.append_one(request)).await {
+                    Ok(response) => response.map_err(unreachable)?,
+                    Err(_) => return Err(self.timeout(RPCTypes::AppendEntries, limit).into()),
+                };
+                let result = append_result(response).map_err(NetworkError::from_string)?;
+                return Ok(stream::once(ready(Ok(result))).boxed());
             }
             let mut client = self.client()?;
             let stall = self.links.timing.append_stall;
