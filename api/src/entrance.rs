@@ -15,35 +15,39 @@ use axum::{
 };
 use futures::future::BoxFuture;
 use tonic::{body::Body as GrpcBody, server::NamedService};
-use tower::{Service, ServiceExt as _, util::BoxCloneSyncService};
+use tower::{Service, ServiceExt as _};
 
 use crate::{
     auth::{Gate, guard},
     flow::Flow,
 };
 
-type GrpcRequest = http::Request<GrpcBody>;
-type GrpcResponse = http::Response<GrpcBody>;
+type Answering<B> = BoxFuture<'static, Result<http::Response<B>, Infallible>>;
 
 /// gRPC services by name. A call finds its own by one look at its path; tonic's `Routes` would take each through a second
-/// router, at a twentieth of what a small call costs.
+/// router and more boxes, at a twentieth of what a small call costs.
 #[derive(Default)]
 pub(crate) struct GrpcServices(
-    HashMap<&'static str, BoxCloneSyncService<GrpcRequest, GrpcResponse, Infallible>>,
+    HashMap<&'static str, Box<dyn Fn(Request) -> Answering<GrpcBody> + Send + Sync>>,
 );
 
 impl GrpcServices {
+    /// Takes services as tonic generates them: they are always ready.
     pub(crate) fn with<S>(mut self, service: S) -> Self
     where
-        S: Service<GrpcRequest, Response = GrpcResponse, Error = Infallible>
-            + NamedService
+        S: Service<
+                Request,
+                Response = http::Response<GrpcBody>,
+                Error = Infallible,
+                Future = Answering<GrpcBody>,
+            > + NamedService
             + Clone
             + Send
             + Sync
             + 'static,
-        S::Future: Send + 'static,
     {
-        self.0.insert(S::NAME, BoxCloneSyncService::new(service));
+        let call = move |request| service.clone().call(request);
+        self.0.insert(S::NAME, Box::new(call));
         self
     }
 }
@@ -64,9 +68,8 @@ impl Inside {
     pub(crate) async fn answer(&self, request: Request) -> Response {
         let called = service_name(request.uri().path()).and_then(|name| self.grpc.0.get(name));
         let answered = match called {
-            Some(service) => {
-                let request = request.map(GrpcBody::new);
-                let answered = service.clone().oneshot(request).await;
+            Some(call) => {
+                let answered = call(request).await;
                 answered.map(|response| response.map(axum::body::Body::new))
             }
             None => self.rest.clone().oneshot(request).await,
@@ -97,7 +100,7 @@ impl Entrance {
 impl Service<Request> for Entrance {
     type Response = Response;
     type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+    type Future = Answering<axum::body::Body>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
