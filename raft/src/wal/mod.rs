@@ -189,6 +189,8 @@ impl Wal {
             file: found.file,
             end: found.end,
             synced: found.end,
+            zeroed: found.end,
+            buffer: Vec::new(),
         };
         let writer = match host.world().cloned() {
             None => {

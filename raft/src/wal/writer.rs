@@ -27,6 +27,11 @@ use crate::{
 
 /// One write is not made longer than this once it holds a request.
 const MAX_WRITE_BYTES: usize = 4 << 20;
+/// Zeros written behind the records that reach where no zeros are yet. What is only set aside costs every sync a commit of
+/// the file system's metadata, what was written once does not.
+const ZEROS_AHEAD_BYTES: u64 = 256 << 10;
+/// A buffer of a write no larger than this is used again: fresh memory costs more than what is copied into it.
+const KEPT_BUFFER_BYTES: usize = 1 << 20;
 
 /// Called on the writer's thread, in the order of the requests. Must not block.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -107,6 +112,10 @@ pub(super) struct Writer {
     pub(super) end: u64,
     /// Everything before is on disk.
     pub(super) synced: u64,
+    /// Everything before was written once.
+    pub(super) zeroed: u64,
+    /// Empty between writes.
+    pub(super) buffer: Vec<u8>,
 }
 
 impl Writer {
@@ -178,7 +187,8 @@ impl Writer {
             self.start_segment()?;
         }
         let started = Instant::now();
-        let mut buffer = Vec::with_capacity(bytes);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.reserve(bytes);
         let mut places = Vec::new();
         let mut max_index = None;
         let mut purge = false;
@@ -201,10 +211,20 @@ impl Writer {
                 }
             }
         }
+        let end = self.end + buffer.len() as u64;
+        if end > self.zeroed {
+            let zeroed = (end + ZEROS_AHEAD_BYTES).min(self.segment_bytes.max(end));
+            buffer.resize((zeroed - self.end) as usize, 0);
+            self.zeroed = zeroed;
+        }
         self.file
             .write_at(self.end, &buffer)
             .map_err(|error| Fault::New("writing to", self.path.clone(), error))?;
-        self.end += buffer.len() as u64;
+        self.end = end;
+        if buffer.capacity() <= KEPT_BUFFER_BYTES {
+            buffer.clear();
+            self.buffer = buffer;
+        }
         self.costs.add(Stage::LogWrite, started.elapsed());
         Ok(Written {
             places,
@@ -283,6 +303,7 @@ impl Writer {
         self.file = file;
         self.end = end;
         self.synced = end;
+        self.zeroed = end;
         Ok(())
     }
 
