@@ -199,7 +199,7 @@ async fn create(store: &Store, count: u64) -> anyhow::Result<Vec<String>> {
     let jobs: Vec<Job> = (0..count).map(|_| job()).collect();
     let ids = jobs.iter().map(|job| job.id.clone()).collect();
     let jobs = jobs.into_iter().map(|job| NewJob {
-        job: Some(job),
+        job: Some(Box::new(job)),
         ..NewJob::default()
     });
     let create = CreateJobs {

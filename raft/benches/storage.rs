@@ -130,7 +130,7 @@ fn state_of(jobs: u64) -> State {
         };
         let create = Body::CreateJobs(CreateJobs {
             jobs: vec![NewJob {
-                job: Some(job),
+                job: Some(Box::new(job)),
                 ..NewJob::default()
             }],
             cursors: Vec::new(),
@@ -141,7 +141,7 @@ fn state_of(jobs: u64) -> State {
         }];
         state.apply(
             number + 1,
-            &Batch {
+            Batch {
                 stamp_ms: 1,
                 commands,
             },

@@ -251,7 +251,7 @@ fn new_job(
         .map_err(|why| Status::invalid_argument(format!("prowjob: {why}")))?;
     let body = Body::CreateJobs(CreateJobs {
         jobs: vec![NewJob {
-            job: Some(record),
+            job: Some(Box::new(record)),
             ..NewJob::default()
         }],
         cursors: Vec::new(),

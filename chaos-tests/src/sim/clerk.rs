@@ -81,7 +81,7 @@ fn settled<T>(told: Result<T, OfficeError>) -> Result<(), OfficeError> {
 fn plan(delivery: &Delivery) -> Body {
     let guid = &delivery.guid;
     let job = NewJob {
-        job: Some(Job {
+        job: Some(Box::new(Job {
             id: trireme_state::ids::job_id(guid, PLUGIN, 0),
             r#type: JobType::Periodic.into(),
             job: "from-delivery".to_owned(),
@@ -91,7 +91,7 @@ fn plan(delivery: &Delivery) -> Body {
             prowjob: r#"{"spec":{"type":"periodic","job":"from-delivery"}}"#.into(),
             retries_left: 1,
             ..Job::default()
-        }),
+        })),
         ..NewJob::default()
     };
     let wants_job = guid.bytes().fold(0, u8::wrapping_add).is_multiple_of(2);

@@ -434,7 +434,7 @@ async fn start(office: &Office, batch: Vec<Due>) -> Result<(), OfficeError> {
     }
     let create = |batch: &[Due]| {
         let new = |due: &Due| NewJob {
-            job: Some(due.job.clone()),
+            job: Some(Box::new(due.job.clone())),
             ..NewJob::default()
         };
         Body::CreateJobs(CreateJobs {

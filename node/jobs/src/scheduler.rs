@@ -471,7 +471,7 @@ mod tests {
                 stamp_ms: i64::try_from(self.index).unwrap() * 1000,
                 commands: vec![command],
             };
-            let applied = self.state.apply(self.index, &batch);
+            let applied = self.state.apply(self.index, batch);
             for outcome in applied.outcomes {
                 assert!(
                     matches!(
@@ -523,7 +523,7 @@ mod tests {
             change(&mut job);
             self.apply(Body::CreateJobs(CreateJobs {
                 jobs: vec![NewJob {
-                    job: Some(job),
+                    job: Some(Box::new(job)),
                     ..NewJob::default()
                 }],
                 cursors: Vec::new(),

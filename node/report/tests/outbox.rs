@@ -78,7 +78,7 @@ async fn start(scene: &Scene, pr: &Pr, context: &str) -> String {
         ..Source::default()
     };
     let new = NewJob {
-        job: Some(new_record(&job, source).unwrap()),
+        job: Some(Box::new(new_record(&job, source).unwrap())),
         ..NewJob::default()
     };
     scene

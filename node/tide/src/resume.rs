@@ -116,7 +116,7 @@ mod tests {
                     ..Command::default()
                 }],
             };
-            for outcome in self.0.apply(index, &batch).outcomes {
+            for outcome in self.0.apply(index, batch).outcomes {
                 assert!(
                     matches!(outcome.result, Some(outcome::Result::Done(_))),
                     "{outcome:?}"
@@ -198,7 +198,7 @@ mod tests {
             1,
             Body::CreateJobs(CreateJobs {
                 jobs: vec![NewJob {
-                    job: Some(job),
+                    job: Some(Box::new(job)),
                     ..NewJob::default()
                 }],
                 cursors: Vec::new(),

@@ -123,7 +123,7 @@ impl Session {
             .and_then(|max| u32::try_from(max).ok());
         record.retries_left = revivals.unwrap_or_default();
         Ok(Some(NewJob {
-            job: Some(record),
+            job: Some(Box::new(record)),
             unless_exists: false,
             supersede: !batch,
         }))

@@ -182,7 +182,7 @@ impl Machine {
             self.audited
                 .send_replace(Some((index, self.state.digest())));
         }
-        let applied = self.state.apply(index, &batch);
+        let applied = self.state.apply(index, batch);
         self.costs.add(Stage::Apply, started.elapsed());
         if let Err(error) = self.archive.submit(index, applied.archive).await {
             let message = format!("{error}. {ARCHIVE_LOST}");

@@ -529,7 +529,7 @@ mod tests {
         };
         state.apply(
             1,
-            &Batch {
+            Batch {
                 commands: vec![raise],
                 ..Batch::default()
             },

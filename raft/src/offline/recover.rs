@@ -359,7 +359,7 @@ impl Replay {
                         id.index
                     )));
                 }
-                return Ok(self.state.apply(id.index, &batch).archive);
+                return Ok(self.state.apply(id.index, batch).archive);
             }
             None => {
                 return Err(unreadable(

@@ -414,7 +414,7 @@ mod tests {
         };
         state.apply(
             7,
-            &Batch {
+            Batch {
                 stamp_ms: 1,
                 commands: vec![command],
             },

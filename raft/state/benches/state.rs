@@ -54,7 +54,7 @@ fn create(number: usize) -> Command {
         ..Job::default()
     };
     let jobs = vec![NewJob {
-        job: Some(job),
+        job: Some(Box::new(job)),
         unless_exists: true,
         supersede: true,
     }];
@@ -95,7 +95,7 @@ fn batch(first: usize, count: usize) -> Batch {
 fn state_of(jobs: usize) -> State {
     let mut state = State::new();
     for first in (0..jobs).step_by(COMMANDS) {
-        let applied = state.apply(first as u64 + 1, &batch(first, COMMANDS.min(jobs - first)));
+        let applied = state.apply(first as u64 + 1, batch(first, COMMANDS.min(jobs - first)));
         all_done(&applied);
     }
     state
@@ -109,9 +109,9 @@ fn apply(criterion: &mut Criterion) {
         let creation = batch(size, COMMANDS);
         group.bench_function(BenchmarkId::new("create 64 jobs", size), |bencher| {
             bencher.iter_batched(
-                || state.clone(),
-                |mut next| {
-                    let applied = next.apply(size as u64 + 1, &creation);
+                || (state.clone(), creation.clone()),
+                |(mut next, creation)| {
+                    let applied = next.apply(size as u64 + 1, creation);
                     (next, applied)
                 },
                 BatchSize::SmallInput,
@@ -128,7 +128,7 @@ fn apply(criterion: &mut Criterion) {
             ..Agent::default()
         };
         let register = Body::RegisterAgent(RegisterAgent { agent: Some(agent) });
-        let registered = with_agent.apply(index, &entry(index, [register].into_iter()));
+        let registered = with_agent.apply(index, entry(index, [register].into_iter()));
         let incarnation = all_done(&registered)[0].token;
         let ids: Vec<String> = (0..COMMANDS).map(job_id).collect();
         let lease = ids.iter().map(|id| {
@@ -150,17 +150,17 @@ fn apply(criterion: &mut Criterion) {
         });
         let finish = entry(index + 2, finish);
         let mut tried = with_agent.clone();
-        all_done(&tried.apply(index + 1, &lease));
-        all_done(&tried.apply(index + 2, &finish));
+        all_done(&tried.apply(index + 1, lease.clone()));
+        all_done(&tried.apply(index + 2, finish.clone()));
         group.bench_function(
             BenchmarkId::new("lease and finish 64 jobs", size),
             |bencher| {
                 bencher.iter_batched(
-                    || with_agent.clone(),
-                    |mut next| {
-                        let leased = next.apply(index + 1, &lease);
+                    || (with_agent.clone(), lease.clone(), finish.clone()),
+                    |(mut next, lease, finish)| {
+                        let leased = next.apply(index + 1, lease);
                         let view = next.clone();
-                        let finished = next.apply(index + 2, &finish);
+                        let finished = next.apply(index + 2, finish);
                         (next, view, leased, finished)
                     },
                     BatchSize::SmallInput,

@@ -79,7 +79,7 @@ impl Entry {
 impl State {
     /// Applies one log entry. Total: a bad command gets a rejected outcome and changes nothing. Entries come in log
     /// order; one that was applied before is rejected as a whole.
-    pub fn apply(&mut self, index: u64, batch: &pb::Batch) -> Applied {
+    pub fn apply(&mut self, index: u64, batch: pb::Batch) -> Applied {
         if index <= self.last_index {
             let refused = invalid(format!("entry {index} is not after {}", self.last_index));
             let outcomes = batch
@@ -97,7 +97,7 @@ impl State {
         let mut entry = Entry::new(index, self.last_stamp_ms);
         self.forget_expired(&mut entry);
         let mut outcomes = Vec::with_capacity(batch.commands.len());
-        for (position, command) in batch.commands.iter().enumerate() {
+        for (position, command) in batch.commands.into_iter().enumerate() {
             entry.position = u32::try_from(position).unwrap_or(u32::MAX);
             entry.epoch = command.epoch;
             outcomes.push(self.apply_command(&mut entry, command));
@@ -124,14 +124,14 @@ impl State {
         self.forget_tokens(entry);
     }
 
-    fn apply_command(&mut self, entry: &mut Entry, command: &pb::Command) -> pb::Outcome {
-        if let Err(refused) = self.admit(command) {
+    fn apply_command(&mut self, entry: &mut Entry, mut command: pb::Command) -> pb::Outcome {
+        if let Err(refused) = self.admit(&command) {
             return rejection(refused);
         }
-        if let Some(answer) = self.remembered_answer(command) {
+        if let Some(answer) = self.remembered_answer(&command) {
             return answer;
         }
-        match self.dispatch(entry, command) {
+        match self.dispatch(entry, command.body.take()) {
             Ok(done) => {
                 let outcome = pb::Outcome {
                     result: Some(pb::outcome::Result::Done(done)),
@@ -161,54 +161,54 @@ impl State {
         self.check_request_id(&command.request_id)
     }
 
-    fn dispatch(&mut self, entry: &mut Entry, command: &pb::Command) -> Verdict {
-        let Some(body) = &command.body else {
+    fn dispatch(&mut self, entry: &mut Entry, body: Option<Body>) -> Verdict {
+        let Some(body) = body else {
             return Err(invalid(
                 "no command, or one that this version does not know",
             ));
         };
-        self.check_quotas(body)?;
+        self.check_quotas(&body)?;
         match body {
-            Body::PutBlobChunk(body) => blobs::put_chunk(self, entry, body),
-            Body::SweepBlobs(body) => blobs::sweep(self, entry, body),
-            Body::AcceptDelivery(body) => deliveries::accept(self, entry, body),
-            Body::SweepDeliveries(body) => deliveries::sweep(self, entry, body),
-            Body::CommitPlans(body) => plans::commit(self, entry, body),
-            Body::SettlePlan(body) => plans::settle(self, entry, body),
-            Body::StartEffect(body) => effects::start(self, entry, body),
-            Body::SettleEffect(body) => effects::settle(self, entry, body),
+            Body::PutBlobChunk(body) => blobs::put_chunk(self, entry, &body),
+            Body::SweepBlobs(body) => blobs::sweep(self, entry, &body),
+            Body::AcceptDelivery(body) => deliveries::accept(self, entry, &body),
+            Body::SweepDeliveries(body) => deliveries::sweep(self, entry, &body),
+            Body::CommitPlans(body) => plans::commit(self, entry, &body),
+            Body::SettlePlan(body) => plans::settle(self, entry, &body),
+            Body::StartEffect(body) => effects::start(self, entry, &body),
+            Body::SettleEffect(body) => effects::settle(self, entry, &body),
             Body::CreateJobs(body) => create::create_jobs(self, entry, body),
-            Body::TriggerJob(body) => lifecycle::trigger_job(self, entry, body),
-            Body::LeaseJob(body) => lifecycle::lease_job(self, entry, body),
-            Body::StartJob(body) => lifecycle::start_job(self, entry, body),
-            Body::FinishJob(body) => lifecycle::finish_job(self, entry, body),
-            Body::ReleaseLease(body) => lifecycle::release_lease(self, entry, body),
-            Body::AbortJobs(body) => lifecycle::abort_jobs(self, entry, body),
-            Body::SetJobUrl(body) => lifecycle::set_job_url(self, entry, body),
-            Body::SweepJobs(body) => lifecycle::sweep_jobs(self, entry, body),
-            Body::SettleReport(body) => reports::settle_report(self, entry, body),
-            Body::PutPullRequests(body) => pulls::put(self, entry, body),
-            Body::PutPool(body) => pools::put(self, entry, body),
-            Body::OpenIntent(body) => intents::open(self, entry, body),
-            Body::SettleIntent(body) => intents::settle(self, entry, body),
-            Body::PutConfig(body) => configs::put(self, entry, body),
-            Body::TakeOffice(body) => office::take(self, entry, body),
-            Body::RaiseFeatureLevel(body) => office::raise_level(self, entry, *body),
-            Body::RegisterAgent(body) => agents::register(self, entry, body),
-            Body::SetAgent(body) => agents::set(self, entry, body),
-            Body::PutCursor(body) => cursors::put(self, entry, body),
-            Body::PutTimer(body) => timers::put(self, entry, body),
-            Body::DropTimer(body) => timers::drop(self, entry, body),
-            Body::SetAlarm(body) => alarms::set(self, entry, body),
-            Body::BeginAudit(body) => audits::begin(self, entry, body),
-            Body::ReportDigest(body) => audits::report(self, entry, body),
-            Body::PutToken(body) => tokens::put(self, entry, body),
-            Body::RevokeToken(body) => tokens::revoke(self, entry, body),
+            Body::TriggerJob(body) => lifecycle::trigger_job(self, entry, &body),
+            Body::LeaseJob(body) => lifecycle::lease_job(self, entry, &body),
+            Body::StartJob(body) => lifecycle::start_job(self, entry, &body),
+            Body::FinishJob(body) => lifecycle::finish_job(self, entry, &body),
+            Body::ReleaseLease(body) => lifecycle::release_lease(self, entry, &body),
+            Body::AbortJobs(body) => lifecycle::abort_jobs(self, entry, &body),
+            Body::SetJobUrl(body) => lifecycle::set_job_url(self, entry, &body),
+            Body::SweepJobs(body) => lifecycle::sweep_jobs(self, entry, &body),
+            Body::SettleReport(body) => reports::settle_report(self, entry, &body),
+            Body::PutPullRequests(body) => pulls::put(self, entry, &body),
+            Body::PutPool(body) => pools::put(self, entry, &body),
+            Body::OpenIntent(body) => intents::open(self, entry, &body),
+            Body::SettleIntent(body) => intents::settle(self, entry, &body),
+            Body::PutConfig(body) => configs::put(self, entry, &body),
+            Body::TakeOffice(body) => office::take(self, entry, &body),
+            Body::RaiseFeatureLevel(body) => office::raise_level(self, entry, body),
+            Body::RegisterAgent(body) => agents::register(self, entry, &body),
+            Body::SetAgent(body) => agents::set(self, entry, &body),
+            Body::PutCursor(body) => cursors::put(self, entry, &body),
+            Body::PutTimer(body) => timers::put(self, entry, &body),
+            Body::DropTimer(body) => timers::drop(self, entry, &body),
+            Body::SetAlarm(body) => alarms::set(self, entry, &body),
+            Body::BeginAudit(body) => audits::begin(self, entry, &body),
+            Body::ReportDigest(body) => audits::report(self, entry, &body),
+            Body::PutToken(body) => tokens::put(self, entry, &body),
+            Body::RevokeToken(body) => tokens::revoke(self, entry, &body),
             // One command for three kinds of dead letter: a report has a job, a plan or effect a delivery.
             Body::Redrive(body) if !body.job_id.is_empty() => {
-                reports::redrive_report(self, entry, body)
+                reports::redrive_report(self, entry, &body)
             }
-            Body::Redrive(body) => effects::redrive(self, entry, body),
+            Body::Redrive(body) => effects::redrive(self, entry, &body),
         }
     }
 }

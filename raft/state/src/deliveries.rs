@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
 use trireme_proto::state::{
     AcceptDelivery, Delivery, DeliveryState, Done, SeenDelivery, SweepDeliveries,
@@ -19,7 +18,7 @@ use crate::{
         MAX_SWEEP, PRUNE_PER_ENTRY,
     },
     reject::{Verdict, at_most, exhausted, invalid, name, optional_name, record_size},
-    table::{Name, Record, Seq, Table},
+    table::{Bulk, Name, Record, Seq, Table},
 };
 
 impl Record for Delivery {
@@ -30,7 +29,10 @@ impl Record for Delivery {
         arrival(self)
     }
 
-    const BULK: Option<fn(&mut Self) -> &mut Bytes> = Some(|delivery| &mut delivery.payload_zstd);
+    const BULK: Option<Bulk<Self>> = Some(Bulk {
+        read: |delivery| &delivery.payload_zstd,
+        write: |delivery| &mut delivery.payload_zstd,
+    });
 }
 
 /// The delivery's place in the order of arrival.

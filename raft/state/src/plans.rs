@@ -140,11 +140,7 @@ pub(crate) fn commit(state: &mut State, entry: &mut Entry, command: &CommitPlans
             idle.push(plugin.clone());
         }
     }
-    let new_jobs: Vec<_> = fresh
-        .iter()
-        .flat_map(|body| body.jobs.iter().cloned())
-        .collect();
-    state.check_new_jobs(&new_jobs)?;
+    state.check_new_jobs(fresh.iter().flat_map(|body| &body.jobs))?;
     let mirror: Vec<_> = fresh
         .iter()
         .flat_map(|body| body.pull_requests.iter())
@@ -192,7 +188,7 @@ pub(crate) fn commit(state: &mut State, entry: &mut Entry, command: &CommitPlans
         settled.push(plugin);
     }
     for body in fresh {
-        let made = state.make_jobs(entry, &body.jobs);
+        let made = state.make_jobs(entry, body.jobs.iter().cloned());
         let aborted = state.abort_all(entry, &body.abort);
         let failures = state
             .plan(&command.guid, &body.plugin)

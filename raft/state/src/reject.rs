@@ -66,7 +66,9 @@ pub(crate) fn optional_name(field: &str, value: &str) -> Verdict<()> {
             "{field} is longer than {MAX_NAME_BYTES} bytes"
         )));
     }
-    if value.chars().any(char::is_control) {
+    // What most names are made of is told without decoding it.
+    let plain = value.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    if !plain && value.chars().any(char::is_control) {
         return Err(invalid(format!("{field} contains a control character")));
     }
     Ok(())

@@ -99,16 +99,16 @@ impl State {
         Some(outcome)
     }
 
-    pub(crate) fn remember(&mut self, entry: &Entry, command: &Command, outcome: &Outcome) {
+    pub(crate) fn remember(&mut self, entry: &Entry, command: Command, outcome: &Outcome) {
         if command.request_id.is_empty() {
             return;
         }
         let request = RememberedRequest {
-            request_id: command.request_id.clone(),
+            request_id: command.request_id,
             revision: entry.index,
             at_ms: entry.stamp_ms,
             outcome: Some(outcome.clone()),
-            principal: command.principal.clone(),
+            principal: command.principal,
             ordinal: entry.position,
         };
         self.requests.put(&mut self.digest, Arc::new(request));

@@ -39,14 +39,21 @@ pub(crate) trait Record: prost::Message + Clone + PartialEq + Default {
     fn key(&self) -> Self::Key;
 
     /// The record's large constant part: hashed once, however often the record changes.
-    const BULK: Option<fn(&mut Self) -> &mut Bytes> = None;
+    const BULK: Option<Bulk<Self>> = None;
+}
+
+/// Where a record keeps its large constant part.
+pub(crate) struct Bulk<R> {
+    pub(crate) read: fn(&R) -> &Bytes,
+    pub(crate) write: fn(&mut R) -> &mut Bytes,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 struct Row<R> {
     record: Arc<R>,
     hash: Sum,
-    bulk: Option<(Bytes, [u8; 32])>,
+    /// Of the bulk, if there is any.
+    bulk_hash: Option<[u8; 32]>,
     /// Encoded.
     bytes: u64,
 }
@@ -54,30 +61,30 @@ struct Row<R> {
 impl<R: Record> Row<R> {
     /// Best of a record that nobody else holds yet: it is copied otherwise.
     fn new(mut record: Arc<R>, former: Option<&Self>) -> Self {
-        let bulk = R::BULK
-            .map(|bulk| std::mem::take(bulk(Arc::make_mut(&mut record))))
-            .filter(|bulk| !bulk.is_empty());
-        let encoded = record.encode_to_vec();
-        let Some((bulk, place)) = bulk.zip(R::BULK) else {
+        let Some(place) = R::BULK.filter(|place| !(place.read)(&record).is_empty()) else {
+            let encoded = record.encode_to_vec();
             return Self {
                 record,
                 hash: Sum::of(R::KIND, &[&encoded]),
-                bulk: None,
+                bulk_hash: None,
                 bytes: encoded.len() as u64,
             };
         };
-        place(Arc::make_mut(&mut record)).clone_from(&bulk);
-        let bulk_hash = match former.and_then(|row| row.bulk.as_ref()) {
-            Some((bytes, hash)) if bytes.as_ptr() == bulk.as_ptr() && bytes.len() == bulk.len() => {
-                *hash
-            }
-            _ => sha256(&[&bulk]),
-        };
+        let bulk = std::mem::take((place.write)(Arc::make_mut(&mut record)));
+        let encoded = record.encode_to_vec();
+        let known = former.and_then(|row| {
+            let former = (place.read)(&row.record);
+            let same = former.as_ptr() == bulk.as_ptr() && former.len() == bulk.len();
+            row.bulk_hash.filter(|_| same)
+        });
+        let bulk_hash = known.unwrap_or_else(|| sha256(&[&bulk]));
+        let bytes = (encoded.len() as u64).saturating_add(bulk.len() as u64);
+        *(place.write)(Arc::make_mut(&mut record)) = bulk;
         Self {
             record,
             hash: Sum::of(R::KIND, &[&encoded, &bulk_hash]),
-            bytes: (encoded.len() as u64).saturating_add(bulk.len() as u64),
-            bulk: Some((bulk, bulk_hash)),
+            bulk_hash: Some(bulk_hash),
+            bytes,
         }
     }
 }

@@ -43,7 +43,7 @@ async fn done(store: &Store, body: Body) -> Done {
 
 fn job(id: &str, kind: JobType) -> NewJob {
     NewJob {
-        job: Some(Job {
+        job: Some(Box::new(Job {
             id: id.to_owned(),
             r#type: kind.into(),
             job: "unit".to_owned(),
@@ -59,7 +59,7 @@ fn job(id: &str, kind: JobType) -> NewJob {
             }],
             prowjob: "{\"spec\":{\"job\":\"unit\"}}".into(),
             ..Job::default()
-        }),
+        })),
         ..NewJob::default()
     }
 }

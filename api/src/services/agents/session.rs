@@ -456,10 +456,10 @@ mod tests {
             id: id.to_owned(),
             state: state.into(),
             abort_reason: "no longer wanted".to_owned(),
-            lease: Some(Lease {
+            lease: Some(Box::new(Lease {
                 fence,
                 ..Lease::default()
-            }),
+            })),
             ..Job::default()
         }
     }

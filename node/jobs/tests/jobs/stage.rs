@@ -253,7 +253,7 @@ impl Stage {
         let id = job.id.clone();
         self.propose(Body::CreateJobs(CreateJobs {
             jobs: vec![NewJob {
-                job: Some(job),
+                job: Some(Box::new(job)),
                 ..NewJob::default()
             }],
             cursors: Vec::new(),

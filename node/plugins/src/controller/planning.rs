@@ -168,11 +168,11 @@ mod tests {
     #[test]
     fn a_plan_with_too_many_jobs_is_cut_into_entries() {
         let job = |id: &str| NewJob {
-            job: Some(Job {
+            job: Some(Box::new(Job {
                 id: id.to_owned(),
                 prowjob: vec![b'x'; 100].into(),
                 ..Job::default()
-            }),
+            })),
             ..NewJob::default()
         };
         let ids = |jobs: &[NewJob]| -> Vec<String> {

@@ -54,7 +54,7 @@ impl Runs<'_> {
             let id = id(cx.guid, *place);
             let made = new_presubmit(job, pull, &self.base_sha, cx.guid, &additional, id, cx.now);
             records.push(NewJob {
-                job: Some(record(made, cx)?),
+                job: Some(Box::new(record(made, cx)?)),
                 unless_exists: self.unless_exists,
                 supersede: true,
             });
@@ -99,7 +99,7 @@ pub(super) fn postsubmits(
         let id = id(cx.guid, *place);
         let made = new_prow_job(spec, &own, &job.base.annotations, id, cx.now);
         records.push(NewJob {
-            job: Some(record(made, cx)?),
+            job: Some(Box::new(record(made, cx)?)),
             unless_exists: false,
             supersede: false,
         });

@@ -19,10 +19,10 @@ pub(crate) struct Made {
     pub(crate) aborted: Vec<String>,
 }
 
-pub(crate) fn create_jobs(state: &mut State, entry: &mut Entry, command: &CreateJobs) -> Verdict {
-    state.check_new_jobs(&command.jobs)?;
+pub(crate) fn create_jobs(state: &mut State, entry: &mut Entry, command: CreateJobs) -> Verdict {
+    state.check_new_jobs(command.jobs.iter())?;
     state.check_cursors(&command.cursors)?;
-    let made = state.make_jobs(entry, &command.jobs);
+    let made = state.make_jobs(entry, command.jobs);
     let moved = state.put_cursors(entry, &command.cursors);
     let duplicate = made.created.is_empty() && made.aborted.is_empty() && !moved;
     Ok(Done {
@@ -95,29 +95,37 @@ fn check_new_job(new: &NewJob) -> Verdict<()> {
 }
 
 impl State {
-    pub(crate) fn check_new_jobs(&self, jobs: &[NewJob]) -> Verdict<()> {
-        at_most("new jobs", jobs.len(), MAX_JOBS_PER_COMMAND)?;
-        if self.jobs.len().saturating_add(jobs.len()) > MAX_JOBS {
+    pub(crate) fn check_new_jobs<'a>(
+        &self,
+        mut jobs: impl Iterator<Item = &'a NewJob> + Clone,
+    ) -> Verdict<()> {
+        let count = jobs.clone().count();
+        at_most("new jobs", count, MAX_JOBS_PER_COMMAND)?;
+        if self.jobs.len().saturating_add(count) > MAX_JOBS {
             return Err(exhausted("jobs", MAX_JOBS));
         }
-        jobs.iter().try_for_each(check_new_job)
+        jobs.try_for_each(check_new_job)
     }
 
     /// Creates checked jobs in their order; those that are there already are only named.
-    pub(crate) fn make_jobs(&mut self, entry: &mut Entry, jobs: &[NewJob]) -> Made {
+    pub(crate) fn make_jobs(
+        &mut self,
+        entry: &mut Entry,
+        jobs: impl IntoIterator<Item = NewJob>,
+    ) -> Made {
         let mut made = Made::default();
         for new in jobs {
-            let Some(job) = &new.job else { continue };
+            let Some(job) = new.job else { continue };
             if self.jobs.get(&job.id).is_some() {
-                made.existing.push(job.id.clone());
-            } else if let Some(twin) = new.unless_exists.then(|| self.twin_of(job)).flatten() {
+                made.existing.push(job.id);
+            } else if let Some(twin) = new.unless_exists.then(|| self.twin_of(&job)).flatten() {
                 made.existing.push(twin);
             } else {
                 if new.supersede {
-                    self.supersede_older(entry, job, &mut made);
+                    self.supersede_older(entry, &job, &mut made);
                 }
                 made.created.push(job.id.clone());
-                self.make_job(entry, job);
+                self.make_job(entry, *job);
             }
         }
         made
@@ -156,13 +164,12 @@ impl State {
         }
     }
 
-    fn make_job(&mut self, entry: &mut Entry, asked: &Job) {
-        let mut job = asked.clone();
+    fn make_job(&mut self, entry: &mut Entry, mut job: Job) {
         if job.state() == JobState::Unspecified {
             job.set_state(JobState::Triggered);
         }
         // A slice would keep the whole entry in memory for as long as the job stays.
-        job.prowjob = Bytes::copy_from_slice(&asked.prowjob);
+        job.prowjob = Bytes::copy_from_slice(&job.prowjob);
         job.created_revision = entry.index;
         job.created_ordinal = entry.next_job();
         job.created_ms = entry.stamp_ms;

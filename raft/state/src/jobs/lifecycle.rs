@@ -82,13 +82,13 @@ pub(crate) fn lease_job(state: &mut State, entry: &mut Entry, command: &LeaseJob
     if !command.url.is_empty() {
         next.url = command.url.replace(BUILD_ID_MARK, &next.build_id);
     }
-    next.lease = Some(Lease {
+    next.lease = Some(Box::new(Lease {
         agent_id: command.agent_id.clone(),
         fence: entry.index,
         granted_ms: entry.stamp_ms,
         attempt: next.attempt,
         started_ms: 0,
-    });
+    }));
     let build_id = next.build_id.clone();
     state.settle_job_change(entry, next, None);
     Ok(Done {
@@ -107,10 +107,10 @@ pub(crate) fn start_job(state: &mut State, entry: &mut Entry, command: &StartJob
         });
     }
     let mut next = (*job).clone();
-    next.lease = Some(Lease {
+    next.lease = Some(Box::new(Lease {
         started_ms: entry.stamp_ms,
         ..lease
-    });
+    }));
     state.put_job(entry, next);
     Ok(Done::default())
 }
@@ -269,7 +269,7 @@ impl State {
     fn leased_job(&self, id: &str, fence: u64) -> Verdict<(Arc<Job>, Lease)> {
         let job = self.job(id).ok_or_else(|| not_found("job", id))?;
         match &job.lease {
-            Some(lease) if lease.fence == fence => Ok((job.clone(), lease.clone())),
+            Some(lease) if lease.fence == fence => Ok((job.clone(), Lease::clone(lease))),
             Some(lease) => Err(fenced(format!(
                 "job {id:?} is held under fence {}, not {fence}",
                 lease.fence

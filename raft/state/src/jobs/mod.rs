@@ -6,13 +6,12 @@ mod query;
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use imbl::{OrdMap, OrdSet};
 use trireme_proto::state::{Job, JobState, JobType};
 
 use crate::{
     digest::{IdHash, IdHasher, Sum, id_hash},
-    table::{Groups, Record, Seq, Table, Tally},
+    table::{Bulk, Groups, Record, Seq, Table, Tally},
 };
 
 pub use lifecycle::{BUILD_ID_MARK, state_name};
@@ -29,7 +28,10 @@ impl Record for Job {
         seq_of(self)
     }
 
-    const BULK: Option<fn(&mut Self) -> &mut Bytes> = Some(|job| &mut job.prowjob);
+    const BULK: Option<Bulk<Self>> = Some(Bulk {
+        read: |job| &job.prowjob,
+        write: |job| &mut job.prowjob,
+    });
 }
 
 /// Hash of what makes two jobs the same to a rule.

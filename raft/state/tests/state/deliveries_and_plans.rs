@@ -237,7 +237,7 @@ fn a_plugin_plans_once() {
     replica.done(accept("g"));
     let with_job = |id: &str, text: &str| pb::PlanBody {
         jobs: vec![pb::NewJob {
-            job: Some(presubmit(id, "unit", 1, "head")),
+            job: Some(Box::new(presubmit(id, "unit", 1, "head"))),
             ..pb::NewJob::default()
         }],
         ..plan("trigger", vec![comment(text)])
@@ -275,7 +275,7 @@ fn jobs_aborts_and_the_mirror_change_in_the_entry_of_the_plan() {
     replica.done(accept("g"));
     let body = pb::PlanBody {
         jobs: vec![pb::NewJob {
-            job: Some(presubmit("new", "unit", 1, "new")),
+            job: Some(Box::new(presubmit("new", "unit", 1, "new"))),
             ..pb::NewJob::default()
         }],
         abort: vec![pb::AbortJob {

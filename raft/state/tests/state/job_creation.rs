@@ -13,7 +13,7 @@ type Spoil = fn(&mut pb::Job);
 fn unless_exists(job: pb::Job) -> Body {
     Body::CreateJobs(pb::CreateJobs {
         jobs: vec![pb::NewJob {
-            job: Some(job),
+            job: Some(Box::new(job)),
             unless_exists: true,
             supersede: false,
         }],
@@ -24,7 +24,7 @@ fn unless_exists(job: pb::Job) -> Body {
 fn superseding(job: pb::Job) -> Body {
     Body::CreateJobs(pb::CreateJobs {
         jobs: vec![pb::NewJob {
-            job: Some(job),
+            job: Some(Box::new(job)),
             unless_exists: false,
             supersede: true,
         }],
@@ -194,7 +194,7 @@ fn a_periodic_exists_only_while_it_runs() {
 fn one_command_does_not_make_twins() {
     let mut replica = Replica::new();
     let new = |id: &str| pb::NewJob {
-        job: Some(presubmit(id, "unit", 1, "head")),
+        job: Some(Box::new(presubmit(id, "unit", 1, "head"))),
         unless_exists: true,
         supersede: false,
     };
@@ -292,7 +292,7 @@ fn cursors_move_with_the_jobs_that_they_count() {
     let with_cursor = |id: &str, at_ms| {
         Body::CreateJobs(pb::CreateJobs {
             jobs: vec![pb::NewJob {
-                job: Some(periodic(id, "tick")),
+                job: Some(Box::new(periodic(id, "tick"))),
                 ..pb::NewJob::default()
             }],
             cursors: vec![pb::Cursor {

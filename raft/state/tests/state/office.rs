@@ -119,7 +119,7 @@ fn entries_are_applied_once_and_blank_ones_move_the_index() {
         stamp_ms: 0,
         commands: vec![command(create([presubmit("b", "unit", 1, "head")]))],
     };
-    let applied = state.apply(replica.index(), &batch);
+    let applied = state.apply(replica.index(), batch.clone());
     assert_eq!(
         code(crate::replica::answer(&applied.outcomes[0])),
         Rejection::Invalid
@@ -128,7 +128,7 @@ fn entries_are_applied_once_and_blank_ones_move_the_index() {
     state.apply_blank(replica.index() + 5);
     assert_eq!(state.last_index(), replica.index() + 5);
     // A stamp from before the last one does not turn the clock back.
-    state.apply(replica.index() + 6, &batch);
+    state.apply(replica.index() + 6, batch);
     assert_eq!(state.last_stamp_ms(), replica.now_ms);
     assert_eq!(state.job("b").unwrap().created_ms, replica.now_ms);
 }

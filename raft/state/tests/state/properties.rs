@@ -155,7 +155,7 @@ fn plan_body() -> impl Strategy<Value = pb::PlanBody> {
         .prop_map(|(plugin, effects, job, close)| pb::PlanBody {
             jobs: job
                 .map(|id| pb::NewJob {
-                    job: Some(presubmit(&job_id(id), "unit", 1, "h0")),
+                    job: Some(Box::new(presubmit(&job_id(id), "unit", 1, "h0"))),
                     ..Default::default()
                 })
                 .into_iter()
@@ -356,7 +356,7 @@ fn body(replica: &Replica, act: &Act) -> Body {
             };
             Body::CreateJobs(pb::CreateJobs {
                 jobs: vec![pb::NewJob {
-                    job: Some(new),
+                    job: Some(Box::new(new)),
                     unless_exists: *unless_exists,
                     supersede: *supersede,
                 }],

@@ -11,7 +11,7 @@ fn apply(state: &mut State, body: Body) -> pb::outcome::Result {
         stamp_ms: 1,
         commands: vec![command(body)],
     };
-    state.apply(index, &batch).outcomes[0]
+    state.apply(index, batch).outcomes[0]
         .result
         .clone()
         .unwrap()

@@ -97,10 +97,10 @@ impl Replica {
         };
         let before = self.state.clone();
         let before_digest = before.digest();
-        let applied = self.state.apply(self.index, &batch);
+        let applied = self.state.apply(self.index, batch.clone());
 
         assert_eq!(before.digest(), before_digest, "a view changed");
-        assert_eq!(applied, self.other.apply(self.index, &batch));
+        assert_eq!(applied, self.other.apply(self.index, batch.clone()));
         assert_eq!(self.state.digest(), self.other.digest());
         if let Err(broken) = self.state.check_invariants() {
             panic!("{broken} after {batch:?}");
@@ -113,7 +113,7 @@ impl Replica {
             let mut untouched = before.clone();
             untouched.apply(
                 self.index,
-                &pb::Batch {
+                pb::Batch {
                     commands: vec![],
                     ..batch
                 },
@@ -254,7 +254,7 @@ pub(crate) fn create(jobs: impl IntoIterator<Item = pb::Job>) -> Body {
         jobs: jobs
             .into_iter()
             .map(|job| pb::NewJob {
-                job: Some(job),
+                job: Some(Box::new(job)),
                 ..pb::NewJob::default()
             })
             .collect(),

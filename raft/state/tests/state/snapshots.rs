@@ -66,7 +66,10 @@ fn a_snapshot_gives_the_same_state_back_in_any_order() {
     };
     let mut original = replica.state.clone();
     let index = replica.index() + 1;
-    assert_eq!(restored.apply(index, &batch), original.apply(index, &batch));
+    assert_eq!(
+        restored.apply(index, batch.clone()),
+        original.apply(index, batch)
+    );
     assert_eq!(restored.digest(), original.digest());
 }
 
@@ -162,7 +165,7 @@ fn a_new_cluster_keeps_everything_but_the_office_and_the_alarms_of_former_nodes(
         stamp_ms: 0,
         commands: vec![command(take_office(9, 1))],
     };
-    let applied = anew.apply(1_000_001, &batch);
+    let applied = anew.apply(1_000_001, batch);
     assert!(matches!(
         applied.outcomes[0].result,
         Some(pb::outcome::Result::Done(_))
