@@ -145,6 +145,26 @@ impl Link {
         }
     }
 
+    /// One request and its answer.
+    async fn append_within(
+        &mut self,
+        rpc: AppendEntriesRequest<Types>,
+        limit: Duration,
+    ) -> Result<StreamAppendResult<Types>, RPCError<Types>> {
+        let request = self.append_request()(rpc);
+        let client = self.client()?;
+        if let Some((mut client, request)) = self.again(&client, &request) {
+            tokio::spawn(async move { client.append(request).await });
+        }
+        match timeout(limit, self.append_one(request)).await {
+            Ok(Ok(response)) => Ok(append_result(response).map_err(NetworkError::from_string)?),
+            Ok(Err(status)) => Err(RPCError::Unreachable(unreachable(status))),
+            Err(_) => Err(RPCError::Timeout(
+                self.timeout(RPCTypes::AppendEntries, limit),
+            )),
+        }
+    }
+
     /// Sends one request and waits for its answer. A stream on which one was given up is not used again: no answer is
     /// taken for another's.
     async fn append_one(
@@ -268,17 +288,7 @@ impl RaftNetworkV2<Types> for Link {
         rpc: AppendEntriesRequest<Types>,
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        let mut client = self.client()?;
-        let request = self.append_request()(rpc);
-        if let Some((mut client, request)) = self.again(&client, &request) {
-            tokio::spawn(async move { client.append(request).await });
-        }
-        let call = client.append(request);
-        let response = self
-            .call(RPCTypes::AppendEntries, option.hard_ttl(), call)
-            .await?;
-        let result = append_result(response).map_err(NetworkError::from_string)?;
-        Ok(result.into())
+        Ok(self.append_within(rpc, option.hard_ttl()).await?.into())
     }
 
     /// Entries are sent as they come, news of commits with them; a peer that answers none for [`Timing::append_stall`] ends
@@ -304,13 +314,7 @@ impl RaftNetworkV2<Types> for Link {
             if input.size_hint() == (1, Some(1))
                 && let Some(only) = input.next().await
             {
-                let request = self.append_request()(only);
-                let limit = option.hard_ttl();
-                let response = match timeout(limit, self.append_one(request)).await {
-                    Ok(response) => response.map_err(unreachable)?,
-                    Err(_) => return Err(self.timeout(RPCTypes::AppendEntries, limit).into()),
-                };
-                let result = append_result(response).map_err(NetworkError::from_string)?;
+                let result = self.append_within(only, option.hard_ttl()).await?;
                 return Ok(stream::once(ready(Ok(result))).boxed());
             }
             let mut client = self.client()?;

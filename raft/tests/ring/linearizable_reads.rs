@@ -48,3 +48,24 @@ async fn many_readers_share_a_round() {
         assert!(read.unwrap() >= applied.revision);
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_came_back_confirms_reads_again() {
+    let mut cluster = Cluster::of(3).await;
+    let leader = cluster.leader().await;
+    let followers: Vec<u64> = [1, 2, 3].into_iter().filter(|id| *id != leader).collect();
+    let [gone, back] = followers[..] else {
+        panic!("{followers:?}");
+    };
+    cluster.stores[&leader].linearize().await.unwrap();
+    cluster.kill(back).await;
+    cluster.start(back).await;
+    cluster.converged().await;
+    // From here on the leader needs the one that came back.
+    cluster.kill(gone).await;
+    let applied = write(&cluster.stores[&leader], "key", "1").await;
+    for _ in 0..10 {
+        let read = cluster.stores[&leader].linearize().await.unwrap();
+        assert!(read >= applied.revision);
+    }
+}
