@@ -59,7 +59,8 @@ impl Default for WalOptions {
         Self {
             segment_bytes: 64 << 20,
             queue_bytes: 64 << 20,
-            cache_bytes: 64 << 20,
+            // For followers close behind; who is further behind is read to from the disk.
+            cache_bytes: 16 << 20,
         }
     }
 }
