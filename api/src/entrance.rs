@@ -24,12 +24,12 @@ use crate::{
 
 type Answering<B> = BoxFuture<'static, Result<http::Response<B>, Infallible>>;
 
+type Call = dyn Fn(Request) -> Answering<GrpcBody> + Send + Sync;
+
 /// gRPC services by name. A call finds its own by one look at its path; tonic's `Routes` would take each through a second
 /// router and more boxes, at a twentieth of what a small call costs.
 #[derive(Default)]
-pub(crate) struct GrpcServices(
-    HashMap<&'static str, Box<dyn Fn(Request) -> Answering<GrpcBody> + Send + Sync>>,
-);
+pub(crate) struct GrpcServices(HashMap<&'static str, Box<Call>>);
 
 impl GrpcServices {
     /// Takes services as tonic generates them: they are always ready.
