@@ -21,7 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         // Maps iterate in key order, so that encoding a record is deterministic.
         .btree_map(".")
         .bytes(".")
-        // As large as all other commands together: lists of it would move that much about.
+        // Some 600 bytes: a list that grows would move them each time.
         .boxed(".trireme.state.v1.NewJob.job")
         // Most jobs in memory have none.
         .boxed(".trireme.state.v1.Job.lease")

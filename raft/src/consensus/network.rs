@@ -145,7 +145,7 @@ impl Link {
         }
     }
 
-    /// One request and its answer.
+    /// One request and its answer. A stream on which one was given up is not used again: no answer is taken for another's.
     async fn append_within(
         &mut self,
         rpc: AppendEntriesRequest<Types>,
@@ -156,48 +156,11 @@ impl Link {
         if let Some((mut client, request)) = self.again(&client, &request) {
             tokio::spawn(async move { client.append(request).await });
         }
-        match timeout(limit, self.append_one(request)).await {
-            Ok(Ok(response)) => Ok(append_result(response).map_err(NetworkError::from_string)?),
-            Ok(Err(status)) => Err(RPCError::Unreachable(unreachable(status))),
-            Err(_) => Err(RPCError::Timeout(
-                self.timeout(RPCTypes::AppendEntries, limit),
-            )),
-        }
-    }
-
-    /// Sends one request and waits for its answer. A stream on which one was given up is not used again: no answer is
-    /// taken for another's.
-    async fn append_one(
-        &mut self,
-        request: proto::AppendRequest,
-    ) -> Result<proto::AppendResponse, tonic::Status> {
-        if let Some(single) = self.single.take()
-            && let Ok(answer) = self.append_on(single, request.clone()).await
-        {
-            return Ok(answer);
-        }
-        // The first, or the peer went away and may be back: to ask twice is harmless.
-        let client = self.client();
-        let mut client = client.map_err(|why| tonic::Status::unavailable(why.to_string()))?;
-        let (requests, sending) = mpsc::channel(1);
-        let opened = client.stream_append(ReceiverStream::new(sending)).await?;
-        let answers = opened.into_inner();
-        self.append_on(Single { requests, answers }, request).await
-    }
-
-    async fn append_on(
-        &mut self,
-        mut single: Single,
-        request: proto::AppendRequest,
-    ) -> Result<proto::AppendResponse, tonic::Status> {
-        let ended = || tonic::Status::unavailable("the peer ended the stream");
-        single.requests.send(request).await.map_err(|_| ended())?;
-        let answer = single.answers.message().await?.ok_or_else(ended)?;
-        // After a refusal the peer ends the stream.
-        if let Some(proto::append_response::Result::Success(_)) = answer.result {
-            self.single = Some(single);
-        }
-        Ok(answer)
+        let mut single = self.single.take();
+        let appending = append_one(client, &mut single, request);
+        let response = self.call(RPCTypes::AppendEntries, limit, appending).await?;
+        self.single = single;
+        Ok(append_result(response).map_err(NetworkError::from_string)?)
     }
 
     fn vote_request(&self, request: &VoteRequest<Types>) -> proto::VoteRequest {
@@ -228,6 +191,49 @@ impl Link {
             Err(_) => Err(RPCError::Timeout(self.timeout(action, limit))),
         }
     }
+}
+
+impl Single {
+    async fn append(
+        &mut self,
+        request: proto::AppendRequest,
+    ) -> Result<tonic::Response<proto::AppendResponse>, tonic::Status> {
+        let ended = || tonic::Status::unavailable("the peer ended the stream");
+        self.requests.send(request).await.map_err(|_| ended())?;
+        let answer = self.answers.message().await?.ok_or_else(ended)?;
+        Ok(tonic::Response::new(answer))
+    }
+
+    /// After a refusal the peer ends the stream.
+    fn kept_after(self, answer: &proto::AppendResponse) -> Option<Self> {
+        matches!(
+            answer.result,
+            Some(proto::append_response::Result::Success(_))
+        )
+        .then_some(self)
+    }
+}
+
+/// Appends on the open stream, or on a new one; leaves in `open` what the next can go on.
+async fn append_one(
+    mut client: Client,
+    open: &mut Option<Single>,
+    request: proto::AppendRequest,
+) -> Result<tonic::Response<proto::AppendResponse>, tonic::Status> {
+    if let Some(mut single) = open.take()
+        && let Ok(answer) = single.append(request.clone()).await
+    {
+        *open = single.kept_after(answer.get_ref());
+        return Ok(answer);
+    }
+    // The first, or the peer went away and may be back: to ask twice is harmless.
+    let (requests, sending) = mpsc::channel(1);
+    let opened = client.stream_append(ReceiverStream::new(sending)).await?;
+    let answers = opened.into_inner();
+    let mut single = Single { requests, answers };
+    let answer = single.append(request).await?;
+    *open = single.kept_after(answer.get_ref());
+    Ok(answer)
 }
 
 /// Requests of one stream on their way; answers come in their order.

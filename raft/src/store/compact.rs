@@ -118,8 +118,8 @@ pub(super) async fn run(inner: Weak<Inner>) {
 }
 
 impl Store {
-    /// Writes a snapshot of what is applied now, unless there is one, and forgets the log that both kept snapshots cover. Returns its
-    /// revision.
+    /// Writes a snapshot of what is applied now, unless there is one, and forgets the log that both kept snapshots cover.
+    /// Returns its revision.
     pub async fn trigger_snapshot(&self) -> Result<u64, OpenError> {
         let unstarted = || OpenError::Consensus("this node belongs to no cluster".to_owned());
         let started = self.inner.started().ok_or_else(unstarted)?;

@@ -70,8 +70,9 @@ impl<R: Record> Row<R> {
                 bytes: encoded.len() as u64,
             };
         };
-        let bulk = std::mem::take((place.write)(Arc::make_mut(&mut record)));
-        let encoded = record.encode_to_vec();
+        let own = Arc::make_mut(&mut record);
+        let bulk = std::mem::take((place.write)(own));
+        let encoded = own.encode_to_vec();
         let known = former.and_then(|row| {
             let former = (place.read)(&row.record);
             let same = former.as_ptr() == bulk.as_ptr() && former.len() == bulk.len();
@@ -79,7 +80,7 @@ impl<R: Record> Row<R> {
         });
         let bulk_hash = known.unwrap_or_else(|| sha256(&[&bulk]));
         let bytes = (encoded.len() as u64).saturating_add(bulk.len() as u64);
-        *(place.write)(Arc::make_mut(&mut record)) = bulk;
+        *(place.write)(own) = bulk;
         Self {
             record,
             hash: Sum::of(R::KIND, &[&encoded, &bulk_hash]),
