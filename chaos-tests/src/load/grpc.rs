@@ -1,13 +1,16 @@
 //! Unary gRPC calls straight on HTTP/2. The servers share their processor with whoever measures them, and a client with
 //! queues, middleware and tasks of its own costs a quarter of a small call.
 
+use std::time::Duration;
+
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use h2::{RecvStream, client::SendRequest};
 use http::{Request, StatusCode, header, uri::Authority};
 use prost::Message;
-use tokio::net::TcpStream;
+use tokio::{net::TcpStream, time::timeout};
 use tonic::{Code, Status};
 
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Before each message: whether it is compressed, and its length.
 const PREFIX_BYTES: usize = 5;
 /// Credit for answers on one connection.
@@ -25,8 +28,13 @@ fn lost(why: impl std::fmt::Display) -> Status {
 }
 
 impl Connection {
-    /// To host:port.
+    /// To host:port. Fails when nobody answers within 2 s.
     pub(super) async fn open(address: &str) -> Result<Self, Status> {
+        let opened = timeout(CONNECT_TIMEOUT, Self::open_now(address)).await;
+        opened.map_err(lost)?
+    }
+
+    async fn open_now(address: &str) -> Result<Self, Status> {
         let authority: Authority = address.parse().map_err(lost)?;
         let stream = TcpStream::connect(address).await.map_err(lost)?;
         stream.set_nodelay(true).map_err(lost)?;
