@@ -144,7 +144,7 @@ pub struct Limits {
     pub wal: WalOptions,
     pub archive: ArchiveOptions,
     pub feed: FeedOptions,
-    /// A snapshot is due after this much log.
+    /// A snapshot is due after this much log, on a disk with little room after less.
     pub compact_bytes: u64,
     /// A snapshot is due after this many entries.
     pub compact_entries: u64,
@@ -248,12 +248,14 @@ mod tests {
         let readme = include_str!("../../README.md");
         let limits = Limits::default();
         let log = format!(
-            "| the log | when a snapshot covers it: after {} MiB, {} entries or {} hours, the newest {} entries or {} MiB aside |",
+            "| the log | when a snapshot covers it: after {} MiB, {} entries or {} hours, the newest {} entries or {} MiB aside; \
+             on a disk with less than {} GiB of room after a quarter of that |",
             limits.compact_bytes >> 20,
             limits.compact_entries,
             limits.compact_after.as_secs() / 3600,
             limits.keep_entries,
-            limits.keep_bytes >> 20
+            limits.keep_bytes >> 20,
+            (4 * limits.compact_bytes) >> 30
         );
         assert!(readme.contains(&log), "{log}");
         let history = format!(

@@ -470,9 +470,16 @@ impl Ring {
         }
     }
 
+    /// Ends consensus, even if the caller does not wait for it.
     pub(crate) async fn shutdown(&self) {
-        if let Err(error) = self.raft.shutdown().await {
-            tracing::error!(%error, "the consensus core did not shut down cleanly");
+        // On a task of its own: openraft panics in whoever asks next if the first to wait for the core's end is dropped.
+        let raft = self.raft.clone();
+        let ending = tokio::spawn(async move { raft.shutdown().await });
+        match ending.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) | Err(error) => {
+                tracing::error!(%error, "the consensus core did not shut down cleanly");
+            }
         }
     }
 }

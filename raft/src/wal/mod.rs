@@ -191,6 +191,7 @@ impl Wal {
             end: found.end,
             synced: found.end,
             zeroed: found.end,
+            room: found.room,
             buffer: Vec::new(),
         };
         let writer = match host.world().cloned() {

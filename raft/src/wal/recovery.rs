@@ -31,6 +31,8 @@ pub(super) struct Recovered {
     pub(super) path: PathBuf,
     pub(super) file: Arc<dyn DiskFile>,
     pub(super) end: u64,
+    /// What is set aside for it.
+    pub(super) room: u64,
     pub(super) marks: Marks,
     /// Bytes of records found.
     pub(super) bytes: u64,
@@ -113,10 +115,12 @@ pub(super) fn recover(
         }
         former_end = Some(reached as u64);
         if number == last {
+            let length = file.length().map_err(WalError::io("reading", &path))?;
+            let room = length.min(segment_bytes);
             // Leftovers of a torn write must not come back behind what is written next.
             if bytes[reached..].chunks(BLOCK).any(|block| !is_zero(block)) {
                 tracing::warn!(file = %path.display(), at = reached, "cutting the torn end of the log");
-                file.cut(reached as u64, segment_bytes)
+                file.cut(reached as u64, room)
                     .map_err(WalError::io("cutting", &path))?;
             }
             // What a killed process wrote but did not sync was read all the same: make it true.
@@ -130,6 +134,7 @@ pub(super) fn recover(
                 path,
                 file,
                 end: reached as u64,
+                room,
                 marks,
                 bytes: found_bytes,
             });
@@ -165,6 +170,7 @@ fn fresh(
         path,
         file,
         end,
+        room: segment_bytes,
         marks,
         bytes: 0,
     })

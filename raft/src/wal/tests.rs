@@ -407,6 +407,58 @@ fn purging_removes_whole_segments_and_keeps_vote_and_marks() {
     });
 }
 
+/// The log goes on in what is left, so that it can still be shortened.
+#[test]
+fn without_room_for_a_whole_segment_a_smaller_one_is_made() {
+    block_on(async {
+        const MIB: u64 = 1 << 20;
+        let large = WalOptions {
+            segment_bytes: 8 * MIB,
+            ..options()
+        };
+        let open = |disk: &MemoryDisk| {
+            let disk = Arc::new(disk.clone());
+            Wal::open(disk, Path::new(DIR), owner(), &large).unwrap()
+        };
+        let disk = MemoryDisk::new();
+        disk.set_capacity(11 * MIB);
+        let wal = open(&disk);
+        let mut index = 0;
+        while wal.segments() < 2 {
+            index += 1;
+            append(&wal, vec![entry(id(1, index), 200 << 10)])
+                .await
+                .unwrap();
+        }
+        // A quarter of a whole one.
+        assert_eq!(disk.taken_bytes(), 10 * MIB);
+        drop(wal);
+        let disk = disk.after_power_cut(|| false);
+        disk.set_capacity(11 * MIB);
+        let wal = open(&disk);
+        assert_eq!(entries(&wal).await.len() as u64, index);
+        wal.purge(id(1, index)).await.unwrap();
+        while wal.segments() < 2 {
+            index += 1;
+            append(&wal, vec![entry(id(1, index), 200 << 10)])
+                .await
+                .unwrap();
+        }
+        assert_eq!(disk.taken_bytes(), 10 * MIB);
+        disk.set_capacity(11 * MIB - (100 << 10));
+        let mut filling = async || {
+            index += 1;
+            append(&wal, vec![entry(id(1, index), 200 << 10)]).await
+        };
+        let error = loop {
+            if let Err(error) = filling().await {
+                break error;
+            }
+        };
+        assert!(error.to_string().contains("The disk is full"), "{error}");
+    });
+}
+
 #[test]
 fn a_broken_record_before_later_writes_stops_the_node() {
     block_on(async {

@@ -33,6 +33,9 @@ const ZEROS_AHEAD_BYTES: u64 = 256 << 10;
 /// A buffer of a write no larger than this is used again: fresh memory costs more than what is copied into it.
 const KEPT_BUFFER_BYTES: usize = 1 << 20;
 
+/// With too little room for a whole segment a smaller one is set aside, down to this.
+const LEAST_SEGMENT_BYTES: u64 = 1 << 20;
+
 /// Called on the writer's thread, in the order of the requests. Must not block.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
@@ -114,6 +117,8 @@ pub(super) struct Writer {
     pub(super) synced: u64,
     /// Everything before was written once.
     pub(super) zeroed: u64,
+    /// What is set aside for the segment; `segment_bytes` where there was room.
+    pub(super) room: u64,
     /// Empty between writes.
     pub(super) buffer: Vec<u8>,
 }
@@ -183,8 +188,8 @@ impl Writer {
         self.failure.check().map_err(Fault::Former)?;
         let bytes: usize = batch.iter().map(size_of).sum();
         let records = self.end > SEGMENT_HEADER_BYTES as u64;
-        if records && self.end + bytes as u64 > self.segment_bytes {
-            self.start_segment()?;
+        if records && self.end + bytes as u64 > self.room {
+            self.start_segment(bytes as u64)?;
         }
         let started = Instant::now();
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -213,7 +218,7 @@ impl Writer {
         }
         let end = self.end + buffer.len() as u64;
         if end > self.zeroed {
-            let zeroed = (end + ZEROS_AHEAD_BYTES).min(self.segment_bytes.max(end));
+            let zeroed = (end + ZEROS_AHEAD_BYTES).min(self.room.max(end));
             buffer.resize((zeroed - self.end) as usize, 0);
             self.zeroed = zeroed;
         }
@@ -265,7 +270,8 @@ impl Writer {
         Ok(())
     }
 
-    fn start_segment(&mut self) -> Result<(), Fault> {
+    /// `first` bytes of records will be written first.
+    fn start_segment(&mut self, first: u64) -> Result<(), Fault> {
         if self.synced < self.end {
             self.file
                 .sync_data()
@@ -273,17 +279,26 @@ impl Writer {
         }
         let number = self.segment + 1;
         let path = segment_path(&self.dir, number);
-        let (file, end) = create_segment(
-            &*self.disk,
-            &self.dir,
-            &path,
-            number,
-            self.end,
-            self.segment_bytes,
-            &self.marks,
-            &self.owner,
-        )
-        .map_err(|error| Fault::New("creating", path.clone(), error))?;
+        let least = (LEAST_SEGMENT_BYTES + first).min(self.segment_bytes);
+        let mut room = self.segment_bytes;
+        let (file, end) = loop {
+            let created = create_segment(
+                &*self.disk,
+                &self.dir,
+                &path,
+                number,
+                self.end,
+                room,
+                &self.marks,
+                &self.owner,
+            );
+            match created {
+                Ok(created) => break created,
+                // What is left lasts until the log is shortened, perhaps.
+                Err(error) if is_full(&error) && room > least => room = (room / 4).max(least),
+                Err(error) => return Err(Fault::New("creating", path, error)),
+            }
+        };
         let mut log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(former) = log.segments.get_mut(&self.segment) {
             former.end = Some(self.end);
@@ -304,6 +319,7 @@ impl Writer {
         self.end = end;
         self.synced = end;
         self.zeroed = end;
+        self.room = room;
         Ok(())
     }
 

@@ -182,6 +182,35 @@ async fn the_reserve_lets_a_node_shorten_its_log_on_a_full_disk() {
     assert!(reserve());
 }
 
+/// On a disk that is much smaller than the log may grow on a large one.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_little_room_the_log_is_shortened_early() {
+    let disk = MemoryDisk::new();
+    disk.set_capacity(16 * MIB);
+    let mut config = alone(&disk, 0);
+    config.limits.wal.segment_bytes = MIB;
+    config.limits.keep_bytes = 64 * MIB;
+    let store = start(config).await;
+    let value = "x".repeat(1000);
+    let keys: Vec<String> = (0..2000).map(|key| format!("key-{key}")).collect();
+    let mut written: u64 = 0;
+    while written < 25 * MIB {
+        let before = store.status().snapshot;
+        // What the log may take between two looks at it.
+        let mut wave: u64 = 0;
+        while wave < 5 * MIB {
+            futures::future::join_all(keys.iter().map(|key| write(&store, key, &value))).await;
+            wave += (keys.len() * value.len()) as u64;
+        }
+        written += wave;
+        eventually("a snapshot", async || {
+            (store.status().snapshot > before).then_some(())
+        })
+        .await;
+    }
+    store.shutdown().await;
+}
+
 /// Consensus drops the wish for a snapshot while one is being written, which may end before what the next one is to hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_snapshot_that_is_asked_for_comes() {
