@@ -4,6 +4,7 @@
 //! who may not, and writes one `audit` line for every call that changes something, or would have.
 
 use std::{
+    borrow::Cow,
     fmt, fs, io,
     net::{IpAddr, SocketAddr},
     os::unix::fs::MetadataExt as _,
@@ -676,9 +677,9 @@ fn audit(path: &str, who: &Who, address: Option<IpAddr>, response: &Response) {
     let noted = lock(&who.noted);
     let status = Status::from_header_map(response.headers()).map(|status| status.code());
     let outcome = match status {
-        Some(Code::Ok) | None if response.status().is_success() => "ok".to_owned(),
-        Some(code) => format!("{code:?}"),
-        None => response.status().as_u16().to_string(),
+        Some(Code::Ok) | None if response.status().is_success() => Cow::Borrowed("ok"),
+        Some(code) => format!("{code:?}").into(),
+        None => response.status().as_u16().to_string().into(),
     };
     let address = address
         .map(|address| address.to_string())
@@ -688,7 +689,7 @@ fn audit(path: &str, who: &Who, address: Option<IpAddr>, response: &Response) {
         who = who.name,
         method = path,
         object = noted.object,
-        outcome,
+        outcome = &*outcome,
         revision = noted.revision,
         address,
         "audit"

@@ -114,6 +114,11 @@ impl Published {
 
     /// Waits until the entry at `revision` is applied.
     pub(crate) async fn at_least(&self, revision: u64) -> Arc<View> {
+        let view = self.view();
+        if view.revision >= revision {
+            return view;
+        }
+        drop(view);
         let mut applied = self.revision.subscribe();
         // The sender lives as long as self.
         let _ = applied

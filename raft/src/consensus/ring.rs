@@ -455,18 +455,16 @@ impl Ring {
 
     /// Waits until consensus has stopped; the reason, unless it was asked to.
     pub(crate) async fn stopped(&self) -> Option<String> {
-        let mut metrics = self.raft.metrics();
-        loop {
-            let stopped = metrics.borrow_and_update().running_state.clone().err();
-            match stopped {
-                Some(Fatal::Stopped) => return None,
-                Some(Fatal::Panicked) => return Some("the consensus core panicked".to_owned()),
-                Some(Fatal::StorageError(error)) => return Some(error.to_string()),
-                None => {}
-            }
-            if metrics.changed().await.is_err() {
-                return None;
-            }
+        // Not the metrics that change with each entry: whoever waits for those is woken by each.
+        let mut ended = self.raft.server_metrics();
+        while ended.changed().await.is_ok() {}
+        let metrics = self.raft.metrics();
+        let state = metrics.borrow_watched().running_state.clone();
+        match state {
+            Err(Fatal::StorageError(error)) => Some(error.to_string()),
+            Err(Fatal::Stopped) => None,
+            // It ended without a word.
+            Err(Fatal::Panicked) | Ok(()) => Some("the consensus core panicked".to_owned()),
         }
     }
 

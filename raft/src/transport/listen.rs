@@ -34,6 +34,8 @@ use crate::{
 
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// An entry arrives in one frame: those of 16 KiB, HTTP/2's default, cost both sides as much each.
+const FRAME_BYTES: u32 = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
@@ -109,6 +111,7 @@ pub(crate) fn serve(
         .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
         .initial_stream_window_size(WINDOW_BYTES)
         .initial_connection_window_size(WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES)
         .add_service(
             RaftTransportServer::new(service)
                 .max_decoding_message_size(MAX_MESSAGE_BYTES)

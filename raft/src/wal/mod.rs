@@ -137,6 +137,8 @@ pub struct Wal {
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     appended: AtomicU64,
+    /// A committed mark that nothing was written after.
+    unwritten: Mutex<Option<Record>>,
     costs: Arc<Costs>,
 }
 
@@ -214,6 +216,7 @@ impl Wal {
             requests: Mutex::new(Some(requests)),
             writer: Mutex::new(writer),
             appended: AtomicU64::new(found.bytes),
+            unwritten: Mutex::new(None),
             costs,
         })
     }
@@ -337,23 +340,50 @@ impl Wal {
         answered.await.map_err(|_| self.failure.closed())?
     }
 
-    /// Remembers how far entries are committed, on disk some time later.
-    pub(crate) async fn save_committed(&self, committed: Option<LogId>) -> io::Result<()> {
-        self.mark(Kind::Committed, committed, false, |log| {
-            log.committed = committed;
-        })
-        .await
+    /// Remembers how far entries are committed. On disk with what is written next, or after [`Wal::write_committed`]: one
+    /// that is lost only makes a restarted node wait for what others know, and a write of its own for each commit would
+    /// cost as much as the entries' own.
+    pub(crate) fn save_committed(&self, committed: Option<LogId>) -> io::Result<()> {
+        self.failure.check()?;
+        self.held().committed = committed;
+        *locked(&self.unwritten) = Some(Record::of_mark(Kind::Committed, committed));
+        Ok(())
+    }
+
+    /// Has the last committed mark written if it is not yet. Does not wait; where the queue is full, something else is
+    /// written soon.
+    pub(crate) fn write_committed(&self) {
+        let requests = locked(&self.requests).clone();
+        if let Some(requests) = requests {
+            self.send_committed(&requests);
+        }
+    }
+
+    fn send_committed(&self, requests: &mpsc::Sender<Request>) {
+        // Full, or the writer has ended: then nothing is written at all any more.
+        let Ok(place) = requests.try_reserve() else {
+            return;
+        };
+        if let Some(mark) = locked(&self.unwritten).take() {
+            place.send(Request {
+                records: vec![mark],
+                tickets: Vec::new(),
+                sync: false,
+                done: None,
+                permits: 0,
+            });
+        }
     }
 
     /// Ends the log after `after`; None empties it. Ordered with appends; on disk some time later.
     pub(crate) async fn truncate_after(&self, after: Option<LogId>) -> io::Result<()> {
-        self.mark(Kind::Truncate, after, true, |log| log.truncate(after))
+        self.mark(Kind::Truncate, after, |log| log.truncate(after))
             .await
     }
 
     /// Forgets entries up to `upto`, which may lie beyond the last. Files are removed some time later.
     pub(crate) async fn purge(&self, upto: LogId) -> io::Result<()> {
-        self.mark(Kind::Purge, Some(upto), true, |log| log.purge(upto))
+        self.mark(Kind::Purge, Some(upto), |log| log.purge(upto))
             .await
     }
 
@@ -390,7 +420,6 @@ impl Wal {
         &self,
         kind: Kind,
         id: Option<LogId>,
-        sync: bool,
         change: impl FnOnce(&mut Log),
     ) -> io::Result<()> {
         let record = Record::of_mark(kind, id);
@@ -399,7 +428,7 @@ impl Wal {
         self.send(Request {
             records: vec![record],
             tickets: Vec::new(),
-            sync,
+            sync: true,
             done: None,
             permits,
         })
@@ -418,11 +447,14 @@ impl Wal {
         Ok(permits)
     }
 
-    async fn send(&self, request: Request) -> io::Result<()> {
+    async fn send(&self, mut request: Request) -> io::Result<()> {
         let requests = locked(&self.requests).clone();
         let Some(requests) = requests else {
             return Err(self.failure.closed());
         };
+        if let Some(mark) = locked(&self.unwritten).take() {
+            request.records.insert(0, mark);
+        }
         requests
             .send(request)
             .await
@@ -432,7 +464,10 @@ impl Wal {
     /// Accepts nothing more, and waits until everything accepted is written. Blocks, but in a simulation, where what is
     /// accepted is written later.
     pub(crate) fn close(&self) {
-        locked(&self.requests).take();
+        let requests = locked(&self.requests).take();
+        if let Some(requests) = requests {
+            self.send_committed(&requests);
+        }
         if let Some(writer) = locked(&self.writer).take()
             && writer.join().is_err()
         {

@@ -137,7 +137,7 @@ impl Model {
                 if let Some(entry) = self.entries.get(&index) {
                     let id = entry.log_id.as_ref().map(LogId::from);
                     self.state.committed = id;
-                    return wal.save_committed(id).await;
+                    return wal.save_committed(id);
                 }
                 Ok(())
             }

@@ -141,14 +141,84 @@ pub(crate) fn coalesce(mut changes: Vec<Change>) -> Vec<Change> {
         return changes;
     }
     let mut seen = BTreeSet::new();
-    let mut kept = Vec::with_capacity(changes.len());
-    while let Some(change) = changes.pop() {
-        if seen.insert(change.key()) {
-            kept.push(change);
+    // From the last to the first.
+    let mut stays: Vec<bool> = changes
+        .iter()
+        .rev()
+        .map(|change| seen.insert(Named::from(change)))
+        .collect();
+    if stays.iter().any(|stays| !stays) {
+        changes.retain(|_| stays.pop().unwrap_or(true));
+    }
+    changes
+}
+
+/// A [`RecordKey`] that borrows: an entry with hundreds of new jobs names each.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Named<'a> {
+    Job(&'a str),
+    PullRequest(&'a str, &'a str, u64),
+    Pool(&'a str, &'a str, &'a str),
+    Intent(&'a str),
+    Delivery(&'a str),
+    Plan(&'a str, &'a str),
+    Report(&'a str, &'a str),
+    Config(u64),
+    Agent(&'a str),
+    Office,
+    Timer(&'a str),
+    Cursor(&'a str),
+    Alarm(&'a str),
+    Audit(u64),
+    Token(&'a str),
+    FeatureLevel,
+}
+
+impl<'a> From<&'a Change> for Named<'a> {
+    fn from(change: &'a Change) -> Self {
+        match change {
+            Change::Job(job) => Self::Job(&job.id),
+            Change::PullRequest(pr) => Self::PullRequest(&pr.org, &pr.repo, pr.number),
+            Change::Pool(pool) => Self::Pool(&pool.org, &pool.repo, &pool.branch),
+            Change::Intent(intent) => Self::Intent(&intent.id),
+            Change::Delivery(delivery) => Self::Delivery(&delivery.guid),
+            Change::Plan(plan) => Self::Plan(&plan.guid, &plan.plugin),
+            Change::Report(report) => Self::Report(&report.job_id, &report.reporter),
+            Change::Config(config) => Self::Config(config.number),
+            Change::Agent(agent) => Self::Agent(&agent.id),
+            Change::Office(_) => Self::Office,
+            Change::Timer(timer) => Self::Timer(&timer.key),
+            Change::Cursor(cursor) => Self::Cursor(&cursor.key),
+            Change::Alarm(alarm) => Self::Alarm(&alarm.key),
+            Change::Audit(audit) => Self::Audit(audit.index),
+            Change::Token(token) => Self::Token(&token.id),
+            Change::FeatureLevel(_) => Self::FeatureLevel,
+            Change::Removed(key) => Self::from(key),
         }
     }
-    kept.reverse();
-    kept
+}
+
+impl<'a> From<&'a RecordKey> for Named<'a> {
+    fn from(key: &'a RecordKey) -> Self {
+        match key {
+            RecordKey::Job { id } => Self::Job(id),
+            RecordKey::PullRequest { org, repo, number } => Self::PullRequest(org, repo, *number),
+            RecordKey::Pool { org, repo, branch } => Self::Pool(org, repo, branch),
+            RecordKey::Intent { id } => Self::Intent(id),
+            RecordKey::Delivery { guid } => Self::Delivery(guid),
+            RecordKey::Plan { guid, plugin } => Self::Plan(guid, plugin),
+            RecordKey::Report { job_id, reporter } => Self::Report(job_id, reporter),
+            RecordKey::Config { number } => Self::Config(*number),
+            RecordKey::Agent { id } => Self::Agent(id),
+            RecordKey::Office => Self::Office,
+            RecordKey::Timer { key } => Self::Timer(key),
+            RecordKey::Cursor { key } => Self::Cursor(key),
+            RecordKey::Alarm { key } => Self::Alarm(key),
+            RecordKey::Audit { index } => Self::Audit(*index),
+            RecordKey::Token { id } => Self::Token(id),
+            RecordKey::FeatureLevel => Self::FeatureLevel,
+        }
+    }
 }
 
 impl From<&Change> for pb::Change {

@@ -25,6 +25,7 @@ mod deliveries;
 mod digest;
 mod effects;
 mod growth;
+mod id_index;
 pub mod ids;
 mod intents;
 mod invariants;

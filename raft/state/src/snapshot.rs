@@ -6,7 +6,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use trireme_proto::state::{self as pb, change::Record, snapshot_row::Row};
 
-use crate::{State, change::Change, digest::Digest};
+use crate::{
+    State,
+    change::Change,
+    digest::{Digest, id_hash},
+    jobs::seq_of,
+};
 
 /// Rows that do not make a state.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -139,8 +144,12 @@ impl State {
         let digest = &mut self.digest;
         match record {
             Record::Job(job) => {
-                let known = self.jobs.get(&job.id).is_some();
-                !known && self.jobs.put(digest, job).1.is_none()
+                let id = id_hash(&[&job.id]);
+                let known = self.jobs.has(id) || self.jobs.at(&seq_of(&job)).is_some();
+                if !known {
+                    self.jobs.add(digest, job, id);
+                }
+                !known
             }
             Record::Delivery(delivery) => {
                 let known = self.deliveries.get(&delivery.guid).is_some();

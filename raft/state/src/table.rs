@@ -148,6 +148,17 @@ impl<R: Record> Table<R> {
         (kept, former.map(|former| former.record))
     }
 
+    /// Adds a record whose key is not there yet; returns it as it is kept.
+    pub(crate) fn add(&mut self, digest: &mut Sum, record: Arc<R>) -> Arc<R> {
+        let row = Row::new(record, None);
+        let (key, kept) = (row.record.key(), Arc::clone(&row.record));
+        digest.add(&row.hash);
+        self.bytes = self.bytes.saturating_add(row.bytes);
+        let former = self.rows.insert(key, row);
+        debug_assert!(former.is_none(), "the key is there");
+        kept
+    }
+
     pub(crate) fn remove(&mut self, digest: &mut Sum, key: &R::Key) -> Option<Arc<R>> {
         let former = self.rows.remove(key)?;
         digest.sub(&former.hash);

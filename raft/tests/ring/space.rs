@@ -186,13 +186,13 @@ async fn the_reserve_lets_a_node_shorten_its_log_on_a_full_disk() {
 #[tokio::test(flavor = "multi_thread")]
 async fn with_little_room_the_log_is_shortened_early() {
     let disk = MemoryDisk::new();
-    disk.set_capacity(16 * MIB);
+    disk.set_capacity(20 * MIB);
     let mut config = alone(&disk, 0);
     config.limits.wal.segment_bytes = MIB;
     config.limits.keep_bytes = 64 * MIB;
     let store = start(config).await;
     let value = "x".repeat(1000);
-    let keys: Vec<String> = (0..2000).map(|key| format!("key-{key}")).collect();
+    let keys: Vec<String> = (0..200).map(|key| format!("key-{key}")).collect();
     let mut written: u64 = 0;
     while written < 25 * MIB {
         let before = store.status().snapshot;

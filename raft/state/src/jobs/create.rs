@@ -7,6 +7,8 @@ use super::{GITHUB_REPORTER, is_complete, rivalry, seq_of, twinship};
 use crate::{
     State,
     apply::Entry,
+    change::Change,
+    digest::{IdHash, id_hash},
     limits::{MAX_JOBS, MAX_JOBS_PER_COMMAND, MAX_PROWJOB_BYTES, MAX_PULLS_PER_JOB, MAX_REPORTERS},
     reject::{Verdict, at_most, exhausted, invalid, name, optional_name, record_size},
 };
@@ -116,7 +118,8 @@ impl State {
         let mut made = Made::default();
         for new in jobs {
             let Some(job) = new.job else { continue };
-            if self.jobs.get(&job.id).is_some() {
+            let id = id_hash(&[&job.id]);
+            if self.jobs.has(id) {
                 made.existing.push(job.id);
             } else if let Some(twin) = new.unless_exists.then(|| self.twin_of(&job)).flatten() {
                 made.existing.push(twin);
@@ -125,7 +128,7 @@ impl State {
                     self.supersede_older(entry, &job, &mut made);
                 }
                 made.created.push(job.id.clone());
-                self.make_job(entry, *job);
+                self.make_job(entry, *job, id);
             }
         }
         made
@@ -164,7 +167,7 @@ impl State {
         }
     }
 
-    fn make_job(&mut self, entry: &mut Entry, mut job: Job) {
+    fn make_job(&mut self, entry: &mut Entry, mut job: Job, id: IdHash) {
         if job.state() == JobState::Unspecified {
             job.set_state(JobState::Triggered);
         }
@@ -182,6 +185,8 @@ impl State {
         job.prev_report_states.clear();
         debug_assert!(self.jobs.at(&seq_of(&job)).is_none());
         self.owe_reports(entry, &job, None);
-        self.put_job(entry, job);
+        job.version = entry.index;
+        let job = self.jobs.add(&mut self.digest, job, id);
+        entry.changed(Change::Job(job));
     }
 }

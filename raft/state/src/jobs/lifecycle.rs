@@ -411,7 +411,7 @@ impl State {
 
     pub(crate) fn put_job(&mut self, entry: &mut Entry, mut job: Job) {
         job.version = entry.index;
-        let (job, _) = self.jobs.put(&mut self.digest, job);
+        let job = self.jobs.put(&mut self.digest, job);
         entry.changed(Change::Job(job));
     }
 }

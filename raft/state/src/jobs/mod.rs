@@ -6,11 +6,12 @@ mod query;
 
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
+use imbl::OrdSet;
 use trireme_proto::state::{Job, JobState, JobType};
 
 use crate::{
     digest::{IdHash, IdHasher, Sum, id_hash},
+    id_index::IdIndex,
     table::{Bulk, Groups, Record, Seq, Table, Tally},
 };
 
@@ -40,7 +41,7 @@ type Alike = IdHash;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Jobs {
     rows: Table<Job>,
-    by_id: OrdMap<IdHash, Seq>,
+    by_id: IdIndex,
     /// By [`pull_key`].
     of_pull: Groups<IdHash, Seq>,
     /// By [`head_key`].
@@ -97,11 +98,15 @@ impl Jobs {
     }
 
     pub(crate) fn get(&self, id: &str) -> Option<&Arc<Job>> {
-        self.rows.get(self.by_id.get(&id_hash(&[id]))?)
+        self.rows.get(&self.by_id.get(id_hash(&[id]))?)
     }
 
-    /// Returns the record as it is kept, and the one that it replaced.
-    pub(crate) fn put(&mut self, digest: &mut Sum, job: Job) -> (Arc<Job>, Option<Arc<Job>>) {
+    pub(crate) fn has(&self, id: IdHash) -> bool {
+        self.by_id.get(id).is_some()
+    }
+
+    /// Returns the record as it is kept. A job that is not there yet is put by [`Jobs::add`].
+    pub(crate) fn put(&mut self, digest: &mut Sum, job: Job) -> Arc<Job> {
         let seq = seq_of(&job);
         let (job, former) = self.rows.put_shared(digest, Arc::new(job));
         match &former {
@@ -110,17 +115,27 @@ impl Jobs {
                 self.index_phase(former, seq, false);
                 self.index_phase(&job, seq, true);
             }
-            None => {
-                self.by_id.insert(id_hash(&[&job.id]), seq);
-                self.index_constant(&job, seq, true);
-                self.index_phase(&job, seq, true);
-            }
+            None => self.index_new(&job, id_hash(&[&job.id]), seq),
         }
-        (job, former)
+        job
+    }
+
+    /// The same of a new job, of whose id the hash is known already.
+    pub(crate) fn add(&mut self, digest: &mut Sum, job: Job, id: IdHash) -> Arc<Job> {
+        let seq = seq_of(&job);
+        let job = self.rows.add(digest, Arc::new(job));
+        self.index_new(&job, id, seq);
+        job
+    }
+
+    fn index_new(&mut self, job: &Job, id: IdHash, seq: Seq) {
+        self.by_id.insert(id, seq);
+        self.index_constant(job, seq, true);
+        self.index_phase(job, seq, true);
     }
 
     pub(crate) fn remove(&mut self, digest: &mut Sum, id: &str) -> Option<Arc<Job>> {
-        let seq = self.by_id.remove(&id_hash(&[id]))?;
+        let seq = self.by_id.remove(id_hash(&[id]))?;
         let former = self.rows.remove(digest, &seq)?;
         self.index_constant(&former, seq, false);
         self.index_phase(&former, seq, false);

@@ -46,7 +46,7 @@ pub fn seq_of(job: &Job) -> Seq {
 }
 
 impl Jobs {
-    pub(super) fn at(&self, seq: &Seq) -> Option<&Arc<Job>> {
+    pub(crate) fn at(&self, seq: &Seq) -> Option<&Arc<Job>> {
         self.rows.get(seq)
     }
 
