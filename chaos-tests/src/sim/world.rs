@@ -108,6 +108,10 @@ impl World for Life {
     }
 
     fn listen(&self) -> BoxStream<'static, io::Result<Pipe>> {
+        // One that was killed while it started must not take the address from the next.
+        if self.over.load(Ordering::SeqCst) {
+            return stream::pending().boxed();
+        }
         let arriving = self.network.listen(self.node, &peer_address(self.node));
         stream::unfold(arriving, async |mut arriving| {
             let pipe = arriving.recv().await?;
