@@ -26,7 +26,10 @@ use trireme_proto::state::Role;
 use trireme_raft::Store;
 use trireme_state::{State, TokenHash};
 
-use crate::{Metrics, entrance::Inside};
+use crate::{
+    Metrics,
+    entrance::{Inside, is_grpc},
+};
 
 /// Target of the lines that tell who changed what.
 pub const AUDIT: &str = "audit";
@@ -647,13 +650,6 @@ pub(crate) async fn guard(gate: &Gate, mut request: Request, inside: &Inside) ->
         audit(&path, &who, address, &response);
     }
     response
-}
-
-fn is_grpc(request: &Request) -> bool {
-    request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn answer(refused: &Refused, is_grpc: bool) -> Response {

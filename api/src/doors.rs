@@ -31,7 +31,7 @@ use trireme_raft::Store;
 use crate::{
     Attachments, DoorCertificates, Metrics, RunLogs,
     auth::{AuthConfig, Gate, OperatorTokenError, Remote},
-    entrance::{Entrance, GrpcServices, Inside},
+    entrance::{Entrance, GrpcServices, Inside, is_grpc},
     flow::{Counted, Flow},
     listen::DoorListener,
     neighbours::Neighbours,
@@ -285,11 +285,7 @@ impl Doors {
 
 /// A browser gets a plain 404, a gRPC client the code that it understands.
 async fn not_found(request: Request) -> Response {
-    let is_grpc = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    if is_grpc {
+    if is_grpc(&request) {
         let path = request.uri().path();
         return Status::unimplemented(format!("there is no method {path}")).into_http();
     }

@@ -58,6 +58,14 @@ fn service_name(path: &str) -> Option<&str> {
     Some(service)
 }
 
+/// Whether the caller reads gRPC's codes; everybody else reads a page or a line.
+pub(crate) fn is_grpc(request: &Request) -> bool {
+    request
+        .headers()
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
 /// All that is served.
 pub(crate) struct Inside {
     pub(crate) grpc: GrpcServices,

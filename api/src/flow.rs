@@ -21,7 +21,7 @@ use tokio::{
 use tonic::Status;
 use trireme_raft::{QueueGauge, Queues};
 
-use crate::refusal::exhausted;
+use crate::{entrance::is_grpc, refusal::exhausted};
 
 /// Connections of one node; more wait in the operating system's queue.
 const MAX_CONNECTIONS: usize = 4096;
@@ -168,11 +168,7 @@ impl Flow {
 
 fn refuse(request: &Request, what: &str) -> Response {
     let status = too_many(what);
-    let is_grpc = request
-        .headers()
-        .get(header::CONTENT_TYPE)
-        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
-    if is_grpc {
+    if is_grpc(request) {
         return status.into_http();
     }
     let text = format!("503 Service Unavailable: {}\n", status.message());

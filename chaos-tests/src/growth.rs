@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    ops::Bound,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -52,6 +53,8 @@ const BEAT: Duration = Duration::from_millis(100);
 const PER_CONNECTION: u64 = 50;
 /// Between the last write and the end of the watches.
 const LATE: Duration = Duration::from_secs(10);
+/// Rows read at once from an archive.
+const ARCHIVE_PAGE: usize = 10_000;
 const LONGEST_US: u64 = 60_000_000;
 
 /// How large.
@@ -91,6 +94,8 @@ pub struct Growth {
     pub snapshot_write_millis: u64,
     /// An empty node from its start until it has all of state and archive.
     pub join_millis: u64,
+    /// Of the first node's archive; those that joined have as many, or the measurement fails.
+    pub archived_rows: u64,
     pub alone_empty: Puts,
     pub alone_grown: Puts,
     pub three_quiet: Puts,
@@ -246,6 +251,26 @@ async fn fill(store: &Store, jobs: u64, finished: bool) -> anyhow::Result<()> {
         filler??;
     }
     Ok(())
+}
+
+/// Counts what lies in the archive of a node that does not run.
+async fn archived_rows(cluster: &Cluster, id: u64) -> anyhow::Result<u64> {
+    let member = cluster.member(id)?;
+    let config = StoreConfig::new(member.data(), id, member.peer.as_str().parse()?);
+    let store = Store::open(config).await?;
+    let archive = store.archive();
+    let mut from = Bound::Unbounded;
+    let mut rows = 0;
+    loop {
+        let page = archive
+            .range((from, Bound::Unbounded), false, ARCHIVE_PAGE)
+            .await?;
+        let Some((last, _)) = page.last() else {
+            return Ok(rows);
+        };
+        from = Bound::Excluded(last.clone());
+        rows += page.len() as u64;
+    }
 }
 
 fn resident(pid: u32) -> anyhow::Result<u64> {
@@ -557,6 +582,16 @@ pub async fn grow(
     ));
     let (watch_latency_us, watch_lost) = watches(&cluster, size.watchers).await?;
     cluster.stop().await?;
+    let mut archived = BTreeMap::new();
+    for id in 1..=3 {
+        archived.insert(id, archived_rows(&cluster, id).await?);
+    }
+    tell(&format!("rows in the archives, by node: {archived:?}"));
+    let archived_rows = archived.get(&1).copied().unwrap_or_default();
+    ensure!(
+        archived_rows >= size.summaries && archived.values().all(|rows| *rows == archived_rows),
+        "the nodes' archives have different numbers of rows, or too few: {archived:?}"
+    );
     let grown = grown_resident_bytes.saturating_sub(empty_resident_bytes);
     Ok(Growth {
         live_jobs,
@@ -570,6 +605,7 @@ pub async fn grow(
         restart_ready_millis,
         snapshot_write_millis,
         join_millis,
+        archived_rows,
         alone_empty,
         alone_grown,
         three_quiet,

@@ -114,16 +114,15 @@ impl Published {
 
     /// Waits until the entry at `revision` is applied.
     pub(crate) async fn at_least(&self, revision: u64) -> Arc<View> {
+        let reached = |applied: Option<LogId>| applied.is_some_and(|id| id.index >= revision);
         let view = self.view();
-        if view.revision >= revision {
+        if reached(view.applied) {
             return view;
         }
         drop(view);
         let mut applied = self.revision.subscribe();
         // The sender lives as long as self.
-        let _ = applied
-            .wait_for(|applied| applied.is_some_and(|applied| applied.index >= revision))
-            .await;
+        let _ = applied.wait_for(|applied| reached(*applied)).await;
         self.view()
     }
 }

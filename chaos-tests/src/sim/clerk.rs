@@ -10,6 +10,8 @@ use trireme_proto::state::{
 use trireme_raft::WatchError;
 use trireme_state::{JobFilter, is_complete};
 
+use super::reporter::REPORTER;
+
 pub(crate) const PLUGIN: &str = "clerk";
 /// Deliveries and jobs that stay in memory; older ones are swept.
 const KEPT: usize = 40;
@@ -90,6 +92,7 @@ fn plan(delivery: &Delivery) -> Body {
             origin: guid.clone(),
             prowjob: r#"{"spec":{"type":"periodic","job":"from-delivery"}}"#.into(),
             retries_left: 1,
+            reporters: vec![REPORTER.to_owned()],
             ..Job::default()
         })),
         ..NewJob::default()

@@ -35,6 +35,7 @@ use trireme_raft::{
     Host, Node, PeerListener, Pipe, Store, StoreConfig, Timing, archive::MemoryHome,
     disk::MemoryDisk, wal::WalOptions,
 };
+use trireme_report::Outbox;
 
 use super::{
     chance::Chance,
@@ -43,6 +44,7 @@ use super::{
     forge::Forge,
     merger::Merger,
     network::Network,
+    reporter::Teller,
     trace::Trace,
     world::{Hardware, Life, door_address, peer_address},
 };
@@ -319,6 +321,7 @@ impl Cluster {
             Arc::new(Scheduler::new(leases, shared.feed.clone())),
             Arc::new(Clerk),
             Arc::new(Merger(shared.forge.clone())),
+            Arc::new(Outbox::new(vec![Arc::new(Teller(shared.forge.clone()))])),
         ];
         let keeper = Keeper::new(store.clone(), controllers);
         let keeping = gone.clone();

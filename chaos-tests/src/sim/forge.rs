@@ -2,6 +2,7 @@
 //! goes its way whatever becomes of its caller.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -45,6 +46,7 @@ struct Inner {
     merged: Vec<Merged>,
     calls: u64,
     commits: u64,
+    told: BTreeSet<(String, i32)>,
 }
 
 /// Why a merge did not happen, or is not known to have happened.
@@ -146,6 +148,7 @@ impl Forge {
             merged: Vec::new(),
             calls: 0,
             commits: 0,
+            told: BTreeSet::new(),
         };
         let now = inner.now();
         let core = &mut inner.core;
@@ -192,6 +195,23 @@ impl Forge {
             Some(pull.merged.as_ref()?.commit.clone())
         })
         .await
+    }
+
+    /// Is told the state of a job; None is no answer.
+    pub(crate) async fn tell(&self, job: &str, state: i32) -> Option<()> {
+        let told = (job.to_owned(), state);
+        self.call(move |inner| {
+            inner
+                .trace
+                .line("forge", format_args!("is told {} of {}", told.1, told.0));
+            inner.told.insert(told);
+        })
+        .await
+    }
+
+    /// Every state of a job that it was told.
+    pub(crate) fn all_told(&self) -> BTreeSet<(String, i32)> {
+        self.held().told.clone()
     }
 
     async fn call<T: Send + 'static>(

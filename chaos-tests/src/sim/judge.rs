@@ -12,7 +12,7 @@ use trireme_proto::state::{Delivery, IntentState, Job};
 use trireme_raft::Store;
 use trireme_state::{JobFilter, archive_keys, is_complete};
 
-use super::cluster::Cluster;
+use super::{cluster::Cluster, reporter::REPORTER};
 use crate::{DigestAt, History, Last, checks};
 
 /// Nothing disturbs any more: leases expire, lost agents come back, all work is done within this.
@@ -84,6 +84,12 @@ fn unrest(cluster: &Cluster) -> Result<Rested, String> {
         if let Some(intent) = intents.find(|intent| intent.state() == IntentState::Open) {
             return Err(format!("node {id}: the merge of {} is open", intent.number));
         }
+        if let Some(report) = view.reports_owed().next() {
+            return Err(format!(
+                "node {id}: {} is owed word of job {}: {}",
+                report.reporter, report.job_id, report.error
+            ));
+        }
         let mut jobs = view.jobs_newest_first(JobFilter::default());
         if let Some(job) = jobs.find(|job| !is_complete(job)) {
             return Err(format!("node {id}: job {} is {:?}", job.id, job.state()));
@@ -147,7 +153,10 @@ pub(crate) async fn judge(cluster: &Cluster, rested: Rested) -> Vec<String> {
         }
     };
     match history(cluster, &stores, digests, &archive) {
-        Ok(history) => broken.extend(checks::judge(&history).iter().map(ToString::to_string)),
+        Ok(history) => {
+            broken.extend(checks::judge(&history).iter().map(ToString::to_string));
+            broken.extend(untold(&history.last.jobs, &cluster.forge().all_told()));
+        }
         Err(why) => broken.push(format!("what is archived cannot be read: {why}")),
     }
     // Whoever differs from the majority stops, which breaks a promise by itself.
@@ -162,6 +171,21 @@ pub(crate) async fn judge(cluster: &Cluster, rested: Rested) -> Vec<String> {
         }
     }
     broken
+}
+
+/// Jobs whose end was to be told and was not.
+fn untold(jobs: &[Job], told: &BTreeSet<(String, i32)>) -> Vec<String> {
+    jobs.iter()
+        .filter(|job| job.reporters.iter().any(|name| name == REPORTER) && is_complete(job))
+        .filter(|job| !told.contains(&(job.id.clone(), job.state)))
+        .map(|job| {
+            format!(
+                "nobody was told that job {} ended as {:?}",
+                job.id,
+                job.state()
+            )
+        })
+        .collect()
 }
 
 /// The rows that all archives have; where they differ in the end.

@@ -1,7 +1,7 @@
 //! Deterministic simulation: one seed decides everything that happens to a cluster of 3 or 5 nodes.
 //!
-//! The nodes are the real state, ring, doors, office and scheduler, in one process, on one thread, with simulated time
-//! ([`trireme_raft::Host::Simulated`]). Simulated are the network (byte streams under the real gRPC and HTTP: delay, loss,
+//! The nodes are the real state, ring, doors, office, scheduler and outbox, in one process, on one thread, with simulated
+//! time ([`trireme_raft::Host::Simulated`]). Simulated are the network (byte streams under the real gRPC and HTTP: delay, loss,
 //! resets, partitions full, one way and bridged), the disks (writes and syncs that fail, no room, sectors torn and lost), the
 //! archive (a B-tree that forgets what was not checkpointed), and each node's clock. Clients write and read registers,
 //! bring webhooks, create and abort jobs, agents run them, authors open pull requests that are merged on the sandbox's
@@ -41,6 +41,7 @@ mod merger;
 mod nemesis;
 mod network;
 pub mod program;
+mod reporter;
 mod trace;
 mod world;
 

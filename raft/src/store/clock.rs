@@ -41,7 +41,7 @@ struct Inner {
     /// None until this process first led and knew a majority's clocks.
     offset_ms: Option<i64>,
     last_stamp_ms: i64,
-    /// The log's newest stamp of another leader, and when it was first seen here.
+    /// The newest stamp when this node took the lead, or of another leader later, and when it was met here.
     log: Option<(i64, Instant)>,
     /// Peer's clock minus steady time, and when it was read.
     samples: BTreeMap<u64, (i64, Instant)>,
@@ -82,10 +82,10 @@ impl Clock {
         self.held().skew_ms(wall_ms, me, voters, floor_ms)
     }
 
-    /// Fixes the offset for the time that this node leads.
-    pub(crate) fn take_lead(&self, skew_ms: i64) {
+    /// Fixes the offset for the time that this node leads. `floor_ms` is the log's last stamp.
+    pub(crate) fn take_lead(&self, skew_ms: i64, floor_ms: i64) {
         let mut inner = self.held();
-        inner.take_lead(self.host.wall_ms(), skew_ms);
+        inner.take_lead(self.host.wall_ms(), skew_ms, floor_ms);
     }
 
     /// A stamp for the next entry, at least `floor_ms` and never below the one before.
@@ -139,7 +139,8 @@ impl Inner {
         Some(median(offsets, voters.len(), log)? - own)
     }
 
-    fn take_lead(&mut self, wall_ms: i64, skew_ms: i64) {
+    fn take_lead(&mut self, wall_ms: i64, skew_ms: i64, floor_ms: i64) {
+        self.log = Some((self.last_stamp_ms.max(floor_ms), Instant::now()));
         self.offset_ms = Some(wall_ms - self.steady_ms() + skew_ms);
     }
 }
@@ -186,7 +187,7 @@ mod tests {
             "the log's last stamp is a floor"
         );
         assert_eq!(clock.stamp(0), first + 60_000);
-        clock.take_lead(-600_000);
+        clock.take_lead(-600_000, 0);
         assert_eq!(
             clock.stamp(0),
             first + 60_000,
@@ -199,7 +200,7 @@ mod tests {
     async fn stamps_go_on_slowly_until_time_has_caught_up_with_the_log() {
         let wall = 1_800_000_000_000;
         let clock = Clock::new(Host::Simulated(Arc::new(Jumping(AtomicI64::new(wall)))));
-        clock.take_lead(0);
+        clock.take_lead(0, 0);
         let mut last = clock.stamp(wall + 1000);
         assert_eq!(last, wall + 1000);
         for passed in 1..=2500 {
@@ -208,6 +209,10 @@ mod tests {
             let slowed = wall + 1000 + passed / 2;
             assert_eq!(last, slowed.max(wall + passed), "after {passed} ms");
         }
+        // The same of its own, where its clock was put back before it leads again.
+        clock.take_lead(-1000, last);
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert_eq!(clock.now_ms(last), last + 250);
     }
 
     /// Found by simulation: who compared the wall clock with stamps took what was just begun for old.
@@ -279,7 +284,7 @@ mod tests {
         clock.sample(2, clock.steady_ms(), log + 250);
         clock.sample(3, clock.steady_ms(), log + 300);
         let skew = clock.skew_ms(1, &[1, 2, 3], log + 250).unwrap();
-        clock.take_lead(skew);
+        clock.take_lead(skew, log + 250);
         assert_eq!(clock.stamp(log + 250), log + 300);
     }
 
@@ -310,7 +315,7 @@ mod tests {
             let jumped = host.wall_ms() + jump_ms;
             let skew = inner.skew_ms(jumped, 1, &voters, 0).unwrap();
             assert!((skew + jump_ms).abs() < 1000, "{skew}");
-            inner.take_lead(host.wall_ms() + jump_ms, skew);
+            inner.take_lead(host.wall_ms() + jump_ms, skew, 0);
             drop(inner);
             let off = clock.stamp(0) - host.wall_ms();
             assert!(off.abs() < 1000, "{off}");

@@ -8,7 +8,6 @@ use tokio::{
 };
 
 use super::{Inner, OpenError, Started, Store};
-use crate::snapshot::SnapshotError;
 
 /// How often the log's size is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -31,8 +30,8 @@ struct Last {
     at_bytes: u64,
     /// When it began, or the node started.
     at: Instant,
-    /// What it takes; 0 if there was none.
-    size: u64,
+    /// Bytes of the newest on the disk; None until it was looked at.
+    size: Option<u64>,
 }
 
 impl Default for Compactor {
@@ -40,7 +39,7 @@ impl Default for Compactor {
         let last = Last {
             at_bytes: 0,
             at: Instant::now(),
-            size: 0,
+            size: None,
         };
         Self {
             last: Mutex::new(last),
@@ -48,10 +47,13 @@ impl Default for Compactor {
     }
 }
 
-/// After how much log a snapshot is due, with `left` bytes of room. A log may not fill the disk with what nobody needs:
-/// a node without room for its next segment stops.
-fn due_after(compact_bytes: u64, left: Option<u64>, snapshot: u64) -> u64 {
-    let left = left.unwrap_or(u64::MAX);
+/// After how much log a snapshot is due, with `left` bytes of room and a `reserve`. A log may not fill the disk with what
+/// nobody needs: a node without room for its next segment stops. So does one without room for its next snapshot, hence
+/// none that would not fit is written early.
+fn due_after(compact_bytes: u64, left: u64, reserve: u64, snapshot: u64) -> u64 {
+    if left.saturating_add(reserve) <= snapshot {
+        return compact_bytes;
+    }
     (left / PART_OF_ROOM)
         .max(snapshot / 2)
         .max(LEAST_BYTES)
@@ -60,8 +62,26 @@ fn due_after(compact_bytes: u64, left: Option<u64>, snapshot: u64) -> u64 {
 
 impl Inner {
     fn due_after(&self, started: &Started, last: &Last) -> u64 {
-        let left = started.disk.get().map(|disk| disk.available);
-        due_after(self.limits.compact_bytes, left, last.size)
+        let Some(disk) = started.disk.get() else {
+            return self.limits.compact_bytes;
+        };
+        let reserve = match self.reserve.is_held() {
+            true => self.reserve.bytes(),
+            false => 0,
+        };
+        let size = last.size.unwrap_or_default();
+        due_after(self.limits.compact_bytes, disk.available, reserve, size)
+    }
+
+    /// Bytes of the newest snapshot, which the next will need about as well; 0 without one. One that cannot be read is
+    /// found by whoever needs it.
+    async fn snapshot_size(&self, started: &Started) -> u64 {
+        let snapshots = started.snapshots.clone();
+        let looking = self.host.blocking(move || {
+            let newest = snapshots.list().ok()?.into_iter().next()?;
+            Some(snapshots.open_file(&newest).ok()?.bytes())
+        });
+        looking.await.ok().flatten().unwrap_or_default()
     }
 
     fn is_due(&self, started: &Started, last: &Last) -> bool {
@@ -86,6 +106,9 @@ impl Inner {
         only_if_due: bool,
     ) -> Result<u64, String> {
         let mut last = started.compactor.last.lock().await;
+        if last.size.is_none() {
+            last.size = Some(self.snapshot_size(started).await);
+        }
         let applied = self.published.view().revision;
         if only_if_due && !self.is_due(started, &last) {
             return Ok(applied);
@@ -99,17 +122,13 @@ impl Inner {
         }
         last.at_bytes = bytes;
         last.at = at;
+        last.size = Some(self.snapshot_size(started).await);
         let snapshots = started.snapshots.clone();
-        let looking = self.host.blocking(move || {
-            let newest = snapshots.list()?.into_iter().next();
-            let newest = newest.map(|path| snapshots.open_file(&path)).transpose()?;
-            Ok((snapshots.fallback_index()?, newest.map(|file| file.bytes())))
-        });
-        let (fallback, size) = looking
+        let looking = self.host.blocking(move || snapshots.fallback_index());
+        let fallback = looking
             .await
             .map_err(|error| error.to_string())?
-            .map_err(|error: SnapshotError| error.to_string())?;
-        last.size = size.unwrap_or_default();
+            .map_err(|error| error.to_string())?;
         // The log reaches back to the older snapshot, should the newer turn out damaged.
         if let Some(older) = fallback {
             let wal = &started.ring.wal;
@@ -163,13 +182,13 @@ mod tests {
 
     #[test]
     fn little_room_makes_a_snapshot_due_early() {
-        let due = |left, snapshot| due_after(256 * MIB, left, snapshot);
-        assert_eq!(due(None, 0), 256 * MIB);
-        assert_eq!(due(Some(100 << 30), 0), 256 * MIB);
-        assert_eq!(due(Some(200 * MIB), 0), 50 * MIB);
-        assert_eq!(due(Some(0), 0), LEAST_BYTES);
-        assert_eq!(due(Some(0), 60 * MIB), 30 * MIB);
-        assert_eq!(due(Some(0), 4 << 30), 256 * MIB);
-        assert_eq!(due_after(MIB, Some(0), 0), MIB);
+        let due = |left, snapshot| due_after(256 * MIB, left, 64 * MIB, snapshot);
+        assert_eq!(due(100 << 30, 0), 256 * MIB);
+        assert_eq!(due(200 * MIB, 0), 50 * MIB);
+        assert_eq!(due(200 * MIB, 160 * MIB), 80 * MIB);
+        assert_eq!(due(0, 0), LEAST_BYTES);
+        assert_eq!(due(0, 60 * MIB), 30 * MIB);
+        assert_eq!(due(0, 64 * MIB), 256 * MIB, "it would not fit");
+        assert_eq!(due_after(MIB, 0, MIB, 0), MIB);
     }
 }

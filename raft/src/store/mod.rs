@@ -832,7 +832,7 @@ async fn take_lead(inner: &Inner, started: &Started) -> bool {
     let Some(skew) = clock.skew_ms(inner.node_id, &voters, view.last_stamp_ms()) else {
         return false;
     };
-    clock.take_lead(skew);
+    clock.take_lead(skew, view.last_stamp_ms());
     if skew.abs() > MAX_SKEW_MS {
         tracing::error!(
             skew_ms = skew,
@@ -873,9 +873,11 @@ async fn watch_health(inner: Weak<Inner>) {
     };
     match (ring.wal.failed(), stopped) {
         (Some(failed), _) => fatal.set(FatalKind::Disk, failed),
-        (None, Some(reason)) => fatal.set(FatalKind::Consensus, reason),
-        // The store is being closed.
-        (None, None) => {}
+        // The runtime of a store that is closed drops consensus as it is.
+        (None, Some(reason)) if !inner.upgrade().is_none_or(|inner| *inner.closed.borrow()) => {
+            fatal.set(FatalKind::Consensus, reason);
+        }
+        (None, _) => {}
     }
 }
 

@@ -1,6 +1,6 @@
 //! The write-ahead log: entries, votes, committed marks, truncations and purges in one stream of records.
 //!
-//! Segments of [`WalOptions::segment_bytes`] are set aside in advance. One thread writes: it drains its queue, makes one
+//! Segments of [`WalOptions::segment_bytes`], smaller ones on a short disk, are set aside in advance. One thread writes: it drains its queue, makes one
 //! write and one fdatasync, then answers in order; so votes and entries never overtake each other. What is appended can
 //! be read at once; the newest entries stay in memory, older ones are read from disk. Purging removes whole segments. In
 //! a simulation the writer is a task.
@@ -46,7 +46,7 @@ const PERMIT_BYTES: usize = 1024;
 /// Sizes of the log.
 #[derive(Debug, Clone)]
 pub struct WalOptions {
-    /// A new segment starts when this many bytes are full. At least 4 KiB.
+    /// A new segment starts when this many bytes are full, or fewer on a disk with little room. At least 4 KiB.
     pub segment_bytes: u64,
     /// Bytes that may wait for the disk; more makes the appender wait.
     pub queue_bytes: usize,
@@ -137,8 +137,6 @@ pub struct Wal {
     requests: Mutex<Option<mpsc::Sender<Request>>>,
     writer: Mutex<Option<JoinHandle<()>>>,
     appended: AtomicU64,
-    /// A committed mark that nothing was written after.
-    unwritten: Mutex<Option<Record>>,
     costs: Arc<Costs>,
 }
 
@@ -216,7 +214,6 @@ impl Wal {
             requests: Mutex::new(Some(requests)),
             writer: Mutex::new(writer),
             appended: AtomicU64::new(found.bytes),
-            unwritten: Mutex::new(None),
             costs,
         })
     }
@@ -279,7 +276,8 @@ impl Wal {
     /// Waits while the queue is full. Fails if the entries would leave a hole, one is over the record limit, or the log
     /// has failed before.
     pub async fn append(&self, entries: Vec<proto::Entry>, done: Done) -> io::Result<()> {
-        let mut records = Vec::with_capacity(entries.len());
+        // A committed mark may go before them.
+        let mut records = Vec::with_capacity(entries.len() + 1);
         let mut ids = Vec::with_capacity(entries.len());
         for entry in &entries {
             let id = entry_id(entry)?;
@@ -341,17 +339,21 @@ impl Wal {
     }
 
     /// Remembers how far entries are committed. On disk with what is written next, or after [`Wal::write_committed`]: one
-    /// that is lost only makes a restarted node wait for what others know, and a write of its own for each commit would
-    /// cost as much as the entries' own.
+    /// that is lost makes a restarted node wait for what others know, and an inspected directory show less; a write of its
+    /// own for each commit would cost as much as the entries' own.
     pub(crate) fn save_committed(&self, committed: Option<LogId>) -> io::Result<()> {
         self.failure.check()?;
-        self.held().committed = committed;
-        *locked(&self.unwritten) = Some(Record::of_mark(Kind::Committed, committed));
+        if locked(&self.requests).is_none() {
+            return Err(self.failure.closed());
+        }
+        let mut log = self.held();
+        log.committed = committed;
+        log.committed_unwritten = true;
         Ok(())
     }
 
-    /// Has the last committed mark written if it is not yet. Does not wait; where the queue is full, something else is
-    /// written soon.
+    /// Has the last committed mark written if it is not yet. Does not wait; where the queue is full, something else takes
+    /// it along soon.
     pub(crate) fn write_committed(&self) {
         let requests = locked(&self.requests).clone();
         if let Some(requests) = requests {
@@ -360,11 +362,13 @@ impl Wal {
     }
 
     fn send_committed(&self, requests: &mpsc::Sender<Request>) {
-        // Full, or the writer has ended: then nothing is written at all any more.
+        // Without a place it is lost if nothing follows, as it may be.
         let Ok(place) = requests.try_reserve() else {
             return;
         };
-        if let Some(mark) = locked(&self.unwritten).take() {
+        let mut log = self.held();
+        if let Some(mark) = unwritten(&mut log) {
+            // Under the lock: no later mark is sent before it.
             place.send(Request {
                 records: vec![mark],
                 tickets: Vec::new(),
@@ -452,13 +456,14 @@ impl Wal {
         let Some(requests) = requests else {
             return Err(self.failure.closed());
         };
-        if let Some(mark) = locked(&self.unwritten).take() {
+        let place = requests.reserve().await;
+        let place = place.map_err(|_| self.failure.closed())?;
+        let mut log = self.held();
+        if let Some(mark) = unwritten(&mut log) {
             request.records.insert(0, mark);
         }
-        requests
-            .send(request)
-            .await
-            .map_err(|_| self.failure.closed())
+        place.send(request);
+        Ok(())
     }
 
     /// Accepts nothing more, and waits until everything accepted is written. Blocks, but in a simulation, where what is
@@ -488,6 +493,12 @@ impl Drop for Wal {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The record of a committed mark that is now handed to the writer.
+fn unwritten(log: &mut Log) -> Option<Record> {
+    let unwritten = std::mem::take(&mut log.committed_unwritten);
+    unwritten.then(|| Record::of_mark(Kind::Committed, log.committed))
 }
 
 /// Set once, for ever.

@@ -33,8 +33,10 @@ const ZEROS_AHEAD_BYTES: u64 = 256 << 10;
 /// A buffer of a write no larger than this is used again: fresh memory costs more than what is copied into it.
 const KEPT_BUFFER_BYTES: usize = 1 << 20;
 
-/// With too little room for a whole segment a smaller one is set aside, down to this.
+/// On a disk with little room a smaller segment is set aside, down to this and what is written first.
 const LEAST_SEGMENT_BYTES: u64 = 1 << 20;
+/// A segment takes one part in so many of what is left at most: the snapshot that lets the log be shortened needs room, too.
+const PART_OF_ROOM: u64 = 2;
 
 /// Called on the writer's thread, in the order of the requests. Must not block.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
@@ -280,7 +282,12 @@ impl Writer {
         let number = self.segment + 1;
         let path = segment_path(&self.dir, number);
         let least = (LEAST_SEGMENT_BYTES + first).min(self.segment_bytes);
-        let mut room = self.segment_bytes;
+        // What cannot be seen is tried.
+        let left = self
+            .disk
+            .space(&self.dir)
+            .map_or(u64::MAX, |space| space.available);
+        let mut room = (left / PART_OF_ROOM).clamp(least, self.segment_bytes);
         let (file, end) = loop {
             let created = create_segment(
                 &*self.disk,
@@ -294,8 +301,8 @@ impl Writer {
             );
             match created {
                 Ok(created) => break created,
-                // What is left lasts until the log is shortened, perhaps.
-                Err(error) if is_full(&error) && room > least => room = (room / 4).max(least),
+                // Somebody else was faster.
+                Err(error) if is_full(&error) && room > least => room = least,
                 Err(error) => return Err(Fault::New("creating", path, error)),
             }
         };
@@ -411,9 +418,17 @@ pub(super) fn create_segment(
     let file = disk.create(path, bytes)?;
     let mut start = segment_header(number, former_end, owner);
     marks.record().write(number, 0, &mut start);
-    file.write_at(0, &start)?;
-    file.sync_data()?;
-    disk.sync_dir(dir)?;
+    let written = file
+        .write_at(0, &start)
+        .and_then(|()| file.sync_data())
+        .and_then(|()| disk.sync_dir(dir));
+    if let Err(error) = written {
+        // Its name would stand in the way of the next attempt; at a start it is taken for what it is.
+        if let Err(why) = disk.unlink(path) {
+            tracing::warn!(%why, path = %path.display(), "a segment that was not begun stays");
+        }
+        return Err(error);
+    }
     Ok((file, start.len() as u64))
 }
 

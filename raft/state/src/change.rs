@@ -83,55 +83,7 @@ pub enum RecordKey {
 
 impl Change {
     pub fn key(&self) -> RecordKey {
-        match self {
-            Self::Job(job) => RecordKey::Job { id: job.id.clone() },
-            Self::PullRequest(pr) => RecordKey::PullRequest {
-                org: pr.org.clone(),
-                repo: pr.repo.clone(),
-                number: pr.number,
-            },
-            Self::Pool(pool) => RecordKey::Pool {
-                org: pool.org.clone(),
-                repo: pool.repo.clone(),
-                branch: pool.branch.clone(),
-            },
-            Self::Intent(intent) => RecordKey::Intent {
-                id: intent.id.clone(),
-            },
-            Self::Delivery(delivery) => RecordKey::Delivery {
-                guid: delivery.guid.clone(),
-            },
-            Self::Plan(plan) => RecordKey::Plan {
-                guid: plan.guid.clone(),
-                plugin: plan.plugin.clone(),
-            },
-            Self::Report(report) => RecordKey::Report {
-                job_id: report.job_id.clone(),
-                reporter: report.reporter.clone(),
-            },
-            Self::Config(config) => RecordKey::Config {
-                number: config.number,
-            },
-            Self::Agent(agent) => RecordKey::Agent {
-                id: agent.id.clone(),
-            },
-            Self::Office(_) => RecordKey::Office,
-            Self::Timer(timer) => RecordKey::Timer {
-                key: timer.key.clone(),
-            },
-            Self::Cursor(cursor) => RecordKey::Cursor {
-                key: cursor.key.clone(),
-            },
-            Self::Alarm(alarm) => RecordKey::Alarm {
-                key: alarm.key.clone(),
-            },
-            Self::Audit(audit) => RecordKey::Audit { index: audit.index },
-            Self::Token(token) => RecordKey::Token {
-                id: token.id.clone(),
-            },
-            Self::FeatureLevel(_) => RecordKey::FeatureLevel,
-            Self::Removed(key) => key.clone(),
-        }
+        Named::from(self).into()
     }
 }
 
@@ -217,6 +169,44 @@ impl<'a> From<&'a RecordKey> for Named<'a> {
             RecordKey::Audit { index } => Self::Audit(*index),
             RecordKey::Token { id } => Self::Token(id),
             RecordKey::FeatureLevel => Self::FeatureLevel,
+        }
+    }
+}
+
+impl From<Named<'_>> for RecordKey {
+    fn from(named: Named<'_>) -> Self {
+        let own = str::to_owned;
+        match named {
+            Named::Job(id) => Self::Job { id: own(id) },
+            Named::PullRequest(org, repo, number) => Self::PullRequest {
+                org: own(org),
+                repo: own(repo),
+                number,
+            },
+            Named::Pool(org, repo, branch) => Self::Pool {
+                org: own(org),
+                repo: own(repo),
+                branch: own(branch),
+            },
+            Named::Intent(id) => Self::Intent { id: own(id) },
+            Named::Delivery(guid) => Self::Delivery { guid: own(guid) },
+            Named::Plan(guid, plugin) => Self::Plan {
+                guid: own(guid),
+                plugin: own(plugin),
+            },
+            Named::Report(job_id, reporter) => Self::Report {
+                job_id: own(job_id),
+                reporter: own(reporter),
+            },
+            Named::Config(number) => Self::Config { number },
+            Named::Agent(id) => Self::Agent { id: own(id) },
+            Named::Office => Self::Office,
+            Named::Timer(key) => Self::Timer { key: own(key) },
+            Named::Cursor(key) => Self::Cursor { key: own(key) },
+            Named::Alarm(key) => Self::Alarm { key: own(key) },
+            Named::Audit(index) => Self::Audit { index },
+            Named::Token(id) => Self::Token { id: own(id) },
+            Named::FeatureLevel => Self::FeatureLevel,
         }
     }
 }

@@ -1,10 +1,11 @@
 //! From the hash of an id to its record's place: sorted runs that never change, merged as they become many.
 //!
-//! Hashes come in no order. In a tree each new one lies in another leaf, and since every entry's state is kept as a view,
-//! the whole path to that leaf is copied, with a count taken on each neighbour: a fifth of what a new job cost. Here the
-//! newest hashes are a short sorted list. When it is full it becomes a run, and of [`FAN`] runs of one level one of the
-//! next is made: an insertion is a few short copies, whatever the number of records. What a view holds is shared and stays
-//! as it was.
+//! Hashes come in no order. In a tree each new one lies in another leaf, and since the state before is a view that somebody
+//! may hold, the whole path to that leaf is copied, with a count taken on each neighbour: a fifth of what a new job cost.
+//! Here the newest hashes are a short sorted list. When it is full it becomes a run; of [`FAN`] runs of about one size one
+//! is made, and one of all when those behind the first are together as long as it. So each pair is copied a few times in
+//! its life, and what was removed takes no more room than what is there. A single insertion may copy everything: some
+//! milliseconds at the most that the state may hold. What a view holds is shared and stays as it was.
 
 use std::sync::Arc;
 
@@ -29,14 +30,13 @@ type Pair = (u128, Seq);
 #[derive(Clone, Debug, Default)]
 pub(crate) struct IdIndex {
     young: Arc<Vec<Pair>>,
-    /// The oldest first; levels only fall.
+    /// The oldest first; sizes only fall.
     runs: Arc<Vec<Arc<Run>>>,
 }
 
 /// By hash, no hash twice.
 #[derive(Debug)]
 struct Run {
-    level: u32,
     pairs: Vec<Pair>,
     filter: Filter,
 }
@@ -83,11 +83,8 @@ impl IdIndex {
 
     fn settle(&mut self, pairs: Vec<Pair>) {
         let runs = Arc::make_mut(&mut self.runs);
-        runs.extend(Run::new(0, pairs));
-        while let Some(from) = runs.len().checked_sub(FAN)
-            && runs[from].level == runs[from + FAN - 1].level
-        {
-            let level = runs[from].level + 1;
+        runs.extend(Run::of(pairs));
+        while let Some(from) = due(runs) {
             let mut merged = Vec::new();
             for run in runs.drain(from..) {
                 merged = merge(&merged, &run.pairs);
@@ -96,7 +93,7 @@ impl IdIndex {
                 // Nothing older is left that it would hide.
                 merged.retain(|(_, seq)| *seq != GONE);
             }
-            runs.extend(Run::new(level, merged));
+            runs.extend(Run::of(merged));
         }
     }
 
@@ -119,17 +116,29 @@ impl PartialEq for IdIndex {
     }
 }
 
+/// The first of the runs that are to become one now.
+fn due(runs: &[Arc<Run>]) -> Option<usize> {
+    let (first, rest) = runs.split_first()?;
+    let behind: usize = rest.iter().map(|run| run.pairs.len()).sum();
+    if behind >= first.pairs.len() {
+        return Some(0);
+    }
+    let from = runs.len().checked_sub(FAN)?;
+    (runs[from].level() == runs[from + FAN - 1].level()).then_some(from)
+}
+
 impl Run {
     /// None of nothing.
-    fn new(level: u32, pairs: Vec<Pair>) -> Option<Arc<Self>> {
+    fn of(pairs: Vec<Pair>) -> Option<Arc<Self>> {
         (!pairs.is_empty()).then(|| {
             let filter = Filter::of(&pairs);
-            Arc::new(Self {
-                level,
-                pairs,
-                filter,
-            })
+            Arc::new(Self { pairs, filter })
         })
+    }
+
+    /// Runs of one level are of about one size.
+    fn level(&self) -> u32 {
+        (self.pairs.len() / YOUNG).max(1).ilog(FAN)
     }
 }
 
@@ -163,17 +172,21 @@ fn merge(older: &[Pair], newer: &[Pair]) -> Vec<Pair> {
 
 /// A Bloom filter, of which an id touches one line of the cache. The ids are hashes: their own bits serve.
 #[derive(Debug)]
-struct Filter(Vec<[u64; WORDS_PER_BLOCK]>);
+struct Filter(Vec<Block>);
+
+#[derive(Debug, Clone, Default)]
+#[repr(align(64))]
+struct Block([u64; WORDS_PER_BLOCK]);
 
 impl Filter {
     fn of(pairs: &[Pair]) -> Self {
         let bits = pairs.len().saturating_mul(BITS_PER_ID);
         let blocks = bits.div_ceil(WORDS_PER_BLOCK * u64::BITS as usize).max(1);
-        let mut filter = Self(vec![[0; WORDS_PER_BLOCK]; blocks]);
+        let mut filter = Self(vec![Block::default(); blocks]);
         for (id, _) in pairs {
             let block = filter.block_of(*id);
             for (word, bit) in probes(*id) {
-                filter.0[block][word] |= bit;
+                filter.0[block].0[word] |= bit;
             }
         }
         filter
@@ -186,7 +199,7 @@ impl Filter {
     }
 
     fn may_hold(&self, id: u128) -> bool {
-        let block = &self.0[self.block_of(id)];
+        let Block(block) = &self.0[self.block_of(id)];
         probes(id).all(|(word, bit)| block[word] & bit != 0)
     }
 }
@@ -261,7 +274,7 @@ mod tests {
         let mut index = IdIndex::default();
         for number in 0..50_000 {
             index.insert(id(number), seq(number.into()));
-            assert!(index.runs.len() <= (FAN - 1) * 5, "{number}");
+            assert!(index.runs.len() <= 1 + (FAN - 1) * 5, "{number}");
         }
         let kept = |index: &IdIndex| -> usize {
             let runs = index.runs.iter().map(|run| run.pairs.len());
@@ -285,7 +298,7 @@ mod tests {
             index.insert(id(number), seq(1));
             index.remove(id(number));
         }
-        assert!(kept(&index) <= 100_000, "{}", kept(&index));
+        assert!(kept(&index) <= 4 * YOUNG, "{}", kept(&index));
         assert_eq!(index.content(), []);
     }
 }

@@ -105,33 +105,28 @@ impl Jobs {
         self.by_id.get(id).is_some()
     }
 
-    /// Returns the record as it is kept. A job that is not there yet is put by [`Jobs::add`].
+    /// Replaces the record of a job that is there; returns it as it is kept.
     pub(crate) fn put(&mut self, digest: &mut Sum, job: Job) -> Arc<Job> {
         let seq = seq_of(&job);
         let (job, former) = self.rows.put_shared(digest, Arc::new(job));
-        match &former {
-            Some(former) if phase(former) == phase(&job) => {}
-            Some(former) => {
-                self.index_phase(former, seq, false);
-                self.index_phase(&job, seq, true);
-            }
-            None => self.index_new(&job, id_hash(&[&job.id]), seq),
+        debug_assert!(former.is_some(), "a new job is added");
+        if let Some(former) = &former
+            && phase(former) != phase(&job)
+        {
+            self.index_phase(former, seq, false);
+            self.index_phase(&job, seq, true);
         }
         job
     }
 
-    /// The same of a new job, of whose id the hash is known already.
+    /// Adds a job whose id, of which the hash is `id`, and place are new; returns it as it is kept.
     pub(crate) fn add(&mut self, digest: &mut Sum, job: Job, id: IdHash) -> Arc<Job> {
         let seq = seq_of(&job);
         let job = self.rows.add(digest, Arc::new(job));
-        self.index_new(&job, id, seq);
-        job
-    }
-
-    fn index_new(&mut self, job: &Job, id: IdHash, seq: Seq) {
         self.by_id.insert(id, seq);
-        self.index_constant(job, seq, true);
-        self.index_phase(job, seq, true);
+        self.index_constant(&job, seq, true);
+        self.index_phase(&job, seq, true);
+        job
     }
 
     pub(crate) fn remove(&mut self, digest: &mut Sum, id: &str) -> Option<Arc<Job>> {
