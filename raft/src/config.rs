@@ -264,6 +264,6 @@ mod tests {
         );
         assert!(readme.contains(&history), "{history}");
         let kept = crate::snapshot::SNAPSHOTS_KEPT;
-        assert!(readme.contains(&format!("| snapshots | all but the newest {kept} |")));
+        assert!(readme.contains(&format!("| snapshots | all but the newest {kept}; ")));
     }
 }

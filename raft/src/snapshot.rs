@@ -5,7 +5,8 @@
 //! frame  = kind u8, unused 3, length u32, crc u32, payload
 //! ```
 //! Numbers are little-endian; a checksum covers the frame's header without itself, and the payload. Rows are
-//! length-delimited `SnapshotRow`s. A file is written aside, synced, renamed; the two newest are kept.
+//! length-delimited `SnapshotRow`s. A file is written aside, synced, renamed; the two newest are kept, on a short disk only
+//! the newest.
 
 use std::{
     io,
@@ -15,6 +16,7 @@ use std::{
 
 use bytes::{Buf as _, Bytes};
 use prost::Message as _;
+use tokio::sync::Notify;
 use trireme_proto::{raft as proto, state::SnapshotRow};
 use trireme_state::State;
 
@@ -84,7 +86,11 @@ impl SnapshotError {
 
 impl From<SnapshotError> for io::Error {
     fn from(error: SnapshotError) -> Self {
-        io::Error::other(error)
+        let kind = match &error {
+            SnapshotError::Io { source, .. } => source.kind(),
+            _ => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
     }
 }
 
@@ -356,6 +362,8 @@ pub(crate) fn push_frame(into: &mut Vec<u8>, kind: u8, payload: &[u8]) {
 pub struct Snapshots {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    /// See [`Snapshots::tell_full`].
+    full: Arc<Notify>,
 }
 
 impl Snapshots {
@@ -364,6 +372,7 @@ impl Snapshots {
         let snapshots = Self {
             disk,
             dir: dir.to_owned(),
+            full: Arc::default(),
         };
         for name in snapshots.names()? {
             if name.ends_with(".part") {
@@ -386,6 +395,36 @@ impl Snapshots {
     pub fn fallback_index(&self) -> Result<Option<u64>, SnapshotError> {
         let paths = self.list()?;
         Ok(paths.get(1).and_then(|path| index_of(path)))
+    }
+
+    /// Removes all but the newest for want of room, once that one was read and found whole. Its index, if there is one.
+    /// Blocks.
+    pub(crate) fn keep_newest(&self) -> Result<Option<u64>, SnapshotError> {
+        let mut paths = self.list()?.into_iter();
+        let Some(newest) = paths.next() else {
+            return Ok(None);
+        };
+        let old: Vec<PathBuf> = paths.collect();
+        if !old.is_empty() {
+            self.open_file(&newest)?.verify(|_| true)?;
+            for old in &old {
+                tracing::warn!(path = %old.display(), "the disk is short: a snapshot to fall back on is removed");
+                self.remove(old)?;
+            }
+            let synced = self.disk.sync_dir(&self.dir);
+            synced.map_err(SnapshotError::io("syncing", &self.dir))?;
+        }
+        Ok(index_of(&newest))
+    }
+
+    /// There was no room to write one.
+    pub(crate) fn tell_full(&self) {
+        self.full.notify_one();
+    }
+
+    /// Resolves when [`Snapshots::tell_full`] was called, or has been since the last time.
+    pub(crate) async fn told_full(&self) {
+        self.full.notified().await;
     }
 
     /// Writes and syncs a file. Blocks.

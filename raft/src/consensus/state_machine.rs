@@ -27,6 +27,7 @@ use crate::{
     archive::{Archive, ArchiveStore},
     config::Tamper,
     costs::{Costs, Stage},
+    disk::is_full,
     fatal::{FatalCell, FatalKind},
     feed::Changes,
     sealed::decode_batch,
@@ -404,15 +405,26 @@ impl RaftSnapshotBuilder<Types> for Builder {
             ..proto::SnapshotHeader::default()
         };
         let (state, snapshots) = (self.state.clone(), self.snapshots.clone());
-        let file = self
+        let written = self
             .archive
             .host()
             .io(move || {
                 let digest = state.digest();
                 Ok(snapshots.write(&header, state.snapshot_rows(), &digest)?)
             })
-            .await
-            .inspect_err(|error| {
+            .await;
+        let file = match written {
+            Ok(file) => file,
+            Err(error) => {
+                let current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+                if is_full(&error)
+                    && let Some(kept) = current.clone()
+                {
+                    // The log is not shortened this time, no more; consensus takes an older one for none.
+                    tracing::error!(%error, "there is no room for a snapshot: free space on the disk");
+                    self.snapshots.tell_full();
+                    return snapshot_of(kept);
+                }
                 self.fatal.set(
                     FatalKind::Disk,
                     format!(
@@ -420,7 +432,9 @@ impl RaftSnapshotBuilder<Types> for Builder {
                          is, then start the node again"
                     ),
                 );
-            })?;
+                return Err(error);
+            }
+        };
         let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
         // One that was received meanwhile is newer.
         if current

@@ -2,13 +2,16 @@
 
 use std::{sync::Weak, time::Duration};
 
+use futures::FutureExt as _;
 use tokio::{
     sync::Mutex,
     time::{Instant, timeout},
 };
 
-use super::{Inner, OpenError, Started, Store};
+use super::{Inner, OpenError, Started, Store, space::measure};
 
+/// Between attempts that find no room.
+const NO_ROOM: Duration = Duration::from_secs(30);
 /// How often the log's size is looked at.
 const LOOK: Duration = Duration::from_secs(1);
 /// A snapshot that is not written by then is given up; the next look tries again.
@@ -30,8 +33,10 @@ struct Last {
     at_bytes: u64,
     /// When it began, or the node started.
     at: Instant,
-    /// Bytes of the newest on the disk; None until it was looked at.
+    /// Bytes of the newest on the disk, or what the next took when it found no room; None until it was looked at.
     size: Option<u64>,
+    /// After one that found no room none is written by itself until then.
+    not_before: Option<Instant>,
 }
 
 impl Default for Compactor {
@@ -40,6 +45,7 @@ impl Default for Compactor {
             at_bytes: 0,
             at: Instant::now(),
             size: None,
+            not_before: None,
         };
         Self {
             last: Mutex::new(last),
@@ -65,12 +71,13 @@ impl Inner {
         let Some(disk) = started.disk.get() else {
             return self.limits.compact_bytes;
         };
-        let reserve = match self.reserve.is_held() {
-            true => self.reserve.bytes(),
-            false => 0,
-        };
         let size = last.size.unwrap_or_default();
-        due_after(self.limits.compact_bytes, disk.available, reserve, size)
+        due_after(
+            self.limits.compact_bytes,
+            disk.available,
+            self.reserved(),
+            size,
+        )
     }
 
     /// Bytes of the newest snapshot, which the next will need about as well; 0 without one. One that cannot be read is
@@ -110,41 +117,89 @@ impl Inner {
             last.size = Some(self.snapshot_size(started).await);
         }
         let applied = self.published.view().revision;
-        if only_if_due && !self.is_due(started, &last) {
+        let waits = last.not_before.is_some_and(|until| Instant::now() < until);
+        if only_if_due && (waits || !self.is_due(started, &last)) {
             return Ok(applied);
+        }
+        last.not_before = None;
+        // On a short disk first what can go without anything being written.
+        self.forget(started, &last, applied).await?;
+        let size = last.size.unwrap_or_default();
+        let room = self.room().await.map(|room| (room, self.reserved()));
+        if let Some((room, reserve)) = room
+            && room.saturating_add(reserve) <= size
+        {
+            last.not_before = Some(Instant::now() + NO_ROOM);
+            return Err(format!(
+                "there is no room for a snapshot: it takes {} MiB or more, and {} MiB are left. Free space on the disk or give the node \
+                 a larger one",
+                size >> 20,
+                room >> 20
+            ));
         }
         let at = Instant::now();
         let bytes = started.ring.wal.appended_bytes();
-        match timeout(WRITING, started.ring.snapshot_reaching(applied)).await {
-            Ok(true) => {}
-            Ok(false) => return Err(self.stop_reason()),
-            Err(_) => return Err("the snapshot is not written in time".to_owned()),
+        // What was said before is of the one before.
+        let _ = started.snapshots.told_full().now_or_never();
+        tokio::select! {
+            reached = timeout(WRITING, started.ring.snapshot_reaching(applied)) => match reached {
+                Ok(true) => {}
+                Ok(false) => return Err(self.stop_reason()),
+                Err(_) => return Err("the snapshot is not written in time".to_owned()),
+            },
+            () = started.snapshots.told_full() => {
+                last.not_before = Some(Instant::now() + NO_ROOM);
+                last.size = room.map(|(room, reserve)| room.saturating_add(reserve));
+                return Err("there is no room for a snapshot: free space on the disk or give the node a larger one".to_owned());
+            }
         }
         last.at_bytes = bytes;
         last.at = at;
         last.size = Some(self.snapshot_size(started).await);
+        self.forget(started, &last, applied).await?;
+        Ok(applied)
+    }
+
+    /// Bytes left on the disk now, if that can be seen.
+    async fn room(&self) -> Option<u64> {
+        Some(measure(self).await.ok()?.available)
+    }
+
+    fn reserved(&self) -> u64 {
+        match self.reserve.is_held() {
+            true => self.reserve.bytes(),
+            false => 0,
+        }
+    }
+
+    /// Lets go of the log that the older kept snapshot covers, should the newer turn out damaged. Where there is no room for
+    /// a further snapshot the older one goes, too.
+    async fn forget(&self, started: &Started, last: &Last, applied: u64) -> Result<(), String> {
+        let size = last.size.unwrap_or_default();
+        let short = self.room().await.is_some_and(|room| room <= size);
         let snapshots = started.snapshots.clone();
-        let looking = self.host.blocking(move || snapshots.fallback_index());
-        let fallback = looking
+        let looking = self.host.blocking(move || match short {
+            true => snapshots.keep_newest(),
+            false => snapshots.fallback_index(),
+        });
+        let covered = looking
             .await
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
-        // The log reaches back to the older snapshot, should the newer turn out damaged.
-        if let Some(older) = fallback {
-            let wal = &started.ring.wal;
-            let keep_bytes = self.limits.keep_bytes.min(self.due_after(started, &last));
-            let within = wal.first_within(keep_bytes);
+        if let Some(covered) = covered {
+            let keep_bytes = self.limits.keep_bytes.min(self.due_after(started, last));
+            let within = started.ring.wal.first_within(keep_bytes);
             let keep = applied.saturating_sub(self.limits.keep_entries).max(
                 within
                     .map_or(0, |first| first.saturating_sub(1))
                     .min(applied),
             );
-            let upto = older.min(keep);
+            let upto = covered.min(keep);
             if upto > 0 {
                 started.ring.purge(upto).await;
             }
         }
-        Ok(applied)
+        Ok(())
     }
 }
 

@@ -265,7 +265,7 @@ impl Looker {
     }
 }
 
-async fn measure(inner: &Inner) -> std::io::Result<DiskUse> {
+pub(super) async fn measure(inner: &Inner) -> std::io::Result<DiskUse> {
     let (disk, dir) = (Arc::clone(&inner.disk), inner.data_dir.clone());
     let budget = inner.limits.space.budget_bytes;
     let measuring = inner.host.io(move || {

@@ -211,6 +211,61 @@ async fn with_little_room_the_log_is_shortened_early() {
     store.shutdown().await;
 }
 
+/// What cannot be shortened is no reason to stop: there may be room again before the log needs any.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_room_for_a_snapshot_the_older_one_goes_and_then_none_is_written() {
+    let disk = MemoryDisk::new();
+    let mut config = alone(&disk, 0);
+    config.limits.wal.segment_bytes = MIB;
+    let store = start(config).await;
+    let value = "x".repeat(1000);
+    let mut last = 0;
+    let mut grow = async |keys: std::ops::Range<u64>| {
+        let keys: Vec<String> = keys.map(|key| format!("key-{key}")).collect();
+        let written = keys.iter().map(|key| write(&store, key, &value));
+        for written in futures::future::join_all(written).await {
+            last = last.max(written.revision);
+        }
+        last
+    };
+    let snapshots = || {
+        let names = disk.list(Path::new("/data/snapshots")).unwrap();
+        names.len()
+    };
+    grow(0..2000).await;
+    store.trigger_snapshot().await.unwrap();
+    grow(0..1).await;
+    store.trigger_snapshot().await.unwrap();
+    assert_eq!(snapshots(), 2);
+
+    disk.set_capacity(disk.taken_bytes() + MIB);
+    let last = grow(0..1).await;
+    store.trigger_snapshot().await.unwrap();
+    assert_eq!(snapshots(), 1);
+    eventually("a log of only the newest entries", async || {
+        (store.status().purged >= Some(last - 5)).then_some(())
+    })
+    .await;
+
+    // More than the last one took.
+    disk.set_capacity(u64::MAX);
+    grow(2000..6000).await;
+    disk.set_capacity(disk.taken_bytes() + 3 * MIB);
+    let error = store.trigger_snapshot().await.unwrap_err();
+    insta::assert_snapshot!(error, @"");
+    assert_eq!(snapshots(), 1);
+    disk.set_capacity(disk.taken_bytes());
+    grow(0..1).await;
+    let error = store.trigger_snapshot().await.unwrap_err();
+    insta::assert_snapshot!(error, @"");
+    assert_eq!(snapshots(), 1);
+
+    disk.set_capacity(u64::MAX);
+    let last = grow(0..1).await;
+    assert!(store.trigger_snapshot().await.unwrap() >= last);
+    store.shutdown().await;
+}
+
 /// Consensus drops the wish for a snapshot while one is being written, which may end before what the next one is to hold.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_snapshot_that_is_asked_for_comes() {
