@@ -37,9 +37,9 @@ pub use feed::{Changes, FeedOptions, Watch, WatchError};
 pub use host::{Host, Pipe, World};
 pub use queues::{QueueDepth, QueueGauge, Queues};
 pub use store::{
-    Applied, ArchiveReader, DiskUse, DoorCalls, Handover, JoinError, Leadership, MemberStatus,
-    MembershipError, OpenError, ProposeError, ReadError, SaveError, Saving, ScrubError, Scrubbed,
-    Status, Store,
+    Applied, ArchiveReader, CompactionError, DiskUse, DoorCalls, Handover, JoinError, Leadership,
+    MemberStatus, MembershipError, OpenError, ProposeError, ReadError, SaveError, Saving,
+    ScrubError, Scrubbed, Status, Store,
 };
 pub use transport::ListenError;
 pub use trireme_proto::raft::Node;

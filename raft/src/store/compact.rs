@@ -8,7 +8,7 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{Inner, OpenError, Started, Store, space::measure};
+use super::{CompactionError, Inner, Started, Store, space::measure};
 
 /// Between attempts that find no room.
 const NO_ROOM: Duration = Duration::from_secs(30);
@@ -221,11 +221,11 @@ pub(super) async fn run(inner: Weak<Inner>) {
 impl Store {
     /// Writes a snapshot of what is applied now, unless there is one, and forgets the log that both kept snapshots cover.
     /// Returns its revision.
-    pub async fn trigger_snapshot(&self) -> Result<u64, OpenError> {
-        let unstarted = || OpenError::Consensus("this node belongs to no cluster".to_owned());
+    pub async fn trigger_snapshot(&self) -> Result<u64, CompactionError> {
+        let unstarted = || CompactionError("this node belongs to no cluster".to_owned());
         let started = self.inner.started().ok_or_else(unstarted)?;
         let compacted = self.inner.compact(started, false).await;
-        compacted.map_err(OpenError::Consensus)
+        compacted.map_err(CompactionError)
     }
 }
 

@@ -7,6 +7,11 @@ use crate::{
     wal::WalError,
 };
 
+/// Why the log was not turned into a snapshot.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct CompactionError(pub(super) String);
+
 /// Why a store does not open.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {

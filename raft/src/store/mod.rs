@@ -47,7 +47,7 @@ use trireme_proto::raft as proto;
 use trireme_state::Digest;
 
 pub use doors::DoorCalls;
-pub use error::{JoinError, MembershipError, OpenError, ProposeError, ReadError};
+pub use error::{CompactionError, JoinError, MembershipError, OpenError, ProposeError, ReadError};
 pub use membership::Handover;
 pub use propose::Applied;
 pub(crate) use recover::newest_snapshot;

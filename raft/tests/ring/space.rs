@@ -252,12 +252,12 @@ async fn without_room_for_a_snapshot_the_older_one_goes_and_then_none_is_written
     grow(2000..6000).await;
     disk.set_capacity(disk.taken_bytes() + 3 * MIB);
     let error = store.trigger_snapshot().await.unwrap_err();
-    insta::assert_snapshot!(error, @"");
+    insta::assert_snapshot!(error, @"there is no room for a snapshot: free space on the disk or give the node a larger one");
     assert_eq!(snapshots(), 1);
     disk.set_capacity(disk.taken_bytes());
     grow(0..1).await;
     let error = store.trigger_snapshot().await.unwrap_err();
-    insta::assert_snapshot!(error, @"");
+    insta::assert_snapshot!(error, @"there is no room for a snapshot: it takes 3 MiB or more, and 0 MiB are left. Free space on the disk or give the node a larger one");
     assert_eq!(snapshots(), 1);
 
     disk.set_capacity(u64::MAX);
