@@ -21,6 +21,20 @@ const PART_OF_ROOM: u64 = 4;
 /// ... but not after less than this, nor after less than half of what it takes itself: it would be written without an end.
 const LEAST_BYTES: u64 = 4 << 20;
 
+/// After so long without a snapshot one is tried, whatever the last took: the state may have become smaller.
+const TRY_ANYWAY: Duration = Duration::from_secs(600);
+
+/// Why a snapshot is to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wish {
+    /// It is not, unless it is due.
+    Due,
+    /// The log must become shorter.
+    Room,
+    /// Somebody asks for one, and gets an attempt.
+    Asked,
+}
+
 /// The last snapshot of this process.
 #[derive(Debug)]
 pub(super) struct Compactor {
@@ -33,7 +47,7 @@ struct Last {
     at_bytes: u64,
     /// When it began, or the node started.
     at: Instant,
-    /// Bytes of the newest on the disk, or what the next took when it found no room; None until it was looked at.
+    /// Bytes of the newest on the disk; None until it was looked at.
     size: Option<u64>,
     /// After one that found no room none is written by itself until then.
     not_before: Option<Instant>,
@@ -107,32 +121,32 @@ impl Inner {
     }
 
     /// Writes a snapshot of what is applied, then lets go of the log that the older kept snapshot covers as well.
-    pub(super) async fn compact(
-        &self,
-        started: &Started,
-        only_if_due: bool,
-    ) -> Result<u64, String> {
+    pub(super) async fn compact(&self, started: &Started, wish: Wish) -> Result<u64, String> {
         let mut last = started.compactor.last.lock().await;
         if last.size.is_none() {
             last.size = Some(self.snapshot_size(started).await);
         }
         let applied = self.published.view().revision;
         let waits = last.not_before.is_some_and(|until| Instant::now() < until);
-        if only_if_due && (waits || !self.is_due(started, &last)) {
+        if wish == Wish::Due && (waits || !self.is_due(started, &last)) {
             return Ok(applied);
         }
         last.not_before = None;
-        // On a short disk first what can go without anything being written.
-        self.forget(started, &last, applied).await?;
+        // On a short disk first what can go without anything being written. Where the newest turns out damaged nothing goes,
+        // and the next takes its place.
+        if let Err(why) = self.forget(started, &last, applied).await {
+            tracing::warn!(why, "nothing was let go of before the next snapshot");
+        }
         let size = last.size.unwrap_or_default();
-        let room = self.room().await.map(|room| (room, self.reserved()));
-        if let Some((room, reserve)) = room
-            && room.saturating_add(reserve) <= size
+        if wish != Wish::Asked
+            && last.at.elapsed() < TRY_ANYWAY
+            && let Some(room) = self.room().await
+            && room.saturating_add(self.reserved()) <= size
         {
             last.not_before = Some(Instant::now() + NO_ROOM);
             return Err(format!(
-                "there is no room for a snapshot: it takes {} MiB or more, and {} MiB are left. Free space on the disk or give the node \
-                 a larger one",
+                "there is no room for a snapshot: the last took {} MiB, and {} MiB are left. Free space on the disk or give the \
+                 node a larger one",
                 size >> 20,
                 room >> 20
             ));
@@ -149,7 +163,6 @@ impl Inner {
             },
             () = started.snapshots.told_full() => {
                 last.not_before = Some(Instant::now() + NO_ROOM);
-                last.size = room.map(|(room, reserve)| room.saturating_add(reserve));
                 return Err("there is no room for a snapshot: free space on the disk or give the node a larger one".to_owned());
             }
         }
@@ -211,7 +224,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
             return;
         };
         if let Some(started) = inner.started()
-            && let Err(error) = inner.compact(started, true).await
+            && let Err(error) = inner.compact(started, Wish::Due).await
         {
             tracing::warn!(error, "the log was not compacted");
         }
@@ -224,7 +237,7 @@ impl Store {
     pub async fn trigger_snapshot(&self) -> Result<u64, CompactionError> {
         let unstarted = || CompactionError("this node belongs to no cluster".to_owned());
         let started = self.inner.started().ok_or_else(unstarted)?;
-        let compacted = self.inner.compact(started, false).await;
+        let compacted = self.inner.compact(started, Wish::Asked).await;
         compacted.map_err(CompactionError)
     }
 }

@@ -24,7 +24,7 @@ use tonic::Status;
 use trireme_proto::raft as proto;
 use trireme_state::ArchiveOp;
 
-use super::{Inner, OpenError, Started};
+use super::{Inner, OpenError, Started, compact::Wish};
 use crate::{
     consensus::{SNAPSHOT_CHUNKS_AHEAD, feed_snapshot},
     directory::Diverged,
@@ -189,7 +189,7 @@ impl Inner {
         let reaches = |file: &SnapshotFile| file.last().is_some_and(|last| last.index >= at_least);
         let mut file = self.newest_snapshot(started).await?.filter(reaches);
         if file.is_none() {
-            self.compact(started, false).await?;
+            self.compact(started, Wish::Asked).await?;
             file = self.newest_snapshot(started).await?.filter(reaches);
         }
         let file = file.ok_or_else(|| format!("this node has not applied entry {at_least} yet"))?;

@@ -7,7 +7,7 @@ use std::{
 
 use tokio::{sync::watch, time::sleep};
 
-use super::{Inner, Started, Store};
+use super::{Inner, Started, Store, compact::Wish};
 use crate::{
     snapshot::{SnapshotError, Snapshots},
     wal::ClosedSegment,
@@ -216,7 +216,7 @@ impl Inner {
         );
         self.set_alarm(&key, Some(message)).await;
         // Newer snapshots are written from memory, and what they cover is removed.
-        if let Err(why) = self.compact(started, false).await {
+        if let Err(why) = self.compact(started, Wish::Asked).await {
             tracing::warn!(why, "no snapshot was written in place of what is damaged");
         }
         Ok(found)

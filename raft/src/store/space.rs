@@ -15,7 +15,7 @@ use arc_swap::ArcSwapOption;
 use tokio::time::{Instant, sleep};
 use trireme_proto::raft::change_membership_request::Change;
 
-use super::{Inner, Started, membership::voters};
+use super::{Inner, Started, compact::Wish, membership::voters};
 
 /// With less than this left the reserve goes at once: the archive writes past our own files.
 const LOW_WATER_BYTES: u64 = 16 << 20;
@@ -153,7 +153,7 @@ impl Looker {
         let lately = self.forced.is_some_and(|at| at.elapsed() < FORCED_EVERY);
         if spent || (self.full && !lately) {
             self.forced = Some(Instant::now());
-            if let Err(why) = inner.compact(started, false).await {
+            if let Err(why) = inner.compact(started, Wish::Room).await {
                 tracing::error!(why, "the log was not shortened");
             }
         }

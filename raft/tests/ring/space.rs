@@ -217,6 +217,8 @@ async fn without_room_for_a_snapshot_the_older_one_goes_and_then_none_is_written
     let disk = MemoryDisk::new();
     let mut config = alone(&disk, 0);
     config.limits.wal.segment_bytes = MIB;
+    // What the log lets go of would make room at some time or other.
+    config.limits.keep_entries = 1_000_000;
     let store = start(config).await;
     let value = "x".repeat(1000);
     let mut last = 0;
@@ -240,12 +242,8 @@ async fn without_room_for_a_snapshot_the_older_one_goes_and_then_none_is_written
 
     disk.set_capacity(disk.taken_bytes() + MIB);
     let last = grow(0..1).await;
-    store.trigger_snapshot().await.unwrap();
+    assert!(store.trigger_snapshot().await.unwrap() >= last);
     assert_eq!(snapshots(), 1);
-    eventually("a log of only the newest entries", async || {
-        (store.status().purged >= Some(last - 5)).then_some(())
-    })
-    .await;
 
     // More than the last one took.
     disk.set_capacity(u64::MAX);
@@ -257,7 +255,7 @@ async fn without_room_for_a_snapshot_the_older_one_goes_and_then_none_is_written
     disk.set_capacity(disk.taken_bytes());
     grow(0..1).await;
     let error = store.trigger_snapshot().await.unwrap_err();
-    insta::assert_snapshot!(error, @"there is no room for a snapshot: it takes 3 MiB or more, and 0 MiB are left. Free space on the disk or give the node a larger one");
+    insta::assert_snapshot!(error, @"there is no room for a snapshot: free space on the disk or give the node a larger one");
     assert_eq!(snapshots(), 1);
 
     disk.set_capacity(u64::MAX);
