@@ -131,6 +131,7 @@ impl RaftLogStorage<Types> for LogStore {
     async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
         self.wal
             .save_committed(committed.as_ref().map(log_id_to_wal))
+            .await
     }
 
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {

@@ -463,7 +463,7 @@ mod tests {
                 node_id: 1,
                 index: 2,
             };
-            wal.save_committed(Some(committed)).unwrap();
+            wal.save_committed(Some(committed)).await.unwrap();
         });
         wal.close();
         disk

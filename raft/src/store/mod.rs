@@ -903,7 +903,7 @@ async fn step_down(inner: &Weak<Inner>, ring: &Ring) {
     ring.shutdown().await;
 }
 
-/// Measures how late the ring's runtime runs its tasks; has written what waits for something else to be written.
+/// Measures how late the ring's runtime runs its tasks.
 async fn beat(inner: Weak<Inner>) {
     let mut ticks = interval(PULSE);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -921,9 +921,6 @@ async fn beat(inner: Weak<Inner>) {
         longest = longest.max(late);
         let micros = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
         inner.delay.0.store(micros, Ordering::Relaxed);
-        if let Some(started) = inner.started() {
-            started.ring.wal.write_committed();
-        }
     }
 }
 

@@ -21,8 +21,6 @@ const ENTRY_OVERHEAD: usize = 160;
 pub(super) struct Log {
     pub(super) vote: Option<proto::Vote>,
     pub(super) committed: Option<LogId>,
-    /// Whether `committed` was not handed to the writer yet.
-    pub(super) committed_unwritten: bool,
     pub(super) purged: Option<LogId>,
     pub(super) last: Option<LogId>,
     /// Index of the first of `slots`.
@@ -83,7 +81,6 @@ impl Log {
         Self {
             vote: None,
             committed: None,
-            committed_unwritten: false,
             purged: None,
             last: None,
             first: 0,

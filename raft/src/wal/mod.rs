@@ -1,9 +1,9 @@
 //! The write-ahead log: entries, votes, committed marks, truncations and purges in one stream of records.
 //!
-//! Segments of [`WalOptions::segment_bytes`], smaller ones on a short disk, are set aside in advance. One thread writes: it drains its queue, makes one
-//! write and one fdatasync, then answers in order; so votes and entries never overtake each other. What is appended can
-//! be read at once; the newest entries stay in memory, older ones are read from disk. Purging removes whole segments. In
-//! a simulation the writer is a task.
+//! Segments of [`WalOptions::segment_bytes`], smaller ones on a short disk, are set aside in advance. One thread writes: it
+//! drains its queue, makes one write and one fdatasync, then answers in order; so votes and entries never overtake each
+//! other. What is appended can be read at once; the newest entries stay in memory, older ones are read from disk. Purging
+//! removes whole segments. In a simulation the writer is a task.
 //!
 //! After a crash the torn end of the last write is cut off. Any other broken record stops the node with an error that
 //! names file and offset. Once a write or a sync failed nothing is accepted any more: what such a disk holds is unknown.
@@ -276,8 +276,7 @@ impl Wal {
     /// Waits while the queue is full. Fails if the entries would leave a hole, one is over the record limit, or the log
     /// has failed before.
     pub async fn append(&self, entries: Vec<proto::Entry>, done: Done) -> io::Result<()> {
-        // A committed mark may go before them.
-        let mut records = Vec::with_capacity(entries.len() + 1);
+        let mut records = Vec::with_capacity(entries.len());
         let mut ids = Vec::with_capacity(entries.len());
         for entry in &entries {
             let id = entry_id(entry)?;
@@ -338,56 +337,24 @@ impl Wal {
         answered.await.map_err(|_| self.failure.closed())?
     }
 
-    /// Remembers how far entries are committed. On disk with what is written next, or after [`Wal::write_committed`]: one
-    /// that is lost makes a restarted node wait for what others know, and an inspected directory show less; a write of its
-    /// own for each commit would cost as much as the entries' own.
-    pub(crate) fn save_committed(&self, committed: Option<LogId>) -> io::Result<()> {
-        self.failure.check()?;
-        if locked(&self.requests).is_none() {
-            return Err(self.failure.closed());
-        }
-        let mut log = self.held();
-        log.committed = committed;
-        log.committed_unwritten = true;
-        Ok(())
-    }
-
-    /// Has the last committed mark written if it is not yet. Does not wait; where the queue is full, something else takes
-    /// it along soon.
-    pub(crate) fn write_committed(&self) {
-        let requests = locked(&self.requests).clone();
-        if let Some(requests) = requests {
-            self.send_committed(&requests);
-        }
-    }
-
-    fn send_committed(&self, requests: &mpsc::Sender<Request>) {
-        // Without a place it is lost if nothing follows, as it may be.
-        let Ok(place) = requests.try_reserve() else {
-            return;
-        };
-        let mut log = self.held();
-        if let Some(mark) = unwritten(&mut log) {
-            // Under the lock: no later mark is sent before it.
-            place.send(Request {
-                records: vec![mark],
-                tickets: Vec::new(),
-                sync: false,
-                done: None,
-                permits: 0,
-            });
-        }
+    /// Remembers how far entries are committed, on disk some time later. Written at once, not with what follows: a node that
+    /// is killed right after a commit would show less when it is started again than it showed before.
+    pub(crate) async fn save_committed(&self, committed: Option<LogId>) -> io::Result<()> {
+        self.mark(Kind::Committed, committed, false, |log| {
+            log.committed = committed;
+        })
+        .await
     }
 
     /// Ends the log after `after`; None empties it. Ordered with appends; on disk some time later.
     pub(crate) async fn truncate_after(&self, after: Option<LogId>) -> io::Result<()> {
-        self.mark(Kind::Truncate, after, |log| log.truncate(after))
+        self.mark(Kind::Truncate, after, true, |log| log.truncate(after))
             .await
     }
 
     /// Forgets entries up to `upto`, which may lie beyond the last. Files are removed some time later.
     pub(crate) async fn purge(&self, upto: LogId) -> io::Result<()> {
-        self.mark(Kind::Purge, Some(upto), |log| log.purge(upto))
+        self.mark(Kind::Purge, Some(upto), true, |log| log.purge(upto))
             .await
     }
 
@@ -424,6 +391,7 @@ impl Wal {
         &self,
         kind: Kind,
         id: Option<LogId>,
+        sync: bool,
         change: impl FnOnce(&mut Log),
     ) -> io::Result<()> {
         let record = Record::of_mark(kind, id);
@@ -432,7 +400,7 @@ impl Wal {
         self.send(Request {
             records: vec![record],
             tickets: Vec::new(),
-            sync: true,
+            sync,
             done: None,
             permits,
         })
@@ -451,28 +419,21 @@ impl Wal {
         Ok(permits)
     }
 
-    async fn send(&self, mut request: Request) -> io::Result<()> {
+    async fn send(&self, request: Request) -> io::Result<()> {
         let requests = locked(&self.requests).clone();
         let Some(requests) = requests else {
             return Err(self.failure.closed());
         };
-        let place = requests.reserve().await;
-        let place = place.map_err(|_| self.failure.closed())?;
-        let mut log = self.held();
-        if let Some(mark) = unwritten(&mut log) {
-            request.records.insert(0, mark);
-        }
-        place.send(request);
-        Ok(())
+        requests
+            .send(request)
+            .await
+            .map_err(|_| self.failure.closed())
     }
 
     /// Accepts nothing more, and waits until everything accepted is written. Blocks, but in a simulation, where what is
     /// accepted is written later.
     pub(crate) fn close(&self) {
-        let requests = locked(&self.requests).take();
-        if let Some(requests) = requests {
-            self.send_committed(&requests);
-        }
+        locked(&self.requests).take();
         if let Some(writer) = locked(&self.writer).take()
             && writer.join().is_err()
         {
@@ -493,12 +454,6 @@ impl Drop for Wal {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The record of a committed mark that is now handed to the writer.
-fn unwritten(log: &mut Log) -> Option<Record> {
-    let unwritten = std::mem::take(&mut log.committed_unwritten);
-    unwritten.then(|| Record::of_mark(Kind::Committed, log.committed))
 }
 
 /// Set once, for ever.

@@ -137,7 +137,7 @@ impl Model {
                 if let Some(entry) = self.entries.get(&index) {
                     let id = entry.log_id.as_ref().map(LogId::from);
                     self.state.committed = id;
-                    return wal.save_committed(id);
+                    return wal.save_committed(id).await;
                 }
                 Ok(())
             }
@@ -424,11 +424,14 @@ fn without_room_for_a_whole_segment_a_smaller_one_is_made() {
         disk.set_capacity(11 * MIB);
         let wal = open(&disk);
         let mut index = 0;
-        while wal.segments() < 2 {
+        let mut add = async |wal: &Wal| {
             index += 1;
-            append(&wal, vec![entry(id(1, index), 200 << 10)])
-                .await
-                .unwrap();
+            append(wal, vec![entry(id(1, index), 200 << 10)]).await?;
+            std::io::Result::Ok(index)
+        };
+        let mut last = 0;
+        while wal.segments() < 2 {
+            last = add(&wal).await.unwrap();
         }
         // Half of what was left.
         assert_eq!(disk.taken_bytes(), 19 * MIB / 2);
@@ -436,24 +439,17 @@ fn without_room_for_a_whole_segment_a_smaller_one_is_made() {
         let disk = disk.after_power_cut(|| false);
         disk.set_capacity(11 * MIB);
         let wal = open(&disk);
-        assert_eq!(entries(&wal).await.len() as u64, index);
-        wal.purge(id(1, index)).await.unwrap();
+        assert_eq!(entries(&wal).await.len() as u64, last);
+        wal.purge(id(1, last)).await.unwrap();
         // Once this is answered the files are gone.
         wal.save_vote(proto::Vote::default()).await.unwrap();
         while wal.segments() < 2 {
-            index += 1;
-            append(&wal, vec![entry(id(1, index), 200 << 10)])
-                .await
-                .unwrap();
+            add(&wal).await.unwrap();
         }
         assert_eq!(disk.taken_bytes(), 25 * MIB / 4);
         disk.set_capacity(disk.taken_bytes() + (100 << 10));
-        let mut filling = async || {
-            index += 1;
-            append(&wal, vec![entry(id(1, index), 200 << 10)]).await
-        };
         let error = loop {
-            if let Err(error) = filling().await {
+            if let Err(error) = add(&wal).await {
                 break error;
             }
         };
