@@ -7,7 +7,6 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    ops::Bound,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -33,7 +32,10 @@ use trireme_proto::{
 use trireme_raft::{Store, StoreConfig};
 use uuid::Uuid;
 
-use crate::load::{self, Latency, Operation, Target};
+use crate::{
+    archive::each_page,
+    load::{self, Latency, Operation, Target},
+};
 
 /// Jobs of one command.
 const PER_COMMAND: u64 = 500;
@@ -53,8 +55,6 @@ const BEAT: Duration = Duration::from_millis(100);
 const PER_CONNECTION: u64 = 50;
 /// Between the last write and the end of the watches.
 const LATE: Duration = Duration::from_secs(10);
-/// Rows read at once from an archive.
-const ARCHIVE_PAGE: usize = 10_000;
 const LONGEST_US: u64 = 60_000_000;
 
 /// How large.
@@ -258,19 +258,9 @@ async fn archived_rows(cluster: &Cluster, id: u64) -> anyhow::Result<u64> {
     let member = cluster.member(id)?;
     let config = StoreConfig::new(member.data(), id, member.peer.as_str().parse()?);
     let store = Store::open(config).await?;
-    let archive = store.archive();
-    let mut from = Bound::Unbounded;
     let mut rows = 0;
-    loop {
-        let page = archive
-            .range((from, Bound::Unbounded), false, ARCHIVE_PAGE)
-            .await?;
-        let Some((last, _)) = page.last() else {
-            return Ok(rows);
-        };
-        from = Bound::Excluded(last.clone());
-        rows += page.len() as u64;
-    }
+    each_page(&store, |page| rows += page.len() as u64).await?;
+    Ok(rows)
 }
 
 fn resident(pid: u32) -> anyhow::Result<u64> {

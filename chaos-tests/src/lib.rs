@@ -10,6 +10,7 @@
 // Tests write where they please.
 #![cfg_attr(test, allow(clippy::print_stdout))]
 
+mod archive;
 pub mod checks;
 pub mod compare;
 mod dice;

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::Bound,
     time::Duration,
 };
 
@@ -13,15 +12,13 @@ use trireme_raft::Store;
 use trireme_state::{JobFilter, archive_keys, is_complete};
 
 use super::{cluster::Cluster, reporter::REPORTER};
-use crate::{DigestAt, History, Last, checks};
+use crate::{DigestAt, History, Last, archive::each_page, checks};
 
 /// Nothing disturbs any more: leases expire, lost agents come back, all work is done within this.
 const REST: Duration = Duration::from_secs(150);
 const LOOK: Duration = Duration::from_millis(100);
 /// Archives are written off the path of acknowledgements.
 const ARCHIVED: Duration = Duration::from_secs(20);
-/// Rows read at once from an archive.
-const PAGE: usize = 1000;
 
 /// A cluster in which nothing is left to do.
 pub(crate) struct Rested {
@@ -109,17 +106,9 @@ type Rows = BTreeMap<Bytes, Bytes>;
 
 async fn archived(store: &Store) -> Result<Rows, String> {
     let mut rows = Rows::new();
-    let mut from = Bound::Unbounded;
-    loop {
-        let archive = store.archive();
-        let page = archive.range((from, Bound::Unbounded), false, PAGE);
-        let page = page.await.map_err(|error| error.to_string())?;
-        let Some((last, _)) = page.last() else {
-            return Ok(rows);
-        };
-        from = Bound::Excluded(last.clone());
-        rows.extend(page);
-    }
+    let walked = each_page(store, |page| rows.extend(page)).await;
+    walked.map_err(|error| error.to_string())?;
+    Ok(rows)
 }
 
 /// Records of one kind: their chunks put together.

@@ -1,12 +1,12 @@
 //! Deterministic simulation: one seed decides everything that happens to a cluster of 3 or 5 nodes.
 //!
-//! The nodes are the real state, ring, doors, office, scheduler and outbox, in one process, on one thread, with simulated
-//! time ([`trireme_raft::Host::Simulated`]). Simulated are the network (byte streams under the real gRPC and HTTP: delay, loss,
-//! resets, partitions full, one way and bridged), the disks (writes and syncs that fail, no room, sectors torn and lost), the
-//! archive (a B-tree that forgets what was not checkpointed), and each node's clock. Clients write and read registers,
-//! bring webhooks, create and abort jobs, agents run them, authors open pull requests that are merged on the sandbox's
-//! pure core; everything may come twice. Nodes are killed, cut from their
-//! power, stopped and started again. In the end all is healed and [`judge`] says whether every promise was kept.
+//! The nodes are the real state, ring, doors, office, scheduler and outbox, in one process, on one thread, with
+//! simulated time ([`trireme_raft::Host::Simulated`]). Simulated are the network (byte streams under the real gRPC and
+//! HTTP: delay, loss, resets, partitions full, one way and bridged), the disks (writes and syncs that fail, no room,
+//! sectors torn and lost), the archive (a B-tree that forgets what was not checkpointed), and each node's clock.
+//! Clients write and read registers, bring webhooks, create and abort jobs, agents run them, authors open pull requests
+//! that are merged on the sandbox's pure core; everything may come twice. Nodes are killed, cut from their power,
+//! stopped and started again. In the end all is healed and [`judge`] says whether every promise was kept.
 //!
 //! sled, git and the pod utilities are not here, so neither are the controllers that need git: [`clerk`] and
 //! [`merger`] stand in for plugins and Tide. That is what chaos is for.

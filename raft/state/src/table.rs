@@ -135,9 +135,13 @@ impl<R: Record> Table<R> {
         digest: &mut Sum,
         record: Arc<R>,
     ) -> (Arc<R>, Option<Arc<R>>) {
-        let key = record.key();
-        let row = Row::new(record, self.rows.get(&key));
-        let kept = Arc::clone(&row.record);
+        let former = self.rows.get(&record.key());
+        let row = Row::new(record, former);
+        self.keep(digest, row)
+    }
+
+    fn keep(&mut self, digest: &mut Sum, row: Row<R>) -> (Arc<R>, Option<Arc<R>>) {
+        let (key, kept) = (row.record.key(), Arc::clone(&row.record));
         digest.add(&row.hash);
         self.bytes = self.bytes.saturating_add(row.bytes);
         let former = self.rows.insert(key, row);
@@ -150,11 +154,7 @@ impl<R: Record> Table<R> {
 
     /// Adds a record whose key is not there yet; returns it as it is kept.
     pub(crate) fn add(&mut self, digest: &mut Sum, record: Arc<R>) -> Arc<R> {
-        let row = Row::new(record, None);
-        let (key, kept) = (row.record.key(), Arc::clone(&row.record));
-        digest.add(&row.hash);
-        self.bytes = self.bytes.saturating_add(row.bytes);
-        let former = self.rows.insert(key, row);
+        let (kept, former) = self.keep(digest, Row::new(record, None));
         debug_assert!(former.is_none(), "the key is there");
         kept
     }
