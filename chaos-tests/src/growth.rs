@@ -260,6 +260,7 @@ async fn archived_rows(cluster: &Cluster, id: u64) -> anyhow::Result<u64> {
     let store = Store::open(config).await?;
     let mut rows = 0;
     each_page(&store, |page| rows += page.len() as u64).await?;
+    store.shutdown().await;
     Ok(rows)
 }
 
@@ -506,7 +507,8 @@ pub async fn grow(
     tell(&format!(
         "{live_jobs} live jobs; a snapshot is written in {snapshot_write_millis} ms"
     ));
-    drop(store);
+    // Its files are closed before the process opens them.
+    store.shutdown().await;
 
     cluster.restart(1)?;
     ready(&mut cluster, 1).await?;

@@ -36,8 +36,8 @@ struct Arguments {
     /// Followers of the change feed.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=3000))]
     watchers: u64,
-    /// Of each closed loop of writes.
-    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    /// Of each of the four closed loops of writes. Their jobs stay: more than 500,000 are refused.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
     /// Where it runs; a temporary directory when absent.
     #[arg(long, value_name = "DIR")]

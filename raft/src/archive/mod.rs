@@ -17,7 +17,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
     ops::Bound,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWriteGuard},
     thread::JoinHandle,
 };
 
@@ -65,7 +65,10 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
 
 /// Opens and replaces stores.
 pub trait ArchiveHome: fmt::Debug + Send + Sync + 'static {
-    /// The present store; a new, empty one if there is none, or if it does not open: then it is set aside.
+    /// The present store; a new, empty one if there is none, or if it is damaged: then it is set aside.
+    ///
+    /// # Errors
+    /// If the system refuses it, or something else has it open. Nothing is changed then.
     fn open(&self) -> io::Result<Opened>;
     /// An empty store beside the present one.
     fn begin(&self) -> io::Result<Arc<dyn ArchiveStore>>;
@@ -108,7 +111,8 @@ pub struct Archive {
 }
 
 struct Shared {
-    store: RwLock<Arc<dyn ArchiveStore>>,
+    /// None once the archive is closed.
+    store: RwLock<Option<Arc<dyn ArchiveStore>>>,
     overlay: Mutex<Overlay>,
     /// Set while somebody reads for a saved snapshot. Held by the thread while it writes.
     saving: Mutex<Option<saving::Notes>>,
@@ -185,7 +189,7 @@ impl Archive {
             .unwrap_or(u32::MAX)
             .min((Semaphore::MAX_PERMITS / 2) as u32);
         let shared = Arc::new(Shared {
-            store: RwLock::new(store),
+            store: RwLock::new(Some(store)),
             overlay: Mutex::new(Overlay::default()),
             saving: Mutex::default(),
             room: Semaphore::new(permits as usize),
@@ -227,7 +231,7 @@ impl Archive {
     /// Makes the store, and those that replace it, this cluster's; answers with the id of the cluster whose it is
     /// already, if that is another. Blocks.
     pub(crate) fn adopt(&self, cluster_id: &str) -> io::Result<Option<String>> {
-        let store = self.shared.store();
+        let store = self.shared.store()?;
         match store.owner()? {
             Some(owner) if owner != cluster_id => return Ok(Some(owner)),
             Some(_) => {}
@@ -246,7 +250,7 @@ impl Archive {
 
     /// Log index that the store itself has reached.
     pub fn applied(&self) -> io::Result<u64> {
-        self.shared.store().applied()
+        self.shared.store()?.applied()
     }
 
     /// Hands over the writes of one log entry. Waits while the overlay is full.
@@ -301,7 +305,7 @@ impl Archive {
         if let Some(waiting) = self.shared.overlay().rows.get(key) {
             return Ok(waiting.value.clone());
         }
-        self.shared.store().get(key)
+        self.shared.store()?.get(key)
     }
 
     /// Up to `limit` rows with keys in `range`, in order of their keys, or in reverse. Blocks while reading.
@@ -326,7 +330,7 @@ impl Archive {
         let hidden = merged.values().filter(|value| value.is_none()).count();
         for (key, value) in
             self.shared
-                .store()
+                .store()?
                 .range(range, reverse, limit.saturating_add(hidden))?
         {
             merged.entry(key).or_insert(Some(value));
@@ -390,14 +394,18 @@ impl Archive {
         }
     }
 
-    /// Accepts nothing more, and waits until what was submitted is written. Blocks, but in a simulation.
+    /// Accepts nothing more, waits until what was submitted is written, and lets go of the store: another may open it,
+    /// whoever still holds this. Blocks, but in a simulation, where the store stays.
     pub(crate) fn close(&self) {
         held(&self.requests).take();
-        if let Some(thread) = held(&self.thread).take()
-            && thread.join().is_err()
-        {
+        let Some(thread) = held(&self.thread).take() else {
+            return;
+        };
+        if thread.join().is_err() {
             tracing::error!("the archive's thread panicked");
         }
+        let store = self.shared.present_mut().take();
+        drop(store);
     }
 }
 
@@ -436,8 +444,13 @@ impl Shared {
         held(&self.overlay)
     }
 
-    fn store(&self) -> Arc<dyn ArchiveStore> {
-        Arc::clone(&self.store.read().unwrap_or_else(PoisonError::into_inner))
+    fn store(&self) -> io::Result<Arc<dyn ArchiveStore>> {
+        let store = self.store.read().unwrap_or_else(PoisonError::into_inner);
+        store.clone().ok_or_else(closed)
+    }
+
+    fn present_mut(&self) -> RwLockWriteGuard<'_, Option<Arc<dyn ArchiveStore>>> {
+        self.store.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn run(&self, mut requests: mpsc::Receiver<Request>) {
@@ -511,15 +524,14 @@ impl Shared {
             }
             Request::Replace { store, done } => {
                 self.break_saving();
-                *self.store.write().unwrap_or_else(PoisonError::into_inner) = store;
+                *self.present_mut() = Some(store);
                 self.overlay().rows.clear();
                 let _ = done.send(Ok(()));
             }
             Request::Prune { ops, done } => {
-                let store = self.store();
-                let pruned = store
-                    .applied()
-                    .and_then(|applied| store.write(&ops, applied));
+                let pruned = self
+                    .store()
+                    .and_then(|store| store.write(&ops, store.applied()?));
                 let _ = done.send(pruned);
             }
             Request::Fill { rows, done } => {
@@ -533,7 +545,9 @@ impl Shared {
         // The overlay stays readable, and apply goes on, while the store writes.
         let failed = self.overlay().failed.clone();
         let written = match failed {
-            None => self.write_noted(&*self.store(), &batch),
+            None => self
+                .store()
+                .and_then(|store| self.write_noted(&*store, &batch)),
             Some(reason) => Err(io::Error::other(reason)),
         };
         let mut overlay = self.overlay();
@@ -566,14 +580,14 @@ impl Shared {
         if let Some(reason) = &self.overlay().failed {
             return Err(io::Error::other(reason.clone()));
         }
-        let store = self.store();
+        let store = self.store()?;
         let reached = store.applied()?.max(index);
         store.write(&[], reached)?;
         store.checkpoint()
     }
 
     fn fill(&self, rows: Vec<Row>) -> io::Result<()> {
-        let store = self.store();
+        let store = self.store()?;
         let mut ops = Vec::new();
         for (key, value) in rows {
             let touched = self

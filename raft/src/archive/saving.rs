@@ -131,7 +131,7 @@ impl SavedRows {
             let read =
                 self.archive
                     .shared
-                    .store()
+                    .store()?
                     .range((from, Bound::Unbounded), false, PAGE_ROWS)?;
             let end = (read.len() == PAGE_ROWS)
                 .then(|| read.last().map(|(key, _)| key.clone()))

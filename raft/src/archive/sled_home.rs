@@ -3,8 +3,11 @@
 //! ```text
 //! CURRENT        what wrote it and which directory is the present one: `sled-0.34 1 db-3`
 //! db-<n>/        one sled database
-//! broken-<n>/    a database that did not open, kept for inspection
+//! broken-<n>/    a database that was found damaged, kept for inspection
 //! ```
+//! What the system refuses (a lock, a full disk, a permission) says nothing about what is on the disk: then nothing is set
+//! aside, and the node does not start.
+//!
 //! One tree, keyed by a prefix: `m` marks, `r` rows. Values are at most 64 KiB, which apply sees to: sled puts larger
 //! ones into files of their own. sled's own flush is no fsync on Linux, so a checkpoint syncs its file as well. sled 1.0
 //! opens a 0.34 directory silently empty: hence the marker.
@@ -15,6 +18,8 @@ use std::{
     ops::Bound,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
 };
 
 use bytes::Bytes;
@@ -28,8 +33,11 @@ const APPLIED: &[u8] = b"mapplied";
 const OWNER: &[u8] = b"mcluster";
 /// Memory of sled's page cache.
 const CACHE_BYTES: u64 = 32 << 20;
-/// Most recent databases that did not open.
+/// Most recent databases that were found damaged.
 const BROKEN_KEPT: u64 = 2;
+/// How long a database may still be open where it was used before: sled ends with the last of its own threads.
+const LOCK_WAIT: Duration = Duration::from_secs(10);
+const LOCK_LOOK: Duration = Duration::from_millis(20);
 
 /// A directory with sled databases, one of them present.
 #[derive(Debug)]
@@ -37,6 +45,7 @@ pub struct SledHome {
     root: PathBuf,
     /// Number of the present database, and of the one being filled.
     numbers: Mutex<(u64, Option<u64>)>,
+    lock_wait: Duration,
 }
 
 impl SledHome {
@@ -45,7 +54,14 @@ impl SledHome {
         Self {
             root: root.to_owned(),
             numbers: Mutex::new((0, None)),
+            lock_wait: LOCK_WAIT,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn waiting(mut self, at_most: Duration) -> Self {
+        self.lock_wait = at_most;
+        self
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -114,9 +130,10 @@ impl ArchiveHome for SledHome {
         };
         let mut opened = None;
         if let Some(number) = current {
-            match SledStore::open(&self.path(number)) {
+            match SledStore::open(&self.path(number), self.lock_wait) {
                 Ok(store) => opened = Some((number, store)),
-                Err(error) => lost = Some(error.to_string()),
+                Err(Unopened::Damaged(reason)) => lost = Some(reason),
+                Err(Unopened::Refused(error)) => return Err(error),
             }
         }
         let (number, store) = match opened {
@@ -126,7 +143,7 @@ impl ArchiveHome for SledHome {
                     tracing::error!(
                         reason,
                         path = %self.root.display(),
-                        "the archive does not open: setting it aside"
+                        "the archive is damaged: setting it aside"
                     );
                 }
                 let all = self.found("db-")?;
@@ -134,7 +151,7 @@ impl ArchiveHome for SledHome {
                     self.set_aside(*number)?;
                 }
                 let number = all.last().map_or(1, |last| last + 1);
-                let store = SledStore::open(&self.path(number))?;
+                let store = SledStore::open(&self.path(number), self.lock_wait)?;
                 self.mark(number)?;
                 (number, store)
             }
@@ -155,7 +172,7 @@ impl ArchiveHome for SledHome {
     fn begin(&self) -> io::Result<Arc<dyn ArchiveStore>> {
         let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
         let next = self.found("db-")?.last().map_or(1, |last| last + 1);
-        let store = SledStore::open(&self.path(next))?;
+        let store = SledStore::open(&self.path(next), self.lock_wait)?;
         if let Some(former) = numbers.1.replace(next) {
             // The transfer it was for was given up; sled holds no lock on what is removed.
             fs::remove_dir_all(self.path(former))?;
@@ -180,19 +197,90 @@ struct SledStore {
     file: PathBuf,
 }
 
+/// Why a database does not open.
+#[derive(Debug)]
+enum Unopened {
+    /// By what lies in its files.
+    Damaged(String),
+    /// By the system, whatever lies in its files.
+    Refused(io::Error),
+}
+
+impl Unopened {
+    fn new(path: &Path, error: sled::Error) -> Self {
+        match error {
+            sled::Error::Io(error) if is_lock(&error) => Self::Refused(io::Error::new(
+                io::ErrorKind::WouldBlock,
+                format!(
+                    "{} is open elsewhere, and nothing in it was changed: end whatever uses it (`fuser {0}/db` names it), \
+                     then start again",
+                    path.display()
+                ),
+            )),
+            // A device that cannot read a block has lost it.
+            sled::Error::Io(error)
+                if error
+                    .raw_os_error()
+                    .is_some_and(|code| code != rustix::io::Errno::IO.raw_os_error()) =>
+            {
+                Self::Refused(io::Error::new(
+                    error.kind(),
+                    format!(
+                        "{}: {error}; nothing in it was changed: mend that, then start again",
+                        path.display()
+                    ),
+                ))
+            }
+            error => Self::Damaged(error.to_string()),
+        }
+    }
+}
+
+impl From<Unopened> for io::Error {
+    fn from(why: Unopened) -> Self {
+        match why {
+            Unopened::Damaged(reason) => Self::other(reason),
+            Unopened::Refused(error) => error,
+        }
+    }
+}
+
+/// sled says it by words alone.
+fn is_lock(error: &io::Error) -> bool {
+    error.to_string().starts_with("could not acquire lock")
+}
+
 impl SledStore {
-    fn open(path: &Path) -> io::Result<Self> {
+    /// Waits up to `lock_wait` for whoever has it open still.
+    fn open(path: &Path, lock_wait: Duration) -> Result<Self, Unopened> {
         let config = sled::Config::new()
             .path(path)
             .cache_capacity(CACHE_BYTES)
             .flush_every_ms(None);
+        let deadline = Instant::now() + lock_wait;
         // sled panics on some kinds of damage.
-        let opening = std::thread::Builder::new()
+        let opening = thread::Builder::new()
             .name("trireme-archive-open".to_owned())
-            .spawn(move || config.open())?;
+            .spawn(move || {
+                loop {
+                    match config.open() {
+                        Err(sled::Error::Io(error))
+                            if is_lock(&error) && Instant::now() < deadline =>
+                        {
+                            thread::sleep(LOCK_LOOK);
+                        }
+                        other => return other,
+                    }
+                }
+            })
+            .map_err(Unopened::Refused)?;
         let db = match opening.join() {
-            Ok(opened) => opened.map_err(io::Error::other)?,
-            Err(_) => return Err(io::Error::other("sled panicked while opening its files")),
+            Ok(opened) => opened.map_err(|error| Unopened::new(path, error))?,
+            Err(_) => {
+                return Err(Unopened::Damaged(
+                    "sled panicked while opening its files".to_owned(),
+                ));
+            }
         };
         Ok(Self {
             db,

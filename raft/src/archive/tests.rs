@@ -1,6 +1,6 @@
 //! The overlay over both stores, and sled's directory.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 
 use proptest::prelude::*;
 
@@ -87,6 +87,57 @@ async fn a_damaged_store_is_set_aside() {
     let archive = sled(dir.path());
     assert!(archive.lost().is_some());
     assert_eq!(get(&archive, "a"), None);
+}
+
+/// A store that is not damaged is never set aside: its owner may be about to let go of it.
+#[tokio::test]
+async fn a_store_that_is_open_elsewhere_is_waited_for_then_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = sled(dir.path());
+    archive.submit(3, vec![put("a", "1")]).await.unwrap();
+    archive.checkpoint(3).await.unwrap();
+    let impatient = SledHome::new(dir.path()).waiting(Duration::from_millis(50));
+    let refused = impatient.open().unwrap_err();
+    assert_eq!(refused.kind(), io::ErrorKind::WouldBlock);
+    let path = dir.path().display().to_string();
+    insta::assert_snapshot!(refused.to_string().replace(&path, "archive"), @"archive/db-1 is open elsewhere, and nothing in it was changed: end whatever uses it (`fuser archive/db-1/db` names it), then start again");
+    assert!(!dir.path().join("broken-1").exists());
+
+    let second = SledHome::new(dir.path());
+    let opening = std::thread::spawn(move || second.open());
+    // Whoever holds it still, a closed archive holds its store no more.
+    archive.close();
+    let opened = opening.join().unwrap().unwrap();
+    assert_eq!(opened.lost, None);
+    assert_eq!(opened.store.applied().unwrap(), 3);
+    assert_eq!(
+        archive.get(b"a").unwrap_err().kind(),
+        io::ErrorKind::BrokenPipe
+    );
+}
+
+#[tokio::test]
+async fn what_the_system_refuses_is_no_damage() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = sled(dir.path());
+    archive.submit(3, vec![put("a", "1")]).await.unwrap();
+    archive.checkpoint(3).await.unwrap();
+    drop(archive);
+    // Even root is refused to write a directory.
+    let (conf, away) = (dir.path().join("db-1/conf"), dir.path().join("conf"));
+    fs::rename(&conf, &away).unwrap();
+    fs::create_dir(&conf).unwrap();
+    fs::write(conf.join("in the way"), "").unwrap();
+    let refused = SledHome::new(dir.path()).open().unwrap_err();
+    let path = dir.path().display().to_string();
+    insta::assert_snapshot!(refused.to_string().replace(&path, "archive"), @"archive/db-1: Is a directory (os error 21); nothing in it was changed: mend that, then start again");
+    fs::remove_dir_all(&conf).unwrap();
+    fs::rename(&away, &conf).unwrap();
+    let archive = sled(dir.path());
+    assert_eq!(
+        (archive.lost(), get(&archive, "a").as_deref()),
+        (None, Some("1"))
+    );
 }
 
 #[tokio::test]
