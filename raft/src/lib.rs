@@ -29,6 +29,7 @@ mod transport;
 mod view;
 pub mod wal;
 
+pub use archive::ArchiveReader;
 pub use config::{Limits, PeerListener, PeerTls, SpaceOptions, StoreConfig, Tamper, Timing};
 pub use consensus::Role;
 pub use costs::{Cost, Stage};
@@ -37,9 +38,9 @@ pub use feed::{Changes, FeedOptions, Watch, WatchError};
 pub use host::{Host, Pipe, World};
 pub use queues::{QueueDepth, QueueGauge, Queues};
 pub use store::{
-    Applied, ArchiveReader, CompactionError, DiskUse, DoorCalls, Handover, JoinError, Leadership,
-    MemberStatus, MembershipError, OpenError, ProposeError, ReadError, SaveError, Saving,
-    ScrubError, Scrubbed, Status, Store,
+    Applied, CompactionError, DiskUse, DoorCalls, Handover, JoinError, Leadership, MemberStatus,
+    MembershipError, OpenError, ProposeError, ReadError, SaveError, Saving, ScrubError, Scrubbed,
+    Status, Store,
 };
 pub use transport::ListenError;
 pub use trireme_proto::raft::Node;

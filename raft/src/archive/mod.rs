@@ -8,6 +8,7 @@
 //! [`checkpoint`]: Archive::checkpoint
 
 mod memory;
+mod reader;
 mod saving;
 mod sled_home;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use trireme_state::ArchiveOp;
 use crate::host::{Host, World};
 
 pub use memory::MemoryHome;
+pub use reader::ArchiveReader;
 pub(crate) use saving::SavedRows;
 pub use sled_home::SledHome;
 

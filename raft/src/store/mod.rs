@@ -10,8 +10,10 @@ mod clock;
 mod compact;
 mod doors;
 mod error;
+mod health;
 mod history;
 mod join;
+mod lead;
 mod membership;
 mod peers;
 mod propose;
@@ -24,11 +26,11 @@ mod save;
 mod scrub;
 mod service;
 mod space;
+mod start;
 mod status;
 
 use std::{
     io,
-    ops::Bound,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
@@ -37,17 +39,16 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use tokio::{
     runtime::{Handle, Runtime},
     sync::{Semaphore, oneshot, watch},
-    time::{Instant, MissedTickBehavior, interval, sleep},
 };
 use trireme_proto::raft as proto;
 use trireme_state::Digest;
 
 pub use doors::DoorCalls;
 pub use error::{CompactionError, JoinError, MembershipError, OpenError, ProposeError, ReadError};
+pub use lead::Leadership;
 pub use membership::Handover;
 pub use propose::Applied;
 pub(crate) use recover::newest_snapshot;
@@ -57,40 +58,35 @@ pub use space::DiskUse;
 pub use status::{MemberStatus, Status};
 
 use self::{
-    clock::{Clock, MAX_SKEW_MS},
+    clock::Clock,
     compact::Compactor,
+    health::Delay,
     peers::Peers,
     propose::{PERMIT_BYTES, Proposer, queue_permits},
     read::Readers,
     service::PeerService,
     space::{Gate, OwnDisk},
+    start::{open_files, own_runtime},
 };
 use crate::{
-    archive::{Archive, Row, SledHome},
+    archive::{Archive, ArchiveReader},
     config::{Limits, StoreConfig, Tamper, Timing},
-    consensus::{Links, Machine, Pulse, Ring},
+    consensus::Ring,
     costs::{Cost, Stage},
     directory::{DataDirectory, DirectoryError},
-    disk::{Disk, Reserve, ReservingDisk},
-    fatal::{Fatal, FatalCell, FatalKind},
-    feed::{Feed, Watch},
+    disk::{Disk, Reserve},
+    fatal::{Fatal, FatalCell},
+    feed::Watch,
     host::Host,
     queues::{QueueDepth, Queues},
     snapshot::Snapshots,
     tls::{PeerIdentity, Reloading},
-    transport::{Dialer, ListenError, Listener, serve},
+    transport::{Dialer, serve},
     view::{Published, View},
-    wal::{Owner, Wal},
 };
 
-/// Threads for what reads and writes files: snapshots, old log entries, the archive.
-const BLOCKING_THREADS: usize = 8;
 /// How long tasks of a closed store may take to notice.
 const STOPPING: Duration = Duration::from_secs(5);
-/// Period of the ring's pulse, from which its delay is measured.
-const PULSE: Duration = Duration::from_millis(100);
-/// Pulses over which the longest delay is kept.
-const PULSES_KEPT: u32 = 100;
 
 /// A node's replicated store. Clones are handles to the same one; it closes with the last, or on [`Store::shutdown`].
 #[derive(Clone)]
@@ -106,18 +102,6 @@ impl std::fmt::Debug for Store {
             .field("node_id", &self.inner.node_id)
             .finish_non_exhaustive()
     }
-}
-
-/// Who leads, as this node sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Leadership {
-    /// None as well when the leader was not heard of, or no quorum answers it, for [`Timing::leader_silence`].
-    pub leader: Option<u64>,
-    pub term: u64,
-    /// This node leads as far as it knows, which may be out of date; see `confirmed`.
-    pub is_me: bool,
-    /// This node leads, has applied an entry of its own term, and a quorum answered it within the lease.
-    pub confirmed: bool,
 }
 
 struct Inner {
@@ -187,16 +171,6 @@ impl Started {
     }
 }
 
-/// Longest delay of the ring's runtime lately.
-#[derive(Debug, Default)]
-struct Delay(AtomicU64);
-
-impl Delay {
-    fn longest(&self) -> Duration {
-        Duration::from_micros(self.0.load(Ordering::Relaxed))
-    }
-}
-
 struct Closer {
     runtime: Mutex<Option<Runtime>>,
     stop_listening: Mutex<Option<oneshot::Sender<()>>>,
@@ -258,7 +232,7 @@ impl Store {
                 PeerService(Arc::clone(&inner)),
                 stopped,
             )?;
-            tokio::spawn(beat(Arc::downgrade(&inner)));
+            tokio::spawn(health::beat(Arc::downgrade(&inner)));
             if has_identity {
                 inner.start_here().await?;
             }
@@ -472,84 +446,6 @@ impl Drop for Closer {
     }
 }
 
-fn own_runtime(limits: &Limits) -> io::Result<Runtime> {
-    tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(limits.ring_threads.max(1))
-        .thread_name("trireme-ring")
-        .max_blocking_threads(BLOCKING_THREADS)
-        .enable_all()
-        .build()
-}
-
-type OpenedFiles = (Arc<Inner>, Listener);
-
-/// Blocks.
-fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedFiles, OpenError> {
-    let listener = Listener::bind(config.peer_listener, config.tls.is_some(), &config.host)?;
-    let tls = match config.tls {
-        Some(tls) => Some(Arc::new(
-            tls.open(config.node_id).map_err(ListenError::from)?,
-        )),
-        None => None,
-    };
-    let directory =
-        DataDirectory::open(Arc::clone(&config.disk), &config.data_dir, config.node_id)?;
-    let reserve = Arc::new(Reserve::new(
-        Arc::clone(&config.disk),
-        config.data_dir.join("RESERVE"),
-        config.limits.space.reserve_bytes,
-    ));
-    if let Err(error) = reserve.take() {
-        tracing::warn!(%error, "no reserve is set aside on the disk");
-    }
-    let disk: Arc<dyn Disk> = Arc::new(ReservingDisk::new(config.disk, Arc::clone(&reserve)));
-    let home = match config.archive {
-        Some(home) => home,
-        None => Arc::new(SledHome::new(&config.data_dir.join("archive"))),
-    };
-    let archive = Archive::open_on(config.host.clone(), home, &config.limits.archive)
-        .map_err(OpenError::Archive)?;
-    let peer_address = match config.peer_address.as_str() {
-        "" => listener.address.to_string(),
-        address => address.to_owned(),
-    };
-    let feed = Feed::new(0, config.limits.feed.clone());
-    let inner = Arc::new_cyclic(|weak| Inner {
-        node_id: config.node_id,
-        instance: directory.instance().to_owned(),
-        peer_address,
-        api_address: config.api_address,
-        timing: config.timing,
-        pending: Semaphore::new(queue_permits(&config.limits)),
-        limits: config.limits,
-        host: config.host.clone(),
-        disk,
-        reserve,
-        tamper: config.tamper,
-        queues: Queues::default(),
-        data_dir: config.data_dir,
-        runtime,
-        directory: Mutex::new(Some(directory)),
-        dialer: Dialer::new(tls.clone(), config.host),
-        tls,
-        raises_level: config.raises_feature_level,
-        calls_refused: AtomicU64::default(),
-        door: Mutex::default(),
-        fatal: FatalCell::default(),
-        published: Arc::new(Published::new(feed)),
-        archive: Arc::new(archive),
-        started: OnceLock::new(),
-        leadership: watch::Sender::default(),
-        recovered: watch::Sender::new(false),
-        closed: watch::Sender::new(false),
-        joining: tokio::sync::Mutex::default(),
-        admitting: tokio::sync::Mutex::default(),
-        delay: Delay::default(),
-        weak: weak.clone(),
-    });
-    Ok((inner, listener))
-}
-
 impl Inner {
     fn started(&self) -> Option<&Started> {
         self.started.get()
@@ -606,349 +502,5 @@ impl Inner {
         };
         // What is applied is cheap to look at; what is not yet applied counts as well.
         of(self.published.view().nodes()).or_else(|| of(&started.ring.pulse().membership.nodes))
-    }
-
-    /// Recovers what is on disk and starts consensus, on the ring's runtime whatever the caller's.
-    async fn start_here(&self) -> Result<&Started, OpenError> {
-        if let Some(inner) = self.weak.upgrade() {
-            let starting = self
-                .runtime
-                .spawn(Box::pin(async move { inner.start().await }));
-            match starting.await {
-                Ok(started) => started?,
-                Err(error) => return Err(OpenError::Runtime(io::Error::other(error))),
-            }
-        }
-        self.started
-            .get()
-            .ok_or_else(|| OpenError::Consensus("the store is closed".to_owned()))
-    }
-
-    async fn start(&self) -> Result<(), OpenError> {
-        let identity = self.directory(|directory| Ok(directory.identity().cloned()))?;
-        let identity =
-            identity.ok_or_else(|| OpenError::Consensus("no cluster is known".to_owned()))?;
-        let cluster_id = identity.cluster_id;
-        let (disk, dir) = (Arc::clone(&self.disk), self.data_dir.clone());
-        let (options, id) = (self.limits.wal.clone(), cluster_id.clone());
-        let owner = Owner {
-            cluster_id: cluster_id.clone(),
-            node_id: self.node_id,
-        };
-        let diverged = self.directory(|directory| directory.diverged())?;
-        let archive = Arc::clone(&self.archive);
-        let host = self.host.clone();
-        let recovering = self.host.blocking(move || {
-            if let Some(found) = archive.adopt(&id).map_err(OpenError::Archive)? {
-                return Err(OpenError::Directory(DirectoryError::OtherCluster {
-                    path: dir.join("archive"),
-                    found,
-                    expected: id,
-                }));
-            }
-            let wal = Wal::open_on(host, Arc::clone(&disk), &dir.join("wal"), owner, &options)?;
-            let snapshots = Snapshots::open(disk, &dir.join("snapshots"))?;
-            Ok::<_, OpenError>((wal, snapshots))
-        });
-        let (wal, snapshots) = recovering.await.map_err(OpenError::Runtime)??;
-        if let Some(marker) = diverged {
-            self.resync(&marker, &cluster_id, &wal, &snapshots).await?;
-            self.directory(|directory| directory.clear_diverged())?;
-        }
-        let (files, id, log) = (snapshots.clone(), cluster_id.clone(), wal.state());
-        let loading = self
-            .host
-            .blocking(move || recover::newest_snapshot(&files, &id, &log));
-        let newest = loading.await.map_err(OpenError::Runtime)??;
-        let snapshot_index = newest
-            .as_ref()
-            .and_then(|(file, _)| file.last())
-            .map_or(0, |last| last.index);
-        let archived = self.archive.applied().map_err(OpenError::Archive)?;
-        // A checkpoint precedes each snapshot: less means that rows are gone.
-        let filling = self.archive.lost().is_some() || archived < snapshot_index;
-        let wal = Arc::new(wal);
-        let mut machine = Machine::new(
-            cluster_id.clone(),
-            newest,
-            snapshots.clone(),
-            Arc::clone(&self.archive),
-            self.fatal.clone(),
-            Arc::clone(&self.published),
-            Arc::clone(wal.costs()),
-        )
-        .map_err(|error| OpenError::Consensus(error.to_string()))?;
-        machine.tamper.clone_from(&self.tamper);
-        let audited = machine.audited.subscribe();
-        let links = Links {
-            fatal: self.fatal.clone(),
-            me: self.node_id,
-            cluster_id: cluster_id.clone(),
-            dialer: self.dialer.clone(),
-            timing: self.timing.clone(),
-            archive: Arc::clone(&self.archive),
-            costs: Arc::clone(wal.costs()),
-        };
-        let ring = Box::pin(Ring::start(links, wal, machine)).await;
-        let stopped = |why| match self.fatal.get() {
-            Some(fatal) => OpenError::Stopped(fatal),
-            None => OpenError::Consensus(why),
-        };
-        let ring = Arc::new(ring.map_err(stopped)?);
-        let clock = Arc::new(Clock::new(self.host.clone()));
-        let peers = Arc::new(Peers::default());
-        let gate = Arc::new(Gate::default());
-        let started = Started {
-            cluster_id,
-            proposer: Proposer::start(
-                self.node_id,
-                Arc::clone(&ring),
-                Arc::clone(&self.published),
-                Arc::clone(&clock),
-                Arc::clone(&peers),
-                Arc::clone(&gate),
-                &self.limits,
-            ),
-            gate,
-            audited,
-            disk: OwnDisk::default(),
-            peers,
-            readers: Readers::start(self.weak.clone()),
-            clock,
-            compactor: Compactor::default(),
-            snapshots,
-            filling: AtomicBool::new(filling),
-            scrubbing: Arc::default(),
-            ring,
-        };
-        if filling {
-            self.archive.begin_fill();
-        }
-        if self.started.set(started).is_err() {
-            return Err(OpenError::Consensus(
-                "the store was started twice".to_owned(),
-            ));
-        }
-        if let Some(started) = self.started() {
-            let configs = started.ring.pulse().membership.configs;
-            let voters = configs.iter().flat_map(|voters| &voters.node_ids);
-            if voters.eq([&self.node_id]) {
-                // Nobody else could lead: there is nothing to wait for.
-                started.ring.elect().await;
-            }
-        }
-        tokio::spawn(follow_leadership(self.weak.clone()));
-        tokio::spawn(watch_health(self.weak.clone()));
-        tokio::spawn(peers::run(self.weak.clone()));
-        tokio::spawn(compact::run(self.weak.clone()));
-        tokio::spawn(space::run(self.weak.clone()));
-        tokio::spawn(quotas::run(self.weak.clone()));
-        tokio::spawn(audit::run(self.weak.clone()));
-        tokio::spawn(scrub::run(self.weak.clone()));
-        tokio::spawn(history::run(self.weak.clone()));
-        if filling {
-            tokio::spawn(refill::run(self.weak.clone()));
-        }
-        Ok(())
-    }
-
-    fn observe(&self, started: &Started) -> Leadership {
-        let pulse = started.ring.pulse();
-        let leader = self.vouched(started, &pulse);
-        let is_me = pulse.seen.leader == Some(self.node_id);
-        let applied = self.published.view().applied;
-        let own_entry = applied.is_some_and(|applied| {
-            applied.term == pulse.seen.term && applied.node_id == self.node_id
-        });
-        let lease = pulse
-            .quorum_ack
-            .is_some_and(|since| since < self.timing.election_min);
-        Leadership {
-            leader,
-            term: pulse.seen.term,
-            is_me,
-            confirmed: is_me && own_entry && lease && self.fatal.get().is_none(),
-        }
-    }
-}
-
-impl Inner {
-    /// Who leads, unless nothing was heard of it for so long that the node cannot say. Consensus itself goes on naming
-    /// a leader that died until another is elected; whom a command is forwarded to may be such a one.
-    fn vouched(&self, started: &Started, pulse: &Pulse) -> Option<u64> {
-        let leader = pulse.seen.leader?;
-        let heard = if leader == self.node_id {
-            // A leader that no quorum answers any more leads nobody.
-            pulse.quorum_ack
-        } else {
-            started.ring.since_leader_heard()
-        };
-        heard
-            .is_some_and(|ago| ago < self.timing.leader_silence())
-            .then_some(leader)
-    }
-}
-
-/// Publishes who leads, and fixes the clock when this node takes the lead.
-async fn follow_leadership(inner: Weak<Inner>) {
-    let mut led_term = None;
-    loop {
-        let Some(strong) = inner.upgrade() else {
-            return;
-        };
-        let Some(started) = strong.started() else {
-            return;
-        };
-        let changes = started.ring.changes();
-        let leadership = strong.observe(started);
-        if leadership.is_me
-            && led_term != Some(leadership.term)
-            && take_lead(&strong, started).await
-        {
-            led_term = Some(leadership.term);
-        }
-        if let Some(reason) = strong.removal() {
-            strong.fatal.set(FatalKind::Removed, reason);
-        }
-        strong.leadership.send_if_modified(|known| {
-            let changed = *known != leadership;
-            *known = leadership;
-            changed
-        });
-        let period = strong.timing.heartbeat;
-        drop(strong);
-        tokio::select! {
-            alive = changes => if !alive { return },
-            () = sleep(period) => {}
-        }
-    }
-}
-
-/// False while too few clocks are known.
-async fn take_lead(inner: &Inner, started: &Started) -> bool {
-    let view = inner.published.view();
-    let voters: Vec<u64> = view.voters().into_iter().collect();
-    let clock = &started.clock;
-    let Some(skew) = clock.skew_ms(inner.node_id, &voters, view.last_stamp_ms()) else {
-        return false;
-    };
-    clock.take_lead(skew, view.last_stamp_ms());
-    if skew.abs() > MAX_SKEW_MS {
-        tracing::error!(
-            skew_ms = skew,
-            "this node's clock is too far off its peers' to lead: correct it"
-        );
-        if let Some(other) = voters.iter().find(|voter| **voter != inner.node_id) {
-            // The next election finds another leader if this one does not want to.
-            let _ = started.ring.transfer_leader(*other).await;
-        }
-    }
-    true
-}
-
-/// Turns what stopped consensus into the reason why the node must stop, takes the node out of consensus for any other
-/// reason, and says when reads are safe.
-async fn watch_health(inner: Weak<Inner>) {
-    let (ring, fatal, recovered) = {
-        let Some(strong) = inner.upgrade() else {
-            return;
-        };
-        let Some(started) = strong.started() else {
-            return;
-        };
-        let ring = Arc::clone(&started.ring);
-        (ring, strong.fatal.clone(), strong.recovered.clone())
-    };
-    let recovering = async {
-        recovered.send_replace(ring.recovered().await);
-        std::future::pending::<()>().await;
-    };
-    let stopped = tokio::select! {
-        stopped = ring.stopped() => stopped,
-        () = recovering => None,
-        _ = fatal.wait() => {
-            step_down(&inner, &ring).await;
-            return;
-        }
-    };
-    match (ring.wal.failed(), stopped) {
-        (Some(failed), _) => fatal.set(FatalKind::Disk, failed),
-        // The runtime of a store that is closed drops consensus as it is.
-        (None, Some(reason)) if !inner.upgrade().is_none_or(|inner| *inner.closed.borrow()) => {
-            fatal.set(FatalKind::Consensus, reason);
-        }
-        (None, _) => {}
-    }
-}
-
-/// A node that must stop hands over the lead while it still can, and takes part no more.
-async fn step_down(inner: &Weak<Inner>, ring: &Ring) {
-    let handing_over = async {
-        let Some(strong) = inner.upgrade() else {
-            return;
-        };
-        let Some(to) = strong.successor() else {
-            return;
-        };
-        let patience = strong.timing.election_max * 2;
-        let mut leadership = strong.leadership.subscribe();
-        drop(strong);
-        if ring.transfer_leader(to).await.is_ok() {
-            // The others elect one by themselves, only later.
-            let left = leadership.wait_for(|leadership| !leadership.is_me);
-            let _ = tokio::time::timeout(patience, left).await;
-        }
-    };
-    handing_over.await;
-    ring.shutdown().await;
-}
-
-/// Measures how late the ring's runtime runs its tasks.
-async fn beat(inner: Weak<Inner>) {
-    let mut ticks = interval(PULSE);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut longest, mut pulses) = (Duration::ZERO, 0);
-    loop {
-        let due = ticks.tick().await;
-        let late = Instant::now().saturating_duration_since(due);
-        let Some(inner) = inner.upgrade() else {
-            return;
-        };
-        pulses += 1;
-        if pulses >= PULSES_KEPT {
-            (longest, pulses) = (Duration::ZERO, 0);
-        }
-        longest = longest.max(late);
-        let micros = u64::try_from(longest.as_micros()).unwrap_or(u64::MAX);
-        inner.delay.0.store(micros, Ordering::Relaxed);
-    }
-}
-
-/// Reads finished history by key.
-#[derive(Debug, Clone)]
-pub struct ArchiveReader(Arc<Archive>);
-
-impl ArchiveReader {
-    pub async fn get(&self, key: Bytes) -> io::Result<Option<Bytes>> {
-        let archive = Arc::clone(&self.0);
-        self.0.host().io(move || archive.get(&key)).await
-    }
-
-    /// Up to `limit` rows with keys in `range`, in order of their keys, or in reverse.
-    pub async fn range(
-        &self,
-        range: (Bound<Bytes>, Bound<Bytes>),
-        reverse: bool,
-        limit: usize,
-    ) -> io::Result<Vec<Row>> {
-        let archive = Arc::clone(&self.0);
-        let reading = self.0.host().io(move || {
-            let range = (
-                range.0.as_ref().map(AsRef::as_ref),
-                range.1.as_ref().map(AsRef::as_ref),
-            );
-            archive.range(range, reverse, limit)
-        });
-        reading.await
     }
 }
