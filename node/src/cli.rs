@@ -283,7 +283,10 @@ pub enum ClusterCommand {
         #[command(flatten)]
         target: Target,
     },
-    /// Let a node join as a learner.
+    /// Expect a node that is not started yet: it becomes a learner.
+    ///
+    /// A node with `cluster.join` in its settings adds itself when it starts; nothing needs to be done before. This keeps
+    /// an id and a peer address for it: start it with them, an empty data directory and `cluster.join`.
     Add {
         node_id: u64,
         /// Its peer address.

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use trireme_proto::state::Batch;
+use trireme_state::FEATURE_LEVEL;
 
 use crate::{
     archive::{ArchiveHome, ArchiveOptions},
@@ -28,6 +29,8 @@ pub struct StoreConfig {
     /// Whether this node, where it leads, raises the cluster's feature level as soon as every member knows a higher one.
     /// From then on no member can go back to an older build.
     pub raises_feature_level: bool,
+    /// The highest feature level that this node tells the others it knows: this build's. A test plays an older build.
+    pub knows_level: u32,
     pub timing: Timing,
     pub limits: Limits,
     /// File access of log and snapshots; the operating system's unless a test says otherwise.
@@ -63,6 +66,7 @@ impl StoreConfig {
             api_address: String::new(),
             tls: None,
             raises_feature_level: true,
+            knows_level: FEATURE_LEVEL,
             timing: Timing::default(),
             limits: Limits::default(),
             disk: Arc::new(RealDisk),

@@ -293,6 +293,12 @@ impl Ring {
         self.changed(self.raft.add_learner(id, peer, false).await.map(drop))
     }
 
+    /// Changes what is known of a member, except its id and peer address: two addresses of one id could vote twice.
+    pub(crate) async fn set_node(&self, node: proto::Node) -> Result<(), ChangeError> {
+        let change = ChangeMembers::SetNodes(BTreeMap::from([(node.id, Peer::from(node))]));
+        self.changed(self.raft.change_membership(change, true).await.map(drop))
+    }
+
     /// Makes a learner a voter.
     pub(crate) async fn promote(&self, id: u64) -> Result<(), ChangeError> {
         let change = ChangeMembers::AddVoterIds(BTreeSet::from([id]));

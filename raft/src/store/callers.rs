@@ -1,17 +1,32 @@
 //! Who may ask what on the peer listener.
 //!
 //! A certificate names a node of this cluster, or its bearer did not get here. What that node may do follows from the
-//! membership as this node knows it, at each call: a member may ask everything, a former member only whether it still is one. One that was
-//! never heard of may be a leader that a lagging follower does not know yet, or a node about to join: it may take part
-//! in consensus, where the log has the last word, say hello, and add itself, always in its own name.
+//! membership as this node knows it, at each call: a member may ask everything, a former member only whether it still is
+//! one. One that was never heard of may say hello and add itself, always in its own name. It may also be a leader that a
+//! lagging follower does not know yet: before it may take part in consensus the members that are known here are asked
+//! about it, and it comes again. A node that knows no member at all has just joined, and takes its first entries from
+//! whoever has a certificate.
 
-use std::sync::atomic::Ordering;
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, atomic::Ordering},
+    time::Duration,
+};
 
+use futures::{StreamExt as _, stream};
+use tokio::time::Instant;
 use tonic::{Request, Status};
 use trireme_proto::raft::{self as proto, change_membership_request::Change};
 
-use super::Inner;
+use super::{Inner, held};
 use crate::transport::Caller;
+
+/// After a no, members are asked again no sooner.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// Nodes that are asked about; more are refused unasked.
+const MAX_ASKED: usize = 64;
+/// Members that are asked at once.
+const ASKED_AT_ONCE: usize = 8;
 
 /// What is asked, as far as it matters for who may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +61,52 @@ impl Call {
 enum Standing {
     Member,
     Former,
+    /// Not known here, but to a member; or nobody can be asked.
+    Vouched,
     Unknown,
+}
+
+/// What members say of nodes that this one does not know.
+#[derive(Debug, Default)]
+pub(super) struct Hearsay(Mutex<BTreeMap<u64, Said>>);
+
+#[derive(Debug, Clone, Copy)]
+struct Said {
+    asked: Instant,
+    vouched: bool,
+}
+
+impl Hearsay {
+    fn vouched(&self, id: u64) -> bool {
+        held(&self.0).get(&id).is_some_and(|said| said.vouched)
+    }
+
+    /// Whether to ask about a node now.
+    fn asks(&self, id: u64) -> bool {
+        let now = Instant::now();
+        let mut said = held(&self.0);
+        said.retain(|other, said| {
+            *other == id || said.vouched || now.duration_since(said.asked) < ASK_AGAIN
+        });
+        let due = match said.get(&id) {
+            Some(said) => now.duration_since(said.asked) >= ASK_AGAIN,
+            None => said.len() < MAX_ASKED,
+        };
+        if due {
+            let asked = Said {
+                asked: now,
+                vouched: false,
+            };
+            said.insert(id, asked);
+        }
+        due
+    }
+
+    fn say(&self, id: u64, vouched: bool) {
+        if let Some(said) = held(&self.0).get_mut(&id) {
+            said.vouched = vouched;
+        }
+    }
 }
 
 /// Who sent a request.
@@ -72,13 +132,17 @@ fn judge(id: u64, standing: Standing, call: Call) -> Result<(), String> {
             "node {id} is no member of this cluster any more; ids are never reused: let it join under a new one, with a new \
              certificate"
         )),
-        (_, Call::Consensus(named)) => in_own_name(named),
-        (_, Call::Hello(0)) => Ok(()),
-        (_, Call::Hello(named)) => in_own_name(named),
+        (Standing::Unknown, Call::Consensus(named)) if named == id => Err(format!(
+            "node {id} is no member of this cluster as far as is known here; if it is, members say so in a moment"
+        )),
+        (_, Call::Consensus(named) | Call::Hello(named @ 1..)) => in_own_name(named),
+        (_, Call::Hello(_)) => Ok(()),
         // Whoever asks a member for it may ask any: it is passed on to the leader.
         (Standing::Member, Call::Join(_) | Call::Member) => Ok(()),
-        (Standing::Unknown, Call::Join(named)) => in_own_name(named),
-        (Standing::Unknown, Call::Member) => Err(format!("node {id} is no member of this cluster")),
+        (Standing::Unknown | Standing::Vouched, Call::Join(named)) => in_own_name(named),
+        (Standing::Unknown | Standing::Vouched, Call::Member) => {
+            Err(format!("node {id} is no member of this cluster"))
+        }
     }
 }
 
@@ -88,28 +152,84 @@ impl Inner {
         let Caller::Node(id) = caller else {
             return Ok(());
         };
-        judge(id, self.standing(id), call).map_err(|why| {
+        let standing = self.standing(id);
+        if standing == Standing::Unknown && matches!(call, Call::Consensus(_)) {
+            self.ask_about(id);
+        }
+        judge(id, standing, call).map_err(|why| {
             self.calls_refused.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(node = id, ?call, why, "a peer was refused");
             Status::permission_denied(why)
         })
     }
 
-    fn standing(&self, id: u64) -> Standing {
-        let view = self.published.view();
+    /// Whether a node is a member, as this one knows it.
+    pub(super) fn knows_member(&self, id: u64) -> bool {
         let is_in = |nodes: &[proto::Node]| nodes.iter().any(|node| node.id == id);
         // What is applied is cheap to look at; what is not yet applied counts as well.
-        if is_in(view.nodes())
+        is_in(self.published.view().nodes())
             || self
                 .started()
                 .is_some_and(|started| is_in(&started.ring.pulse().membership.nodes))
-        {
+    }
+
+    fn standing(&self, id: u64) -> Standing {
+        if self.knows_member(id) {
             return Standing::Member;
         }
-        match view.used_node_ids.contains(&id) {
-            true => Standing::Former,
+        if self.published.view().used_node_ids.contains(&id) {
+            return Standing::Former;
+        }
+        match self.hearsay.vouched(id) || self.known_members().is_empty() {
+            true => Standing::Vouched,
             false => Standing::Unknown,
         }
+    }
+
+    fn known_members(&self) -> Vec<proto::Node> {
+        match self.started() {
+            Some(started) => started.ring.pulse().membership.nodes,
+            None => Vec::new(),
+        }
+    }
+
+    /// Asks the members about a node, unless that was done just now.
+    fn ask_about(&self, id: u64) {
+        if !self.hearsay.asks(id) {
+            return;
+        }
+        let Some(inner) = self.weak.upgrade() else {
+            return;
+        };
+        self.runtime.spawn(async move {
+            let me = inner.node_id;
+            let others = inner.known_members().into_iter();
+            let others: Vec<_> = others.filter(|node| node.id != me).collect();
+            if others.is_empty() {
+                // The only member is behind nobody.
+                return;
+            }
+            let answers: Vec<bool> = stream::iter(others)
+                .map(|other| {
+                    let inner = &inner;
+                    async move {
+                        let hello = proto::HelloRequest {
+                            about: id,
+                            ..proto::HelloRequest::default()
+                        };
+                        let asked = inner.hello(&other.peer_address, Some(other.id), hello);
+                        Some(asked.await.ok()?.about_is_member)
+                    }
+                })
+                .buffer_unordered(ASKED_AT_ONCE)
+                .filter_map(std::future::ready)
+                .collect()
+                .await;
+            // All members known here may be gone, and this node be brought up to date by those that came after them.
+            let vouched = answers.is_empty() || answers.contains(&true);
+            tracing::info!(node = id, vouched, "members were asked about a node");
+            inner.hearsay.say(id, vouched);
+        });
     }
 }
 
@@ -135,12 +255,31 @@ mod tests {
             [true, false, true, true, false, true, true, true]
         );
         assert_eq!(
-            allowed(Standing::Unknown),
+            allowed(Standing::Vouched),
             [true, false, true, true, false, true, false, false]
+        );
+        assert_eq!(
+            allowed(Standing::Unknown),
+            [false, false, true, true, false, true, false, false]
         );
         assert_eq!(
             allowed(Standing::Former),
             [false, false, false, true, false, false, false, false]
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn members_are_asked_once_in_a_while_about_so_many() {
+        let hearsay = Hearsay::default();
+        assert!(hearsay.asks(7));
+        assert!(!hearsay.asks(7), "the answer is awaited");
+        tokio::time::advance(ASK_AGAIN).await;
+        assert!(hearsay.asks(7), "it may have become one");
+        hearsay.say(7, true);
+        assert!(hearsay.vouched(7) && !hearsay.vouched(8));
+        assert!((100..200).filter(|id| hearsay.asks(*id)).count() < MAX_ASKED);
+        assert!(!hearsay.asks(300));
+        tokio::time::advance(ASK_AGAIN).await;
+        assert!(hearsay.asks(300) && hearsay.vouched(7));
     }
 }

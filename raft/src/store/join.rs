@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{
     Inner, JoinError, OpenError, Store,
-    membership::{AskError, ask},
+    membership::{AskError, UNCLAIMED, ask},
     propose::Backoff,
 };
 use crate::transport::never_sent;
@@ -20,8 +20,6 @@ use crate::transport::never_sent;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// One question to one node.
 const HELLO: Duration = Duration::from_secs(2);
-/// Stands for a first member whose directory has not come yet.
-const UNCLAIMED: &str = "-";
 
 impl Store {
     /// First start of a new cluster: all first members call this with the same members, in which `instance` stays
@@ -181,9 +179,9 @@ impl Inner {
         let mut last;
         loop {
             let hello = proto::HelloRequest {
-                cluster_id: String::new(),
                 node_id: self.node_id,
                 bootstrap_instance: self.instance.clone(),
+                ..proto::HelloRequest::default()
             };
             match self.hello(&address, Some(first), hello).await {
                 Ok(answer) if answer.admitted => {

@@ -14,6 +14,8 @@ const CAUGHT_UP_ENTRIES: u64 = 200;
 const CATCH_UP: Duration = Duration::from_secs(60);
 /// Between looks at progress that makes no event of its own.
 const LOOK: Duration = Duration::from_millis(50);
+/// In place of the mark of a data directory that is still to come.
+pub(super) const UNCLAIMED: &str = "-";
 /// Is nobody's id: in a transfer of the lead it stands for the voter that is best able to lead.
 const BEST: u64 = 0;
 /// A membership change, from the call to its answer.
@@ -53,6 +55,26 @@ pub(super) fn voters(pulse: &Pulse) -> BTreeSet<u64> {
         .collect()
 }
 
+fn caught_up(pulse: &Pulse, id: u64, answers: bool) -> Result<(), MembershipError> {
+    if node(pulse, id).is_none() {
+        return refused(format!(
+            "node {id} is no member: let it join first, with `cluster.join` in its settings"
+        ));
+    }
+    if !answers {
+        return refused(format!("node {id} does not answer"));
+    }
+    let last = pulse.last_log.unwrap_or(0);
+    let matched = pulse.matched.get(&id).copied().flatten();
+    match matched {
+        Some(matched) if matched + CAUGHT_UP_ENTRIES >= last => Ok(()),
+        _ => refused(format!(
+            "node {id} has not caught up: it has {} of {last} entries; try again later",
+            matched.map_or(0, |matched| matched + 1)
+        )),
+    }
+}
+
 impl Inner {
     /// Makes a change on this node, which must lead.
     pub(super) async fn change_here(
@@ -65,7 +87,7 @@ impl Inner {
             return Err(MembershipError::NoLeader);
         }
         match change {
-            Change::AddLearner(node) => self.add_learner_here(started, &pulse, node).await,
+            Change::AddLearner(node) => self.add_learner_here(started, node).await,
             Change::Promote(id) => {
                 if voters(&pulse).contains(&id) {
                     return Ok(());
@@ -98,15 +120,33 @@ impl Inner {
     async fn add_learner_here(
         &self,
         started: &Started,
-        pulse: &Pulse,
-        new: Node,
+        mut new: Node,
     ) -> Result<(), MembershipError> {
+        // Two directories must not both find the same id free.
+        let _alone = self.admitting.lock().await;
+        let pulse = &started.ring.pulse();
         if new.id == 0 || new.peer_address.is_empty() {
             return refused("a node needs an id of at least 1 and a peer address".to_owned());
         }
         match node(pulse, new.id) {
             // The same directory asks again: it did not hear the answer.
             Some(known) if known.instance == new.instance && !new.instance.is_empty() => {
+                return Ok(());
+            }
+            Some(known)
+                if known.instance == UNCLAIMED && known.peer_address != new.peer_address =>
+            {
+                return refused(format!(
+                    "node {} was added with the peer address {}, not {}: give the node that address, or `trireme cluster \
+                     remove {}` and add it under a new id",
+                    new.id, known.peer_address, new.peer_address, new.id
+                ));
+            }
+            // Added before it was started: its first directory is its only one.
+            Some(known) if known.instance == UNCLAIMED => {
+                if !new.instance.is_empty() {
+                    started.ring.set_node(new).await?;
+                }
                 return Ok(());
             }
             Some(_) => {
@@ -135,6 +175,9 @@ impl Inner {
                 other.id, other.peer_address
             ));
         }
+        if new.instance.is_empty() {
+            new.instance = UNCLAIMED.to_owned();
+        }
         Ok(started.ring.add_learner(new).await?)
     }
 
@@ -158,7 +201,7 @@ impl Inner {
             ));
         }
         if node(&pulse, new.id).is_none() {
-            self.add_learner_here(started, &pulse, new.clone()).await?;
+            self.add_learner_here(started, new.clone()).await?;
         }
         let deadline = Instant::now() + CATCH_UP;
         loop {
@@ -207,23 +250,7 @@ impl Inner {
 
     /// Whether a node answers and has almost the whole log.
     pub(super) fn caught_up(&self, pulse: &Pulse, id: u64) -> Result<(), MembershipError> {
-        if node(pulse, id).is_none() {
-            return refused(format!(
-                "node {id} is no member: let it join first, with `trireme cluster add`"
-            ));
-        }
-        if !self.answers(pulse, id) {
-            return refused(format!("node {id} does not answer"));
-        }
-        let last = pulse.last_log.unwrap_or(0);
-        let matched = pulse.matched.get(&id).copied().flatten();
-        match matched {
-            Some(matched) if matched + CAUGHT_UP_ENTRIES >= last => Ok(()),
-            _ => refused(format!(
-                "node {id} has not caught up: it has {} of {last} entries; try again later",
-                matched.map_or(0, |matched| matched + 1)
-            )),
-        }
+        caught_up(pulse, id, self.answers(pulse, id))
     }
 
     /// Who should lead when this node, which leads now, goes.
@@ -413,8 +440,9 @@ pub(super) async fn ask(
 }
 
 impl Store {
-    /// Adds a node that does not vote. Its store must have been opened with the same id; usually it asks itself, see
-    /// [`Store::join`]. Asking again for the same data directory changes nothing.
+    /// Adds a node that does not vote. Usually it asks itself, see [`Store::join`]; a node without an `instance` is expected
+    /// to, under this id and peer address, and the first directory that does is the node's for ever. Asking again changes
+    /// nothing.
     pub async fn add_learner(&self, node: Node) -> Result<(), MembershipError> {
         self.inner.change(Change::AddLearner(node)).await
     }
@@ -459,5 +487,35 @@ impl Store {
     /// Lets `to`, a voter that has caught up, take the lead.
     pub async fn transfer_leader(&self, to: u64) -> Result<(), MembershipError> {
         self.inner.change(Change::TransferLeader(to)).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_has_caught_up_when_it_lacks_few_entries_and_answers() {
+        let pulse = |matched| Pulse {
+            last_log: Some(1000),
+            membership: proto::Membership {
+                nodes: vec![Node {
+                    id: 2,
+                    ..Node::default()
+                }],
+                ..proto::Membership::default()
+            },
+            matched: [(2, matched)].into(),
+            ..Pulse::default()
+        };
+        let told = |matched, id, answers| match caught_up(&pulse(matched), id, answers) {
+            Ok(()) => String::new(),
+            Err(why) => why.to_string(),
+        };
+        assert_eq!(told(Some(800), 2, true), "");
+        insta::assert_snapshot!(told(Some(799), 2, true), @"node 2 has not caught up: it has 800 of 1000 entries; try again later");
+        insta::assert_snapshot!(told(None, 2, true), @"node 2 has not caught up: it has 0 of 1000 entries; try again later");
+        insta::assert_snapshot!(told(Some(1000), 2, false), @"node 2 does not answer");
+        insta::assert_snapshot!(told(Some(1000), 3, true), @"node 3 is no member: let it join first, with `cluster.join` in its settings");
     }
 }

@@ -58,6 +58,7 @@ pub use space::DiskUse;
 pub use status::{MemberStatus, Status};
 
 use self::{
+    callers::Hearsay,
     clock::Clock,
     compact::Compactor,
     health::Delay,
@@ -124,7 +125,9 @@ struct Inner {
     dialer: Dialer,
     tls: Option<Arc<Reloading<PeerIdentity>>>,
     raises_level: bool,
+    knows_level: u32,
     calls_refused: AtomicU64,
+    hearsay: Hearsay,
     /// Until the store closes: the door holds handles of it.
     door: Mutex<Option<Arc<dyn DoorCalls>>>,
     fatal: FatalCell,

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Mutex, PoisonError, Weak},
+    sync::{Mutex, Weak},
     time::Duration,
 };
 
@@ -12,9 +12,9 @@ use trireme_proto::{
     raft as proto,
     state::{Command, RaiseFeatureLevel, command::Body},
 };
-use trireme_state::{BASE_LEVEL, FEATURE_LEVEL};
+use trireme_state::BASE_LEVEL;
 
-use super::{DiskUse, Inner, Started, propose::Proposed};
+use super::{DiskUse, Inner, Started, held, propose::Proposed};
 use crate::{fatal::FatalKind, sealed::Sealed};
 
 /// How often a node asks at first: until the members of a new cluster know each other, and its level is raised.
@@ -33,37 +33,47 @@ pub(super) struct About {
     pub(super) disk: Option<DiskUse>,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Peers(Mutex<BTreeMap<u64, About>>);
+#[derive(Debug)]
+pub(super) struct Peers {
+    me: u64,
+    /// The highest feature level that this node knows.
+    level: u32,
+    others: Mutex<BTreeMap<u64, About>>,
+}
 
 impl Peers {
+    pub(super) fn new(me: u64, level: u32) -> Self {
+        Self {
+            me,
+            level,
+            others: Mutex::default(),
+        }
+    }
+
     pub(super) fn about(&self, id: u64) -> Option<About> {
-        let peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.get(&id).cloned()
+        held(&self.others).get(&id).cloned()
+    }
+
+    /// The highest feature level that a node has said it knows.
+    fn level_of(&self, id: u64) -> Option<u32> {
+        match id == self.me {
+            true => Some(self.level),
+            false => Some(held(&self.others).get(&id)?.feature_level),
+        }
     }
 
     fn learn(&self, id: u64, about: About) {
-        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.insert(id, about);
+        held(&self.others).insert(id, about);
     }
 
     fn keep(&self, ids: &[u64]) {
-        let mut peers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        peers.retain(|id, _| ids.contains(id));
+        held(&self.others).retain(|id, _| ids.contains(id));
     }
 
     /// Whether every one of `members` has said that it knows `level`; the first that has not otherwise.
-    pub(super) fn all_know(&self, members: &[u64], me: u64, level: u32) -> Result<(), u64> {
-        for id in members {
-            let known = match *id == me {
-                true => FEATURE_LEVEL,
-                false => self.about(*id).map_or(0, |about| about.feature_level),
-            };
-            if known < level {
-                return Err(*id);
-            }
-        }
-        Ok(())
+    pub(super) fn all_know(&self, members: &[u64], level: u32) -> Result<(), u64> {
+        let lacks = |id: &&u64| self.level_of(**id).is_none_or(|known| known < level);
+        members.iter().find(lacks).map_or(Ok(()), |id| Err(*id))
     }
 }
 
@@ -93,7 +103,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
         }
         rounds += 1;
         let view = strong.published.view();
-        let settled = view.feature_level() >= FEATURE_LEVEL;
+        let settled = view.feature_level() >= strong.knows_level;
         let voters: Vec<u64> = view.voters().into_iter().collect();
         let skew = started
             .clock
@@ -121,7 +131,7 @@ impl Inner {
         let hello = proto::HelloRequest {
             cluster_id: started.cluster_id.clone(),
             node_id: self.node_id,
-            bootstrap_instance: String::new(),
+            ..proto::HelloRequest::default()
         };
         let hello = self.hello(&node.peer_address, Some(node.id), hello);
         let answer = hello.await.ok()?;
@@ -150,16 +160,12 @@ impl Inner {
         let view = self.published.view();
         let members: Vec<u64> = view.nodes().iter().map(|node| node.id).collect();
         let present = view.feature_level();
-        if members.is_empty() || present >= FEATURE_LEVEL || !self.observe(started).confirmed {
+        if members.is_empty() || present >= self.knows_level || !self.observe(started).confirmed {
             return;
         }
-        let common = members.iter().map(|id| match *id == self.node_id {
-            true => FEATURE_LEVEL,
-            false => started
-                .peers
-                .about(*id)
-                .map_or(BASE_LEVEL, |about| about.feature_level),
-        });
+        let common = members
+            .iter()
+            .map(|id| started.peers.level_of(*id).unwrap_or(BASE_LEVEL));
         let Some(common) = common.min().filter(|common| *common > present) else {
             return;
         };

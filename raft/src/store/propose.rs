@@ -94,7 +94,6 @@ pub(super) struct Proposer {
 impl Proposer {
     /// Starts the packing task on the present runtime.
     pub(super) fn start(
-        me: u64,
         ring: Arc<Ring>,
         published: Arc<Published>,
         clock: Arc<Clock>,
@@ -108,7 +107,6 @@ impl Proposer {
         let most_in_flight = limits.entries_in_flight.max(1);
         let in_flight = InFlight::default();
         let packer = Packer {
-            me,
             peers,
             ring,
             published,
@@ -212,7 +210,6 @@ fn room_for(
 }
 
 struct Packer {
-    me: u64,
     peers: Arc<Peers>,
     ring: Arc<Ring>,
     published: Arc<Published>,
@@ -384,7 +381,7 @@ impl Packer {
         }
         if let Some(raised) = command.raises {
             let members: Vec<u64> = view.nodes().iter().map(|node| node.id).collect();
-            let known = self.peers.all_know(&members, self.me, raised);
+            let known = self.peers.all_know(&members, raised);
             return known.map_err(|id| {
                 format!(
                     "node {id} has not said that it knows feature level {raised}: upgrade it, or wait until it answers"

@@ -10,7 +10,6 @@ use trireme_proto::{
     raft::{self as proto, raft_transport_server::RaftTransport},
     state::Command,
 };
-use trireme_state::FEATURE_LEVEL;
 
 use super::{
     Inner, MembershipError, Started,
@@ -255,7 +254,7 @@ impl RaftTransport for PeerService {
         self.0.allows(caller, Call::Hello(request.node_id))?;
         let mut response = proto::HelloResponse {
             node_id: self.0.node_id,
-            feature_level: FEATURE_LEVEL,
+            feature_level: self.0.knows_level,
             clock_ms: self.0.host.wall_ms(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             ..proto::HelloResponse::default()
@@ -276,6 +275,7 @@ impl RaftTransport for PeerService {
             // Whoever was removed while it was down hears it from nobody else.
             response.refused = self.0.removal_of(request.node_id).unwrap_or_default();
         }
+        response.about_is_member = request.about > 0 && self.0.knows_member(request.about);
         if !request.bootstrap_instance.is_empty() {
             match self
                 .0

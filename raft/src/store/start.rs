@@ -15,6 +15,7 @@ use tokio::{
 
 use super::{
     Inner, OpenError, Started, audit,
+    callers::Hearsay,
     clock::Clock,
     compact::{self, Compactor},
     health::{self, Delay},
@@ -105,7 +106,9 @@ pub(super) fn open_files(config: StoreConfig, runtime: Handle) -> Result<OpenedF
         dialer: Dialer::new(tls.clone(), config.host),
         tls,
         raises_level: config.raises_feature_level,
+        knows_level: config.knows_level,
         calls_refused: AtomicU64::default(),
+        hearsay: Hearsay::default(),
         door: Mutex::default(),
         fatal: FatalCell::default(),
         published: Arc::new(Published::new(feed)),
@@ -211,12 +214,11 @@ impl Inner {
         };
         let ring = Arc::new(ring.map_err(stopped)?);
         let clock = Arc::new(Clock::new(self.host.clone()));
-        let peers = Arc::new(Peers::default());
+        let peers = Arc::new(Peers::new(self.node_id, self.knows_level));
         let gate = Arc::new(Gate::default());
         let started = Started {
             cluster_id,
             proposer: Proposer::start(
-                self.node_id,
                 Arc::clone(&ring),
                 Arc::clone(&self.published),
                 Arc::clone(&clock),

@@ -3,7 +3,6 @@
 use std::{sync::atomic::Ordering, time::Duration};
 
 use trireme_proto::raft::{Membership, Node};
-use trireme_state::FEATURE_LEVEL;
 
 use super::Store;
 use crate::{consensus::Role, tls::TlsHealth};
@@ -107,7 +106,7 @@ impl Store {
             .map(|node| (node, started.peers.about(node.id)))
             .map(|(node, about)| MemberStatus {
                 feature_level: match node.id == inner.node_id {
-                    true => Some(FEATURE_LEVEL),
+                    true => Some(inner.knows_level),
                     false => about.as_ref().map(|about| about.feature_level),
                 },
                 version: match node.id == inner.node_id {

@@ -8,10 +8,12 @@
 mod audits;
 mod failover;
 mod fixtures;
+mod levels;
 mod linearizable_reads;
 mod membership;
 mod offline;
 mod peer_tls;
+mod quotas;
 mod restarting;
 mod rotting;
 mod snapshots;

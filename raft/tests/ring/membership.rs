@@ -52,6 +52,49 @@ async fn a_new_node_joins_is_filled_and_votes() {
     assert_eq!(members[1].node.api_address, "api-2");
 }
 
+/// `cluster add` keeps an id and an address; who comes first with them has them for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_added_before_it_started_joins_once() {
+    let mut cluster = Cluster::of(1).await;
+    write(&cluster.stores[&1], "a", "1").await;
+    // The seat has an address, the node is not there yet.
+    drop(cluster.config(2));
+    let expected = trireme_raft::Node {
+        api_address: "api-2".to_owned(),
+        ..cluster.node(2)
+    };
+    let store = cluster.stores[&1].clone();
+    store.add_learner(expected.clone()).await.unwrap();
+    store.add_learner(expected.clone()).await.unwrap();
+    let elsewhere = store
+        .add_learner(trireme_raft::Node {
+            peer_address: "127.0.0.1:1".to_owned(),
+            instance: "another".to_owned(),
+            ..expected
+        })
+        .await
+        .unwrap_err()
+        .to_string();
+    let address = cluster.node(2).peer_address;
+    insta::assert_snapshot!(elsewhere.replace(&address, "ADDRESS"), @"node 2 was added with the peer address ADDRESS, not 127.0.0.1:1: give the node that address, or `trireme cluster remove 2` and add it under a new id");
+    let silent = store.promote(2).await.unwrap_err();
+    assert_eq!(silent.to_string(), "node 2 does not answer");
+
+    join(&mut cluster, 2).await.unwrap();
+    promoted(&store, 2).await;
+    cluster.converged().await;
+    assert_eq!(voters(&store), [1, 2]);
+    assert_eq!(read(&cluster.stores[&2], "a").as_deref(), Some("1"));
+
+    // Its directory is the only one.
+    cluster.kill(2).await;
+    fs::remove_dir_all(cluster.data_dir(2)).unwrap();
+    let seeds = [cluster.node(1).peer_address];
+    let wiped = cluster.start(2).await.clone();
+    let error = wiped.join(&seeds).await.unwrap_err().to_string();
+    assert!(error.contains("node ids are never reused"), "{error}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_lost_its_disk_is_replaced_under_a_new_id() {
     let mut cluster = Cluster::of(3).await;

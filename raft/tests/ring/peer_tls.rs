@@ -5,14 +5,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use futures::stream;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, SanType};
 use tonic::{
     Code,
     transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity},
 };
 use trireme_proto::raft::{
-    ChangeMembershipRequest, FetchArchiveRequest, HelloRequest, LeaderId, Vote, VoteRequest,
-    change_membership_request::Change, raft_transport_client::RaftTransportClient,
+    AppendRequest, ChangeMembershipRequest, FetchArchiveRequest, HelloRequest, LeaderId,
+    SnapshotChunk, Vote, VoteRequest, change_membership_request::Change,
+    raft_transport_client::RaftTransportClient,
 };
 
 use crate::support::{Cluster, PATIENCE, eventually, read, write};
@@ -224,8 +226,64 @@ async fn a_node_speaks_only_for_itself_and_a_former_member_not_at_all() {
         denied.message(),
         "the certificate is node 9's, the request is in the name of node 2"
     );
-    let vote = stranger.vote(vote_of(&cluster_id, 9, leader)).await;
-    assert!(!vote.unwrap().into_inner().vote_granted, "term 1 is over");
+    // Members are asked about it meanwhile, and know nothing of it.
+    for _ in 0..20 {
+        let denied = stranger.vote(vote_of(&cluster_id, 9, leader)).await;
+        let denied = denied.unwrap_err();
+        assert_eq!(denied.code(), Code::PermissionDenied);
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(denied.message(), @"node 9 is no member of this cluster as far as is known here; if it is, members say so in a moment");
+        }
+    }
+    let asked = HelloRequest {
+        about: 9,
+        ..hello(9)
+    };
+    assert!(
+        !stranger
+            .hello(asked)
+            .await
+            .unwrap()
+            .into_inner()
+            .about_is_member
+    );
+    let asked = HelloRequest {
+        about: other,
+        ..hello(9)
+    };
+    assert!(
+        stranger
+            .hello(asked)
+            .await
+            .unwrap()
+            .into_inner()
+            .about_is_member
+    );
+    let vote = vote_of(&cluster_id, 9, leader);
+    let denied = stranger.pre_vote(vote.clone()).await;
+    assert_eq!(denied.unwrap_err().code(), Code::PermissionDenied);
+    let append = AppendRequest {
+        vote: vote.vote,
+        cluster_id: cluster_id.clone(),
+        target: leader,
+        ..AppendRequest::default()
+    };
+    let denied = stranger.append(append.clone()).await;
+    assert_eq!(denied.unwrap_err().code(), Code::PermissionDenied);
+    let answers = stranger
+        .stream_append(stream::iter([append]))
+        .await
+        .unwrap();
+    let denied = answers.into_inner().message().await;
+    assert_eq!(denied.unwrap_err().code(), Code::PermissionDenied);
+    let snapshot = SnapshotChunk {
+        vote: vote.vote,
+        cluster_id: cluster_id.clone(),
+        target: leader,
+        ..SnapshotChunk::default()
+    };
+    let denied = stranger.install_snapshot(stream::iter([snapshot])).await;
+    assert_eq!(denied.unwrap_err().code(), Code::PermissionDenied);
     let denied = stranger.vote(vote_of(&cluster_id, other, leader)).await;
     assert_eq!(denied.unwrap_err().code(), Code::PermissionDenied);
     let joined = stranger.change_membership(learner(&cluster_id, 9)).await;
@@ -283,6 +341,37 @@ async fn a_node_speaks_only_for_itself_and_a_former_member_not_at_all() {
     assert!(store.status().peer_calls_refused >= 6);
     // The two others go on.
     write(store, "after", "1").await;
+}
+
+/// It asks those it knows about the one it does not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_was_away_follows_a_leader_that_it_never_heard_of() {
+    let authority = Authority::new();
+    let mut cluster = Cluster::prepared(3, beside_the_data, |dir| {
+        for id in 1..=4 {
+            authority.write(dir, CLUSTER, id);
+        }
+    })
+    .await;
+    let leader = cluster.leader().await;
+    let away = leader % 3 + 1;
+    cluster.kill(away).await;
+    let seeds = [cluster.node(leader).peer_address];
+    cluster.start(4).await.clone().join(&seeds).await.unwrap();
+    let store = cluster.stores[&leader].clone();
+    eventually("a promoted learner", async || store.promote(4).await.ok()).await;
+    eventually("the lead was handed over", async || {
+        store.transfer_leader(4).await.ok()
+    })
+    .await;
+    write(&store, "meanwhile", "1").await;
+    cluster.start(away).await.recovered().await;
+    cluster.converged().await;
+    assert_eq!(
+        read(&cluster.stores[&away], "meanwhile").as_deref(),
+        Some("1")
+    );
+    assert_eq!(cluster.leader().await, 4);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,6 +29,8 @@ pub(crate) struct Cluster {
     pub(crate) dir: TempDir,
     pub(crate) stores: BTreeMap<u64, Store>,
     pub(crate) seats: BTreeMap<u64, Seat>,
+    /// What all nodes know that were started so far.
+    level: u32,
     tune: Box<dyn Fn(&mut StoreConfig)>,
 }
 
@@ -62,6 +64,7 @@ impl Cluster {
             dir: TempDir::new().unwrap(),
             stores: BTreeMap::new(),
             seats: BTreeMap::new(),
+            level: FEATURE_LEVEL,
             tune: Box::new(tune),
         };
         prepare(cluster.dir.path());
@@ -78,14 +81,19 @@ impl Cluster {
         }
         cluster.leader().await;
         // The last thing that a new cluster writes by itself.
-        eventually("the newest feature level", async || {
-            let mut stores = cluster.stores.values();
+        cluster.at_level(cluster.level).await;
+        cluster
+    }
+
+    /// Waits until the cluster's feature level is this.
+    pub(crate) async fn at_level(&self, level: u32) {
+        eventually("the feature level", async || {
+            let mut stores = self.stores.values();
             stores
-                .all(|store| store.view().feature_level() == FEATURE_LEVEL)
+                .all(|store| store.view().feature_level() == level)
                 .then_some(())
         })
         .await;
-        cluster
     }
 
     fn members(&self) -> Vec<Node> {
@@ -121,6 +129,7 @@ impl Cluster {
             ..WalOptions::default()
         };
         (self.tune)(&mut config);
+        self.level = self.level.min(config.knows_level);
         config
     }
 
