@@ -390,6 +390,9 @@ pub struct RecoverArgs {
     /// host:port of this node's door; as before when absent.
     #[arg(long, value_name = "HOST:PORT")]
     pub api: Option<String>,
+    /// Go on with a state that was found to differ from the majority's.
+    #[arg(long)]
+    pub accept_diverged: bool,
     /// Do it without asking.
     #[arg(long)]
     pub yes: bool,

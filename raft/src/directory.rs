@@ -5,6 +5,7 @@
 //! IDENTITY   format version, cluster id, node id; absent until the node belongs to a cluster
 //! PENDING    the random mark of a directory that belongs to no cluster yet
 //! ADMITTED   on the node that bootstraps a cluster: which directories it let in
+//! LOG        a log was begun in wal/
 //! DIVERGED   this node's state was found to differ from the majority's: it is fetched anew at the next start
 //! RESERVE    space that is let go of when the disk is full
 //! wal/ snapshots/ archive/
@@ -256,6 +257,20 @@ impl DataDirectory {
 }
 
 impl DataDirectory {
+    /// Whether a log was begun here. It lies in a directory of its own, which may be missing one day.
+    pub fn has_log(&self) -> Result<bool, DirectoryError> {
+        let path = self.root.join("LOG");
+        Ok(fields(&*self.disk, &path)?.is_some())
+    }
+
+    /// Says, durably, that a log was begun.
+    pub fn set_has_log(&self) -> Result<(), DirectoryError> {
+        let path = self.root.join("LOG");
+        let text = "# A log was begun in `wal`: without it this node must not go on.\n";
+        replace_file(&*self.disk, &path, text.as_bytes())
+            .map_err(DirectoryError::io("writing", &path))
+    }
+
     /// Set when this node's state was found to differ from the majority's.
     pub fn diverged(&self) -> Result<Option<Diverged>, DirectoryError> {
         let path = self.root.join("DIVERGED");

@@ -31,6 +31,7 @@ fn recover(args: &RecoverArgs) -> anyhow::Result<()> {
         node_id: args.node_id,
         peer_address: args.peer.clone(),
         api_address: args.api.clone(),
+        accept_diverged: args.accept_diverged,
     };
     let recovery = Recovery::open(&options.data_dir).map_err(offline_error)?;
     let now = jiff::Timestamp::now().strftime("%Y-%m-%dT%H-%M-%SZ");
@@ -71,7 +72,7 @@ fn plan_json(found: &Found, plan: &Plan) -> serde_json::Value {
     serde_json::json!({
         "cluster": found.cluster_id, "node": found.node_id, "snapshot": found.snapshot,
         "revision": found.revision, "term": found.term, "committed": found.committed,
-        "beyond_committed": found.beyond_committed, "live_jobs": found.live_jobs, "digest": found.digest,
+        "beyond_committed": found.beyond_committed, "diverged": found.diverged, "live_jobs": found.live_jobs, "digest": found.digest,
         "new_cluster": plan.cluster_id, "new_node": plan.node.id,
         "dropped": plan.dropped.iter().map(|node| node.id).collect::<Vec<_>>(),
         "kept": plan.kept.display().to_string(),
@@ -100,11 +101,14 @@ fn plan_text(args: &RecoverArgs, found: &Found, plan: &Plan) -> String {
             .collect();
         format!("- these members are dropped for good: {}", nodes.join(", "))
     };
+    let diverged = found.diverged.map_or(String::new(), |audit| {
+        format!("diverged  this state was found to differ from the majority's at entry {audit}\n")
+    });
     format!(
         "found     {dir}: node {node} of cluster {cluster}\n\
          last      entry {revision} of term {term}; {snapshot} and the log after it; {jobs} live jobs\n\
          committed {committed}\n\
-         \n\
+         {diverged}\n\
          This will happen:\n\
          - a new cluster {new} begins with what this directory holds\n\
          - its only member is this node under the new id {new_node} (peer {peer}, door {api})\n\
@@ -145,6 +149,7 @@ mod tests {
             node_id: None,
             peer: None,
             api: None,
+            accept_diverged: false,
             yes: false,
             output: Format::Text,
         };
@@ -160,6 +165,7 @@ mod tests {
             used_node_ids: vec![1, 2],
             live_jobs: 5,
             digest: "00ff".into(),
+            diverged: None,
         };
         let plan = Plan {
             cluster_id: "new".into(),

@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     io,
     ops::Bound,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -16,7 +19,10 @@ use super::{ArchiveHome, ArchiveStore, Opened, Row};
 #[derive(Debug, Default)]
 pub struct MemoryHome {
     present: Mutex<Arc<MemoryStore>>,
-    next: Mutex<Option<Arc<MemoryStore>>>,
+    /// Begun and not finished, by number.
+    next: Mutex<BTreeMap<u64, Arc<MemoryStore>>>,
+    /// Of the last that was begun.
+    last: AtomicU64,
 }
 
 impl MemoryHome {
@@ -40,7 +46,7 @@ impl MemoryHome {
                 durable: found,
                 since: Vec::new(),
             })))),
-            next: Mutex::default(),
+            ..Self::default()
         }
     }
 }
@@ -62,6 +68,7 @@ struct Rows {
     rows: BTreeMap<Bytes, Bytes>,
     applied: u64,
     owner: Option<String>,
+    missing: Option<u64>,
 }
 
 impl Rows {
@@ -86,6 +93,12 @@ impl MemoryStore {
     }
 }
 
+impl MemoryHome {
+    fn next(&self) -> MutexGuard<'_, BTreeMap<u64, Arc<MemoryStore>>> {
+        self.next.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl ArchiveHome for MemoryHome {
     fn open(&self) -> io::Result<Opened> {
         let present = self.present.lock().unwrap_or_else(PoisonError::into_inner);
@@ -95,22 +108,23 @@ impl ArchiveHome for MemoryHome {
         })
     }
 
-    fn begin(&self) -> io::Result<Arc<dyn ArchiveStore>> {
-        let store = Arc::new(MemoryStore::default());
-        *self.next.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(&store));
-        Ok(store)
+    fn begin(&self) -> io::Result<(u64, Arc<dyn ArchiveStore>)> {
+        let number = self.last.fetch_add(1, Ordering::Relaxed) + 1;
+        let store = Arc::<MemoryStore>::default();
+        self.next().insert(number, Arc::clone(&store));
+        Ok((number, store))
     }
 
-    fn finish(&self) -> io::Result<()> {
-        let next = self
-            .next
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(next) = next {
-            *self.present.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        }
-        Ok(())
+    fn finish(&self, number: u64) -> io::Result<u64> {
+        let next = self.next().remove(&number);
+        let next = next.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        // Goes with its last handle.
+        Ok(0)
+    }
+
+    fn discard(&self, number: u64) {
+        self.next().remove(&number);
     }
 }
 
@@ -129,6 +143,15 @@ impl ArchiveStore for MemoryStore {
             content.durable.owner = content.now.owner.clone();
         });
         Ok(())
+    }
+
+    fn missing(&self) -> io::Result<Option<u64>> {
+        Ok(self.with(|content| content.now.missing))
+    }
+
+    fn set_missing(&self, upto: Option<u64>) -> io::Result<()> {
+        self.with(|content| content.now.missing = upto);
+        self.checkpoint()
     }
 
     fn write(&self, ops: &[ArchiveOp], reached: u64) -> io::Result<()> {

@@ -15,7 +15,7 @@ mod sled_home;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fmt, io,
     ops::Bound,
     sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockWriteGuard},
@@ -23,7 +23,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use trireme_state::ArchiveOp;
 
 use crate::host::{Host, World};
@@ -51,6 +51,10 @@ pub trait ArchiveStore: fmt::Debug + Send + Sync + 'static {
     /// The cluster whose history it is, once [`ArchiveStore::set_owner`] has said so.
     fn owner(&self) -> io::Result<Option<String>>;
     fn set_owner(&self, cluster_id: &str) -> io::Result<()>;
+    /// The log index up to which rows may be missing, if some may.
+    fn missing(&self) -> io::Result<Option<u64>>;
+    /// Returns once this would survive a power cut, as does everything written before.
+    fn set_missing(&self, upto: Option<u64>) -> io::Result<()>;
     /// Performs `ops` and moves [`ArchiveStore::applied`] to `applied`, both or neither.
     fn write(&self, ops: &[ArchiveOp], applied: u64) -> io::Result<()>;
     fn get(&self, key: &[u8]) -> io::Result<Option<Bytes>>;
@@ -72,10 +76,35 @@ pub trait ArchiveHome: fmt::Debug + Send + Sync + 'static {
     /// # Errors
     /// If the system refuses it, or something else has it open. Nothing is changed then.
     fn open(&self) -> io::Result<Opened>;
-    /// An empty store beside the present one.
-    fn begin(&self) -> io::Result<Arc<dyn ArchiveStore>>;
-    /// Makes the store of the last `begin` the present one. The former is removed.
-    fn finish(&self) -> io::Result<()>;
+    /// An empty store beside the present one, and its number.
+    fn begin(&self) -> io::Result<(u64, Arc<dyn ArchiveStore>)>;
+    /// Makes the store of this number the present one; answers with the number of the former, which stays until it is
+    /// discarded.
+    fn finish(&self, number: u64) -> io::Result<u64>;
+    /// Removes a store that is not the present one. What cannot be removed is when the home is opened next.
+    fn discard(&self, number: u64);
+}
+
+/// A store beside the present one, until it is in place of it. Goes away with its owner otherwise.
+#[derive(Debug)]
+pub(crate) struct Replacement {
+    home: Arc<dyn ArchiveHome>,
+    number: u64,
+    store: Option<Arc<dyn ArchiveStore>>,
+}
+
+impl Replacement {
+    pub(crate) fn store(&self) -> io::Result<&Arc<dyn ArchiveStore>> {
+        self.store.as_ref().ok_or_else(closed)
+    }
+}
+
+impl Drop for Replacement {
+    fn drop(&mut self) {
+        if self.store.take().is_some() {
+            self.home.discard(self.number);
+        }
+    }
 }
 
 /// What [`ArchiveHome::open`] found.
@@ -110,6 +139,9 @@ pub struct Archive {
     thread: Mutex<Option<JoinHandle<()>>>,
     lost: Option<String>,
     owner: OnceLock<String>,
+    /// As [`ArchiveStore::missing`]. Held while it is changed.
+    missing: watch::Sender<Option<u64>>,
+    changing_missing: Mutex<()>,
 }
 
 struct Shared {
@@ -130,8 +162,6 @@ struct Overlay {
     /// Index of the last write that was submitted.
     submitted: u64,
     failed: Option<String>,
-    /// Keys written or deleted since a refill began: what a peer says of them may be older.
-    touched: Option<BTreeSet<Bytes>>,
 }
 
 struct Waiting {
@@ -187,6 +217,7 @@ impl Archive {
         options: &ArchiveOptions,
     ) -> io::Result<Self> {
         let Opened { store, lost } = home.open()?;
+        let missing = store.missing()?;
         let permits = u32::try_from((options.overlay_bytes / PERMIT_BYTES).max(1))
             .unwrap_or(u32::MAX)
             .min((Semaphore::MAX_PERMITS / 2) as u32);
@@ -217,6 +248,8 @@ impl Archive {
             thread: Mutex::new(thread),
             lost,
             owner: OnceLock::new(),
+            missing: watch::Sender::new(missing),
+            changing_missing: Mutex::default(),
         })
     }
 
@@ -279,9 +312,6 @@ impl Archive {
                 let ticket = overlay.next_ticket;
                 overlay.next_ticket += 1;
                 overlay.rows.insert(key.clone(), Waiting { value, ticket });
-                if let Some(touched) = &mut overlay.touched {
-                    touched.insert(key.clone());
-                }
             }
             overlay.submitted = overlay.submitted.max(index);
             overlay.next_ticket - 1
@@ -347,7 +377,7 @@ impl Archive {
         })
     }
 
-    /// Puts rows of a peer's archive where this one has none, in place of a store that was lost.
+    /// Puts rows of a peer's archive where this one has none, in place of those that are missing.
     pub(crate) async fn fill(&self, rows: Vec<Row>) -> io::Result<()> {
         let (done, answered) = oneshot::channel();
         self.send(Request::Fill { rows, done }).await?;
@@ -361,31 +391,60 @@ impl Archive {
         answered.await.map_err(|_| closed())?
     }
 
-    /// From now on until [`Archive::end_fill`], rows written here win over those filled in.
-    pub(crate) fn begin_fill(&self) {
-        self.shared.overlay().touched = Some(BTreeSet::new());
+    /// The log index up to which rows may be missing here; None when all are there.
+    pub(crate) fn missing(&self) -> Option<u64> {
+        *self.missing.borrow()
     }
 
-    pub(crate) fn end_fill(&self) {
-        self.shared.overlay().touched = None;
+    pub(crate) fn missing_changes(&self) -> watch::Receiver<Option<u64>> {
+        self.missing.subscribe()
+    }
+
+    /// Says that rows up to a log index may be missing, until [`Archive::end_fill`], whatever happens meanwhile. Blocks.
+    pub(crate) fn begin_fill(&self, upto: u64) -> io::Result<()> {
+        let _alone = held(&self.changing_missing);
+        let upto = self.missing().map_or(upto, |missing| missing.max(upto));
+        self.shared.store()?.set_missing(Some(upto))?;
+        self.missing.send_replace(Some(upto));
+        Ok(())
+    }
+
+    /// Says that everything up to a log index is there. Blocks.
+    pub(crate) fn end_fill(&self, upto: u64) -> io::Result<()> {
+        let _alone = held(&self.changing_missing);
+        if self.missing().is_some_and(|missing| missing <= upto) {
+            self.shared.store()?.set_missing(None)?;
+            self.missing.send_replace(None);
+        }
+        Ok(())
     }
 
     /// An empty store beside the present one, to be filled from a snapshot's rows. Blocks.
-    pub(crate) fn begin_replacement(&self) -> io::Result<Arc<dyn ArchiveStore>> {
-        let store = self.home.begin()?;
+    pub(crate) fn begin_replacement(&self) -> io::Result<Replacement> {
+        let (number, store) = self.home.begin()?;
+        let replacement = Replacement {
+            home: Arc::clone(&self.home),
+            number,
+            store: Some(store),
+        };
         if let Some(owner) = self.owner.get() {
-            store.set_owner(owner)?;
+            replacement.store()?.set_owner(owner)?;
         }
-        Ok(store)
+        Ok(replacement)
     }
 
-    /// Makes a filled replacement the archive.
-    pub(crate) async fn replace(&self, store: Arc<dyn ArchiveStore>) -> io::Result<()> {
-        let home = Arc::clone(&self.home);
-        self.host.io(move || home.finish()).await?;
+    /// Makes a filled replacement, which lacks nothing, the archive.
+    pub(crate) async fn replace(&self, mut replacement: Replacement) -> io::Result<()> {
+        let (home, number) = (Arc::clone(&self.home), replacement.number);
+        let former = self.host.io(move || home.finish(number)).await?;
+        let store = replacement.store.take().ok_or_else(closed)?;
         let (done, answered) = oneshot::channel();
         self.send(Request::Replace { store, done }).await?;
-        answered.await.map_err(|_| closed())?
+        answered.await.map_err(|_| closed())??;
+        self.missing.send_replace(None);
+        // Only now is nothing written to it any more.
+        self.home.discard(former);
+        Ok(())
     }
 
     async fn send(&self, request: Request) -> io::Result<()> {
@@ -592,12 +651,8 @@ impl Shared {
         let store = self.store()?;
         let mut ops = Vec::new();
         for (key, value) in rows {
-            let touched = self
-                .overlay()
-                .touched
-                .as_ref()
-                .is_some_and(|touched| touched.contains(&key));
-            if !touched && store.get(&key)?.is_none() {
+            // What is here is never older than what a peer has.
+            if store.get(&key)?.is_none() {
                 ops.push(ArchiveOp::Put { key, value });
             }
         }

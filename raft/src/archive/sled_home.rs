@@ -17,7 +17,7 @@ use std::{
     io,
     ops::Bound,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -31,6 +31,7 @@ use crate::disk::{RealDisk, replace_file};
 const MARKER: &str = "sled-0.34 1";
 const APPLIED: &[u8] = b"mapplied";
 const OWNER: &[u8] = b"mcluster";
+const MISSING: &[u8] = b"mmissing";
 /// Memory of sled's page cache.
 const CACHE_BYTES: u64 = 32 << 20;
 /// Most recent databases that were found damaged.
@@ -43,8 +44,8 @@ const LOCK_LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct SledHome {
     root: PathBuf,
-    /// Number of the present database, and of the one being filled.
-    numbers: Mutex<(u64, Option<u64>)>,
+    /// Number of the present database. Held while that is changed, or another database made.
+    present: Mutex<u64>,
     lock_wait: Duration,
 }
 
@@ -53,7 +54,7 @@ impl SledHome {
     pub fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
-            numbers: Mutex::new((0, None)),
+            present: Mutex::new(0),
             lock_wait: LOCK_WAIT,
         }
     }
@@ -62,6 +63,10 @@ impl SledHome {
     pub(super) fn waiting(mut self, at_most: Duration) -> Self {
         self.lock_wait = at_most;
         self
+    }
+
+    fn present(&self) -> MutexGuard<'_, u64> {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn path(&self, number: u64) -> PathBuf {
@@ -162,32 +167,47 @@ impl ArchiveHome for SledHome {
                 fs::remove_dir_all(self.path(other))?;
             }
         }
-        *self.numbers.lock().unwrap_or_else(PoisonError::into_inner) = (number, None);
+        *self.present() = number;
         Ok(Opened {
             store: Arc::new(store),
             lost,
         })
     }
 
-    fn begin(&self) -> io::Result<Arc<dyn ArchiveStore>> {
-        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = self.found("db-")?.last().map_or(1, |last| last + 1);
-        let store = SledStore::open(&self.path(next), self.lock_wait)?;
-        if let Some(former) = numbers.1.replace(next) {
-            // The transfer it was for was given up; sled holds no lock on what is removed.
-            fs::remove_dir_all(self.path(former))?;
-        }
-        Ok(Arc::new(store))
+    fn begin(&self) -> io::Result<(u64, Arc<dyn ArchiveStore>)> {
+        // One at a time: the next number follows those that are there.
+        let _alone = self.present();
+        let number = self.found("db-")?.last().map_or(1, |last| last + 1);
+        let store = SledStore::open(&self.path(number), self.lock_wait)?;
+        Ok((number, Arc::new(store)))
     }
 
-    fn finish(&self) -> io::Result<()> {
-        let mut numbers = self.numbers.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(next) = numbers.1.take() else {
-            return Err(io::Error::other("no replacement of the archive was begun"));
-        };
-        self.mark(next)?;
-        let former = std::mem::replace(&mut numbers.0, next);
-        fs::remove_dir_all(self.path(former))
+    fn finish(&self, number: u64) -> io::Result<u64> {
+        let mut present = self.present();
+        // Given up by a future that was dropped meanwhile.
+        fs::metadata(self.path(number))?;
+        self.mark(number)?;
+        Ok(std::mem::replace(&mut *present, number))
+    }
+
+    /// In the background: it may be large.
+    fn discard(&self, number: u64) {
+        let present = self.present();
+        if *present == number {
+            return;
+        }
+        let path = self.path(number);
+        let told = path.display().to_string();
+        let removing = thread::Builder::new()
+            .name("trireme-archive-remove".to_owned())
+            .spawn(move || {
+                if let Err(error) = fs::remove_dir_all(&path) {
+                    tracing::warn!(%error, path = %path.display(), "a former archive stays until the next start");
+                }
+            });
+        if let Err(error) = removing {
+            tracing::warn!(%error, path = told, "a former archive stays until the next start");
+        }
     }
 }
 
@@ -289,12 +309,20 @@ impl SledStore {
     }
 }
 
+impl SledStore {
+    /// A mark.
+    fn number(&self, key: &[u8]) -> io::Result<Option<u64>> {
+        let value = self.db.get(key).map_err(io::Error::other)?;
+        let number = value.map(|value| value.as_ref().try_into().map(u64::from_be_bytes));
+        number
+            .transpose()
+            .map_err(|_| io::Error::other("a mark of the archive is no number"))
+    }
+}
+
 impl ArchiveStore for SledStore {
     fn applied(&self) -> io::Result<u64> {
-        let value = self.db.get(APPLIED).map_err(io::Error::other)?;
-        Ok(value
-            .and_then(|value| Some(u64::from_be_bytes(value.as_ref().try_into().ok()?)))
-            .unwrap_or(0))
+        Ok(self.number(APPLIED)?.unwrap_or(0))
     }
 
     fn owner(&self) -> io::Result<Option<String>> {
@@ -306,6 +334,19 @@ impl ArchiveStore for SledStore {
         self.db
             .insert(OWNER, cluster_id.as_bytes())
             .map_err(io::Error::other)?;
+        self.checkpoint()
+    }
+
+    fn missing(&self) -> io::Result<Option<u64>> {
+        self.number(MISSING)
+    }
+
+    fn set_missing(&self, upto: Option<u64>) -> io::Result<()> {
+        let set = match upto {
+            Some(upto) => self.db.insert(MISSING, &upto.to_be_bytes()),
+            None => self.db.remove(MISSING),
+        };
+        set.map_err(io::Error::other)?;
         self.checkpoint()
     }
 

@@ -140,26 +140,56 @@ async fn what_the_system_refuses_is_no_damage() {
     );
 }
 
+/// Directories of databases.
+fn databases(dir: &Path) -> Vec<String> {
+    let entries = fs::read_dir(dir).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let mut names: Vec<_> = names.filter(|name| name.starts_with("db-")).collect();
+    names.sort();
+    names
+}
+
+/// Waits until a former database was removed.
+fn left_alone(dir: &Path, database: &str) {
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while databases(dir) != [database] {
+        assert!(std::time::Instant::now() < deadline, "{:?}", databases(dir));
+        std::thread::yield_now();
+    }
+}
+
 #[tokio::test]
 async fn a_replacement_counts_only_once_it_is_finished() {
     let dir = tempfile::tempdir().unwrap();
     let archive = sled(dir.path());
     archive.submit(3, vec![put("a", "old")]).await.unwrap();
     archive.checkpoint(3).await.unwrap();
+    archive.begin_fill(3).unwrap();
     let next = archive.begin_replacement().unwrap();
-    next.write(&[put("b", "new")], 0).unwrap();
+    next.store().unwrap().write(&[put("b", "new")], 0).unwrap();
+    // One that is given up takes no room.
     drop(next);
+    left_alone(dir.path(), "db-1");
     drop(archive);
     let archive = sled(dir.path());
     assert_eq!(get(&archive, "a").as_deref(), Some("old"));
+    assert_eq!(archive.missing(), Some(3));
+    // Two at once are two.
+    let other = archive.begin_replacement().unwrap();
     let next = archive.begin_replacement().unwrap();
-    next.write(&[put("b", "new")], 7).unwrap();
-    next.checkpoint().unwrap();
+    let store = next.store().unwrap();
+    store.write(&[put("b", "new")], 7).unwrap();
+    store.checkpoint().unwrap();
     archive.replace(next).await.unwrap();
     assert_eq!(
         (get(&archive, "a"), get(&archive, "b").as_deref()),
         (None, Some("new"))
     );
+    assert_eq!(archive.missing(), None, "a replacement lacks nothing");
+    drop(other);
+    let present = fs::read_to_string(dir.path().join("CURRENT")).unwrap();
+    let present = present.trim().rsplit(' ').next().unwrap();
+    left_alone(dir.path(), present);
     drop(archive);
     let archive = sled(dir.path());
     assert_eq!((all(&archive).len(), archive.applied().unwrap()), (1, 7));
@@ -169,20 +199,35 @@ async fn a_replacement_counts_only_once_it_is_finished() {
 async fn filling_in_gives_way_to_what_was_written_since() {
     let home = Arc::new(MemoryHome::default());
     let archive = Archive::open(home, &ArchiveOptions::default()).unwrap();
-    archive.begin_fill();
-    archive
-        .submit(5, vec![put("a", "new"), delete("b")])
-        .await
-        .unwrap();
+    archive.begin_fill(4).unwrap();
+    archive.submit(5, vec![put("a", "new")]).await.unwrap();
     let row = |key: &'static str| (Bytes::from(key), Bytes::from("old"));
-    archive
-        .fill(vec![row("a"), row("b"), row("c")])
-        .await
-        .unwrap();
-    archive.end_fill();
+    archive.fill(vec![row("a"), row("c")]).await.unwrap();
+    archive.end_fill(4).unwrap();
     assert_eq!(get(&archive, "a").as_deref(), Some("new"));
-    assert_eq!(get(&archive, "b"), None);
     assert_eq!(get(&archive, "c").as_deref(), Some("old"));
+}
+
+/// What is missing is known until it was filled in, however often the node is started meanwhile.
+#[tokio::test]
+async fn rows_are_missing_until_all_of_them_were_filled_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let archive = sled(dir.path());
+    assert_eq!(archive.missing(), None);
+    archive.begin_fill(7).unwrap();
+    archive.submit(8, vec![put("a", "1")]).await.unwrap();
+    archive.checkpoint(9).await.unwrap();
+    drop(archive);
+    let archive = sled(dir.path());
+    assert_eq!((archive.missing(), archive.lost()), (Some(7), None));
+    // More became missing while it was filled.
+    archive.begin_fill(12).unwrap();
+    archive.begin_fill(10).unwrap();
+    archive.end_fill(7).unwrap();
+    assert_eq!(archive.missing(), Some(12));
+    archive.end_fill(12).unwrap();
+    drop(archive);
+    assert_eq!(sled(dir.path()).missing(), None);
 }
 
 /// Performs nothing until it is allowed to.
@@ -202,6 +247,12 @@ impl ArchiveStore for Gate {
     }
     fn set_owner(&self, cluster_id: &str) -> io::Result<()> {
         self.inner.set_owner(cluster_id)
+    }
+    fn missing(&self) -> io::Result<Option<u64>> {
+        self.inner.missing()
+    }
+    fn set_missing(&self, upto: Option<u64>) -> io::Result<()> {
+        self.inner.set_missing(upto)
     }
     fn write(&self, ops: &[ArchiveOp], applied: u64) -> io::Result<()> {
         let _open = self
@@ -236,12 +287,13 @@ impl ArchiveHome for GateHome {
             lost: None,
         })
     }
-    fn begin(&self) -> io::Result<Arc<dyn ArchiveStore>> {
+    fn begin(&self) -> io::Result<(u64, Arc<dyn ArchiveStore>)> {
         Err(io::ErrorKind::Unsupported.into())
     }
-    fn finish(&self) -> io::Result<()> {
+    fn finish(&self, _: u64) -> io::Result<u64> {
         Err(io::ErrorKind::Unsupported.into())
     }
+    fn discard(&self, _: u64) {}
 }
 
 fn gated(open: bool, overlay_bytes: usize) -> (Arc<Gate>, Archive) {

@@ -526,6 +526,9 @@ pub(crate) async fn feed_snapshot(
             "the peer does not take the snapshot's next chunk",
         )),
     };
+    // What is not complete must not take the place of what may be.
+    first.without_archive = archive.missing().is_some();
+    let without_archive = first.without_archive;
     let mut meta = file.header().meta.clone().unwrap_or_default();
     meta.hot_bytes = file.bytes();
     first.meta = Some(meta);
@@ -543,6 +546,9 @@ pub(crate) async fn feed_snapshot(
             ..proto::SnapshotChunk::default()
         })
         .await?;
+    }
+    if without_archive {
+        return Ok(());
     }
     let mut pages = Pages::new(archive);
     while let Some(page) = pages.next().await.map_err(rows)? {

@@ -238,7 +238,8 @@ impl Ring {
         let limit = self.timing.snapshot_chunk;
         let late = |_| Status::deadline_exceeded("the snapshot's next chunk does not come");
         let busy = |_| Status::resource_exhausted("another snapshot is being received");
-        let _alone = timeout(limit, self.receiving.lock()).await.map_err(busy)?;
+        let waiting = Arc::clone(&self.receiving).lock_owned();
+        let alone = timeout(limit, waiting).await.map_err(busy)?;
         let first = timeout(limit, chunks.message()).await.map_err(late)??;
         let first = first.ok_or_else(|| malformed("an empty snapshot transfer"))?;
         allows(&first)?;
@@ -257,12 +258,21 @@ impl Ring {
         let snapshots = self.snapshots.clone();
         let archive = Arc::clone(&self.archive);
         let host = self.archive.host();
-        let beginning = host.io(move || Ok((snapshots.new_part()?, archive.begin_replacement()?)));
-        let (part, store) = beginning.await.map_err(failed)?;
+        let whole = !first.without_archive;
+        let beginning = host.io(move || {
+            let replacement = whole.then(|| archive.begin_replacement()).transpose()?;
+            Ok((snapshots.new_part()?, replacement))
+        });
+        let (part, replacement) = beginning.await.map_err(failed)?;
+        let store = replacement
+            .as_ref()
+            .map(|replacement| replacement.store().cloned())
+            .transpose()
+            .map_err(failed)?;
         let mut at = 0;
         while let Some(chunk) = timeout(limit, chunks.message()).await.map_err(late)?? {
             self.heard.now();
-            let (file, store, offset) = (Arc::clone(&part.file), Arc::clone(&store), at);
+            let (file, store, offset) = (Arc::clone(&part.file), store.clone(), at);
             at += chunk.hot.len() as u64;
             if at > hot_bytes {
                 return Err(malformed("more bytes than the snapshot's meta says"));
@@ -277,10 +287,9 @@ impl Ring {
                         value: row.value,
                     })
                     .collect();
-                if ops.is_empty() {
-                    Ok(())
-                } else {
-                    store.write(&ops, 0)
+                match store {
+                    Some(store) if !ops.is_empty() => store.write(&ops, 0),
+                    _ => Ok(()),
                 }
             })
             .await
@@ -312,7 +321,8 @@ impl Ring {
                 received: Some(Received {
                     part,
                     state,
-                    archive: store,
+                    archive: replacement,
+                    _alone: alone,
                 }),
             },
         };

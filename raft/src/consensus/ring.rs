@@ -157,7 +157,8 @@ pub(crate) struct Ring {
     pub(super) snapshots: Snapshots,
     pub(super) archive: Arc<Archive>,
     /// One snapshot is received at a time.
-    pub(super) receiving: Mutex<()>,
+    /// Held by whoever receives or installs a snapshot.
+    pub(super) receiving: Arc<Mutex<()>>,
     /// When the present leader was last heard.
     pub(super) heard: Arc<Heard>,
     pub(crate) wal: Arc<Wal>,
@@ -246,7 +247,7 @@ impl Ring {
             timing,
             snapshots,
             archive,
-            receiving: Mutex::new(()),
+            receiving: Arc::default(),
             heard: Arc::new(Heard::new()),
             wal,
         })

@@ -12,7 +12,7 @@ use openraft::{
     EntryPayload, OptionalSend, RaftSnapshotBuilder,
     storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot},
 };
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 use trireme_proto::{
     raft as proto,
     state::{Command, command::Body},
@@ -24,7 +24,7 @@ use super::types::{
     snapshot_meta_from_proto, stored_membership_to_proto,
 };
 use crate::{
-    archive::{Archive, ArchiveStore},
+    archive::{Archive, Replacement},
     config::Tamper,
     costs::{Costs, Stage},
     disk::is_full,
@@ -55,7 +55,10 @@ pub(crate) struct SnapshotData {
 pub(crate) struct Received {
     pub(crate) part: Part,
     pub(crate) state: State,
-    pub(crate) archive: Arc<dyn ArchiveStore>,
+    /// None when the sender's lacks rows.
+    pub(crate) archive: Option<Replacement>,
+    /// Until it is installed, or given up, whoever sent it waits or not.
+    pub(crate) _alone: OwnedMutexGuard<()>,
 }
 
 type CurrentSnapshot = Arc<Mutex<Option<SnapshotFile>>>;
@@ -293,24 +296,37 @@ impl RaftStateMachine<Types> for Machine {
         let snapshots = self.snapshots.clone();
         let host = self.archive.host();
         let installing = async {
-            let (part, state, archive) = match received {
-                Some(received) => (Some(received.part), received.state, Some(received.archive)),
+            let (part, state, _alone) = match received {
+                Some(Received {
+                    part,
+                    state,
+                    archive,
+                    _alone,
+                }) => {
+                    // The archive first: it may run ahead of the state, never behind it.
+                    match archive {
+                        Some(replacement) => {
+                            let filled = Arc::clone(replacement.store()?);
+                            host.io(move || {
+                                filled.write(&[], index)?;
+                                filled.checkpoint()
+                            })
+                            .await?;
+                            self.archive.replace(replacement).await?;
+                        }
+                        None => {
+                            let archive = Arc::clone(&self.archive);
+                            host.io(move || archive.begin_fill(index)).await?;
+                        }
+                    }
+                    (Some(part), state, Some(_alone))
+                }
                 None => {
                     let source = file.clone();
                     let state = host.io(move || Ok(source.load()?)).await?;
                     (None, state, None)
                 }
             };
-            // The archive first: it may run ahead of the state, never behind it.
-            if let Some(store) = archive {
-                let filled = Arc::clone(&store);
-                host.io(move || {
-                    filled.write(&[], index)?;
-                    filled.checkpoint()
-                })
-                .await?;
-                self.archive.replace(store).await?;
-            }
             let current = host
                 .io(move || match part {
                     Some(part) => Ok(snapshots.finish(&part, last)?),

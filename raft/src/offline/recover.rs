@@ -39,6 +39,8 @@ pub struct RecoverOptions {
     /// As the former cluster knew this node when None.
     pub peer_address: Option<String>,
     pub api_address: Option<String>,
+    /// Goes on with a state that was found to differ from the majority's.
+    pub accept_diverged: bool,
 }
 
 /// What a data directory holds.
@@ -60,6 +62,8 @@ pub struct Found {
     pub live_jobs: usize,
     /// The state's digest at `revision`, in hexadecimal.
     pub digest: String,
+    /// Log index of the audit that found this node's state to differ from the majority's, if one did.
+    pub diverged: Option<u64>,
 }
 
 /// What will be done.
@@ -163,6 +167,7 @@ impl Recovery {
             used_node_ids: replay.used_node_ids.iter().copied().collect(),
             live_jobs: replay.state.counts().live_jobs,
             digest: hex::encode(replay.state.digest()),
+            diverged: directory.diverged()?.map(|diverged| diverged.audit),
         };
         replay.used_node_ids.insert(identity.node_id);
         Ok(Self {
@@ -197,8 +202,17 @@ impl Recovery {
     /// What [`Recovery::carry_out`] will do. `stamp` names the directory that is kept.
     ///
     /// # Errors
-    /// When the node id was used before, an address is missing, or the state is of a newer version.
+    /// When the node id was used before, an address is missing, or the state is of a newer version or known to be wrong.
     pub fn plan(&self, options: &RecoverOptions, stamp: &str) -> Result<Plan, OfflineError> {
+        if let Some(audit) = self.found.diverged
+            && !options.accept_diverged
+        {
+            return refused(format!(
+                "this node's state was found to differ from the majority's at entry {audit} (DIVERGED in its data \
+                 directory): recover from another node's disk, or restore a saved snapshot. If there is neither, \
+                 --accept-diverged goes on with what is here"
+            ));
+        }
         let founding = self.founding();
         let me = |node: &&Node| node.id == self.identity.node_id;
         let known = founding
@@ -272,6 +286,11 @@ impl Recovery {
                 tracing::warn!(
                     lost,
                     "the archive does not open: finished history is missing"
+                );
+            }
+            if former.store.missing().map_err(archived)?.is_some() {
+                tracing::warn!(
+                    "this node's archive was still being filled from a peer: some finished history is missing"
                 );
             }
             let mut rows = copy(&*former.store, store).map_err(archived)?;

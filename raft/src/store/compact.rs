@@ -137,7 +137,11 @@ impl Inner {
         if let Err(why) = self.forget(started, &last, applied).await {
             tracing::warn!(why, "nothing was let go of before the next snapshot");
         }
-        let size = last.size.unwrap_or_default();
+        // The first may become as large as the log.
+        let size = match last.size.unwrap_or_default() {
+            0 => started.ring.wal.appended_bytes(),
+            size => size,
+        };
         if wish != Wish::Asked
             && last.at.elapsed() < TRY_ANYWAY
             && let Some(room) = self.room().await
@@ -145,7 +149,7 @@ impl Inner {
         {
             last.not_before = Some(Instant::now() + NO_ROOM);
             return Err(format!(
-                "there is no room for a snapshot: the last took {} MiB, and {} MiB are left. Free space on the disk or give the \
+                "there is no room for a snapshot: it may take {} MiB, and {} MiB are left. Free space on the disk or give the \
                  node a larger one",
                 size >> 20,
                 room >> 20

@@ -34,9 +34,6 @@ pub(super) async fn run(inner: Weak<Inner>) {
         let Some(strong) = inner.upgrade() else {
             return;
         };
-        let Some(started) = strong.started() else {
-            return;
-        };
         if strong.fatal.get().is_some() {
             return;
         }
@@ -44,9 +41,9 @@ pub(super) async fn run(inner: Weak<Inner>) {
         let before_ms = strong.published.view().last_stamp_ms().saturating_sub(keep);
         let archive = Arc::clone(&strong.archive);
         // While it is filled from a peer the peer's rows would only come back.
-        let removed = match started.filling() {
-            true => Ok(0),
-            false => forget(&archive, before_ms).await,
+        let removed = match archive.missing() {
+            Some(_) => Ok(0),
+            None => forget(&archive, before_ms).await,
         };
         drop(strong);
         match removed {

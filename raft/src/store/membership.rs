@@ -195,6 +195,13 @@ impl Inner {
                 false => refused(format!("node {old} is no voting member")),
             };
         }
+        if voters(&pulse).contains(&new.id) {
+            return refused(format!(
+                "node {} votes already: in the place of node {old} comes a node that does not. To take node {old} out use \
+                 `trireme cluster remove {old}`",
+                new.id
+            ));
+        }
         if old == self.node_id {
             return refused(format!(
                 "node {old} leads: transfer the lead first, then replace it"

@@ -32,10 +32,7 @@ mod status;
 use std::{
     io,
     path::PathBuf,
-    sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, atomic::AtomicU64},
     time::Duration,
 };
 
@@ -158,20 +155,8 @@ struct Started {
     audited: watch::Receiver<Option<(u64, Digest)>>,
     disk: OwnDisk,
     gate: Arc<Gate>,
-    filling: AtomicBool,
     /// Held while files are checked.
     scrubbing: Arc<tokio::sync::Mutex<()>>,
-}
-
-impl Started {
-    /// Whether the archive still lacks rows that peers have.
-    fn filling(&self) -> bool {
-        self.filling.load(Ordering::Relaxed)
-    }
-
-    fn set_filling(&self, filling: bool) {
-        self.filling.store(filling, Ordering::Relaxed);
-    }
 }
 
 struct Closer {

@@ -1,78 +1,161 @@
-//! Filling an archive that was lost from a peer's.
+//! Filling an archive that lacks rows from its peers'.
+//!
+//! One peer whose own archive is complete is enough. Where none is, what all of them have together is all that there is.
 
-use std::{sync::Weak, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::time::{sleep, timeout};
-use trireme_proto::raft as proto;
+use trireme_proto::raft::{self as proto, Node};
 
 use super::{Inner, Started};
 
 /// One message of a peer.
 const MESSAGE: Duration = Duration::from_secs(30);
-/// Between rounds over all peers.
-const PAUSE: Duration = Duration::from_secs(5);
+/// Between the first two rounds over all peers; each time twice as long, up to [`LONGEST`].
+const PAUSE: Duration = Duration::from_millis(500);
+const LONGEST: Duration = Duration::from_secs(8);
 /// Rounds before it is left to the operator.
 const ROUNDS: u32 = 1000;
 
-/// Asks peer after peer until one gave all its rows.
-pub(super) async fn run(inner: Weak<Inner>) {
-    for _ in 0..ROUNDS {
-        let Some(inner) = inner.upgrade() else {
-            return;
-        };
-        let Some(started) = inner.started() else {
-            return;
-        };
-        let peers: Vec<String> = inner
-            .published
-            .view()
-            .nodes()
-            .iter()
-            .filter(|node| node.id != inner.node_id)
-            .map(|node| node.peer_address.clone())
-            .collect();
-        for peer in peers {
-            match fill(&inner, started, &peer).await {
-                Ok(rows) => {
-                    started.set_filling(false);
-                    inner.archive.end_fill();
-                    tracing::info!(rows, peer, "the archive is complete again");
-                    return;
-                }
-                Err(reason) => tracing::warn!(reason, peer, "the archive was not filled"),
-            }
-        }
-        drop(inner);
-        sleep(PAUSE.mul_f64(0.5 + rand::random::<f64>())).await;
-    }
-    tracing::error!(
-        "the archive could not be filled from any peer: history before the loss is missing here"
-    );
+/// What a peer gave.
+enum Given {
+    /// All rows that there are.
+    All(u64),
+    /// All that it has.
+    Some(u64),
 }
 
-async fn fill(inner: &Inner, started: &Started, peer: &str) -> Result<u64, String> {
-    let client = inner.dialer.shared(peer, None);
-    let mut client = client.map_err(|error| error.to_string())?;
-    let request = proto::FetchArchiveRequest {
-        cluster_id: started.cluster_id.clone(),
+/// Whenever rows are missing, asks the peers for them.
+pub(super) async fn run(inner: Weak<Inner>) {
+    let Some(mut changes) = inner.upgrade().map(|inner| inner.archive.missing_changes()) else {
+        return;
     };
-    let late = |_| "it does not answer".to_owned();
-    let response = timeout(MESSAGE, client.fetch_archive(request))
-        .await
-        .map_err(late)?;
-    let mut pages = response
-        .map_err(|status| status.message().to_owned())?
-        .into_inner();
-    let mut filled = 0;
-    while let Some(page) = timeout(MESSAGE, pages.message())
-        .await
-        .map_err(late)?
-        .map_err(|status| status.message().to_owned())?
-    {
-        filled += page.rows.len() as u64;
-        let rows = page.rows.into_iter().map(|row| (row.key, row.value));
-        let written = inner.archive.fill(rows.collect()).await;
-        written.map_err(|error| error.to_string())?;
+    // Peers that gave all that they have, and still lack some.
+    let mut taken = BTreeSet::new();
+    let mut rounds = 0;
+    loop {
+        let Ok(Some(upto)) = changes.wait_for(Option::is_some).await.map(|upto| *upto) else {
+            return;
+        };
+        let Some(strong) = inner.upgrade() else {
+            return;
+        };
+        let Some(started) = strong.started() else {
+            return;
+        };
+        if strong.round(started, upto, &mut taken).await {
+            taken.clear();
+            rounds = 0;
+            continue;
+        }
+        drop(strong);
+        rounds += 1;
+        if rounds >= ROUNDS {
+            tracing::error!(
+                "the archive could not be filled from any peer: history is missing here until the node is started again"
+            );
+            return;
+        }
+        let pause = PAUSE.saturating_mul(1 << (rounds - 1).min(16)).min(LONGEST);
+        sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
     }
-    Ok(filled)
+}
+
+impl Inner {
+    /// Whether the archive has everything up to `upto` now, as far as anybody has it.
+    async fn round(&self, started: &Started, upto: u64, taken: &mut BTreeSet<u64>) -> bool {
+        let view = self.published.view();
+        if view.nodes().is_empty() {
+            // Nothing is applied yet.
+            return false;
+        }
+        let others = view.nodes().iter().filter(|node| node.id != self.node_id);
+        let mut everybody = true;
+        for peer in others {
+            match self
+                .fill_from(started, peer, upto, taken.contains(&peer.id))
+                .await
+            {
+                Ok(Given::All(rows)) => {
+                    tracing::info!(rows, peer = peer.id, "the archive is complete again");
+                    return self.filled(upto).await;
+                }
+                Ok(Given::Some(rows)) => {
+                    if taken.insert(peer.id) {
+                        tracing::info!(
+                            rows,
+                            peer = peer.id,
+                            "a peer whose archive is incomplete gave what it has"
+                        );
+                    }
+                }
+                Err(reason) => {
+                    everybody = false;
+                    tracing::warn!(reason, peer = peer.id, "the archive was not filled");
+                }
+            }
+        }
+        if !everybody {
+            return false;
+        }
+        tracing::error!(
+            "no member has a complete archive: what they have together is here, other history is lost"
+        );
+        self.filled(upto).await
+    }
+
+    async fn filled(&self, upto: u64) -> bool {
+        let archive = Arc::clone(&self.archive);
+        match self.host.io(move || archive.end_fill(upto)).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%error, "that the archive is complete cannot be written down");
+                false
+            }
+        }
+    }
+
+    /// `taken`: what it has is here, unless it has all by now.
+    async fn fill_from(
+        &self,
+        started: &Started,
+        peer: &Node,
+        upto: u64,
+        taken: bool,
+    ) -> Result<Given, String> {
+        let client = self.dialer.shared(&peer.peer_address, Some(peer.id));
+        let mut client = client.map_err(|error| error.to_string())?;
+        let request = proto::FetchArchiveRequest {
+            cluster_id: started.cluster_id.clone(),
+            at_least: upto,
+        };
+        let late = |_| "it does not answer".to_owned();
+        let said = |status: tonic::Status| status.message().to_owned();
+        let asked = timeout(MESSAGE, client.fetch_archive(request)).await;
+        let mut pages = asked.map_err(late)?.map_err(said)?.into_inner();
+        let first = timeout(MESSAGE, pages.message()).await.map_err(late)?;
+        let about = first.map_err(said)?.ok_or("it says nothing")?;
+        if about.incomplete && taken {
+            return Ok(Given::Some(0));
+        }
+        let mut rows = 0;
+        while let Some(page) = timeout(MESSAGE, pages.message())
+            .await
+            .map_err(late)?
+            .map_err(said)?
+        {
+            rows += page.rows.len() as u64;
+            let page = page.rows.into_iter().map(|row| (row.key, row.value));
+            let written = self.archive.fill(page.collect()).await;
+            written.map_err(|error| error.to_string())?;
+        }
+        Ok(match about.incomplete {
+            true => Given::Some(rows),
+            false => Given::All(rows),
+        })
+    }
 }

@@ -110,10 +110,16 @@ impl Inner {
         let meta = first.map_err(said)?.and_then(|first| first.meta);
         let meta = meta.ok_or("it sent a snapshot without its meta")?;
         let (parts, archive) = (snapshots.clone(), Arc::clone(&self.archive));
-        let (part, store) = blocking(host, move || {
-            let part = parts.new_part().map_err(|error| error.to_string())?;
-            let store = archive.begin_replacement();
-            Ok((part, store.map_err(|error| error.to_string())?))
+        let (part, replacement, store) = blocking(host, move || {
+            let begun = parts
+                .new_part()
+                .map_err(std::io::Error::from)
+                .and_then(|part| {
+                    let replacement = archive.begin_replacement()?;
+                    let store = Arc::clone(replacement.store()?);
+                    Ok((part, replacement, store))
+                });
+            begun.map_err(|error| error.to_string())
         })
         .await?;
         let mut at: u64 = 0;
@@ -170,7 +176,8 @@ impl Inner {
                 .map_err(|error| error.to_string())
         })
         .await?;
-        let replaced = self.archive.replace(store).await;
+        drop(store);
+        let replaced = self.archive.replace(replacement).await;
         replaced.map_err(|error| error.to_string())?;
         let parts = snapshots.clone();
         blocking(host, move || {
@@ -236,7 +243,12 @@ async fn cut_what_differs(wal: &Wal, covered: LogId) -> std::io::Result<()> {
     }
     let before = covered.index.checked_sub(1).and_then(|at| wal.id_at(at));
     wal.truncate_after(before.or(wal.state().purged)).await?;
-    wal.purge(covered).await
+    wal.purge(covered).await?;
+    // Both are only queued. A vote is on the disk when it is answered, and so is what came before it.
+    match wal.state().vote {
+        Some(vote) => wal.save_vote(vote).await,
+        None => Ok(()),
+    }
 }
 
 async fn blocking<T: Send + 'static>(

@@ -69,7 +69,7 @@ impl Inner {
         let Some(started) = self.started() else {
             return refused("this node belongs to no cluster");
         };
-        if started.filling() {
+        if self.archive.missing().is_some() {
             return refused(
                 "this node's own archive is incomplete: ask another node, or wait until it is filled from a peer",
             );

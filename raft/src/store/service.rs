@@ -294,18 +294,33 @@ impl RaftTransport for PeerService {
         request: Request<proto::FetchArchiveRequest>,
     ) -> Result<Response<Self::FetchArchiveStream>, Status> {
         self.0.allows(caller(&request)?, Call::Member)?;
-        let started = self.member(&request.into_inner().cluster_id)?;
-        if started.filling() {
-            return Err(Status::unavailable("this node's own archive is incomplete"));
+        let request = request.into_inner();
+        self.member(&request.cluster_id)?;
+        let reached = self.0.published.view().revision;
+        if reached < request.at_least {
+            return Err(Status::unavailable(format!(
+                "this node has applied {reached}, less than {}",
+                request.at_least
+            )));
         }
+        // Before the rows: what is complete now is so for all of them.
+        let about = proto::FetchArchiveResponse {
+            incomplete: self.0.archive.missing().is_some(),
+            ..proto::FetchArchiveResponse::default()
+        };
         let pages = Pages::new(Arc::clone(&self.0.archive));
         let rows = stream::try_unfold(pages, |mut pages| async move {
             let page = pages.next().await.map_err(|error| {
                 Status::internal(format!("the archive cannot be read: {error}"))
             })?;
-            Ok(page.map(|rows| (proto::FetchArchiveResponse { rows }, pages)))
+            let page = page.map(|rows| proto::FetchArchiveResponse {
+                rows,
+                ..proto::FetchArchiveResponse::default()
+            });
+            Ok(page.map(|page| (page, pages)))
         });
-        Ok(Response::new(rows.boxed()))
+        let all = stream::iter([Ok(about)]).chain(rows);
+        Ok(Response::new(all.boxed()))
     }
 
     async fn fetch_snapshot(
@@ -315,7 +330,7 @@ impl RaftTransport for PeerService {
         self.0.allows(caller(&request)?, Call::Member)?;
         let request = request.into_inner();
         let started = self.member(&request.cluster_id)?;
-        if started.filling() {
+        if self.0.archive.missing().is_some() {
             return Err(Status::unavailable("this node's own archive is incomplete"));
         }
         let giving = self.0.give_snapshot(started, request.at_least).await;

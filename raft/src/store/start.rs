@@ -2,10 +2,7 @@
 
 use std::{
     io,
-    sync::{
-        Arc, Mutex, OnceLock,
-        atomic::{AtomicBool, AtomicU64},
-    },
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicU64},
 };
 
 use tokio::{
@@ -39,7 +36,7 @@ use crate::{
     snapshot::Snapshots,
     transport::{Dialer, ListenError, Listener},
     view::Published,
-    wal::{Owner, Wal},
+    wal::{Owner, Wal, WalError},
 };
 
 /// Threads for what reads and writes files: snapshots, old log entries, the archive.
@@ -154,6 +151,7 @@ impl Inner {
             node_id: self.node_id,
         };
         let diverged = self.directory(|directory| directory.diverged())?;
+        let had_log = self.directory(|directory| directory.has_log())?;
         let archive = Arc::clone(&self.archive);
         let host = self.host.clone();
         let recovering = self.host.blocking(move || {
@@ -164,11 +162,19 @@ impl Inner {
                     expected: id,
                 }));
             }
-            let wal = Wal::open_on(host, Arc::clone(&disk), &dir.join("wal"), owner, &options)?;
-            let snapshots = Snapshots::open(disk, &dir.join("snapshots"))?;
+            let snapshots = Snapshots::open(Arc::clone(&disk), &dir.join("snapshots"))?;
+            let log = dir.join("wal");
+            // A log begun anew would have forgotten a vote, and what was acknowledged since the snapshot.
+            if !Wal::is_in(&*disk, &log)? && (had_log || !snapshots.list()?.is_empty()) {
+                return Err(WalError::Gone { dir: log }.into());
+            }
+            let wal = Wal::open_on(host, disk, &log, owner, &options)?;
             Ok::<_, OpenError>((wal, snapshots))
         });
         let (wal, snapshots) = recovering.await.map_err(OpenError::Runtime)??;
+        if !had_log {
+            self.directory(|directory| directory.set_has_log())?;
+        }
         if let Some(marker) = diverged {
             self.resync(&marker, &cluster_id, &wal, &snapshots).await?;
             self.directory(|directory| directory.clear_diverged())?;
@@ -184,7 +190,12 @@ impl Inner {
             .map_or(0, |last| last.index);
         let archived = self.archive.applied().map_err(OpenError::Archive)?;
         // A checkpoint precedes each snapshot: less means that rows are gone.
-        let filling = self.archive.lost().is_some() || archived < snapshot_index;
+        if self.archive.lost().is_some() || archived < snapshot_index {
+            // Before anything is written: afterwards nothing else tells.
+            let archive = Arc::clone(&self.archive);
+            let marking = self.host.io(move || archive.begin_fill(snapshot_index));
+            marking.await.map_err(OpenError::Archive)?;
+        }
         let wal = Arc::new(wal);
         let mut machine = Machine::new(
             cluster_id.clone(),
@@ -234,13 +245,9 @@ impl Inner {
             clock,
             compactor: Compactor::default(),
             snapshots,
-            filling: AtomicBool::new(filling),
             scrubbing: Arc::default(),
             ring,
         };
-        if filling {
-            self.archive.begin_fill();
-        }
         if self.started.set(started).is_err() {
             return Err(OpenError::Consensus(
                 "the store was started twice".to_owned(),
@@ -263,9 +270,7 @@ impl Inner {
         tokio::spawn(audit::run(self.weak.clone()));
         tokio::spawn(scrub::run(self.weak.clone()));
         tokio::spawn(history::run(self.weak.clone()));
-        if filling {
-            tokio::spawn(refill::run(self.weak.clone()));
-        }
+        tokio::spawn(refill::run(self.weak.clone()));
         Ok(())
     }
 }

@@ -137,9 +137,10 @@ impl Store {
         status.wal_segments = started.ring.wal.segments();
         status.disk = started.disk.get();
         status.refusal = started.gate.refusal();
-        status.archive_lost = started
-            .filling()
-            .then(|| inner.archive.lost().unwrap_or("it is behind").to_owned());
+        status.archive_lost = inner
+            .archive
+            .missing()
+            .map(|_| inner.archive.lost().unwrap_or("it is behind").to_owned());
         status
     }
 }

@@ -101,6 +101,14 @@ pub enum WalError {
         found: Owner,
         expected: Owner,
     },
+    /// A log was begun in this data directory, and is not there.
+    #[error(
+        "the log is gone: there is no segment in {}, though one was begun there. If it is on a volume of its own, mount that, \
+         then start again. Otherwise entries that were acknowledged may be lost here, so this node must not go on: replace it \
+         under a new id with `trireme cluster replace`, or restore its data directory from a backup",
+        dir.display()
+    )]
+    Gone { dir: PathBuf },
     #[error("the log's writer thread does not start: {0}")]
     Thread(io::Error),
 }
@@ -216,6 +224,12 @@ impl Wal {
             appended: AtomicU64::new(found.bytes),
             costs,
         })
+    }
+
+    /// Whether a log was begun in `dir`.
+    pub(crate) fn is_in(disk: &dyn Disk, dir: &Path) -> Result<bool, WalError> {
+        let names = disk.list(dir).map_err(WalError::io("listing", dir))?;
+        Ok(names.iter().any(|name| name.ends_with(".wal")))
     }
 
     /// Where time goes, for all of the ring.

@@ -154,6 +154,16 @@ async fn a_node_that_lost_its_disk_is_replaced_under_a_new_id() {
 async fn a_change_that_would_cost_the_quorum_is_refused() {
     let mut cluster = Cluster::of(3).await;
     let down = cluster.follower().await;
+    // A slip of the pen must not cost a voter.
+    let leader = cluster.leader().await;
+    let other = (1..=3).find(|id| ![leader, down].contains(id)).unwrap();
+    let node = cluster.node(other);
+    let error = cluster.stores[&leader]
+        .replace(down, node)
+        .await
+        .unwrap_err();
+    assert!(error.to_string().contains("votes already"), "{error}");
+    assert_eq!(voters(&cluster.stores[&leader]), [1, 2, 3]);
     cluster.kill(down).await;
     let leader = eventually("silence of the node that is down", async || {
         let mut running = cluster.stores.iter();

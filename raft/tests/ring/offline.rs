@@ -175,6 +175,21 @@ async fn the_last_disk_of_a_cluster_begins_a_new_one() {
             peer_address,
             ..RecoverOptions::default()
         };
+        drop(recovery);
+        // What is known to be wrong is no foundation, unless there is nothing else.
+        let marker = options.data_dir.join("DIVERGED");
+        fs::write(&marker, "audit = 7\npeer = 127.0.0.1:1\n").unwrap();
+        let recovery = Recovery::open(&options.data_dir).unwrap();
+        let refused = recovery.plan(&options, "then").unwrap_err().to_string();
+        insta::assert_snapshot!(refused, @"this node's state was found to differ from the majority's at entry 7 (DIVERGED in its data directory): recover from another node's disk, or restore a saved snapshot. If there is neither, --accept-diverged goes on with what is here");
+        let accepting = RecoverOptions {
+            accept_diverged: true,
+            ..options.clone()
+        };
+        recovery.plan(&accepting, "then").unwrap();
+        drop(recovery);
+        fs::remove_file(marker).unwrap();
+        let recovery = Recovery::open(&options.data_dir).unwrap();
         let plan = recovery.plan(&options, "then").unwrap();
         assert_eq!((plan.node.id, plan.dropped.len()), (4, 2));
         recovery.carry_out(plan).unwrap()

@@ -298,6 +298,7 @@ async fn a_node_speaks_only_for_itself_and_a_former_member_not_at_all() {
     assert_eq!(denied.unwrap_err().code(), Code::PermissionDenied);
     let archive = FetchArchiveRequest {
         cluster_id: cluster_id.clone(),
+        ..FetchArchiveRequest::default()
     };
     let denied = stranger.fetch_archive(archive.clone()).await.unwrap_err();
     assert_eq!(

@@ -191,3 +191,120 @@ async fn a_damaged_archive_is_set_aside_and_filled_from_a_peer() {
         assert!(is_archived(store, &format!("guid-{n}")).await);
     }
 }
+
+/// What is missing stays missing over a restart, until a peer gave it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_archive_that_was_not_filled_before_a_restart_is_filled_after_it() {
+    let mut cluster = Cluster::of(3).await;
+    let follower = cluster.follower().await;
+    let leader = cluster.leader().await;
+    let others: Vec<u64> = (1..=3).filter(|id| *id != follower).collect();
+    let before = archive(&cluster.stores[&leader], "before").await;
+    cluster.stores[&follower].at_least(before.revision).await;
+    cluster.stores[&follower].trigger_snapshot().await.unwrap();
+    cluster.kill(follower).await;
+    let archive_dir = cluster.data_dir(follower).join("archive");
+    fs::write(archive_dir.join("CURRENT"), "sled-1.0 1 db-1\n").unwrap();
+
+    // It hears the leader, and reaches nobody.
+    for other in &others {
+        cluster.cut(*other);
+    }
+    cluster.start(follower).await;
+    let meanwhile = archive(&cluster.stores[&leader], "meanwhile").await;
+    let store = &cluster.stores[&follower];
+    store.at_least(meanwhile.revision).await;
+    store.trigger_snapshot().await.unwrap();
+    assert!(store.status().archive_lost.is_some());
+    assert!(!is_archived(store, "before").await);
+    cluster.kill(follower).await;
+    for other in &others {
+        cluster.heal(*other);
+    }
+
+    let store = cluster.start(follower).await;
+    eventually("an archive that is complete again", async || {
+        store.status().archive_lost.is_none().then_some(())
+    })
+    .await;
+    assert!(is_archived(store, "before").await && is_archived(store, "meanwhile").await);
+}
+
+/// A leader that lost history must not take the others' from them.
+#[tokio::test(flavor = "multi_thread")]
+async fn nodes_whose_archives_lack_different_rows_complete_each_other() {
+    let mut cluster = Cluster::tuned(1, |config| {
+        config.limits.wal.segment_bytes = 16 << 10;
+        config.limits.keep_entries = 5;
+        config.limits.keep_bytes = 0;
+    })
+    .await;
+    let seeds = [cluster.node(1).peer_address];
+    archive(&cluster.stores[&1], "old").await;
+    let second = cluster.start(2).await.clone();
+    second.join(&seeds).await.unwrap();
+    cluster.converged().await;
+    assert!(is_archived(&second, "old").await);
+    second.trigger_snapshot().await.unwrap();
+    drop(second);
+    cluster.kill(2).await;
+
+    cluster.stores[&1].trigger_snapshot().await.unwrap();
+    cluster.kill(1).await;
+    let archive_dir = cluster.data_dir(1).join("archive");
+    fs::write(archive_dir.join("CURRENT"), "sled-1.0 1 db-1\n").unwrap();
+    let store = cluster.start(1).await.clone();
+    store.recovered().await;
+    archive(&store, "new").await;
+    // The other node needs a snapshot by now.
+    for _ in 0..2 {
+        for n in 0..300 {
+            write(&store, &format!("key-{n}"), "x").await;
+        }
+        store.trigger_snapshot().await.unwrap();
+    }
+    eventually("entries that are gone", async || {
+        store.status().purged.filter(|purged| *purged > 300)
+    })
+    .await;
+    assert!(store.status().archive_lost.is_some());
+    assert!(!is_archived(&store, "old").await);
+
+    cluster.start(2).await;
+    cluster.converged().await;
+    for store in cluster.stores.values() {
+        eventually("an archive that is complete again", async || {
+            store.status().archive_lost.is_none().then_some(())
+        })
+        .await;
+        assert!(is_archived(store, "old").await && is_archived(store, "new").await);
+    }
+}
+
+/// A log that begins anew would have forgotten what it promised.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_whose_log_is_gone_does_not_start() {
+    let mut cluster = Cluster::of(1).await;
+    write(&cluster.stores[&1], "key", "x").await;
+    cluster.kill(1).await;
+    let (data, wal) = (cluster.data_dir(1), cluster.data_dir(1).join("wal"));
+    let away = cluster.dir.path().join("away");
+    let open = async |cluster: &mut Cluster| {
+        let error = Store::open(cluster.config(1)).await.unwrap_err();
+        error.to_string().replace(data.to_str().unwrap(), "DATA")
+    };
+    fs::rename(&wal, &away).unwrap();
+    insta::assert_snapshot!(open(&mut cluster).await, @"the log is gone: there is no segment in DATA/wal, though one was begun there. If it is on a volume of its own, mount that, then start again. Otherwise entries that were acknowledged may be lost here, so this node must not go on: replace it under a new id with `trireme cluster replace`, or restore its data directory from a backup");
+    assert!(files(&wal, ".wal").is_empty());
+    fs::remove_dir(&wal).unwrap();
+    fs::rename(&away, &wal).unwrap();
+    cluster.start(1).await.recovered().await;
+    assert_eq!(read(&cluster.stores[&1], "key").as_deref(), Some("x"));
+
+    // Written by a version that left no note of it: then a snapshot tells.
+    cluster.stores[&1].trigger_snapshot().await.unwrap();
+    cluster.kill(1).await;
+    fs::remove_file(data.join("LOG")).unwrap();
+    fs::remove_dir_all(&wal).unwrap();
+    assert!(open(&mut cluster).await.starts_with("the log is gone"));
+}

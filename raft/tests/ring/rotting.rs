@@ -236,12 +236,16 @@ impl ArchiveHome for Failing {
         Ok(Opened { store, lost })
     }
 
-    fn begin(&self) -> io::Result<Arc<dyn ArchiveStore>> {
+    fn begin(&self) -> io::Result<(u64, Arc<dyn ArchiveStore>)> {
         self.home.begin()
     }
 
-    fn finish(&self) -> io::Result<()> {
-        self.home.finish()
+    fn finish(&self, number: u64) -> io::Result<u64> {
+        self.home.finish(number)
+    }
+
+    fn discard(&self, number: u64) {
+        self.home.discard(number);
     }
 }
 
@@ -256,6 +260,14 @@ impl ArchiveStore for Failing {
 
     fn set_owner(&self, cluster_id: &str) -> io::Result<()> {
         self.present()?.set_owner(cluster_id)
+    }
+
+    fn missing(&self) -> io::Result<Option<u64>> {
+        self.present()?.missing()
+    }
+
+    fn set_missing(&self, upto: Option<u64>) -> io::Result<()> {
+        self.present()?.set_missing(upto)
     }
 
     fn write(&self, ops: &[ArchiveOp], applied: u64) -> io::Result<()> {

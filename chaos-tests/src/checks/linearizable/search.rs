@@ -1,6 +1,6 @@
 //! The search for an order of one register's operations.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::{Kind, Operation, returned};
 
