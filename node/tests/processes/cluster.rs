@@ -43,7 +43,25 @@ async fn a_node_joins_is_promoted_leads_and_is_removed() {
         "{status:?}"
     );
 
-    let (path, _peer, api) = joining(&nodes, 2);
+    // Its place is kept before it is there; a node that was not announced joins as well, as the README has it.
+    let (path, peer, api) = joining(&nodes, 2);
+    let added = nodes
+        .run(&[
+            "cluster",
+            "add",
+            "2",
+            "--peer",
+            peer.as_str(),
+            "--api",
+            api.as_str(),
+            "-o",
+            "json",
+        ])
+        .await
+        .json();
+    assert_eq!(node(&added, 2).unwrap()["voter"], false);
+    let absent = nodes.run(&["cluster", "promote", "2"]).await;
+    assert!(absent.err.contains("node 2 does not answer"), "{absent:?}");
     let serve = || {
         let path = crate::command::text(&path);
         crate::command::start("", &["serve", "--config", path, "--exit-with-parent"])

@@ -1,6 +1,19 @@
 //! A data directory that cannot be trusted stops its node, which says what to do.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use prost::Message as _;
+use trireme_proto::{
+    raft::{Entry, entry::Payload},
+    state::{Batch, Command},
+};
+use trireme_raft::{
+    disk::RealDisk,
+    wal::{Owner, Wal, WalOptions},
+};
 
 use crate::{
     command::{Answer, run, text},
@@ -9,6 +22,7 @@ use crate::{
 
 /// Of the command line (`trireme --help`).
 const CANNOT_BE_TRUSTED: i32 = 74;
+const TOO_OLD: i32 = 70;
 
 struct Stopped {
     nodes: Nodes,
@@ -156,4 +170,57 @@ async fn a_directory_of_another_node_or_without_a_good_identity_is_refused() {
         "holds a log but no IDENTITY",
         "Restore IDENTITY from a backup",
     );
+}
+
+/// A command of a later version in the log ends the node before it is applied, with a code of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_of_a_newer_version_ends_the_node_before_it_is_applied() {
+    let stopped = stopped().await;
+    let identity = std::fs::read_to_string(stopped.data.join("IDENTITY")).unwrap();
+    let cluster_id = identity
+        .lines()
+        .find_map(|line| line.strip_prefix("cluster_id = "))
+        .unwrap();
+    let owner = Owner {
+        cluster_id: cluster_id.to_owned(),
+        node_id: 1,
+    };
+    let options = WalOptions::default();
+    let wal = Wal::open(
+        Arc::new(RealDisk),
+        &stopped.data.join("wal"),
+        owner,
+        &options,
+    )
+    .unwrap();
+    let mut last = wal.state().last.unwrap();
+    last.index += 1;
+    let batch = Batch {
+        commands: vec![Command {
+            min_level: 1000,
+            principal: "a later version".to_owned(),
+            ..Command::default()
+        }],
+        ..Batch::default()
+    };
+    let entry = Entry {
+        log_id: Some(last.into()),
+        payload: Some(Payload::Batch(batch.encode_to_vec().into())),
+    };
+    let (written, done) = tokio::sync::oneshot::channel();
+    let done_with = Box::new(move |result| written.send(result).unwrap());
+    wal.append(vec![entry], done_with).await.unwrap();
+    done.await.unwrap().unwrap();
+    wal.close();
+    drop(wal);
+
+    // However often it is tried.
+    for _ in 0..2 {
+        let answer = stopped.serve(&[]).await;
+        assert_eq!(answer.code, TOO_OLD, "{answer:?}");
+        let told = answer.err.lines().last().unwrap();
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(told, @"");
+        }
+    }
 }

@@ -446,7 +446,7 @@ impl Wal {
 
     /// Accepts nothing more, and waits until everything accepted is written. Blocks, but in a simulation, where what is
     /// accepted is written later.
-    pub(crate) fn close(&self) {
+    pub fn close(&self) {
         locked(&self.requests).take();
         if let Some(writer) = locked(&self.writer).take()
             && writer.join().is_err()

@@ -1,5 +1,5 @@
-//! Merge intents: committed before the merge call, settled after it. At most one is open per pull request, and none is
-//! opened for a head that was merged.
+//! Merge intents: committed before the merge call, settled after it. At most one is open per branch, hence per pull
+//! request, and none is opened for a head that was merged.
 
 use std::sync::Arc;
 
@@ -22,8 +22,13 @@ use crate::{
     table::{Record, Table},
 };
 
+/// The level from which a branch has one open intent at most, and not each pull request.
+const BRANCH_LEVEL: u32 = 3;
+
 /// (org, repo, number)
 type PullKey = (String, String, u64);
+/// (org, repo, branch)
+type BranchKey = (String, String, String);
 
 impl Record for MergeIntent {
     const KIND: u8 = 8;
@@ -39,6 +44,8 @@ pub(crate) struct Intents {
     rows: Table<MergeIntent>,
     of_pull: OrdSet<(PullKey, i64, String)>,
     open: OrdMap<PullKey, String>,
+    /// Open ones by branch; more than one of a branch only from before [`BRANCH_LEVEL`].
+    open_on: OrdSet<(BranchKey, String)>,
     /// Heads that were merged.
     merged: OrdMap<(PullKey, String), String>,
     settled: OrdSet<(i64, String)>,
@@ -46,6 +53,14 @@ pub(crate) struct Intents {
 
 fn pull_of(intent: &MergeIntent) -> PullKey {
     (intent.org.clone(), intent.repo.clone(), intent.number)
+}
+
+fn branch_of(intent: &MergeIntent) -> BranchKey {
+    (
+        intent.org.clone(),
+        intent.repo.clone(),
+        intent.branch.clone(),
+    )
 }
 
 fn has_merged(state: IntentState) -> bool {
@@ -67,6 +82,7 @@ impl Intents {
             .insert((pull.clone(), intent.opened_ms, intent.id.clone()));
         if intent.state() == IntentState::Open {
             self.open.insert(pull, intent.id.clone());
+            self.open_on.insert((branch_of(&intent), intent.id.clone()));
             return former;
         }
         self.settled.insert((intent.settled_ms, intent.id.clone()));
@@ -89,6 +105,7 @@ impl Intents {
             .remove(&(pull.clone(), intent.opened_ms, intent.id.clone()));
         if intent.state() == IntentState::Open {
             self.open.remove(&pull);
+            self.open_on.remove(&(branch_of(intent), intent.id.clone()));
             return;
         }
         self.settled.remove(&(intent.settled_ms, intent.id.clone()));
@@ -107,6 +124,13 @@ impl Intents {
 
     pub(crate) fn bytes(&self) -> u64 {
         self.rows.bytes()
+    }
+
+    /// An open intent of a branch.
+    fn open_on(&self, branch: &BranchKey) -> Option<&String> {
+        let from = (branch.clone(), String::new());
+        let (of, id) = self.open_on.get_next(&from)?;
+        (of == branch).then_some(id)
     }
 
     pub(crate) fn open_len(&self) -> usize {
@@ -153,6 +177,14 @@ pub(crate) fn open(state: &mut State, entry: &mut Entry, command: &OpenIntent) -
     let named = format!("{}/{}#{}", asked.org, asked.repo, asked.number);
     if let Some(other) = state.intents.open.get(&pull) {
         return Err(conflict(format!("{named} has an open intent: {other}")));
+    }
+    if state.feature_level() >= BRANCH_LEVEL
+        && let Some(other) = state.intents.open_on(&branch_of(asked))
+    {
+        return Err(conflict(format!(
+            "{}/{}:{} has an open intent: {other}",
+            asked.org, asked.repo, asked.branch
+        )));
     }
     if let Some(other) = state.intents.merged.get(&(pull, asked.head_sha.clone())) {
         return Err(conflict(format!(

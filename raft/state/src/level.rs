@@ -1,9 +1,13 @@
 //! Feature levels: which commands a cluster may hold.
+//!
+//! 1. what the first version knew
+//! 2. audits, tokens, whose agents are; bytes of records are bounded
+//! 3. one open merge intent per branch
 
 use trireme_proto::state::{Command, command::Body};
 
 /// The highest level that this build understands.
-pub const FEATURE_LEVEL: u32 = 2;
+pub const FEATURE_LEVEL: u32 = 3;
 
 /// The level of a cluster that has never raised it.
 pub const BASE_LEVEL: u32 = 1;

@@ -29,6 +29,39 @@ fn at_most_one_is_open_per_pull_request() {
     assert_eq!(ids, ["a", "b"]);
 }
 
+/// TIDE-151: whoever asks, one merge at a time is under way on a branch.
+#[test]
+fn at_most_one_is_open_per_branch() {
+    let mut replica = Replica::new();
+    let on = |id: &str, number, branch: &str| {
+        open(pb::MergeIntent {
+            branch: branch.into(),
+            ..intent(id, number, "head")
+        })
+    };
+    // As long as an older build may be among the members, all replicas still take two.
+    replica.done(on("a", 1, "main"));
+    replica.done(on("b", 2, "main"));
+    replica.done(Body::RaiseFeatureLevel(pb::RaiseFeatureLevel { level: 3 }));
+    assert_eq!(replica.refused(on("c", 3, "main")), Rejection::Conflict);
+    replica.done(settle_intent("a", IntentState::Merged));
+    assert_eq!(replica.refused(on("c", 3, "main")), Rejection::Conflict);
+    // Other branches are none of its business, however they are spelt.
+    replica.done(on("d", 4, "mai"));
+    replica.done(on("e", 5, "main-2"));
+    let elsewhere = pb::MergeIntent {
+        repo: "repo-2".into(),
+        branch: "main".into(),
+        ..intent("f", 3, "head")
+    };
+    replica.done(open(elsewhere));
+    replica.done(settle_intent("b", IntentState::Withdrawn));
+    replica.done(on("c", 3, "main"));
+    assert_eq!(replica.refused(on("g", 6, "main")), Rejection::Conflict);
+    // Asking again is no second one.
+    assert!(replica.done(on("c", 3, "main")).duplicate);
+}
+
 #[test]
 fn a_merged_head_is_not_merged_again() {
     for merged in [IntentState::Merged, IntentState::Observed] {
