@@ -18,6 +18,8 @@ mod neighbours;
 mod refusal;
 mod run_logs;
 mod services;
+#[cfg(test)]
+mod trio;
 mod webhook;
 
 pub use attachments::Attachments;

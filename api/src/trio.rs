@@ -1,0 +1,79 @@
+//! Three nodes in this process that form a cluster, over real sockets and files: what tests of the doors stand on.
+
+use std::{collections::BTreeMap, net::TcpListener, time::Duration};
+
+use futures::future::join_all;
+use tempfile::TempDir;
+use tokio::time::timeout;
+use trireme_raft::{Node, PeerListener, Store, StoreConfig};
+
+/// Nothing in these tests takes longer unless it is broken.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+const IDS: [u64; 3] = [1, 2, 3];
+
+pub(crate) struct Trio {
+    dir: TempDir,
+    /// By id. Held while a node is down: its port stays its own, and who connects meanwhile gets no answer.
+    listeners: BTreeMap<u64, TcpListener>,
+    stores: BTreeMap<u64, Store>,
+}
+
+impl Trio {
+    pub(crate) async fn start() -> Self {
+        let listener = |id| (id, TcpListener::bind("127.0.0.1:0").unwrap());
+        let mut trio = Self {
+            dir: TempDir::new().unwrap(),
+            listeners: IDS.map(listener).into(),
+            stores: BTreeMap::new(),
+        };
+        let members: Vec<Node> = trio
+            .listeners
+            .iter()
+            .map(|(id, listener)| Node {
+                id: *id,
+                peer_address: listener.local_addr().unwrap().to_string(),
+                ..Node::default()
+            })
+            .collect();
+        for id in IDS {
+            trio.open(id).await;
+        }
+        let stores = trio.stores.values();
+        let forming = stores.map(|store| store.bootstrap(members.clone()));
+        for formed in join_all(forming).await {
+            formed.unwrap();
+        }
+        trio
+    }
+
+    pub(crate) fn store(&self, id: u64) -> &Store {
+        &self.stores[&id]
+    }
+
+    /// Starts a node, or starts it again.
+    pub(crate) async fn open(&mut self, id: u64) {
+        let listener = self.listeners[&id].try_clone().unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut config = StoreConfig::new(self.dir.path().join(id.to_string()), id, address);
+        config.peer_listener = PeerListener::Bound(listener);
+        let store = Store::open(config).await.unwrap();
+        self.stores.insert(id, store);
+    }
+
+    pub(crate) async fn kill(&mut self, id: u64) {
+        self.stores.remove(&id).unwrap().stop().await;
+    }
+
+    pub(crate) fn others(id: u64) -> impl Iterator<Item = u64> {
+        IDS.into_iter().filter(move |other| *other != id)
+    }
+
+    /// Whom `id` follows, once it hears somebody.
+    pub(crate) async fn leader_at(&self, id: u64) -> u64 {
+        let mut leadership = self.store(id).leadership();
+        let heard = leadership.wait_for(|seen| seen.leader.is_some());
+        let heard = timeout(PATIENCE, heard).await.expect("a leader in time");
+        heard.unwrap().leader.unwrap()
+    }
+}
