@@ -1,5 +1,7 @@
 //! What a node tells Prometheus.
 
+mod cluster;
+
 use std::{
     fmt,
     sync::atomic::{AtomicU64, Ordering},
@@ -14,6 +16,7 @@ use tonic::Code;
 use trireme_proto::state::JobState;
 use trireme_raft::{Status, Store, View, tls::TlsHealth};
 
+use self::cluster::Cluster;
 use crate::DoorCertificates;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,6 +91,7 @@ pub struct Metrics {
     stage_seconds: Family<StageLabels, Counter<f64, AtomicU64>>,
     stage_count: Family<StageLabels, Counter>,
     health: Health,
+    cluster: Cluster,
     refused: Family<ReasonLabels, Counter>,
     expires: Family<ListenerLabels, Gauge>,
     reloads: Family<ListenerLabels, Gauge>,
@@ -318,6 +322,7 @@ impl Metrics {
             stage_count.clone(),
         );
         let health = Health::new(&mut registry);
+        let cluster = Cluster::new(&mut registry);
         let (refused, refused_peer_calls) = (Family::default(), Gauge::default());
         registry.register(
             "trireme_auth_refused",
@@ -353,6 +358,7 @@ impl Metrics {
         );
         Self {
             health,
+            cluster,
             registry,
             webhooks,
             jobs,
@@ -497,6 +503,7 @@ impl Metrics {
                 .set(clamp(quota.limit));
         }
         self.health.set(store, &view, &status);
+        self.cluster.set(&view, &status);
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
@@ -509,34 +516,30 @@ fn clamp(value: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeSet, sync::Arc};
+    use std::collections::BTreeSet;
 
     use regex::Regex;
     use serde_json::Value;
     use trireme_proto::state::{Alarm, Command, SetAlarm, command::Body};
-    use trireme_raft::{Node, StoreConfig, archive::MemoryHome, disk::MemoryDisk};
 
     use super::*;
-    use crate::flow::Flow;
+    use crate::{
+        flow::Flow,
+        trio::{Trio, eventually},
+    };
 
-    async fn store() -> Store {
-        let mut config = StoreConfig::new("/data".into(), 1, "127.0.0.1:0".parse().unwrap());
-        config.peer_address = String::new();
-        config.disk = Arc::new(MemoryDisk::new());
-        config.archive = Some(Arc::new(MemoryHome::default()));
-        let store = Store::open(config).await.unwrap();
-        let me = Node {
-            id: 1,
-            peer_address: "127.0.0.1:1".to_owned(),
-            ..Node::default()
-        };
-        store.bootstrap(vec![me]).await.unwrap();
-        store
-    }
-
-    /// A scrape in which every metric has a sample.
+    /// A scrape of a leader, in which every metric has a sample.
     async fn scrape() -> String {
-        let store = store().await;
+        let trio = Trio::start().await;
+        let store = trio.store(trio.leader_at(1).await);
+        eventually("leader that knows the others", || {
+            let status = store.status();
+            let mut members = status.members.iter();
+            let known =
+                members.all(|member| member.answers == Some(true) && member.matched.is_some());
+            (known && status.clock_skew_ms.is_some()).then_some(())
+        })
+        .await;
         let _flow = Flow::new(store.queues());
         let alarm = Body::SetAlarm(SetAlarm {
             alarm: Some(Alarm {
@@ -566,7 +569,7 @@ mod tests {
         ] {
             of_tls.get_or_create(&door).set(0);
         }
-        metrics.encode(&store).unwrap()
+        metrics.encode(store).unwrap()
     }
 
     /// How many metrics the queries name; fails for one that no node has.
@@ -615,6 +618,23 @@ mod tests {
                 text.contains(&format!("trireme_queue_depth{{queue=\"{queue}\"}}")),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn every_alert_that_the_readme_explains_is_there() {
+        let (rules, readme) = (
+            deployed("alerts/trireme.rules.yaml"),
+            deployed("../README.md"),
+        );
+        let name = Regex::new("`(Trireme[A-Za-z]+)`").unwrap();
+        let explained: Vec<&str> = name
+            .captures_iter(&readme)
+            .filter_map(|found| Some(found.get(1)?.as_str()))
+            .collect();
+        assert!(explained.len() >= 6, "{explained:?}");
+        for alert in explained {
+            assert!(rules.contains(&format!("- alert: {alert}\n")), "{alert}");
         }
     }
 

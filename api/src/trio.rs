@@ -1,6 +1,11 @@
 //! Three nodes in this process that form a cluster, over real sockets and files: what tests of the doors stand on.
 
-use std::{collections::BTreeMap, net::TcpListener, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::TcpListener,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use futures::future::join_all;
 use tempfile::TempDir;
@@ -29,10 +34,10 @@ impl Trio {
         };
         let members: Vec<Node> = trio
             .listeners
-            .iter()
-            .map(|(id, listener)| Node {
+            .keys()
+            .map(|id| Node {
                 id: *id,
-                peer_address: listener.local_addr().unwrap().to_string(),
+                peer_address: trio.address(*id),
                 ..Node::default()
             })
             .collect();
@@ -55,10 +60,27 @@ impl Trio {
     pub(crate) async fn open(&mut self, id: u64) {
         let listener = self.listeners[&id].try_clone().unwrap();
         let address = listener.local_addr().unwrap();
-        let mut config = StoreConfig::new(self.dir.path().join(id.to_string()), id, address);
+        let mut config = StoreConfig::new(self.data_dir(id), id, address);
         config.peer_listener = PeerListener::Bound(listener);
         let store = Store::open(config).await.unwrap();
         self.stores.insert(id, store);
+    }
+
+    /// Another node, which joins as a learner.
+    pub(crate) async fn join(&mut self, id: u64) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        self.listeners.insert(id, listener);
+        self.open(id).await;
+        let seeds = IDS.map(|seed| self.address(seed));
+        self.store(id).join(&seeds).await.unwrap();
+    }
+
+    fn address(&self, id: u64) -> String {
+        self.listeners[&id].local_addr().unwrap().to_string()
+    }
+
+    pub(crate) fn data_dir(&self, id: u64) -> PathBuf {
+        self.dir.path().join(id.to_string())
     }
 
     pub(crate) async fn kill(&mut self, id: u64) {
@@ -75,5 +97,17 @@ impl Trio {
         let heard = leadership.wait_for(|seen| seen.leader.is_some());
         let heard = timeout(PATIENCE, heard).await.expect("a leader in time");
         heard.unwrap().leader.unwrap()
+    }
+}
+
+/// Polls until there is an answer: for what makes no event of its own.
+pub(crate) async fn eventually<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(start.elapsed() < PATIENCE, "no {what} within {PATIENCE:?}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }

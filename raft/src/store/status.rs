@@ -56,8 +56,10 @@ pub struct MemberStatus {
     pub voter: bool,
     /// On a leader: last entry known to be on the node.
     pub matched: Option<u64>,
-    /// On a leader: milliseconds since the node last answered.
+    /// On a leader: milliseconds since the node last answered; None as well if it has not since this one leads.
     pub millis_since_heard: Option<u64>,
+    /// On a leader: whether the node answered so lately that a change of the members counts on it.
+    pub answers: Option<bool>,
     /// What the node said when it was last asked.
     pub feature_level: Option<u32>,
     pub version: Option<String>,
@@ -99,6 +101,8 @@ impl Store {
             .flat_map(|voters| voters.node_ids.iter().copied())
             .collect();
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let leads = pulse.role == Role::Leader;
+        let answering = inner.timing.election_max * 2;
         status.members = pulse
             .membership
             .nodes
@@ -118,6 +122,10 @@ impl Store {
                     true => pulse.last_log,
                     false => pulse.matched.get(&node.id).copied().flatten(),
                 },
+                answers: leads.then(|| {
+                    let heard = pulse.heard.get(&node.id).copied().flatten();
+                    node.id == inner.node_id || heard.is_some_and(|heard| heard < answering)
+                }),
                 millis_since_heard: pulse.heard.get(&node.id).copied().flatten().map(millis),
                 node: node.clone(),
             })
