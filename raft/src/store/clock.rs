@@ -2,7 +2,7 @@
 //!
 //! A stamp is wall time read once, plus monotonic time since, plus an offset that is fixed on taking the lead: the
 //! median of what the reachable majority's clocks say. Stamps never decrease. A node more than [`MAX_SKEW_MS`] off the
-//! median must not lead.
+//! median must not lead, and the leader raises an alarm about it, see `skew`.
 //!
 //! A leader that does not yet know a majority's clocks trusts its own no more than it would alone later: stamps go on from
 //! the log's last one until it does. One that were ahead would leave stamps far ahead of time. Where the log is ahead all
@@ -82,6 +82,19 @@ impl Clock {
         self.held().skew_ms(wall_ms, me, voters, floor_ms)
     }
 
+    /// By how much each member's clock is ahead of the median of the voters'; one that was not read lately is left out, and
+    /// all are unless a majority of the voters was read.
+    pub(crate) fn ahead_ms(
+        &self,
+        me: u64,
+        voters: &[u64],
+        members: &[u64],
+        floor_ms: i64,
+    ) -> Vec<(u64, i64)> {
+        let wall_ms = self.host.wall_ms();
+        self.held().ahead_ms(wall_ms, me, voters, members, floor_ms)
+    }
+
     /// Fixes the offset for the time that this node leads. `floor_ms` is the log's last stamp.
     pub(crate) fn take_lead(&self, skew_ms: i64, floor_ms: i64) {
         let mut inner = self.held();
@@ -128,15 +141,37 @@ impl Inner {
 
     fn skew_ms(&self, wall_ms: i64, me: u64, voters: &[u64], floor_ms: i64) -> Option<i64> {
         let own = wall_ms - self.steady_ms();
-        let offsets = voters.iter().filter_map(|voter| {
-            if *voter == me {
-                return Some(own);
-            }
-            let (offset, at) = self.samples.get(voter)?;
-            (at.elapsed() < SAMPLE_AGE).then_some(*offset)
-        });
-        let log = floor_ms - self.steady_ms();
-        Some(median(offsets, voters.len(), log)? - own)
+        Some(self.median(wall_ms, me, voters, floor_ms)? - own)
+    }
+
+    fn ahead_ms(
+        &self,
+        wall_ms: i64,
+        me: u64,
+        voters: &[u64],
+        members: &[u64],
+        floor_ms: i64,
+    ) -> Vec<(u64, i64)> {
+        let Some(median) = self.median(wall_ms, me, voters, floor_ms) else {
+            return Vec::new();
+        };
+        let ahead = |id: &u64| Some((*id, self.offset(wall_ms, me, *id)? - median));
+        members.iter().filter_map(ahead).collect()
+    }
+
+    /// A node's clock minus steady time, if it was read lately.
+    fn offset(&self, wall_ms: i64, me: u64, id: u64) -> Option<i64> {
+        if id == me {
+            return Some(wall_ms - self.steady_ms());
+        }
+        let (offset, at) = self.samples.get(&id)?;
+        (at.elapsed() < SAMPLE_AGE).then_some(*offset)
+    }
+
+    /// Of the voters' clocks, minus steady time.
+    fn median(&self, wall_ms: i64, me: u64, voters: &[u64], floor_ms: i64) -> Option<i64> {
+        let offsets = voters.iter().filter_map(|id| self.offset(wall_ms, me, *id));
+        median(offsets, voters.len(), floor_ms - self.steady_ms())
     }
 
     fn take_lead(&mut self, wall_ms: i64, skew_ms: i64, floor_ms: i64) {
@@ -266,6 +301,27 @@ mod tests {
         let skew = clock.skew_ms(1, &voters, 0).unwrap();
         assert!((4900..5100).contains(&skew), "{skew}");
         assert_eq!(clock.skew_ms(1, &[1], 0), Some(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_clock_is_compared_with_the_median_of_the_voters() {
+        let wall = 1_800_000_000_000;
+        let jumping = Arc::new(Jumping(AtomicI64::new(wall)));
+        let clock = Clock::new(Host::Simulated(Arc::clone(&jumping) as Arc<dyn World>));
+        let (voters, members) = ([1, 2, 3], [1, 2, 3, 4]);
+        let ahead = || clock.ahead_ms(1, &voters, &members, 0);
+        assert_eq!(ahead(), [], "a majority must be heard");
+        clock.sample(4, wall, wall - 7000);
+        clock.sample(2, wall, wall + 10);
+        clock.sample(3, wall, wall + 5000);
+        assert_eq!(ahead(), [(1, -10), (2, 0), (3, 4990), (4, -7010)]);
+        jumping.0.fetch_add(60_000, Ordering::SeqCst);
+        assert_eq!(ahead(), [(1, 55_000), (2, -4990), (3, 0), (4, -12_000)]);
+        tokio::time::advance(SAMPLE_AGE / 2).await;
+        clock.sample(2, clock.steady_ms(), clock.steady_ms());
+        tokio::time::advance(SAMPLE_AGE / 2).await;
+        let ids: Vec<u64> = ahead().into_iter().map(|(id, _)| id).collect();
+        assert_eq!(ids, [1, 2], "the others were read too long ago");
     }
 
     /// Found by simulation, seed 2: a leader that was just restarted with its clock ahead stamped by it, and for the next

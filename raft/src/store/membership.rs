@@ -308,7 +308,7 @@ impl Inner {
         })
     }
 
-    fn answers(&self, pulse: &Pulse, id: u64) -> bool {
+    pub(super) fn answers(&self, pulse: &Pulse, id: u64) -> bool {
         let heard = pulse.heard.get(&id).copied().flatten();
         id == self.node_id || heard.is_some_and(|heard| heard < self.timing.election_max * 2)
     }

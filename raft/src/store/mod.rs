@@ -25,6 +25,7 @@ mod resync;
 mod save;
 mod scrub;
 mod service;
+mod skew;
 mod space;
 mod start;
 mod status;

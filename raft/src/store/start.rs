@@ -21,7 +21,7 @@ use super::{
     propose::{Proposer, queue_permits},
     quotas,
     read::Readers,
-    recover, refill, scrub,
+    recover, refill, scrub, skew,
     space::{self, Gate, OwnDisk},
 };
 use crate::{
@@ -267,6 +267,7 @@ impl Inner {
         tokio::spawn(compact::run(self.weak.clone()));
         tokio::spawn(space::run(self.weak.clone()));
         tokio::spawn(quotas::run(self.weak.clone()));
+        tokio::spawn(skew::run(self.weak.clone()));
         tokio::spawn(audit::run(self.weak.clone()));
         tokio::spawn(scrub::run(self.weak.clone()));
         tokio::spawn(history::run(self.weak.clone()));

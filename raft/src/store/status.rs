@@ -102,7 +102,6 @@ impl Store {
             .collect();
         let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let leads = pulse.role == Role::Leader;
-        let answering = inner.timing.election_max * 2;
         status.members = pulse
             .membership
             .nodes
@@ -122,10 +121,7 @@ impl Store {
                     true => pulse.last_log,
                     false => pulse.matched.get(&node.id).copied().flatten(),
                 },
-                answers: leads.then(|| {
-                    let heard = pulse.heard.get(&node.id).copied().flatten();
-                    node.id == inner.node_id || heard.is_some_and(|heard| heard < answering)
-                }),
+                answers: leads.then(|| inner.answers(&pulse, node.id)),
                 millis_since_heard: pulse.heard.get(&node.id).copied().flatten().map(millis),
                 node: node.clone(),
             })

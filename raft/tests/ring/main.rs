@@ -6,6 +6,7 @@
 )]
 
 mod audits;
+mod clocks;
 mod failover;
 mod fixtures;
 mod levels;
