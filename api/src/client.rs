@@ -20,7 +20,8 @@ use trireme_proto::api::{
     pool_service_client::PoolServiceClient, watch_service_client::WatchServiceClient,
 };
 
-/// Largest message taken from or given to a node.
+/// Largest message taken from a node. What is given to one it bounds itself, in words; a bound here would end as a broken
+/// stream that says nothing.
 const MAX_MESSAGE_BYTES: usize = 72 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// A peer that answers nothing for this long is gone.
@@ -251,9 +252,7 @@ impl Client {
 
     #[must_use]
     pub fn config(&self) -> ConfigServiceClient<Connection> {
-        ConfigServiceClient::new(self.channel.clone())
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES)
+        ConfigServiceClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES)
     }
 
     #[must_use]

@@ -323,3 +323,192 @@ async fn scrape(State((store, metrics)): State<(Store, Arc<Metrics>)>) -> Respon
         Err(why) => (StatusCode::INTERNAL_SERVER_ERROR, why.to_string()).into_response(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use prost::Message;
+    use tokio::task::JoinHandle;
+    use tonic::Code;
+    use trireme_proto::api::{
+        AddNodeRequest, ApplyConfigRequest, CreateJobRequest, CreateTokenRequest, RedriveRequest,
+        RegisterRequest, WatchRequest, create_job_request::What,
+    };
+    use trireme_raft::{Node, StoreConfig, archive::MemoryHome, disk::MemoryDisk};
+
+    use super::*;
+    use crate::{client::Client, trio::PATIENCE};
+
+    /// What a node hands to its doors, for requests that must not get so far.
+    struct OutOfReach;
+
+    #[async_trait]
+    impl ConfigCheck for OutOfReach {
+        async fn check(&self, _: Vec<ConfigUpload>) -> Checked {
+            panic!("a configuration came in")
+        }
+    }
+
+    #[async_trait]
+    impl RunStore for OutOfReach {
+        async fn read(&self, _: &Job, _: &str, _: u64, _: usize) -> io::Result<Option<Bytes>> {
+            panic!("a log is asked for")
+        }
+
+        async fn list(&self, _: &Job) -> io::Result<Vec<Artifact>> {
+            panic!("artifacts are asked for")
+        }
+    }
+
+    impl LeaseRenewals for OutOfReach {
+        fn period(&self) -> Duration {
+            panic!("a lease is asked for")
+        }
+
+        fn renew(&self, _: &str, _: u64, _: &[RunningJob]) -> Option<Duration> {
+            panic!("a lease is renewed")
+        }
+    }
+
+    impl DebugSource for OutOfReach {
+        fn files(&self) -> Vec<DebugFile> {
+            panic!("a bundle is asked for")
+        }
+    }
+
+    /// A node alone that writes nothing by itself once it leads.
+    async fn alone() -> Store {
+        let mut config = StoreConfig::new("/data".into(), 1, "127.0.0.1:0".parse().unwrap());
+        config.disk = Arc::new(MemoryDisk::new());
+        config.archive = Some(Arc::new(MemoryHome::default()));
+        config.raises_feature_level = false;
+        let store = Store::open(config).await.unwrap();
+        let me = Node {
+            id: 1,
+            peer_address: "127.0.0.1:1".to_owned(),
+            ..Node::default()
+        };
+        store.bootstrap(vec![me]).await.unwrap();
+        let mut leadership = store.leadership();
+        let leads = leadership.wait_for(|seen| seen.confirmed);
+        let leads = tokio::time::timeout(PATIENCE, leads).await;
+        leads.expect("a leader in time").unwrap();
+        store
+    }
+
+    /// Where the doors are, and the task that ends with `stop`.
+    async fn open(store: &Store, stop: CancellationToken) -> (SocketAddr, JoinHandle<()>) {
+        let out_of_reach = Arc::new(OutOfReach);
+        let config = DoorConfig {
+            webhook_path: "/hook".to_owned(),
+            secrets: HookSecrets::default(),
+            storage: String::new(),
+            config: Arc::clone(&out_of_reach) as Arc<_>,
+            runs: Arc::clone(&out_of_reach) as Arc<_>,
+            leases: Arc::clone(&out_of_reach) as Arc<_>,
+            auth: AuthConfig::default(),
+            tls: None,
+            debug: out_of_reach,
+            pages: Box::new(|_| Router::new()),
+        };
+        let doors = Doors::new(store.clone(), config).await.unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let serving = tokio::spawn(async move { doors.serve(listener, stop).await.unwrap() });
+        (address, serving)
+    }
+
+    /// A request of so many bytes, most of them in one text.
+    fn sized<M: Message>(bytes: usize, request: impl Fn(String) -> M) -> M {
+        let around = request("a".repeat(bytes)).encoded_len() - bytes;
+        let request = request("a".repeat(bytes - around));
+        assert_eq!(request.encoded_len(), bytes);
+        request
+    }
+
+    fn refused<T>(answer: Result<tonic::Response<T>, Status>, limit: usize) {
+        let refused = answer.map(drop).unwrap_err();
+        let found = limit + 1;
+        assert_eq!(refused.code(), Code::OutOfRange);
+        assert_eq!(
+            refused.message(),
+            format!(
+                "Error, decoded message length too large: found {found} bytes, the limit is: {limit} bytes"
+            )
+        );
+    }
+
+    fn job(text: String) -> CreateJobRequest {
+        CreateJobRequest {
+            what: Some(What::Prowjob(text.into())),
+            ..CreateJobRequest::default()
+        }
+    }
+
+    fn configuration(message: String) -> ApplyConfigRequest {
+        ApplyConfigRequest {
+            message,
+            ..ApplyConfigRequest::default()
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_request_above_its_bound_is_refused_with_both_sizes_and_changes_nothing() {
+        let store = alone().await;
+        let stop = CancellationToken::new();
+        let (address, serving) = open(&store, stop.clone()).await;
+        let url = format!("http://{address}");
+        let client = Client::connect(&url).await.unwrap();
+        let before = store.view();
+
+        let limit = MAX_REQUEST_BYTES;
+        let node = |peer_address| AddNodeRequest {
+            peer_address,
+            node_id: 2,
+            ..AddNodeRequest::default()
+        };
+        let request = sized(limit + 1, node);
+        refused(client.cluster().add_node(request).await, limit);
+        let token = |name| CreateTokenRequest {
+            name,
+            ..CreateTokenRequest::default()
+        };
+        let request = sized(limit + 1, token);
+        refused(client.auth().create_token(request).await, limit);
+        let redrive = |guid| RedriveRequest {
+            guid,
+            ..RedriveRequest::default()
+        };
+        let request = sized(limit + 1, redrive);
+        refused(client.deliveries().redrive(request).await, limit);
+        let watch = |cluster_id| WatchRequest {
+            cluster_id,
+            ..WatchRequest::default()
+        };
+        let request = sized(limit + 1, watch);
+        refused(client.watch().watch(request).await, limit);
+
+        let limit = MAX_JOB_MESSAGE_BYTES;
+        let agent = |name| RegisterRequest {
+            name,
+            ..RegisterRequest::default()
+        };
+        let request = sized(limit + 1, agent);
+        refused(client.agents().register(request).await, limit);
+        let request = sized(limit + 1, job);
+        refused(client.jobs().create_job(request).await, limit);
+        // One byte less is let in, and told what is wrong with it.
+        let let_in = client.jobs().create_job(sized(limit, job)).await;
+        assert_eq!(let_in.map(drop).unwrap_err().code(), Code::InvalidArgument);
+
+        let limit = MAX_CONFIG_MESSAGE_BYTES;
+        let request = sized(limit + 1, configuration);
+        refused(client.config().apply(request).await, limit);
+
+        let after = store.view();
+        assert_eq!(after.revision, before.revision);
+        assert_eq!(after.digest(), before.digest());
+        drop(client);
+        stop.cancel();
+        serving.await.unwrap();
+    }
+}
