@@ -59,6 +59,7 @@ fn told_of(found: Scrubbed, done: bool) -> ScrubNodeResponse {
         bytes: found.bytes,
         of_bytes: found.of_bytes,
         damaged: found.damaged,
+        archive_damaged: found.archive.unwrap_or_default(),
         done,
     }
 }

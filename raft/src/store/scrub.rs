@@ -1,6 +1,9 @@
-//! Reading snapshots and old segments of the log again, slowly, before they are needed: now and then, and when asked.
+//! Reading snapshots, old segments of the log and the archive again, slowly, before they are needed: now and then, and
+//! when asked.
 
 use std::{
+    ops::Bound,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
     time::{Duration, Instant},
 };
@@ -9,26 +12,42 @@ use tokio::{sync::watch, time::sleep};
 
 use super::{Inner, Started, Store, compact::Wish};
 use crate::{
+    archive::Archive,
     snapshot::{SnapshotError, Snapshots},
     wal::ClosedSegment,
 };
 
 /// A reader that is ahead of its rate rests in pieces of this length, so that it notices a store that closes.
 const REST: Duration = Duration::from_millis(50);
+/// Rows of the archive that are read at once.
+const PAGE_ROWS: usize = 1000;
 /// After damage was found the next check comes sooner: a snapshot may have made the damaged file unneeded.
 const AFTER_DAMAGE: Duration = Duration::from_secs(600);
 
 /// How far a check of a node's files is, and what it found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scrubbed {
-    /// Files that were read, and how many there are to read.
+    /// Files that were read, and how many there are to read; the archive counts as one.
     pub files: u64,
     pub of_files: u64,
     pub bytes: u64,
     pub of_bytes: u64,
     /// The damage, which names file and place.
     pub damaged: Vec<String>,
+    /// Why finished history cannot be read.
+    pub archive: Option<String>,
 }
+
+impl Scrubbed {
+    /// Whether everything is as it was written.
+    pub fn is_whole(&self) -> bool {
+        self.damaged.is_empty() && self.archive.is_none()
+    }
+}
+
+/// What was damaged is not needed to run, and there is another way to get it.
+const ARCHIVE_DAMAGED: &str = "Nothing else needs it: stop the node, move `archive` out of its data directory and start it \
+     again, and it fills a new one from a peer";
 
 /// Why files were not checked, or not all.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -68,7 +87,7 @@ pub(super) async fn run(inner: Weak<Inner>) {
         }
         let (told, _so_far) = watch::channel(Scrubbed::default());
         match strong.scrub(started, told).await {
-            Ok(found) => damaged = !found.damaged.is_empty(),
+            Ok(found) => damaged = !found.is_whole(),
             Err(why) => tracing::info!(%why, "files were not checked"),
         }
     }
@@ -125,12 +144,36 @@ impl Reader {
         true
     }
 
+    /// Reads all rows: sled checks each page that it has not in memory.
+    fn read_archive(&mut self, archive: &Archive) -> Result<(), String> {
+        let mut after = None;
+        loop {
+            let from = after.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+            let reading =
+                AssertUnwindSafe(|| archive.range((from, Bound::Unbounded), false, PAGE_ROWS));
+            // sled panics on some kinds of damage.
+            let rows = match catch_unwind(reading) {
+                Ok(rows) => rows.map_err(|error| error.to_string())?,
+                Err(_) => return Err("sled panicked while reading it".to_owned()),
+            };
+            let bytes = rows.iter().map(|(key, value)| key.len() + value.len());
+            if !self.keep(bytes.sum()) || rows.len() < PAGE_ROWS {
+                return Ok(());
+            }
+            after = rows.last().map(|(key, _)| key.clone());
+        }
+    }
+
     /// Blocks.
     fn read(
         mut self,
         segments: &[ClosedSegment],
         snapshots: &Snapshots,
+        archive: &Archive,
     ) -> Result<Scrubbed, ScrubError> {
+        let failed = |error: std::io::Error| ScrubError::Failed(error.to_string());
+        let at = self.inner.data_dir.join("archive");
+        let archived = self.inner.disk.taken(&at).map_err(failed)?;
         let mut files = Vec::new();
         let paths = snapshots.list();
         for path in paths.map_err(|error| ScrubError::Failed(error.to_string()))? {
@@ -143,9 +186,10 @@ impl Reader {
         let whole = files
             .iter()
             .filter_map(|file| Some(file.as_ref().ok()?.bytes()));
-        let bytes = segments.iter().map(ClosedSegment::bytes).chain(whole).sum();
+        let bytes = segments.iter().map(ClosedSegment::bytes).chain(whole);
+        let bytes = bytes.chain([archived]).sum();
         self.told.send_modify(|so_far| {
-            so_far.of_files = (segments.len() + files.len()) as u64;
+            so_far.of_files = (segments.len() + files.len() + 1) as u64;
             so_far.of_bytes = bytes;
         });
         for segment in segments {
@@ -167,6 +211,14 @@ impl Reader {
                 return Err(ScrubError::GivenUp);
             }
         }
+        let before = self.told.borrow().bytes;
+        let damage = self.read_archive(archive).err();
+        if !self.done(before, archived, Ok(())) {
+            return Err(ScrubError::GivenUp);
+        }
+        let damage =
+            damage.map(|why| format!("the archive cannot be read: {why}. {ARCHIVE_DAMAGED}"));
+        self.told.send_modify(|so_far| so_far.archive = damage);
         let found = self.told.borrow().clone();
         Ok(found)
     }
@@ -184,6 +236,7 @@ impl Inner {
         let inner = self.weak.upgrade().ok_or(ScrubError::GivenUp)?;
         let segments = started.ring.wal.closed_segments();
         let snapshots = started.snapshots.clone();
+        let archive = Arc::clone(&self.archive);
         let checking = self.host.blocking(move || {
             let reader = Reader {
                 inner,
@@ -192,27 +245,38 @@ impl Inner {
                 given_up: false,
             };
             // Held by the one that reads, should nobody wait for it any more.
-            (reader.read(&segments, &snapshots), only)
+            (reader.read(&segments, &snapshots, &archive), only)
         });
         let checked = checking.await;
         let (checked, _only) = checked.map_err(|error| ScrubError::Failed(error.to_string()))?;
         let found = checked?;
         let key = format!("corruption/node-{}", self.node_id);
-        if found.damaged.is_empty() {
+        if found.is_whole() {
             if self.published.view().alarm(&key).is_some() {
                 self.set_alarm(&key, None).await;
             }
             return Ok(found);
         }
-        for damage in &found.damaged {
+        for damage in found.damaged.iter().chain(&found.archive) {
             tracing::error!(damage, "a file on disk is damaged");
+        }
+        if let (true, Some(damage)) = (found.damaged.is_empty(), &found.archive) {
+            let message = format!("node {} found damage on its disk: {damage}", self.node_id);
+            self.set_alarm(&key, Some(message)).await;
+            return Ok(found);
         }
         let message = format!(
             "node {} found damage on its disk: {}. It still runs, and what it has in memory is good. Do not restart it: \
              replace it under a new id with `trireme cluster replace`, and check its disk. The alarm goes if newer snapshots \
              make the damaged file unneeded",
             self.node_id,
-            found.damaged.join("; ")
+            found
+                .damaged
+                .iter()
+                .chain(&found.archive)
+                .map(String::as_str)
+                .collect::<Vec<_>>()
+                .join("; ")
         );
         self.set_alarm(&key, Some(message)).await;
         // Newer snapshots are written from memory, and what they cover is removed.
@@ -224,7 +288,7 @@ impl Inner {
 }
 
 impl Store {
-    /// Checks the kept snapshots and the closed segments of the log now, at the usual rate. An alarm tells of what is
+    /// Checks the kept snapshots, the closed segments of the log and the archive now, at the usual rate. An alarm tells of what is
     /// damaged as well.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
 //! Data directories and saved snapshots of released versions are kept and still open.
 //!
-//! `tests/fixtures/<version>/` holds `data.tar.gz`, the data directory of a node that was killed; `saved.snapshot`, what
-//! it saved before; `expected.txt`, revision and digest of both. A directory is made once, when a version is released,
-//! by
+//! `tests/fixtures/<version>[-level-<n>]/` holds `data.tar.gz`, the data directory of a node that was killed; `saved.snapshot`, what
+//! it saved before; `expected.txt`, revision and digest of both. A directory is made once, when a version is released or
+//! the feature level is raised, by
 //!
 //! ```sh
 //! cargo test -p trireme-raft --test ring make_the_fixture -- --ignored
@@ -10,13 +10,15 @@
 //!
 //! and never again: that this test reads it is the promise.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use trireme_proto::state::{
-    AcceptDelivery, Agent, BlobRef, CommitPlans, ConfigFile, ConfigVersion, CreateJobs, Delivery,
-    Done, FinishJob, Job, JobState, JobType, LeaseJob, NewJob, Pull, PutBlobChunk, PutConfig,
-    RegisterAgent, StartJob, SweepJobs, TakeOffice, command::Body, outcome,
+    AcceptDelivery, Agent, Alarm, ApiToken, BlobRef, CommitPlans, ConfigFile, ConfigVersion,
+    CreateJobs, Delivery, Done, FinishJob, IntentState, Job, JobState, JobType, LeaseJob,
+    MergeIntent, NewJob, OpenIntent, Pull, PullRequest, PutBlobChunk, PutConfig, PutPullRequests,
+    PutTimer, PutToken, RegisterAgent, Role, SetAlarm, SettleIntent, StartJob, SweepJobs,
+    TakeOffice, Timer, command::Body, outcome,
 };
 use trireme_raft::{
     Store, StoreConfig,
@@ -24,6 +26,9 @@ use trireme_raft::{
 };
 
 use crate::support::{Cluster, archive, eventually, is_archived, put, read, write};
+
+/// All that were made, the present one last.
+const FIXTURES: [&str; 2] = ["0.1.0", "0.1.0-level-3"];
 
 fn fixtures(version: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -179,6 +184,96 @@ async fn furnish(store: &Store) {
     done(store, Body::CommitPlans(plans)).await;
 }
 
+/// What level 1 did not know, and more.
+async fn furnish_more(store: &Store) {
+    let token = ApiToken {
+        id: "token".to_owned(),
+        name: "ci-bot".to_owned(),
+        role: Role::Submitter.into(),
+        sha256: vec![9; 32].into(),
+        created_by: "operator".to_owned(),
+        ..ApiToken::default()
+    };
+    done(store, Body::PutToken(PutToken { token: Some(token) })).await;
+    for (id, number) in [("merged", 7), ("open", 8)] {
+        let intent = MergeIntent {
+            id: id.to_owned(),
+            org: "org".to_owned(),
+            repo: "repo".to_owned(),
+            branch: "main".to_owned(),
+            number,
+            head_sha: "head".to_owned(),
+            ..MergeIntent::default()
+        };
+        let open = OpenIntent {
+            intent: Some(intent),
+        };
+        done(store, Body::OpenIntent(open)).await;
+        if id == "merged" {
+            let settle = SettleIntent {
+                id: id.to_owned(),
+                state: IntentState::Merged.into(),
+                merge_sha: "merge".to_owned(),
+                ..SettleIntent::default()
+            };
+            done(store, Body::SettleIntent(settle)).await;
+        }
+    }
+    let pull = PullRequest {
+        org: "org".to_owned(),
+        repo: "repo".to_owned(),
+        number: 8,
+        open: true,
+        base_ref: "main".to_owned(),
+        head_sha: "head".to_owned(),
+        updated_ms: 1,
+        ..PullRequest::default()
+    };
+    let pulls = PutPullRequests {
+        pull_requests: vec![pull],
+        contexts: Vec::new(),
+    };
+    done(store, Body::PutPullRequests(pulls)).await;
+    let timer = Timer {
+        key: "timer".to_owned(),
+        due_ms: 1,
+        ..Timer::default()
+    };
+    done(store, Body::PutTimer(PutTimer { timer: Some(timer) })).await;
+    let alarm = Alarm {
+        key: "test/alarm".to_owned(),
+        message: "something".to_owned(),
+        ..Alarm::default()
+    };
+    let set = SetAlarm {
+        alarm: Some(alarm),
+        clear: false,
+    };
+    done(store, Body::SetAlarm(set)).await;
+    eventually("an audit", async || {
+        let view = store.view();
+        view.audits()
+            .any(|audit| !audit.agreed.is_empty())
+            .then_some(())
+    })
+    .await;
+}
+
+fn check_more(store: &Store) {
+    let view = store.view();
+    assert_eq!(view.token_by_hash(&[9; 32]).unwrap().name, "ci-bot");
+    assert_eq!(view.open_intent("org", "repo", 8).unwrap().id, "open");
+    let merged = view.intent("merged").unwrap();
+    assert_eq!(
+        (merged.state(), &*merged.merge_sha),
+        (IntentState::Merged, "merge")
+    );
+    assert!(view.pull_request("org", "repo", 8).unwrap().open);
+    assert!(view.timer("timer").is_some());
+    assert_eq!(view.alarm("test/alarm").unwrap().message, "something");
+    assert!(view.audits().next().is_some());
+}
+
 fn check(store: &Store) {
     let view = store.view();
     assert_eq!(view.job("running").unwrap().state(), JobState::Pending);
@@ -213,60 +308,75 @@ async fn start(data_dir: PathBuf, id: u64) -> Store {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_data_directory_of_version_0_1_0_opens() {
-    let fixture = fixtures("0.1.0");
-    let expected = fs::read_to_string(fixture.join("expected.txt")).unwrap();
-    let home = tempfile::tempdir().unwrap();
-    let packed = fs::File::open(fixture.join("data.tar.gz")).unwrap();
-    tar::Archive::new(GzDecoder::new(packed))
-        .unpack(home.path())
-        .unwrap();
-    let dir = home.path().join("data");
-    let found = Recovery::open(&dir).unwrap().found().clone();
-    assert!(found.snapshot.is_some_and(|at| at < found.revision));
-    let data = format!("data {} {}\n", found.revision, found.digest);
-    assert!(expected.contains(&data), "{data}");
+async fn the_data_directory_of_each_version_opens() {
+    for version in FIXTURES {
+        let fixture = fixtures(version);
+        let expected = fs::read_to_string(fixture.join("expected.txt")).unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let packed = fs::File::open(fixture.join("data.tar.gz")).unwrap();
+        tar::Archive::new(GzDecoder::new(packed))
+            .unpack(home.path())
+            .unwrap();
+        let dir = home.path().join("data");
+        let found = Recovery::open(&dir).unwrap().found().clone();
+        assert!(found.snapshot.is_some_and(|at| at < found.revision));
+        let data = format!("data {} {}\n", found.revision, found.digest);
+        assert!(expected.contains(&data), "{version}: {data}");
 
-    let store = start(dir, 1).await;
-    check(&store);
-    check_history(&store).await;
-    write(&store, "new", "1").await;
-    store.shutdown().await;
+        let store = start(dir, 1).await;
+        check(&store);
+        check_history(&store).await;
+        if version != FIXTURES[0] {
+            check_more(&store);
+        }
+        write(&store, "new", "1").await;
+        store.shutdown().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_snapshot_saved_by_version_0_1_0_is_restored() {
-    let fixture = fixtures("0.1.0");
-    let expected = fs::read_to_string(fixture.join("expected.txt")).unwrap();
-    let file = fixture.join("saved.snapshot");
-    let found = offline::inspect(&file).unwrap();
-    let saved = format!("saved {} {}\n", found.revision, found.digest);
-    assert!(expected.contains(&saved), "{saved}");
-    let home = tempfile::tempdir().unwrap();
-    let options = RestoreOptions {
-        file,
-        data_dir: home.path().join("data"),
-        node_id: 2,
-        peer_address: "127.0.0.1:1".to_owned(),
-        api_address: String::new(),
-    };
-    let dir = options.data_dir.clone();
-    tokio::task::spawn_blocking(move || offline::restore(&options).unwrap())
-        .await
-        .unwrap();
-    let store = start(dir, 2).await;
-    check(&store);
-    check_history(&store).await;
+async fn a_snapshot_saved_by_each_version_is_restored() {
+    for version in FIXTURES {
+        let fixture = fixtures(version);
+        let expected = fs::read_to_string(fixture.join("expected.txt")).unwrap();
+        let file = fixture.join("saved.snapshot");
+        let found = offline::inspect(&file).unwrap();
+        let saved = format!("saved {} {}\n", found.revision, found.digest);
+        assert!(expected.contains(&saved), "{version}: {saved}");
+        let home = tempfile::tempdir().unwrap();
+        let options = RestoreOptions {
+            file,
+            data_dir: home.path().join("data"),
+            node_id: 2,
+            peer_address: "127.0.0.1:1".to_owned(),
+            api_address: String::new(),
+        };
+        let dir = options.data_dir.clone();
+        tokio::task::spawn_blocking(move || offline::restore(&options).unwrap())
+            .await
+            .unwrap();
+        let store = start(dir, 2).await;
+        check(&store);
+        check_history(&store).await;
+        if version != FIXTURES[0] {
+            check_more(&store);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "makes the fixture of the present version, once per release"]
 async fn make_the_fixture() {
-    let fixture = fixtures(env!("CARGO_PKG_VERSION"));
+    let fixture = fixtures(FIXTURES[FIXTURES.len() - 1]);
     assert!(!fixture.exists(), "a fixture is never made again");
-    let mut cluster = Cluster::tuned(1, |config| config.limits.wal.segment_bytes = 16 << 10).await;
+    let mut cluster = Cluster::tuned(1, |config| {
+        config.limits.wal.segment_bytes = 16 << 10;
+        config.limits.audit_every = Duration::from_millis(100);
+    })
+    .await;
     let store = &cluster.stores[&1];
     furnish(store).await;
+    furnish_more(store).await;
     store.trigger_snapshot().await.unwrap();
     write(store, "last", "word").await;
     let mut saving = store.save_snapshot().await.unwrap();

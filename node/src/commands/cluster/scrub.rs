@@ -115,12 +115,19 @@ async fn ask(
     }
 }
 
+/// All that a member found damaged; the archive counts as one file.
+fn damage(found: &ScrubNodeResponse) -> impl Iterator<Item = &String> {
+    let archive = Some(&found.archive_damaged).filter(|damage| !damage.is_empty());
+    found.damaged.iter().chain(archive)
+}
+
 fn to_json(rows: &[Row]) -> Value {
     let nodes: Vec<Value> = rows
         .iter()
         .map(|row| match &row.found {
             Ok(found) => json!({
                 "id": row.id, "files": found.files, "bytes": found.bytes, "damaged": found.damaged,
+                "archive_damaged": (!found.archive_damaged.is_empty()).then_some(&found.archive_damaged),
             }),
             Err(why) => json!({"id": row.id, "error": why.message()}),
         })
@@ -137,7 +144,7 @@ fn to_text(rows: &[Row]) -> String {
                 Ok(found) => (
                     found.files.to_string(),
                     size(found.bytes),
-                    match found.damaged.len() {
+                    match damage(found).count() {
                         0 => "nothing damaged".to_owned(),
                         1 => "1 file DAMAGED".to_owned(),
                         count => format!("{count} files DAMAGED"),
@@ -152,7 +159,7 @@ fn to_text(rows: &[Row]) -> String {
     for row in rows {
         match &row.found {
             Ok(found) => {
-                for damage in &found.damaged {
+                for damage in damage(found) {
                     text.push_str(&format!("\nDAMAGED node {}: {damage}\n", row.id));
                 }
             }
@@ -166,7 +173,9 @@ fn to_text(rows: &[Row]) -> String {
         }
     }
     if verdict(rows).is_none() {
-        text.push_str("\nsnapshots and closed segments of the log are as they were written\n");
+        text.push_str(
+            "\nsnapshots, closed segments of the log and the archive are as they were written\n",
+        );
     }
     text
 }
@@ -182,6 +191,11 @@ fn verdict(rows: &[Row]) -> Option<(u8, String)> {
             .as_ref()
             .is_ok_and(|found| !found.damaged.is_empty())
     });
+    let archives = ids(&|row| {
+        row.found
+            .as_ref()
+            .is_ok_and(|found| !found.archive_damaged.is_empty())
+    });
     let unchecked = ids(&|row| row.found.is_err());
     let named = |ids: &[u64]| {
         let plural = if ids.len() == 1 { "" } else { "s" };
@@ -194,6 +208,13 @@ fn verdict(rows: &[Row]) -> Option<(u8, String)> {
              with `trireme cluster scrub --node {first}`: if nothing is damaged then, the file is not needed any more. \
              Otherwise replace the node under a new id, `trireme cluster replace {first} <new>`, and check its disk",
             named(&damaged)
+        );
+        return Some((CORRUPT, words));
+    }
+    if !archives.is_empty() {
+        let words = format!(
+            "{} found finished history damaged on disk: fill the archive anew from a peer as is said above, and check the disk",
+            named(&archives)
         );
         return Some((CORRUPT, words));
     }
@@ -217,6 +238,7 @@ mod tests {
                 of_bytes: bytes,
                 done: true,
                 damaged: damaged.iter().map(|&text| text.to_owned()).collect(),
+                ..ScrubNodeResponse::default()
             }),
         }
     }
@@ -230,7 +252,7 @@ mod tests {
         1     0      0 bytes  nothing damaged
         2     7      90 MiB   nothing damaged
 
-        snapshots and closed segments of the log are as they were written
+        snapshots, closed segments of the log and the archive are as they were written
         ");
         assert_eq!(to_json(&rows)["problem"], Value::Null);
     }
@@ -283,5 +305,28 @@ mod tests {
         assert_eq!(chosen(&nodes, Some(2)).unwrap()[0].id, 2);
         let none = chosen(&nodes, Some(7)).unwrap_err().to_string();
         insta::assert_snapshot!(none, @"node 7 is no member; members are 1, 2");
+    }
+
+    #[test]
+    fn damaged_history_has_a_way_out_of_its_own() {
+        let mut one = row(1, 7, 90 << 20, &[]);
+        if let Ok(found) = &mut one.found {
+            found.archive_damaged =
+                "the archive cannot be read: it rots. Fill a new one".to_owned();
+        }
+        let rows = [one];
+        insta::assert_snapshot!(to_text(&rows), @r"
+        NODE  FILES  READ    FOUND
+        1     7      90 MiB  1 file DAMAGED
+
+        DAMAGED node 1: the archive cannot be read: it rots. Fill a new one
+        ");
+        let (code, words) = verdict(&rows).unwrap();
+        assert_eq!(code, CORRUPT);
+        insta::assert_snapshot!(words, @"node 1 found finished history damaged on disk: fill the archive anew from a peer as is said above, and check the disk");
+        assert_eq!(
+            to_json(&rows)["nodes"][0]["archive_damaged"],
+            "the archive cannot be read: it rots. Fill a new one"
+        );
     }
 }
