@@ -219,8 +219,11 @@ async fn a_log_of_a_newer_version_ends_the_node_before_it_is_applied() {
         let answer = stopped.serve(&[]).await;
         assert_eq!(answer.code, TOO_OLD, "{answer:?}");
         let told = answer.err.lines().last().unwrap();
-        insta::allow_duplicates! {
-            insta::assert_snapshot!(told, @"");
+        for part in [
+            "that this version does not know: it was proposed by a newer version",
+            "Nothing of it was applied; start that version on this data directory",
+        ] {
+            assert!(told.contains(part), "{told}");
         }
     }
 }

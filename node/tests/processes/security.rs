@@ -128,7 +128,7 @@ operator_token_file = "operator"
         until("a node that takes tokens", async || {
             let status = secured.as_(Some("operator"), &["cluster", "status", "-o", "json"]);
             let status = status.await;
-            (status.code == 0 && status.json()["feature_level"] == 2).then_some(())
+            (status.code == 0 && status.json()["feature_level"].as_u64() >= Some(2)).then_some(())
         })
         .await;
         secured
@@ -517,7 +517,7 @@ async fn a_cluster_is_secured_as_the_readme_says() {
     };
     until("a node that takes tokens", async || {
         let status = ask(&["cluster", "status", "-o", "json"]).await;
-        (status.code == 0 && status.json()["feature_level"] == 2).then_some(())
+        (status.code == 0 && status.json()["feature_level"].as_u64() >= Some(2)).then_some(())
     })
     .await;
     // The agent stays until it is told to go; the id is what the list before shows.
