@@ -169,3 +169,182 @@ impl Chronicle {
         missed.take(MAX_TOLD).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use trireme_proto::state::{Audit, Change, Cursor};
+
+    use super::{super::trace::Tail, *};
+
+    fn batch(revision: u64) -> ChangeBatch {
+        let cursor = Cursor {
+            key: "register/1".to_owned(),
+            at_ms: 7,
+            version: revision,
+            ..Cursor::default()
+        };
+        ChangeBatch {
+            revision,
+            stamp_ms: 1000,
+            changes: vec![Change {
+                removed: false,
+                record: Some(Record::Cursor(cursor)),
+            }],
+        }
+    }
+
+    fn digest(revision: u8) -> Digest {
+        [revision; std::mem::size_of::<Digest>()]
+    }
+
+    fn empty() -> Chronicle {
+        Chronicle::new(Trace::begin(None, Tail::default()).unwrap())
+    }
+
+    fn show(chronicle: &Chronicle, node: u64, revisions: &[u64]) {
+        for pair in revisions.windows(2) {
+            chronicle.shown(node, pair[0], batch(pair[1]));
+        }
+    }
+
+    /// Nodes 1 and 2 showed all, in their states and to those who watch; 4 made no change.
+    fn good() -> Chronicle {
+        let chronicle = empty();
+        for node in [1, 2] {
+            show(&chronicle, node, &[1, 2, 3, 5]);
+            for revision in 1..=5 {
+                chronicle.digest(node, revision.into(), &digest(revision));
+            }
+        }
+        chronicle
+    }
+
+    fn told(chronicle: &Chronicle) -> Vec<String> {
+        let mut told = chronicle.take_broken();
+        told.extend(chronicle.gaps());
+        told
+    }
+
+    #[test]
+    fn what_all_nodes_show_alike_is_fine() {
+        let chronicle = good();
+        // One that was started later, from a snapshot at 3.
+        show(&chronicle, 3, &[3, 5]);
+        assert!(!chronicle.is_broken());
+        assert_eq!(told(&chronicle), Vec::<String>::new());
+        assert_eq!(chronicle.last_revision(), 5);
+        let shown = chronicle.all().batches;
+        assert_eq!(shown, [2, 3, 5].map(batch));
+    }
+
+    #[test]
+    fn a_batch_that_one_node_skips_is_told() {
+        let chronicle = good();
+        show(&chronicle, 3, &[1, 2, 5]);
+        assert_eq!(
+            told(&chronicle),
+            ["node 3 went from 2 to 5 and did not show 3"]
+        );
+    }
+
+    #[test]
+    fn a_gap_is_told_whoever_fills_it_later() {
+        let chronicle = empty();
+        show(&chronicle, 1, &[1, 5]);
+        assert_eq!(told(&chronicle), Vec::<String>::new());
+        show(&chronicle, 2, &[1, 2, 3, 5]);
+        assert_eq!(
+            told(&chronicle),
+            ["node 1 went from 1 to 5 and did not show 2"]
+        );
+    }
+
+    #[test]
+    fn another_batch_at_the_same_revision_is_told() {
+        let chronicle = good();
+        let mut other = batch(5);
+        other.stamp_ms += 1;
+        chronicle.shown(3, 3, other);
+        assert!(chronicle.is_broken());
+        assert_eq!(
+            told(&chronicle),
+            ["node 3 showed other changes at 5 than another node"]
+        );
+    }
+
+    #[test]
+    fn a_change_that_is_missing_from_a_batch_is_told() {
+        let chronicle = good();
+        let mut other = batch(5);
+        other.changes.clear();
+        chronicle.shown(3, 3, other);
+        assert_eq!(
+            told(&chronicle),
+            ["node 3 showed other changes at 5 than another node"]
+        );
+    }
+
+    #[test]
+    fn a_batch_that_comes_again_is_told() {
+        let chronicle = good();
+        show(&chronicle, 2, &[5, 5]);
+        show(&chronicle, 2, &[5, 3]);
+        assert_eq!(
+            told(&chronicle),
+            ["node 2 showed 5 after 5", "node 2 showed 3 after 5"]
+        );
+    }
+
+    #[test]
+    fn another_digest_at_the_same_revision_is_told() {
+        let chronicle = good();
+        chronicle.digest(3, 4, &digest(9));
+        assert_eq!(told(&chronicle), ["nodes 1 and 3 differ at 4"]);
+    }
+
+    #[test]
+    fn a_node_that_stops_itself_is_told_unless_its_disk_broke() {
+        let chronicle = good();
+        chronicle.stopped_itself(1, FatalKind::Disk, "no room");
+        assert!(!chronicle.is_broken());
+        chronicle.stopped_itself(2, FatalKind::Diverged, "another digest");
+        assert_eq!(
+            told(&chronicle),
+            ["node 2 stopped itself (Diverged): another digest"]
+        );
+    }
+
+    #[test]
+    fn an_audit_counts_once_and_if_a_majority_answered() {
+        let chronicle = empty();
+        let audit = |index, agreed: &'static [u8]| {
+            Record::Audit(Audit {
+                index,
+                agreed: agreed.into(),
+                ..Audit::default()
+            })
+        };
+        let records = [
+            audit(1, b""),
+            audit(1, b"digest"),
+            audit(1, b"digest"),
+            audit(4, b""),
+        ];
+        for (revision, record) in (2..).zip(records) {
+            let mut batch = batch(revision);
+            batch.changes[0].record = Some(record);
+            chronicle.shown(1, revision - 1, batch);
+        }
+        assert_eq!(chronicle.audits(), 1);
+    }
+
+    #[test]
+    fn the_first_of_many_broken_promises_are_kept() {
+        let chronicle = empty();
+        for number in 0..2 * MAX_TOLD {
+            chronicle.broken(number.to_string());
+        }
+        let told = chronicle.take_broken();
+        assert_eq!((told.len(), told[0].as_str()), (MAX_TOLD, "0"));
+    }
+}

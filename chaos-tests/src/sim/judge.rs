@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 use trireme_proto::state::{Delivery, IntentState, Job};
 use trireme_raft::Store;
@@ -19,6 +19,8 @@ const REST: Duration = Duration::from_secs(150);
 const LOOK: Duration = Duration::from_millis(100);
 /// Archives are written off the path of acknowledgements.
 const ARCHIVED: Duration = Duration::from_secs(20);
+/// Different rows that are told.
+const MAX_ROWS: usize = 3;
 
 /// A cluster in which nothing is left to do.
 pub(crate) struct Rested {
@@ -114,16 +116,11 @@ async fn archived(store: &Store) -> Result<Rows, String> {
 
 /// Records of one kind: their chunks put together.
 fn records<M: prost::Message + Default>(rows: &Rows, kind: u8) -> Result<Vec<M>, String> {
-    let mut records: BTreeMap<Bytes, BytesMut> = BTreeMap::new();
-    for (key, value) in rows.iter().filter(|(key, _)| key.first() == Some(&kind)) {
-        // Each key ends with its chunk's number, each value begins with the count of chunks.
-        let mut value = value.clone();
-        value.advance(2.min(value.len()));
-        let name = key.slice(..key.len().saturating_sub(2));
-        records.entry(name).or_default().extend_from_slice(&value);
-    }
-    let decode = |record: BytesMut| M::decode(record.freeze()).map_err(|error| error.to_string());
-    records.into_values().map(decode).collect()
+    let rows = rows.iter().filter(|(key, _)| key.first() == Some(&kind));
+    let joined = archive_keys::join(rows.map(|(key, value)| (&key[..], &value[..])));
+    let records = joined.map_err(|error| error.to_string())?;
+    let decode = |(_, record): (Bytes, Bytes)| M::decode(record).map_err(|error| error.to_string());
+    records.into_iter().map(decode).collect()
 }
 
 /// Everything that was broken.
@@ -178,6 +175,22 @@ fn untold(jobs: &[Job], told: &BTreeSet<(String, i32)>) -> Vec<String> {
         .collect()
 }
 
+/// Where the archives of two nodes differ, if any do.
+fn difference(archives: &[(u64, Rows)]) -> Option<String> {
+    let ((first, rows), others) = archives.split_first()?;
+    let (other, found) = others.iter().find(|(_, found)| found != rows)?;
+    let all: BTreeSet<&Bytes> = rows.keys().chain(found.keys()).collect();
+    let different = all
+        .into_iter()
+        .filter(|key| rows.get(*key) != found.get(*key));
+    let some: Vec<&Bytes> = different.take(MAX_ROWS).collect();
+    Some(format!(
+        "the archives of {first} ({} rows) and {other} ({} rows) differ, for example in {some:?}",
+        rows.len(),
+        found.len()
+    ))
+}
+
 /// The rows that all archives have; where they differ in the end.
 async fn archives(stores: &BTreeMap<u64, Store>) -> Result<Rows, String> {
     let deadline = Instant::now() + ARCHIVED;
@@ -186,24 +199,12 @@ async fn archives(stores: &BTreeMap<u64, Store>) -> Result<Rows, String> {
         for (id, store) in stores {
             all.push((*id, archived(store).await?));
         }
-        let Some((first, rows)) = all.pop() else {
-            return Ok(Rows::new());
-        };
-        let Some((other, different)) = all.into_iter().find(|(_, found)| *found != rows) else {
-            return Ok(rows);
+        let Some(difference) = difference(&all) else {
+            let first = all.into_iter().next();
+            return Ok(first.map(|(_, rows)| rows).unwrap_or_default());
         };
         if Instant::now() >= deadline {
-            let keys = |rows: &Rows| rows.keys().cloned().collect::<BTreeSet<_>>();
-            let keys: Vec<Bytes> = keys(&rows)
-                .symmetric_difference(&keys(&different))
-                .take(3)
-                .cloned()
-                .collect();
-            return Err(format!(
-                "the archives of {first} ({} rows) and {other} ({} rows) differ, for example in {keys:?}",
-                rows.len(),
-                different.len()
-            ));
+            return Err(difference);
         }
         sleep(LOOK).await;
     }
@@ -250,4 +251,146 @@ fn history(
         nodes: cluster.ids(),
         last,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use trireme_proto::state::JobState;
+
+    use super::*;
+
+    /// Whose end is to be told.
+    fn job(id: &str, state: JobState) -> Job {
+        Job {
+            id: id.to_owned(),
+            state: state.into(),
+            reporters: vec![REPORTER.to_owned()],
+            completed_ms: 1000,
+            ..Job::default()
+        }
+    }
+
+    fn told(id: &str, state: JobState) -> (String, i32) {
+        (id.to_owned(), state.into())
+    }
+
+    #[test]
+    fn nobody_waits_for_word_of_what_was_told_or_is_not_to_be() {
+        let mut silent = job("silent", JobState::Success);
+        silent.reporters.clear();
+        let mut elsewhere = job("elsewhere", JobState::Success);
+        elsewhere.reporters = vec!["slack".to_owned()];
+        let mut running = job("running", JobState::Pending);
+        running.completed_ms = 0;
+        let jobs = [
+            job("done", JobState::Success),
+            job("failed", JobState::Failure),
+            silent,
+            elsewhere,
+            running,
+        ];
+        let all_told = BTreeSet::from([
+            told("done", JobState::Pending),
+            told("done", JobState::Success),
+            told("failed", JobState::Failure),
+        ]);
+        assert_eq!(untold(&jobs, &all_told), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_end_that_was_never_told_is_found() {
+        let jobs = [
+            job("done", JobState::Success),
+            job("failed", JobState::Failure),
+        ];
+        let all_told = BTreeSet::from([told("done", JobState::Success)]);
+        assert_eq!(
+            untold(&jobs, &all_told),
+            ["nobody was told that job failed ended as Failure"]
+        );
+    }
+
+    /// That it began is another word than how it ended.
+    #[test]
+    fn an_end_that_was_told_as_something_else_is_found() {
+        let jobs = [job("done", JobState::Success)];
+        for other in [JobState::Pending, JobState::Failure] {
+            let all_told = BTreeSet::from([told("done", other)]);
+            assert_eq!(
+                untold(&jobs, &all_told),
+                ["nobody was told that job done ended as Success"]
+            );
+        }
+    }
+
+    fn rows(rows: &[(&'static str, &'static str)]) -> Rows {
+        let row = |(key, value): &(&'static str, &'static str)| {
+            (
+                Bytes::from_static(key.as_bytes()),
+                Bytes::from_static(value.as_bytes()),
+            )
+        };
+        rows.iter().map(row).collect()
+    }
+
+    const GOOD: [(&str, &str); 3] = [("a", "1"), ("b", "2"), ("c", "3")];
+
+    /// Three nodes, of which the last has other rows.
+    fn found(other: &[(&'static str, &'static str)]) -> Option<String> {
+        difference(&[(1, rows(&GOOD)), (2, rows(&GOOD)), (3, rows(other))])
+    }
+
+    #[test]
+    fn equal_archives_do_not_differ() {
+        assert_eq!(found(&GOOD), None);
+        assert_eq!(difference(&[(1, rows(&GOOD))]), None);
+        assert_eq!(difference(&[]), None);
+    }
+
+    #[test]
+    fn a_row_that_one_archive_misses_is_found() {
+        assert_eq!(
+            found(&[("a", "1"), ("c", "3")]).unwrap(),
+            "the archives of 1 (3 rows) and 3 (2 rows) differ, for example in [b\"b\"]"
+        );
+    }
+
+    #[test]
+    fn a_row_that_only_one_archive_has_is_found() {
+        let mut more = GOOD.to_vec();
+        more.push(("d", "4"));
+        assert_eq!(
+            found(&more).unwrap(),
+            "the archives of 1 (3 rows) and 3 (4 rows) differ, for example in [b\"d\"]"
+        );
+    }
+
+    #[test]
+    fn a_row_that_is_another_in_one_archive_is_found() {
+        assert_eq!(
+            found(&[("a", "1"), ("b", "2"), ("c", "4")]).unwrap(),
+            "the archives of 1 (3 rows) and 3 (3 rows) differ, for example in [b\"c\"]"
+        );
+    }
+
+    #[test]
+    fn a_record_that_misses_a_chunk_is_no_record() {
+        let long = Job {
+            description: "x".repeat(1 << 20),
+            ..job("long", JobState::Success)
+        };
+        let record = prost::Message::encode_to_vec(&long);
+        let key = archive_keys::job("long");
+        let whole: Rows = archive_keys::chunked(&key, &record).into_iter().collect();
+        assert!(whole.len() > 1);
+        assert_eq!(records::<Job>(&whole, archive_keys::JOB).unwrap(), [long]);
+        assert_eq!(
+            records::<Delivery>(&whole, archive_keys::DELIVERY).unwrap(),
+            []
+        );
+        let mut cut = whole;
+        cut.pop_last();
+        let why = records::<Job>(&cut, archive_keys::JOB).unwrap_err();
+        assert!(why.contains("chunks"), "{why}");
+    }
 }
