@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use trireme_proto::state::{ChangeBatch, change::Record};
+use trireme_proto::state::{Change, ChangeBatch, change::Record};
 use trireme_raft::FatalKind;
 use trireme_state::Digest;
 
@@ -35,6 +35,15 @@ struct Book {
     operations: Vec<Operation>,
     sent: Vec<Sent>,
     broken: Vec<String>,
+    disk_stops: u64,
+}
+
+impl Book {
+    /// How many different things the changes that were shown say.
+    fn distinct<'a, T: Ord>(&'a self, what: impl Fn(&'a Change) -> Option<T>) -> u64 {
+        let changes = self.batches.values().flat_map(|batch| &batch.changes);
+        changes.filter_map(what).collect::<BTreeSet<T>>().len() as u64
+    }
 }
 
 impl Chronicle {
@@ -120,7 +129,9 @@ impl Chronicle {
 
     /// Only a broken disk is a reason for a node to stop by itself.
     pub(crate) fn stopped_itself(&self, node: u64, kind: FatalKind, why: &str) {
-        if kind != FatalKind::Disk {
+        if kind == FatalKind::Disk {
+            self.held().disk_stops += 1;
+        } else {
             self.broken(format!("node {node} stopped itself ({kind:?}): {why}"));
         }
     }
@@ -143,14 +154,33 @@ impl Chronicle {
     }
 
     /// Comparisons of the replicas that a majority answered.
-    pub(crate) fn audits(&self) -> usize {
-        let book = self.held();
-        let changes = book.batches.values().flat_map(|batch| &batch.changes);
-        let answered = changes.filter_map(|change| match &change.record {
+    pub(crate) fn audits(&self) -> u64 {
+        self.held().distinct(|change| match &change.record {
             Some(Record::Audit(audit)) if !audit.agreed.is_empty() => Some(audit.index),
             _ => None,
+        })
+    }
+
+    /// How much happened, by the names of what did.
+    pub(crate) fn counts(&self) -> Vec<(&'static str, u64)> {
+        let audits = self.audits();
+        let book = self.held();
+        let jobs = book.distinct(|change| match &change.record {
+            Some(Record::Job(job)) => Some(job.id.as_str()),
+            _ => None,
         });
-        answered.collect::<BTreeSet<u64>>().len()
+        let offices = book.distinct(|change| match &change.record {
+            Some(Record::Office(office)) => Some(office.epoch),
+            _ => None,
+        });
+        vec![
+            ("operations", book.operations.len() as u64),
+            ("webhooks", book.sent.len() as u64),
+            ("disk stops", book.disk_stops),
+            ("offices taken", offices),
+            ("audits", audits),
+            ("jobs", jobs),
+        ]
     }
 
     /// Batches that a node passed over.
@@ -172,7 +202,7 @@ impl Chronicle {
 
 #[cfg(test)]
 mod tests {
-    use trireme_proto::state::{Audit, Change, Cursor};
+    use trireme_proto::state::{Audit, Cursor};
 
     use super::{super::trace::Tail, *};
 

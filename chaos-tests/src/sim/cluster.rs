@@ -38,6 +38,7 @@ use trireme_raft::{
 use trireme_report::Outbox;
 
 use super::{
+    Plant,
     chance::Chance,
     chronicle::Chronicle,
     clerk::Clerk,
@@ -72,6 +73,9 @@ const RESERVE_BYTES: u64 = 64 << 10;
 /// Between two looks at whether a state holds together. A look walks all of it.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// Of so many revisions one is not shown where that is planted.
+const SKIPPED_ONE_IN: u64 = 32;
+
 /// How a node ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum End {
@@ -95,6 +99,7 @@ struct Shared {
     hardware: BTreeMap<u64, Arc<Hardware>>,
     feed: ConfigFeed,
     forge: Forge,
+    plant: Option<Plant>,
     /// From now on disks say that they synced and do not.
     lying_disks: AtomicBool,
 }
@@ -142,6 +147,7 @@ impl Cluster {
         chronicle: Chronicle,
         feed: ConfigFeed,
         forge: Forge,
+        plant: Option<Plant>,
     ) -> Self {
         let seat = |_| {
             Mutex::new(Seat {
@@ -162,6 +168,7 @@ impl Cluster {
             hardware: (1..=nodes).map(|id| (id, Arc::default())).collect(),
             feed,
             forge,
+            plant,
             lying_disks: AtomicBool::new(false),
         }))
     }
@@ -309,7 +316,8 @@ impl Cluster {
         let gone = CancellationToken::new();
         let mut tasks = JoinSet::new();
         tasks.spawn(observe(id, store.clone(), shared.chronicle.clone()));
-        tasks.spawn(follow(id, store.clone(), shared.chronicle.clone()));
+        let skips = id == 1 && shared.plant == Some(Plant::SkippedChanges);
+        tasks.spawn(follow(id, store.clone(), shared.chronicle.clone(), skips));
         let leases = Leases::default();
         tasks.spawn(serve(
             store.clone(),
@@ -321,7 +329,10 @@ impl Cluster {
             Arc::new(Scheduler::new(leases, shared.feed.clone())),
             Arc::new(Clerk),
             Arc::new(Merger(shared.forge.clone())),
-            Arc::new(Outbox::new(vec![Arc::new(Teller(shared.forge.clone()))])),
+            Arc::new(Outbox::new(vec![Arc::new(Teller {
+                forge: shared.forge.clone(),
+                forgets: shared.plant == Some(Plant::ForgottenReports),
+            })])),
         ];
         let keeper = Keeper::new(store.clone(), controllers);
         let keeping = gone.clone();
@@ -371,16 +382,16 @@ impl Cluster {
         });
     }
 
-    /// Ends a node at once.
-    pub(crate) fn end(&self, id: u64, how: End) {
+    /// Ends a node at once; false when it did not run.
+    pub(crate) fn end(&self, id: u64, how: End) -> bool {
         let shared = &self.0;
         let Some(mut seat) = self.seat(id) else {
-            return;
+            return false;
         };
         let present = seat.present.take();
         let life = present.as_ref().map(|present| Arc::clone(&present.life));
         let Some(life) = life.or_else(|| seat.starting.take()) else {
-            return;
+            return false;
         };
         shared.trace.line(id, format_args!("ends: {how:?}"));
         life.over.store(true, Ordering::SeqCst);
@@ -406,18 +417,17 @@ impl Cluster {
             let store = present.store;
             tokio::spawn(async move { store.stop().await });
         }
+        true
     }
 
     /// Stops a node as an operator does.
-    pub(crate) async fn stop(&self, id: u64) {
-        if let Some(up) = self.up(id) {
-            self.0.trace.line(id, "is asked to stop");
-            let stopped = timeout(STOP, up.store.shutdown()).await.is_ok();
-            self.0
-                .trace
-                .line(id, format_args!("stopped in time: {stopped}"));
-            drop(up);
-        }
+    pub(crate) async fn stop(&self, id: u64, up: Up) {
+        self.0.trace.line(id, "is asked to stop");
+        let stopped = timeout(STOP, up.store.shutdown()).await.is_ok();
+        self.0
+            .trace
+            .line(id, format_args!("stopped in time: {stopped}"));
+        drop(up);
         self.end(id, End::Killed);
     }
 
@@ -464,12 +474,13 @@ async fn observe(id: u64, store: Store, chronicle: Chronicle) {
     }
 }
 
-/// Keeps every change that a node shows.
-async fn follow(id: u64, store: Store, chronicle: Chronicle) {
+/// Keeps every change that a node shows; those of some revisions are lost on the way where that is planted.
+async fn follow(id: u64, store: Store, chronicle: Chronicle, skips: bool) {
     let mut watch = store.watch(None);
     let mut after = store.view().revision;
     loop {
         match watch.next().await {
+            Ok(changes) if skips && changes.revision.is_multiple_of(SKIPPED_ONE_IN) => {}
             Ok(changes) => {
                 let batch = trireme_state::change_batch(
                     changes.revision,

@@ -45,12 +45,7 @@ mod reporter;
 mod trace;
 mod world;
 
-use std::{
-    io,
-    path::PathBuf,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -85,6 +80,10 @@ const FINISHED: Duration = Duration::from_secs(120);
 pub enum Plant {
     /// Once the cluster is made, disks say that they synced and do not.
     LyingDisks,
+    /// Who watches node 1 is not shown every change.
+    SkippedChanges,
+    /// The outbox takes some reports for told that nobody was told.
+    ForgottenReports,
 }
 
 /// What decides a run.
@@ -111,13 +110,8 @@ pub struct Report {
     pub trace: String,
     pub simulated_ms: u64,
     pub revision: u64,
-    pub operations: u64,
-    pub webhooks: u64,
-    pub ends: u64,
-    pub cuts: u64,
-    pub disks: u64,
-    /// Comparisons of the replicas.
-    pub audits: u64,
+    /// How often each fault was made, and how much else happened.
+    pub counts: BTreeMap<String, u64>,
 }
 
 /// Runs one seed. The process must have been prepared for it, see [`program`].
@@ -149,6 +143,7 @@ async fn simulate(options: &Options) -> io::Result<Report> {
         chronicle.clone(),
         feed,
         forge,
+        options.plant,
     );
     for id in cluster.ids() {
         cluster.start(id).await;
@@ -180,7 +175,10 @@ async fn simulate(options: &Options) -> io::Result<Report> {
     trace.line("end", format_args!("at {revision}"));
     let simulated_ms = began.elapsed().as_millis();
     let (lines, sum) = trace.end()?;
-    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let mut counts = chronicle.counts();
+    counts.extend(faults.counts());
+    counts.push(("merges", cluster.forge().all_merged().0.len() as u64));
+    counts.push(("reports", cluster.forge().all_told().len() as u64));
     Ok(Report {
         seed,
         nodes: options.nodes,
@@ -189,12 +187,10 @@ async fn simulate(options: &Options) -> io::Result<Report> {
         trace: sum,
         simulated_ms: u64::try_from(simulated_ms).unwrap_or(u64::MAX),
         revision,
-        operations: count(chronicle.operations().len()),
-        webhooks: count(chronicle.all_sent().len()),
-        ends: faults.ends.load(Ordering::Relaxed),
-        cuts: faults.cuts.load(Ordering::Relaxed),
-        disks: faults.disks.load(Ordering::Relaxed),
-        audits: count(chronicle.audits()),
+        counts: counts
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count))
+            .collect(),
     })
 }
 

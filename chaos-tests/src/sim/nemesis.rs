@@ -38,12 +38,71 @@ const ROOM_BYTES: u64 = 96 << 10;
 /// One clock may be wrong altogether.
 const WRONG_MS: u64 = 60_000;
 
+/// What is done to nodes that run, and to what is between them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fault {
+    Killed,
+    PowerCut,
+    Stop,
+    Partition,
+    Storm,
+    SlowDisk,
+    BrokenDisk,
+    FullDisk,
+    Clock,
+    Snapshot,
+    Transfer,
+}
+
+impl Fault {
+    const ALL: [Self; 11] = [
+        Self::Killed,
+        Self::PowerCut,
+        Self::Stop,
+        Self::Partition,
+        Self::Storm,
+        Self::SlowDisk,
+        Self::BrokenDisk,
+        Self::FullDisk,
+        Self::Clock,
+        Self::Snapshot,
+        Self::Transfer,
+    ];
+
+    /// Of many.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Killed => "kills",
+            Self::PowerCut => "power cuts",
+            Self::Stop => "stops",
+            Self::Partition => "partitions",
+            Self::Storm => "storms",
+            Self::SlowDisk => "slow disks",
+            Self::BrokenDisk => "broken disks",
+            Self::FullDisk => "full disks",
+            Self::Clock => "wrong clocks",
+            Self::Snapshot => "snapshots asked for",
+            Self::Transfer => "transfers asked for",
+        }
+    }
+}
+
 /// How often each fault was made.
 #[derive(Debug, Default)]
-pub(crate) struct Faults {
-    pub(crate) ends: AtomicU64,
-    pub(crate) cuts: AtomicU64,
-    pub(crate) disks: AtomicU64,
+pub(crate) struct Faults([AtomicU64; Fault::ALL.len()]);
+
+impl Faults {
+    fn count(&self, fault: Fault) {
+        self.0[fault as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// By their names, those that were not made as well.
+    pub(crate) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let count = |fault: Fault| self.0[fault as usize].load(Ordering::Relaxed);
+        Fault::ALL
+            .into_iter()
+            .map(move |fault| (fault.name(), count(fault)))
+    }
 }
 
 pub(crate) struct Nemesis {
@@ -139,9 +198,14 @@ impl Nemesis {
             _ => 1,
         };
         let how = self.how();
+        let fault = match how {
+            End::Killed => Fault::Killed,
+            End::PowerCut => Fault::PowerCut,
+        };
         for id in ids.into_iter().take(count) {
-            self.faults.ends.fetch_add(1, Ordering::Relaxed);
-            self.cluster.end(id, how);
+            if self.cluster.end(id, how) {
+                self.faults.count(fault);
+            }
             self.start_later(id);
         }
     }
@@ -163,8 +227,12 @@ impl Nemesis {
             self.any(),
             self.chance.millis(DOWN_MS.0, DOWN_MS.1),
         );
+        let Some(up) = cluster.up(id) else {
+            return;
+        };
+        self.faults.count(Fault::Stop);
         self.begun.spawn(async move {
-            cluster.stop(id).await;
+            cluster.stop(id, up).await;
             sleep(down).await;
             cluster.start(id).await;
         });
@@ -192,7 +260,7 @@ impl Nemesis {
                 ("bridge", both_ways(one, other))
             }
         };
-        self.faults.cuts.fetch_add(1, Ordering::Relaxed);
+        self.faults.count(Fault::Partition);
         self.tell(format_args!("cuts: {name} {ids:?}"));
         self.cluster.network().set_cut(cut);
         sleep(self.chance.millis(CUT_MS.0, CUT_MS.1)).await;
@@ -215,6 +283,7 @@ impl Nemesis {
                 ..Weather::FAIR
             },
         };
+        self.faults.count(Fault::Storm);
         self.tell(format_args!("{weather:?}"));
         self.cluster.network().set_weather(weather);
         sleep(self.chance.millis(WEATHER_MS.0, WEATHER_MS.1)).await;
@@ -224,6 +293,7 @@ impl Nemesis {
     async fn slow_disk(&self) {
         let id = self.any();
         let slowness = 10 + self.chance.below(100);
+        self.faults.count(Fault::SlowDisk);
         self.tell(format_args!("disk of {id} is {slowness} times as slow"));
         let hardware = self.cluster.hardware(id);
         hardware.slowness.store(slowness, Ordering::SeqCst);
@@ -237,14 +307,15 @@ impl Nemesis {
         let Some(disk) = self.cluster.disk(id) else {
             return;
         };
-        self.faults.disks.fetch_add(1, Ordering::Relaxed);
         let after = self.chance.below(10);
         match self.chance.below(3) {
             0 => {
+                self.faults.count(Fault::BrokenDisk);
                 self.tell(format_args!("syncs of {id} fail after {after}"));
                 disk.fail_syncs_after(after);
             }
             1 => {
+                self.faults.count(Fault::BrokenDisk);
                 self.tell(format_args!("writes of {id} fail after {after}"));
                 disk.fail_writes_after(after);
             }
@@ -254,6 +325,7 @@ impl Nemesis {
 
     /// Somebody else fills the disk, and in time removes what filled it.
     fn fill_later(&self, id: u64, disk: &MemoryDisk) {
+        self.faults.count(Fault::FullDisk);
         let room = self.chance.below(ROOM_BYTES);
         self.tell(format_args!("the disk of {id} has {room} bytes left"));
         disk.set_capacity(disk.taken_bytes().saturating_add(room));
@@ -271,6 +343,7 @@ impl Nemesis {
         let most = if wrong { WRONG_MS } else { SKEW_MS };
         let offset = i64::try_from(self.chance.below(2 * most + 1)).unwrap_or(0);
         let offset = offset - i64::try_from(most).unwrap_or(0);
+        self.faults.count(Fault::Clock);
         self.tell(format_args!("clock of {id} is {offset} ms off"));
         let hardware = self.cluster.hardware(id);
         hardware.offset_ms.store(offset, Ordering::SeqCst);
@@ -279,6 +352,7 @@ impl Nemesis {
     fn compact(&self) {
         let id = self.any();
         if let Some(up) = self.cluster.up(id) {
+            self.faults.count(Fault::Snapshot);
             self.tell(format_args!("asks {id} for a snapshot"));
             self.begun.spawn(async move {
                 tokio::select! {
@@ -294,6 +368,7 @@ impl Nemesis {
     fn transfer(&self) {
         let (id, to) = (self.any(), self.any());
         if let Some(up) = self.cluster.up(id) {
+            self.faults.count(Fault::Transfer);
             self.tell(format_args!("asks {id} that {to} lead"));
             self.begun.spawn(async move {
                 tokio::select! {

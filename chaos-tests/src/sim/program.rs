@@ -1,6 +1,7 @@
 //! The simulator as a program: one process per seed, as many at once as there are cores.
 
 use std::{
+    collections::BTreeMap,
     io::{self, Read as _, Write as _},
     num::NonZeroUsize,
     path::{Path, PathBuf},
@@ -11,7 +12,7 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Parser};
+use clap::{Args, Parser, ValueEnum as _};
 use tracing_subscriber::fmt::{format::Writer, time::FormatTime};
 
 use super::{Options, Plant, Report, Tail, run};
@@ -99,8 +100,8 @@ impl Scene {
         if let Some(nodes) = self.nodes {
             arguments.extend(["--nodes".to_owned(), nodes.to_string()]);
         }
-        if let Some(Plant::LyingDisks) = self.plant {
-            arguments.extend(["--plant".to_owned(), "lying-disks".to_owned()]);
+        if let Some(plant) = self.plant.and_then(|plant| plant.to_possible_value()) {
+            arguments.extend(["--plant".to_owned(), plant.get_name().to_owned()]);
         }
         arguments
     }
@@ -189,12 +190,7 @@ fn told(report: &Report) -> String {
         trace,
         simulated_ms,
         revision,
-        operations,
-        webhooks,
-        ends,
-        cuts,
-        disks,
-        audits,
+        counts,
         ..
     } = report;
     let verdict = match report.broken.len() {
@@ -202,16 +198,24 @@ fn told(report: &Report) -> String {
         count => format!("{count} BROKEN"),
     };
     let mut text = format!(
-        "seed {seed}: {verdict}; {nodes} nodes, {}.{:03} s, {revision} entries, {operations} operations, {webhooks} webhooks, \
-         {ends} crashes, {cuts} partitions, {disks} broken disks, {audits} audits; trace of {lines} lines {}",
+        "seed {seed}: {verdict}; {nodes} nodes, {}.{:03} s, {revision} entries, {}; trace of {lines} lines {}",
         simulated_ms / 1000,
         simulated_ms % 1000,
+        listed(counts),
         &trace[..16.min(trace.len())]
     );
     for broken in &report.broken {
         text.push_str(&format!("\n  {broken}"));
     }
     text
+}
+
+fn listed(counts: &BTreeMap<String, u64>) -> String {
+    let each: Vec<String> = counts
+        .iter()
+        .map(|(name, count)| format!("{count} {name}"))
+        .collect();
+    each.join(", ")
 }
 
 /// A process that runs one seed.
@@ -306,12 +310,16 @@ fn many(arguments: &Arguments) -> anyhow::Result<ExitCode> {
         }
     });
     let mut failed = Vec::new();
+    let mut together: BTreeMap<String, u64> = BTreeMap::new();
     for (seed, told_of) in answers {
         let text = match &told_of {
             Ok(report) => told(report),
             Err(why) => format!("seed {seed}: {why:#}"),
         };
         print(&format!("{text}\n"))?;
+        for (name, count) in told_of.iter().flat_map(|report| &report.counts) {
+            *together.entry(name.clone()).or_default() += count;
+        }
         if told_of.is_err() || told_of.is_ok_and(|report| !report.broken.is_empty()) {
             failed.push(seed);
             print(&format!(
@@ -321,6 +329,7 @@ fn many(arguments: &Arguments) -> anyhow::Result<ExitCode> {
             ))?;
         }
     }
+    print(&format!("together {}\n", listed(&together)))?;
     if failed.is_empty() {
         print(&format!(
             "{} seeds: every promise was kept\n",

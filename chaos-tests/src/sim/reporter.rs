@@ -8,7 +8,22 @@ use super::forge::Forge;
 
 pub(crate) const REPORTER: &str = "forge";
 
-pub(crate) struct Teller(pub(crate) Forge);
+/// Of so many jobs one is forgotten where that is planted.
+const FORGOTTEN_ONE_IN: u8 = 3;
+
+pub(crate) struct Teller {
+    pub(crate) forge: Forge,
+    /// The planted bug.
+    pub(crate) forgets: bool,
+}
+
+impl Teller {
+    /// Decided by the job alone: what the next holder of the office tells would hide it.
+    fn forgets(&self, job: &str) -> bool {
+        let sum = job.bytes().fold(0, u8::wrapping_add);
+        self.forgets && sum.is_multiple_of(FORGOTTEN_ONE_IN)
+    }
+}
 
 #[async_trait]
 impl Reporter for Teller {
@@ -23,7 +38,12 @@ impl Reporter for Teller {
             if office.assert_held().await.is_err() {
                 break;
             }
-            let answered = self.0.tell(&owed.record.id, owed.report.owed).await;
+            let job = &owed.record.id;
+            let answered = if self.forgets(job) {
+                Some(())
+            } else {
+                self.forge.tell(job, owed.report.owed).await
+            };
             told.push(match answered {
                 Some(()) => Told::Delivered { comment_id: 0 },
                 None => Told::Outage {
