@@ -6,11 +6,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use trireme_proto::state::{Change, ChangeBatch, change::Record};
+use trireme_proto::state::{Change, ChangeBatch, Job, change::Record};
 use trireme_raft::FatalKind;
 use trireme_state::Digest;
 
-use super::trace::Trace;
+use super::{clockwork, trace::Trace};
 use crate::{
     Sent,
     checks::linearizable::Operation,
@@ -165,8 +165,14 @@ impl Chronicle {
     pub(crate) fn counts(&self) -> Vec<(&'static str, u64)> {
         let audits = self.audits();
         let book = self.held();
-        let jobs = book.distinct(|change| match &change.record {
-            Some(Record::Job(job)) => Some(job.id.as_str()),
+        let jobs = |wanted: fn(&Job, bool) -> bool| {
+            book.distinct(move |change| match &change.record {
+                Some(Record::Job(job)) if wanted(job, change.removed) => Some(job.id.as_str()),
+                _ => None,
+            })
+        };
+        let swept_deliveries = book.distinct(|change| match &change.record {
+            Some(Record::Delivery(delivery)) if change.removed => Some(delivery.guid.as_str()),
             _ => None,
         });
         let offices = book.distinct(|change| match &change.record {
@@ -179,7 +185,10 @@ impl Chronicle {
             ("disk stops", book.disk_stops),
             ("offices taken", offices),
             ("audits", audits),
-            ("jobs", jobs),
+            ("jobs", jobs(|_, removed| !removed)),
+            ("periodic runs", jobs(|job, _| clockwork::is_run(job))),
+            ("swept jobs", jobs(|_, removed| removed)),
+            ("swept deliveries", swept_deliveries),
         ]
     }
 

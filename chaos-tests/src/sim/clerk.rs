@@ -1,20 +1,19 @@
 //! A controller in place of those that need git: it plans every delivery, half of them with a job, and lets handled
-//! deliveries and finished jobs go to the archive. Like any controller it acts from the state, in the name of its office.
+//! deliveries go to the archive, which the sinker does only after a day. Like any controller it acts from the state, in
+//! the name of its office.
 
 use async_trait::async_trait;
 use trireme_office::{Controller, ControllerError, Office, OfficeError};
 use trireme_proto::state::{
-    CommitPlans, Delivery, Job, JobType, NewJob, PlanBody, SweepDeliveries, SweepJobs,
-    command::Body,
+    CommitPlans, Delivery, Job, JobType, NewJob, PlanBody, SweepDeliveries, command::Body,
 };
 use trireme_raft::WatchError;
-use trireme_state::{JobFilter, is_complete};
 
 use super::reporter::REPORTER;
 
 pub(crate) const PLUGIN: &str = "clerk";
-/// Deliveries and jobs that stay in memory; older ones are swept.
-const KEPT: usize = 40;
+/// Deliveries that stay in memory; older ones are swept.
+const KEPT: usize = 4;
 
 pub(crate) struct Clerk;
 
@@ -46,16 +45,6 @@ impl Controller for Clerk {
                 .collect();
             if !old.is_empty() {
                 let sweep = Body::SweepDeliveries(SweepDeliveries { guids: old });
-                settled(office.propose(sweep).await)?;
-            }
-            let done: Vec<String> = view
-                .jobs_newest_first(JobFilter::default())
-                .skip(KEPT)
-                .filter(|job| is_complete(job))
-                .map(|job| job.id.clone())
-                .collect();
-            if !done.is_empty() {
-                let sweep = Body::SweepJobs(SweepJobs { ids: done });
                 settled(office.propose(sweep).await)?;
             }
             tokio::select! {

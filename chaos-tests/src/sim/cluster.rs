@@ -25,7 +25,7 @@ use trireme_api::{
     Anonymous, Artifact, AuthConfig, Checked, ConfigCheck, DebugSource, DoorConfig, Doors,
     HookSecrets, RunStore,
 };
-use trireme_jobs::{Leases, Scheduler};
+use trireme_jobs::{Leases, Periodics, Scheduler, Sinker};
 use trireme_office::{ConfigFeed, Controller, Keeper};
 use trireme_proto::{
     api::{ConfigUpload, DebugFile},
@@ -327,6 +327,8 @@ impl Cluster {
         ));
         let controllers: Vec<Arc<dyn Controller>> = vec![
             Arc::new(Scheduler::new(leases, shared.feed.clone())),
+            Arc::new(Periodics::new(shared.feed.clone())),
+            Arc::new(Sinker::new(shared.feed.clone())),
             Arc::new(Clerk),
             Arc::new(Merger(shared.forge.clone())),
             Arc::new(Outbox::new(vec![Arc::new(Teller {

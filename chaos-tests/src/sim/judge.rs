@@ -11,7 +11,7 @@ use trireme_proto::state::{Delivery, IntentState, Job};
 use trireme_raft::Store;
 use trireme_state::{JobFilter, archive_keys, is_complete};
 
-use super::{cluster::Cluster, reporter::REPORTER};
+use super::{clockwork, cluster::Cluster, reporter::REPORTER};
 use crate::{DigestAt, History, Last, archive::each_page, checks};
 
 /// Nothing disturbs any more: leases expire, lost agents come back, all work is done within this.
@@ -94,6 +94,15 @@ fn unrest(cluster: &Cluster) -> Result<Rested, String> {
         if let Some(job) = jobs.find(|job| !is_complete(job)) {
             return Err(format!("node {id}: job {} is {:?}", job.id, job.state()));
         }
+        // The others' clocks may be off.
+        if status.leader == Some(*id)
+            && let Some(job) = clockwork::overdue(&view, store.now_ms())
+        {
+            return Err(format!(
+                "job {} ended at {} and is still in memory",
+                job.id, job.completed_ms
+            ));
+        }
     }
     let unmerged = cluster.forge().unmerged();
     if !unmerged.is_empty() {
@@ -142,6 +151,7 @@ pub(crate) async fn judge(cluster: &Cluster, rested: Rested) -> Vec<String> {
     match history(cluster, &stores, digests, &archive) {
         Ok(history) => {
             broken.extend(checks::judge(&history).iter().map(ToString::to_string));
+            broken.extend(clockwork::judge(&history));
             broken.extend(untold(&history.last.jobs, &cluster.forge().all_told()));
         }
         Err(why) => broken.push(format!("what is archived cannot be read: {why}")),

@@ -1,7 +1,7 @@
 //! Deterministic simulation: one seed decides everything that happens to a cluster of 3 or 5 nodes.
 //!
-//! The nodes are the real state, ring, doors, office, scheduler and outbox, in one process, on one thread, with
-//! simulated time ([`trireme_raft::Host::Simulated`]). Simulated are the network (byte streams under the real gRPC and
+//! The nodes are the real state, ring, doors, office, scheduler, periodics, sinker and outbox, in one process, on one
+//! thread, with simulated time ([`trireme_raft::Host::Simulated`]). Simulated are the network (byte streams under the real gRPC and
 //! HTTP: delay, loss, resets, partitions full, one way and bridged), the disks (writes and syncs that fail, no room,
 //! sectors torn and lost), the archive (a B-tree that forgets what was not checkpointed), and each node's clock.
 //! Clients write and read registers, bring webhooks, create and abort jobs, agents run them, authors open pull requests
@@ -34,6 +34,7 @@ mod chance;
 mod chronicle;
 mod clerk;
 mod clients;
+mod clockwork;
 mod cluster;
 mod forge;
 mod judge;
@@ -134,7 +135,7 @@ async fn simulate(options: &Options) -> io::Result<Report> {
     let network = Network::new(Chance::new(seed, "network"), trace.clone());
     let forge = Forge::new(Chance::new(seed, "forge"), trace.clone(), began);
     let forge = forge.map_err(|refusal| io::Error::other(format!("{refusal:?}")))?;
-    let (_feeder, feed) = tokio::sync::watch::channel(None);
+    let (feeder, feed) = tokio::sync::watch::channel(Some(clockwork::wound_up()?));
     let cluster = Cluster::new(
         options.nodes,
         network,
@@ -157,6 +158,10 @@ async fn simulate(options: &Options) -> io::Result<Report> {
         cluster.heal().await;
         // Otherwise the verdict is known: whoever does not even start never comes to rest.
         if !chronicle.is_broken() {
+            if let Err(silent) = clockwork::goes_on(&cluster).await {
+                chronicle.broken(silent);
+            }
+            feeder.send_replace(Some(clockwork::stopped()?));
             match judge::rest(&cluster).await {
                 Ok(rested) => {
                     let reader = client(0, &cluster, seed, began);

@@ -9,7 +9,7 @@ use super::forge::Forge;
 pub(crate) const REPORTER: &str = "forge";
 
 /// Of so many jobs one is forgotten where that is planted.
-const FORGOTTEN_ONE_IN: u8 = 3;
+const FORGOTTEN_ONE_IN: u8 = 2;
 
 pub(crate) struct Teller {
     pub(crate) forge: Forge,
