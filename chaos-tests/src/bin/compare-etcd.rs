@@ -26,14 +26,16 @@ enum Format {
 
 /// Compares Trireme with etcd: both with the same number of nodes on the same disk, in turns.
 ///
-/// A put is durable on a majority before it is answered, a read is linearizable. Nothing else should run meanwhile.
+/// A put is durable on a majority before it is answered, a read is linearizable. The ceiling is the same Trireme with its
+/// log on a file system in memory, where a sync costs nothing. Nothing else should run meanwhile.
 #[derive(Debug, Parser)]
 #[command(name = "compare-etcd")]
 struct Arguments {
     /// How often every measurement is made. 0: only the failovers.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(0..=100))]
     rounds: u32,
-    /// How long each takes. Jobs stay: where 30,000 are made a second, more than 15 s meet the bound of jobs in memory.
+    /// How long each takes. Jobs stay: where 30,000 are made a second, 15 s and the warm-up meet the bound of 500,000 jobs in
+    /// memory.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
     /// op:clients, comma-separated; op is put, read or mixed.
@@ -44,13 +46,13 @@ struct Arguments {
     value_bytes: usize,
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=7))]
     nodes: u64,
-    /// How often the leader is killed, in each system.
+    /// How often the leader is killed, in each system; nobody is by default.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=1000))]
     kills: u32,
     /// On the disk that is compared. A temporary directory when absent.
     #[arg(long, value_name = "DIR")]
     directory: Option<PathBuf>,
-    /// On a file system in memory.
+    /// On a file system in memory, for the ceiling.
     #[arg(long, value_name = "DIR", default_value = "/dev/shm")]
     ceiling_directory: PathBuf,
     #[arg(short, long, value_enum, default_value_t)]

@@ -10,7 +10,7 @@ use tokio::{
 };
 use trireme_harness::Executable;
 
-use super::{Contestant, Running};
+use super::{Contestant, Running, table::median};
 use crate::load::Target;
 
 /// A new write is tried this often at every node that lives; earlier ones go on.
@@ -30,10 +30,9 @@ pub struct Failovers {
 impl Failovers {
     /// None without a kill.
     #[must_use]
-    pub fn median(&self) -> Option<u64> {
-        let mut sorted = self.millis.clone();
-        sorted.sort_unstable();
-        sorted.get(sorted.len() / 2).copied()
+    pub fn median(&self) -> Option<f64> {
+        let millis = self.millis.iter().map(|millis| *millis as f64);
+        (!self.millis.is_empty()).then(|| median(millis))
     }
 }
 
@@ -133,5 +132,24 @@ impl Running {
             }
             Self::Etcd(cluster) => cluster.restore().await,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_an_even_number_of_kills_the_two_in_the_middle_count() {
+        let median = |millis: &[u64]| {
+            let failovers = Failovers {
+                contestant: Contestant::Etcd,
+                millis: millis.to_vec(),
+            };
+            failovers.median()
+        };
+        assert_eq!(median(&[]), None);
+        assert_eq!(median(&[1000, 800, 901]), Some(901.0));
+        assert_eq!(median(&[1000, 800, 2000, 901]), Some(950.5));
     }
 }

@@ -1,8 +1,8 @@
 //! Trireme and etcd side by side: the same disk, the same number of nodes, the same client, in turns.
 //!
 //! Every cell is measured on a fresh cluster of its own, so that none pays for what a former one left. Beside the two
-//! runs the same Trireme on a file system in memory, whose fdatasync costs nothing: the gap to it is what the disk
-//! takes. The disk's own rate of syncs is measured in every round.
+//! runs the same Trireme on a file system in memory: its log is written there as well, but fdatasync costs nothing. The
+//! gap to it is what the disk takes. The disk's own rate of syncs is measured in every round.
 
 mod disk;
 mod etcd_cluster;
@@ -38,7 +38,7 @@ const DISK: Duration = Duration::from_secs(2);
 pub enum Contestant {
     Etcd,
     Trireme,
-    /// Trireme without a disk below it.
+    /// Trireme with its log in memory, without a disk below it.
     Ceiling,
 }
 

@@ -36,7 +36,7 @@ impl fmt::Display for Measured {
 }
 
 /// The middle one, or the mean of the two in the middle; 0 of none.
-fn median(values: impl IntoIterator<Item = f64>) -> f64 {
+pub(super) fn median(values: impl IntoIterator<Item = f64>) -> f64 {
     let mut sorted: Vec<f64> = values.into_iter().collect();
     sorted.sort_unstable_by(f64::total_cmp);
     let middle = sorted.len() / 2;
@@ -88,7 +88,7 @@ impl Report {
         }))
     }
 
-    /// Where a write's time goes on the leader, on the disk and without one.
+    /// Where a write's time goes on the leader, with the log on the disk and in memory.
     fn write_stages(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let writes = self
             .measured
@@ -133,7 +133,7 @@ impl fmt::Display for Report {
             writeln!(
                 f,
                 "medians; fdatasync alone: {:.0}/s. Ratios are medians of the ratios within a round; the ceiling is Trireme \
-                 on a file system in memory.\n",
+                 with its log on a file system in memory.\n",
                 median(self.syncs_per_second.iter().copied())
             )?;
             writeln!(
@@ -237,7 +237,7 @@ mod tests {
             millis: vec![900, 800, 1000],
         });
         insta::assert_snapshot!(report.to_string(), @"
-        medians; fdatasync alone: 6000/s. Ratios are medians of the ratios within a round; the ceiling is Trireme on a file system in memory.
+        medians; fdatasync alone: 6000/s. Ratios are medians of the ratios within a round; the ceiling is Trireme with its log on a file system in memory.
 
         op     clients    etcd/s trireme/s  x etcd   ceiling/s  of it   p99 ms etcd  trireme   us/op etcd  trireme
         put         64      1000      1000    2.00        2000    50%          6.10     6.10           60       60
