@@ -1,6 +1,11 @@
 //! One quick scenario and one quick run with real processes in every test run; `cargo run -p chaos-tests --bin chaos --
 //! --scenario all` and `-- --minutes 10` do all of it.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that does not get what it needs has failed"
+)]
+
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
