@@ -5,7 +5,7 @@
 //! for the archive.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use trireme_api::client::Client;
 use trireme_harness::{Cluster, ClusterSettings, Executable, Ground};
 use trireme_proto::{
-    api::{NodeRequest, SaveSnapshotRequest, WatchRequest},
+    api::{ClusterStatusResponse, NodeRequest, SaveSnapshotRequest, WatchRequest},
     state::{
         AbortJob, AbortJobs, Command, CreateJobs, Job, JobState, JobType, NewJob, SweepJobs,
         change::Record, command::Body, outcome,
@@ -48,6 +48,11 @@ const LOOK: Duration = Duration::from_millis(20);
 const CLIENTS: u64 = 64;
 /// Bytes of a ProwJob.
 const VALUE: usize = 512;
+/// The same where nodes are to compact their logs. Nothing asks them to from outside; each does so by itself after so
+/// many bytes, and those are few enough jobs of this size.
+const LARGE: usize = 16 << 10;
+/// The longest loop.
+const MAX_SECONDS: u64 = 600;
 /// Writes that watchers wait for, and the time between two.
 const SEEN: usize = 50;
 const BEAT: Duration = Duration::from_millis(100);
@@ -70,11 +75,32 @@ pub struct Size {
 }
 
 /// One closed loop of writes.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Puts {
     pub per_second: f64,
     pub latency_us: Latency,
     pub errors: u64,
+    /// Nodes that compacted their logs: they wrote a snapshot of their own of what was applied meanwhile.
+    pub compacted: BTreeSet<u64>,
+}
+
+impl fmt::Display for Puts {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = |micros: u64| micros as f64 / 1000.0;
+        write!(
+            out,
+            "{:.0} puts/s, p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms, {} errors",
+            self.per_second,
+            millis(self.latency_us.p50),
+            millis(self.latency_us.p99),
+            millis(self.latency_us.max),
+            self.errors
+        )?;
+        if !self.compacted.is_empty() {
+            write!(out, ", compacted by {:?}", self.compacted)?;
+        }
+        Ok(())
+    }
 }
 
 /// What was measured.
@@ -102,6 +128,9 @@ pub struct Growth {
     /// While snapshots of state and archive are saved from the leader without a pause.
     pub three_beside_snapshots: Puts,
     pub snapshots_saved: u64,
+    /// Of large values, and the same in a loop so long that the nodes compact their logs.
+    pub three_large: Puts,
+    pub three_compacting: Puts,
     pub watchers: u64,
     /// From the call of a write to each watcher's having it.
     pub watch_latency_us: Latency,
@@ -144,17 +173,16 @@ impl fmt::Display for Growth {
             ("alone, grown", &self.alone_grown),
             ("three", &self.three_quiet),
             ("three, saving", &self.three_beside_snapshots),
+            ("three, large", &self.three_large),
+            ("three, compacting", &self.three_compacting),
         ] {
-            writeln!(
-                out,
-                "{name:<17} {:.0} puts/s, p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms, {} errors",
-                puts.per_second,
-                millis(puts.latency_us.p50),
-                millis(puts.latency_us.p99),
-                millis(puts.latency_us.max),
-                puts.errors
-            )?;
+            writeln!(out, "{name:<17} {puts}")?;
         }
+        writeln!(
+            out,
+            "saving: {} whole snapshots meanwhile; large, compacting: jobs of {LARGE} bytes",
+            self.snapshots_saved
+        )?;
         writeln!(
             out,
             "{} watchers     p50 {:.1} ms, p99 {:.1} ms, longest {:.1} ms from call to change, {} lost",
@@ -312,14 +340,37 @@ fn pid(cluster: &Cluster, id: u64) -> anyhow::Result<u32> {
     cluster.member(id)?.pid().context("the node does not run")
 }
 
-async fn puts(cluster: &Cluster, seconds: u64) -> anyhow::Result<Puts> {
+/// Of every node that runs.
+async fn statuses(cluster: &Cluster) -> anyhow::Result<BTreeMap<u64, ClusterStatusResponse>> {
+    let mut statuses = BTreeMap::new();
+    for member in cluster.members().iter().filter(|one| one.is_running()) {
+        statuses.insert(member.id, crate::nemesis::status(&member.url()).await?);
+    }
+    Ok(statuses)
+}
+
+/// Nodes whose newest snapshot is of what they had not applied before.
+fn compacted(
+    before: &BTreeMap<u64, ClusterStatusResponse>,
+    after: &BTreeMap<u64, ClusterStatusResponse>,
+) -> BTreeSet<u64> {
+    let is_newer = |id: &u64, after: &ClusterStatusResponse| {
+        let before = before.get(id);
+        before.is_some_and(|before| after.snapshot_index > before.applied_index)
+    };
+    let newer = after.iter().filter(|(id, after)| is_newer(id, after));
+    newer.map(|(id, _)| *id).collect()
+}
+
+async fn puts(cluster: &Cluster, value_bytes: usize, seconds: u64) -> anyhow::Result<Puts> {
+    let before = statuses(cluster).await?;
     let target = Target {
         system: load::System::Trireme,
         endpoints: cluster.addresses(),
     };
     let plan = load::Plan {
         clients: CLIENTS,
-        value_bytes: VALUE,
+        value_bytes,
         warm_up: Duration::from_secs(1),
         measured: Duration::from_secs(seconds),
         operation: Operation::Put,
@@ -329,7 +380,35 @@ async fn puts(cluster: &Cluster, seconds: u64) -> anyhow::Result<Puts> {
         per_second: figures.per_second(),
         latency_us: figures.latency(),
         errors: figures.errors,
+        compacted: compacted(&before, &statuses(cluster).await?),
     })
+}
+
+/// Large writes: a loop, then one so long that each node's log grows by half more than what makes it be compacted.
+async fn beside_compaction(
+    cluster: &mut Cluster,
+    compact_bytes: u64,
+    seconds: u64,
+    tell: impl Fn(&str),
+) -> anyhow::Result<(Puts, Puts)> {
+    let quiet = puts(cluster, LARGE, seconds).await?;
+    tell(&format!(
+        "three nodes, large values: {:.0} puts/s",
+        quiet.per_second
+    ));
+    let grows = quiet.per_second.max(1.0) * LARGE as f64;
+    let long = (1.5 * compact_bytes as f64 / grows).ceil() as u64;
+    let compacting = puts(cluster, LARGE, long.clamp(seconds, MAX_SECONDS)).await?;
+    tell(&format!(
+        "three nodes that compact their logs: {:.0} puts/s",
+        compacting.per_second
+    ));
+    let leader = cluster.wait_for_leader().await?;
+    ensure!(
+        compacting.compacted.contains(&leader),
+        "the leader, node {leader}, did not compact its log in {long} s: {compacting}"
+    );
+    Ok((quiet, compacting))
 }
 
 /// Saves snapshots one after the other until told to stop; how many were whole.
@@ -477,7 +556,7 @@ pub async fn grow(
     };
     let mut cluster = Cluster::start(executable, settings).await?;
     let empty_resident_bytes = resident(pid(&cluster, 1)?)?;
-    let alone_empty = puts(&cluster, size.seconds).await?;
+    let alone_empty = puts(&cluster, VALUE, size.seconds).await?;
     tell(&format!(
         "one empty node: {:.0} puts/s",
         alone_empty.per_second
@@ -489,6 +568,7 @@ pub async fn grow(
     let api = member.api.to_string();
     let mut config = StoreConfig::new(data.clone(), 1, peer);
     config.api_address = api;
+    let compact_bytes = config.limits.compact_bytes;
     let store = Store::open(config).await?;
     let began = Instant::now();
     timeout(LONG, store.linearize()).await??;
@@ -524,7 +604,7 @@ pub async fn grow(
     let directory_bytes = bytes_below(&data)?;
     let archive_bytes = bytes_below(&data.join("archive"))?;
     cluster.wait_for_leader().await?;
-    let alone_grown = puts(&cluster, size.seconds).await?;
+    let alone_grown = puts(&cluster, VALUE, size.seconds).await?;
     tell(&format!(
         "one grown node: {:.0} puts/s",
         alone_grown.per_second
@@ -556,7 +636,7 @@ pub async fn grow(
             "node {id} has everything and votes after {join_millis} ms"
         ));
     }
-    let three_quiet = puts(&cluster, size.seconds).await?;
+    let three_quiet = puts(&cluster, VALUE, size.seconds).await?;
     tell(&format!(
         "three nodes: {:.0} puts/s",
         three_quiet.per_second
@@ -565,13 +645,15 @@ pub async fn grow(
     let leader = Client::connect(&cluster.member(leader)?.url()).await?;
     let stop = CancellationToken::new();
     let saving = tokio::spawn(save_all_the_time(leader, stop.clone()));
-    let three_beside_snapshots = puts(&cluster, size.seconds).await?;
+    let three_beside_snapshots = puts(&cluster, VALUE, size.seconds).await?;
     stop.cancel();
     let snapshots_saved = saving.await??;
     tell(&format!(
         "three nodes beside snapshots being saved: {:.0} puts/s",
         three_beside_snapshots.per_second
     ));
+    let (three_large, three_compacting) =
+        beside_compaction(&mut cluster, compact_bytes, size.seconds, &tell).await?;
     let (watch_latency_us, watch_lost) = watches(&cluster, size.watchers).await?;
     cluster.stop().await?;
     let mut archived = BTreeMap::new();
@@ -603,8 +685,40 @@ pub async fn grow(
         three_quiet,
         three_beside_snapshots,
         snapshots_saved,
+        three_large,
+        three_compacting,
         watchers: size.watchers,
         watch_latency_us,
         watch_lost,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(applied_index: u64, snapshot_index: u64) -> ClusterStatusResponse {
+        ClusterStatusResponse {
+            applied_index,
+            snapshot_index,
+            ..ClusterStatusResponse::default()
+        }
+    }
+
+    #[test]
+    fn who_compacted_has_a_snapshot_of_what_came_meanwhile() {
+        let before = BTreeMap::from([
+            (1, status(100, 40)),
+            (2, status(100, 40)),
+            (3, status(100, 40)),
+        ]);
+        // 2 had begun before; 4 was not asked before.
+        let after = BTreeMap::from([
+            (1, status(200, 40)),
+            (2, status(200, 100)),
+            (3, status(200, 150)),
+            (4, status(200, 150)),
+        ]);
+        assert_eq!(compacted(&before, &after), BTreeSet::from([3]));
+    }
 }

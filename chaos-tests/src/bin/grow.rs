@@ -21,9 +21,10 @@ enum Format {
     Json,
 }
 
-/// Fills a cluster and measures memory, restart, snapshots, joining, watches, and whether writes cost more than before.
+/// Fills a cluster and measures memory, restart, snapshots, joining, watches, and whether writes cost more than before,
+/// also while snapshots are saved from outside and while nodes compact their logs.
 ///
-/// Needs some 3 GiB of disk and of memory with the defaults, and a machine that does nothing else.
+/// Needs some 5 GiB of disk and of memory with the defaults, and a machine that does nothing else.
 #[derive(Debug, Parser)]
 #[command(name = "grow")]
 struct Arguments {
@@ -36,7 +37,7 @@ struct Arguments {
     /// Followers of the change feed.
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..=3000))]
     watchers: u64,
-    /// Of each of the four closed loops of writes. Their jobs stay: more than 500,000 are refused.
+    /// Of each closed loop of writes. Their jobs stay: more than 500,000 are refused.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=600))]
     seconds: u64,
     /// Where it runs; a temporary directory when absent.
