@@ -42,6 +42,8 @@ const REGISTERS: u64 = 4;
 const THINK_MS: (u64, u64) = (5, 300);
 /// A forge or user gives up waiting for an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Who makes a job asks twice, within the time that it stays.
+const CREATE_PATIENCE: Duration = Duration::from_secs(3);
 /// How often a forge brings a webhook that is not acknowledged.
 const ATTEMPTS: u64 = 8;
 const RETRY_MS: (u64, u64) = (100, 3000);
@@ -276,7 +278,7 @@ impl Client {
             request_id: request_id.to_owned(),
             what: Some(What::Prowjob(job.into())),
         });
-        match timeout(PATIENCE, call).await {
+        match timeout(CREATE_PATIENCE, call).await {
             Ok(told) => {
                 let told = told.map(|response| response.into_inner().id);
                 if let Err(status) = &told

@@ -12,9 +12,10 @@ use trireme_state::{JobFilter, State, is_complete};
 use super::cluster::Cluster;
 use crate::History;
 
-/// Short, so that runs leave memory in the shortest simulation.
-const MAIN: &str = "sinker: {resync_period: 1s, max_prowjob_age: 4s}";
-const MAX_AGE_MS: i64 = 4000;
+/// Short, so that runs leave memory in the shortest simulation, but longer than a request to make one may be under way: two
+/// attempts of a client, the last of which a node goes on proposing.
+const MAIN: &str = "sinker: {resync_period: 1s, max_prowjob_age: 20s}";
+const MAX_AGE_MS: i64 = 20_000;
 /// One of each kind; what agents make of them does not matter.
 const JOBS: &str = "periodics:
 - {name: by-interval, interval: 2s, spec: {containers: [{image: alpine, command: [\"true\"]}]}}

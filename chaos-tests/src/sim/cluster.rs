@@ -328,7 +328,7 @@ impl Cluster {
         let controllers: Vec<Arc<dyn Controller>> = vec![
             Arc::new(Scheduler::new(leases, shared.feed.clone())),
             Arc::new(Periodics::new(shared.feed.clone())),
-            Arc::new(Sinker::new(shared.feed.clone())),
+            Arc::new(Sinker::new(shared.feed.clone()).with_least_age(Duration::ZERO)),
             Arc::new(Clerk),
             Arc::new(Merger(shared.forge.clone())),
             Arc::new(Outbox::new(vec![Arc::new(Teller {

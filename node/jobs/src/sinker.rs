@@ -12,11 +12,14 @@ use trireme_config::Config;
 use trireme_office::{ConfigFeed, Controller, ControllerError, Office, OfficeError};
 use trireme_proto::state::{JobType, SweepDeliveries, SweepJobs, command::Body};
 use trireme_prowjob::MetaDuration;
-use trireme_state::{JobFilter, State};
+use trireme_state::{JobFilter, State, limits::REQUEST_MEMORY_MS};
 
 /// Prow's defaults of `resync_period` and `max_prowjob_age`.
 const PERIOD: Duration = Duration::from_secs(3600);
 const MAX_PROWJOB_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A run stays this long after it was made, whatever the configuration says: a client that asks again for it, with the same
+/// request id, must find it, or it would be made twice.
+const LEAST_AGE: Duration = Duration::from_millis(REQUEST_MEMORY_MS.unsigned_abs());
 const MIN_PERIOD: Duration = Duration::from_secs(1);
 /// Handled deliveries stay long enough to be looked at.
 const MAX_DELIVERY_AGE_MS: i64 = 24 * 3600 * 1000;
@@ -26,12 +29,23 @@ const MAX_SWEEP: usize = 500;
 /// Runs on the leader once per period and when it takes office.
 pub struct Sinker {
     config: ConfigFeed,
+    least_age: Duration,
 }
 
 impl Sinker {
     #[must_use]
     pub fn new(config: ConfigFeed) -> Self {
-        Self { config }
+        Self {
+            config,
+            least_age: LEAST_AGE,
+        }
+    }
+
+    /// In a simulation, whose clients ask again for seconds, not minutes.
+    #[must_use]
+    pub fn with_least_age(mut self, least_age: Duration) -> Self {
+        self.least_age = least_age;
+        self
     }
 }
 
@@ -39,9 +53,9 @@ fn std_or(duration: Option<MetaDuration>, default: Duration) -> Duration {
     duration.map_or(default, |duration| duration.get().to_std())
 }
 
-fn old_jobs(state: &State, config: &Config, now_ms: i64) -> Vec<String> {
-    let age_ms = std_or(config.prow.sinker.max_prowjob_age, MAX_PROWJOB_AGE).as_millis();
-    let age_ms = i64::try_from(age_ms).unwrap_or(i64::MAX);
+fn old_jobs(state: &State, config: &Config, least_age: Duration, now_ms: i64) -> Vec<String> {
+    let age = std_or(config.prow.sinker.max_prowjob_age, MAX_PROWJOB_AGE).max(least_age);
+    let age_ms = i64::try_from(age.as_millis()).unwrap_or(i64::MAX);
     let newest = newest_periodics(state, config);
     state
         .jobs_finished_before(now_ms)
@@ -91,7 +105,7 @@ impl Controller for Sinker {
             let mut period = PERIOD;
             // How long runs stay is not known before there is a configuration.
             if let Some(running) = &running {
-                sweep_jobs(&office, &running.config).await?;
+                self.sweep_jobs(&office, &running.config).await?;
                 period = std_or(running.config.prow.sinker.resync_period, PERIOD);
             }
             tokio::select! {
@@ -104,14 +118,16 @@ impl Controller for Sinker {
     }
 }
 
-async fn sweep_jobs(office: &Office, config: &Config) -> Result<(), OfficeError> {
-    let (view, now) = (office.view(), office.now_ms());
-    for ids in old_jobs(&view, config, now).chunks(MAX_SWEEP) {
-        office
-            .propose(Body::SweepJobs(SweepJobs { ids: ids.to_vec() }))
-            .await?;
+impl Sinker {
+    async fn sweep_jobs(&self, office: &Office, config: &Config) -> Result<(), OfficeError> {
+        let (view, now) = (office.view(), office.now_ms());
+        for ids in old_jobs(&view, config, self.least_age, now).chunks(MAX_SWEEP) {
+            office
+                .propose(Body::SweepJobs(SweepJobs { ids: ids.to_vec() }))
+                .await?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 async fn sweep_deliveries(office: &Office) -> Result<(), OfficeError> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use trireme_proto::state::{Command, Done, Rejection, command::Body, outcome};
 use trireme_raft::{ProposeError, Queues, Store, View, Watch};
+use trireme_state::min_level_at;
 
 /// Why an office could not record a command.
 #[derive(Debug, thiserror::Error)]
@@ -110,8 +111,9 @@ impl Office {
         if self.resigned.is_cancelled() {
             return Err(OfficeError::Left { epoch: self.epoch });
         }
+        let level = self.store.view().feature_level();
         let command = Command {
-            min_level: 1,
+            min_level: min_level_at(&body, level),
             principal: format!("controller:{}@{}", self.controller, self.node_id()),
             request_id: String::new(),
             epoch: self.epoch,

@@ -139,9 +139,6 @@ pub struct Archive {
     thread: Mutex<Option<JoinHandle<()>>>,
     lost: Option<String>,
     owner: OnceLock<String>,
-    /// As [`ArchiveStore::missing`]. Held while it is changed.
-    missing: watch::Sender<Option<u64>>,
-    changing_missing: Mutex<()>,
 }
 
 struct Shared {
@@ -150,6 +147,8 @@ struct Shared {
     overlay: Mutex<Overlay>,
     /// Set while somebody reads for a saved snapshot. Held by the thread while it writes.
     saving: Mutex<Option<saving::Notes>>,
+    /// As [`ArchiveStore::missing`]; changed by the thread.
+    missing: watch::Sender<Option<u64>>,
     room: Semaphore,
     permits: u32,
 }
@@ -196,6 +195,14 @@ enum Request {
         rows: Vec<Row>,
         done: oneshot::Sender<io::Result<()>>,
     },
+    BeginFill {
+        upto: u64,
+        done: oneshot::Sender<io::Result<()>>,
+    },
+    EndFill {
+        upto: u64,
+        done: oneshot::Sender<io::Result<()>>,
+    },
 }
 
 impl fmt::Debug for Archive {
@@ -225,6 +232,7 @@ impl Archive {
             store: RwLock::new(Some(store)),
             overlay: Mutex::new(Overlay::default()),
             saving: Mutex::default(),
+            missing: watch::Sender::new(missing),
             room: Semaphore::new(permits as usize),
             permits,
         });
@@ -248,8 +256,6 @@ impl Archive {
             thread: Mutex::new(thread),
             lost,
             owner: OnceLock::new(),
-            missing: watch::Sender::new(missing),
-            changing_missing: Mutex::default(),
         })
     }
 
@@ -393,30 +399,25 @@ impl Archive {
 
     /// The log index up to which rows may be missing here; None when all are there.
     pub(crate) fn missing(&self) -> Option<u64> {
-        *self.missing.borrow()
+        *self.shared.missing.borrow()
     }
 
     pub(crate) fn missing_changes(&self) -> watch::Receiver<Option<u64>> {
-        self.missing.subscribe()
+        self.shared.missing.subscribe()
     }
 
-    /// Says that rows up to a log index may be missing, until [`Archive::end_fill`], whatever happens meanwhile. Blocks.
-    pub(crate) fn begin_fill(&self, upto: u64) -> io::Result<()> {
-        let _alone = held(&self.changing_missing);
-        let upto = self.missing().map_or(upto, |missing| missing.max(upto));
-        self.shared.store()?.set_missing(Some(upto))?;
-        self.missing.send_replace(Some(upto));
-        Ok(())
+    /// Says that rows up to a log index may be missing, until [`Archive::end_fill`], whatever happens meanwhile.
+    pub(crate) async fn begin_fill(&self, upto: u64) -> io::Result<()> {
+        let (done, answered) = oneshot::channel();
+        self.send(Request::BeginFill { upto, done }).await?;
+        answered.await.map_err(|_| closed())?
     }
 
-    /// Says that everything up to a log index is there. Blocks.
-    pub(crate) fn end_fill(&self, upto: u64) -> io::Result<()> {
-        let _alone = held(&self.changing_missing);
-        if self.missing().is_some_and(|missing| missing <= upto) {
-            self.shared.store()?.set_missing(None)?;
-            self.missing.send_replace(None);
-        }
-        Ok(())
+    /// Says that everything up to a log index is there.
+    pub(crate) async fn end_fill(&self, upto: u64) -> io::Result<()> {
+        let (done, answered) = oneshot::channel();
+        self.send(Request::EndFill { upto, done }).await?;
+        answered.await.map_err(|_| closed())?
     }
 
     /// An empty store beside the present one, to be filled from a snapshot's rows. Blocks.
@@ -441,7 +442,6 @@ impl Archive {
         let (done, answered) = oneshot::channel();
         self.send(Request::Replace { store, done }).await?;
         answered.await.map_err(|_| closed())??;
-        self.missing.send_replace(None);
         // Only now is nothing written to it any more.
         self.home.discard(former);
         Ok(())
@@ -587,6 +587,7 @@ impl Shared {
                 self.break_saving();
                 *self.present_mut() = Some(store);
                 self.overlay().rows.clear();
+                self.missing.send_replace(None);
                 let _ = done.send(Ok(()));
             }
             Request::Prune { ops, done } => {
@@ -597,6 +598,12 @@ impl Shared {
             }
             Request::Fill { rows, done } => {
                 let _ = done.send(self.fill(rows));
+            }
+            Request::BeginFill { upto, done } => {
+                let _ = done.send(self.begin_fill(upto));
+            }
+            Request::EndFill { upto, done } => {
+                let _ = done.send(self.end_fill(upto));
             }
         }
         None
@@ -645,6 +652,27 @@ impl Shared {
         let reached = store.applied()?.max(index);
         store.write(&[], reached)?;
         store.checkpoint()
+    }
+
+    fn begin_fill(&self, upto: u64) -> io::Result<()> {
+        let former = *self.missing.borrow();
+        let upto = former.map_or(upto, |missing| missing.max(upto));
+        self.store()?.set_missing(Some(upto))?;
+        self.missing.send_replace(Some(upto));
+        Ok(())
+    }
+
+    /// Nothing happens if more has become missing meanwhile.
+    fn end_fill(&self, upto: u64) -> io::Result<()> {
+        if (*self.missing.borrow()).is_none_or(|missing| missing > upto) {
+            return Ok(());
+        }
+        let store = self.store()?;
+        // It may come from rows alone, and must not be taken for one that is behind.
+        store.write(&[], store.applied()?.max(upto))?;
+        store.set_missing(None)?;
+        self.missing.send_replace(None);
+        Ok(())
     }
 
     fn fill(&self, rows: Vec<Row>) -> io::Result<()> {

@@ -104,7 +104,15 @@ async fn a_store_that_is_open_elsewhere_is_waited_for_then_refused() {
     assert!(!dir.path().join("broken-1").exists());
 
     let second = SledHome::new(dir.path());
-    let opening = std::thread::spawn(move || second.open());
+    let (begun, begins) = std::sync::mpsc::channel();
+    let opening = std::thread::spawn(move || {
+        begun.send(()).unwrap();
+        second.open()
+    });
+    begins.recv().unwrap();
+    // Long enough to find it held.
+    std::thread::sleep(Duration::from_millis(200));
+    assert!(!opening.is_finished());
     // Whoever holds it still, a closed archive holds its store no more.
     archive.close();
     let opened = opening.join().unwrap().unwrap();
@@ -164,7 +172,7 @@ async fn a_replacement_counts_only_once_it_is_finished() {
     let archive = sled(dir.path());
     archive.submit(3, vec![put("a", "old")]).await.unwrap();
     archive.checkpoint(3).await.unwrap();
-    archive.begin_fill(3).unwrap();
+    archive.begin_fill(3).await.unwrap();
     let next = archive.begin_replacement().unwrap();
     next.store().unwrap().write(&[put("b", "new")], 0).unwrap();
     // One that is given up takes no room.
@@ -199,11 +207,11 @@ async fn a_replacement_counts_only_once_it_is_finished() {
 async fn filling_in_gives_way_to_what_was_written_since() {
     let home = Arc::new(MemoryHome::default());
     let archive = Archive::open(home, &ArchiveOptions::default()).unwrap();
-    archive.begin_fill(4).unwrap();
+    archive.begin_fill(4).await.unwrap();
     archive.submit(5, vec![put("a", "new")]).await.unwrap();
     let row = |key: &'static str| (Bytes::from(key), Bytes::from("old"));
     archive.fill(vec![row("a"), row("c")]).await.unwrap();
-    archive.end_fill(4).unwrap();
+    archive.end_fill(4).await.unwrap();
     assert_eq!(get(&archive, "a").as_deref(), Some("new"));
     assert_eq!(get(&archive, "c").as_deref(), Some("old"));
 }
@@ -214,20 +222,21 @@ async fn rows_are_missing_until_all_of_them_were_filled_in() {
     let dir = tempfile::tempdir().unwrap();
     let archive = sled(dir.path());
     assert_eq!(archive.missing(), None);
-    archive.begin_fill(7).unwrap();
+    archive.begin_fill(7).await.unwrap();
     archive.submit(8, vec![put("a", "1")]).await.unwrap();
     archive.checkpoint(9).await.unwrap();
     drop(archive);
     let archive = sled(dir.path());
     assert_eq!((archive.missing(), archive.lost()), (Some(7), None));
     // More became missing while it was filled.
-    archive.begin_fill(12).unwrap();
-    archive.begin_fill(10).unwrap();
-    archive.end_fill(7).unwrap();
+    archive.begin_fill(12).await.unwrap();
+    archive.begin_fill(10).await.unwrap();
+    archive.end_fill(7).await.unwrap();
     assert_eq!(archive.missing(), Some(12));
-    archive.end_fill(12).unwrap();
+    archive.end_fill(12).await.unwrap();
     drop(archive);
-    assert_eq!(sled(dir.path()).missing(), None);
+    let archive = sled(dir.path());
+    assert_eq!((archive.missing(), archive.applied().unwrap()), (None, 12));
 }
 
 /// Performs nothing until it is allowed to.

@@ -14,7 +14,9 @@ mod types;
 #[cfg(test)]
 mod unknown;
 
-pub(crate) use network::{Links, Pages, SNAPSHOT_CHUNKS_AHEAD, feed_snapshot};
+pub(crate) use network::{
+    Links, Pages, SNAPSHOT_CHUNKS_AHEAD, WITHOUT_ARCHIVE_LEVEL, feed_snapshot,
+};
 pub use ring::Role;
 pub(crate) use ring::{ChangeError, Pulse, ReadIndexError, Ring, Written};
 pub(crate) use state_machine::Machine;

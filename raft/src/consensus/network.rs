@@ -45,6 +45,7 @@ use crate::{
     host::Host,
     snapshot::SnapshotFile,
     transport::{Client, Dialer},
+    view::Published,
 };
 
 /// Hot bytes or archive rows in one message of a snapshot.
@@ -65,6 +66,7 @@ pub(crate) struct Links {
     pub(crate) archive: Arc<Archive>,
     pub(crate) costs: Arc<Costs>,
     pub(crate) fatal: FatalCell,
+    pub(crate) published: Arc<Published>,
 }
 
 impl Links {
@@ -407,6 +409,12 @@ impl RaftNetworkV2<Types> for Link {
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
+        let level = self.links.published.view().feature_level();
+        if self.links.archive.missing().is_some() && level < WITHOUT_ARCHIVE_LEVEL {
+            let why =
+                "the archive to send is incomplete, and a member may not know what that means";
+            return Err(unreachable(tonic::Status::unavailable(why)).into());
+        }
         let mut client = self.client()?;
         let timing = self.links.timing.clone();
         let (chunks, sending) = mpsc::channel(SNAPSHOT_CHUNKS_AHEAD);
@@ -483,6 +491,9 @@ impl RaftNetworkV2<Types> for Link {
         })))
     }
 }
+
+/// From this feature level on every member keeps its own archive when a snapshot comes without one.
+pub(crate) const WITHOUT_ARCHIVE_LEVEL: u32 = 3;
 
 /// What to do when a snapshot in use is found damaged or unreadable.
 pub(crate) const SNAPSHOT_LOST: &str = "Start the node again: it sets the file aside, and goes on from the snapshot before \

@@ -27,6 +27,8 @@ use super::{
     },
 };
 
+use crate::store::too_new;
+
 /// Answers on one append stream that wait for the wire.
 const ANSWERS_AHEAD: usize = 64;
 
@@ -238,12 +240,12 @@ impl Ring {
         let limit = self.timing.snapshot_chunk;
         let late = |_| Status::deadline_exceeded("the snapshot's next chunk does not come");
         let busy = |_| Status::resource_exhausted("another snapshot is being received");
-        let waiting = Arc::clone(&self.receiving).lock_owned();
-        let alone = timeout(limit, waiting).await.map_err(busy)?;
         let first = timeout(limit, chunks.message()).await.map_err(late)??;
         let first = first.ok_or_else(|| malformed("an empty snapshot transfer"))?;
         allows(&first)?;
         admit(self.me, &self.cluster_id, &first.cluster_id, first.target)?;
+        let waiting = Arc::clone(&self.receiving).lock_owned();
+        let alone = timeout(limit, waiting).await.map_err(busy)?;
         let vote = vote_from_proto(&first.vote.unwrap_or_default());
         let meta = first
             .meta
@@ -309,6 +311,11 @@ impl Ring {
         let (file, state) = loaded
             .await
             .map_err(|error| Status::data_loss(format!("the snapshot came damaged: {error}")))?;
+        if let Some(fatal) = too_new(&state) {
+            let told = Status::failed_precondition(fatal.message.clone());
+            self.fatal.set(fatal.kind, fatal.message);
+            return Err(told);
+        }
         if file.last() != meta.last_log_id.as_ref().map(log_id_to_wal)
             || file.header().cluster_id != self.cluster_id
         {

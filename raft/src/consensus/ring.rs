@@ -32,7 +32,7 @@ use super::{
     state_machine::Machine,
     types::{Commands, LogId, Membership, Peer, Types, membership_to_proto},
 };
-use crate::{archive::Archive, config::Timing, snapshot::Snapshots, wal::Wal};
+use crate::{archive::Archive, config::Timing, fatal::FatalCell, snapshot::Snapshots, wal::Wal};
 
 /// Entries in one replication request.
 const MAX_PAYLOAD_ENTRIES: u64 = 300;
@@ -156,8 +156,8 @@ pub(crate) struct Ring {
     pub(super) timing: Timing,
     pub(super) snapshots: Snapshots,
     pub(super) archive: Arc<Archive>,
-    /// One snapshot is received at a time.
-    /// Held by whoever receives or installs a snapshot.
+    pub(super) fatal: FatalCell,
+    /// Held by whoever receives or installs a snapshot: one at a time.
     pub(super) receiving: Arc<Mutex<()>>,
     /// When the present leader was last heard.
     pub(super) heard: Arc<Heard>,
@@ -233,6 +233,7 @@ impl Ring {
         let config = config.validate().map_err(|error| error.to_string())?;
         let (me, cluster_id) = (links.me, links.cluster_id.clone());
         let (snapshots, archive) = (machine.snapshots.clone(), Arc::clone(&machine.archive));
+        let fatal = machine.fatal.clone();
         let log = LogStore {
             wal: Arc::clone(&wal),
             fatal: machine.fatal.clone(),
@@ -247,6 +248,7 @@ impl Ring {
             timing,
             snapshots,
             archive,
+            fatal,
             receiving: Arc::default(),
             heard: Arc::new(Heard::new()),
             wal,

@@ -315,8 +315,7 @@ impl RaftStateMachine<Types> for Machine {
                             self.archive.replace(replacement).await?;
                         }
                         None => {
-                            let archive = Arc::clone(&self.archive);
-                            host.io(move || archive.begin_fill(index)).await?;
+                            self.archive.begin_fill(index).await?;
                         }
                     }
                     (Some(part), state, Some(_alone))

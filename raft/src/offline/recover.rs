@@ -23,7 +23,7 @@ use crate::{
     disk::{Disk, RealDisk},
     sealed::decode_batch,
     snapshot::Snapshots,
-    store::{OpenError, newest_snapshot},
+    store::{OpenError, check_log, newest_snapshot},
     wal::{Owner, Wal, WalOptions},
 };
 
@@ -115,6 +115,13 @@ impl Recovery {
             cluster_id: identity.cluster_id.clone(),
             node_id: identity.node_id,
         };
+        let snapshots = Snapshots::open(Arc::clone(&disk), &data_dir.join("snapshots"))?;
+        check_log(
+            &*disk,
+            &data_dir.join("wal"),
+            directory.has_log()?,
+            &snapshots,
+        )?;
         let wal = Wal::open(
             Arc::clone(&disk),
             &data_dir.join("wal"),
@@ -123,7 +130,6 @@ impl Recovery {
         )
         .map_err(|error| OfflineError::Open(error.into()))?;
         let log = wal.state();
-        let snapshots = Snapshots::open(disk, &data_dir.join("snapshots"))?;
         let newest = newest_snapshot(&snapshots, &identity.cluster_id, &log)?;
         let (header, base) = match &newest {
             Some((file, state)) => (file.header().clone(), state.clone()),

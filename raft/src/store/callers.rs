@@ -23,6 +23,8 @@ use crate::transport::Caller;
 
 /// After a no, members are asked again no sooner.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// How long a node is let in because nobody could tell.
+const UNSURE: Duration = Duration::from_secs(10);
 /// Nodes that are asked about; more are refused unasked.
 const MAX_ASKED: usize = 64;
 /// Members that are asked at once.
@@ -73,12 +75,26 @@ pub(super) struct Hearsay(Mutex<BTreeMap<u64, Said>>);
 #[derive(Debug, Clone, Copy)]
 struct Said {
     asked: Instant,
-    vouched: bool,
+    word: Word,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Word {
+    /// Not known yet, or no member.
+    No,
+    /// A member says so.
+    Yes,
+    /// Nobody can tell: all members known here may be gone, and this node be brought up to date by those that came after.
+    Nobody,
 }
 
 impl Hearsay {
     fn vouched(&self, id: u64) -> bool {
-        held(&self.0).get(&id).is_some_and(|said| said.vouched)
+        held(&self.0).get(&id).is_some_and(|said| match said.word {
+            Word::No => false,
+            Word::Yes => true,
+            Word::Nobody => said.asked.elapsed() < UNSURE,
+        })
     }
 
     /// Whether to ask about a node now.
@@ -86,7 +102,7 @@ impl Hearsay {
         let now = Instant::now();
         let mut said = held(&self.0);
         said.retain(|other, said| {
-            *other == id || said.vouched || now.duration_since(said.asked) < ASK_AGAIN
+            *other == id || said.word == Word::Yes || now.duration_since(said.asked) < ASK_AGAIN
         });
         let due = match said.get(&id) {
             Some(said) => now.duration_since(said.asked) >= ASK_AGAIN,
@@ -95,16 +111,16 @@ impl Hearsay {
         if due {
             let asked = Said {
                 asked: now,
-                vouched: false,
+                word: Word::No,
             };
             said.insert(id, asked);
         }
         due
     }
 
-    fn say(&self, id: u64, vouched: bool) {
+    fn say(&self, id: u64, word: Word) {
         if let Some(said) = held(&self.0).get_mut(&id) {
-            said.vouched = vouched;
+            said.word = word;
         }
     }
 }
@@ -209,7 +225,7 @@ impl Inner {
                 // The only member is behind nobody.
                 return;
             }
-            let answers: Vec<bool> = stream::iter(others)
+            let mut answers = stream::iter(others)
                 .map(|other| {
                     let inner = &inner;
                     async move {
@@ -218,17 +234,24 @@ impl Inner {
                             ..proto::HelloRequest::default()
                         };
                         let asked = inner.hello(&other.peer_address, Some(other.id), hello);
-                        Some(asked.await.ok()?.about_is_member)
+                        asked.await.ok()
                     }
                 })
-                .buffer_unordered(ASKED_AT_ONCE)
-                .filter_map(std::future::ready)
-                .collect()
-                .await;
-            // All members known here may be gone, and this node be brought up to date by those that came after them.
-            let vouched = answers.is_empty() || answers.contains(&true);
-            tracing::info!(node = id, vouched, "members were asked about a node");
-            inner.hearsay.say(id, vouched);
+                .buffer_unordered(ASKED_AT_ONCE);
+            let mut word = Word::Nobody;
+            while let Some(answer) = answers.next().await {
+                match answer {
+                    Some(answer) if answer.about_is_member => {
+                        word = Word::Yes;
+                        break;
+                    }
+                    Some(answer) if answer.about_is_known => word = Word::No,
+                    // It does not answer, or cannot know better: it lags itself, or is of an older version.
+                    _ => {}
+                }
+            }
+            tracing::info!(node = id, ?word, "members were asked about a node");
+            inner.hearsay.say(id, word);
         });
     }
 }
@@ -275,11 +298,16 @@ mod tests {
         assert!(!hearsay.asks(7), "the answer is awaited");
         tokio::time::advance(ASK_AGAIN).await;
         assert!(hearsay.asks(7), "it may have become one");
-        hearsay.say(7, true);
+        hearsay.say(7, Word::Yes);
         assert!(hearsay.vouched(7) && !hearsay.vouched(8));
         assert!((100..200).filter(|id| hearsay.asks(*id)).count() < MAX_ASKED);
         assert!(!hearsay.asks(300));
         tokio::time::advance(ASK_AGAIN).await;
         assert!(hearsay.asks(300) && hearsay.vouched(7));
+        // Not for ever, if nobody could tell.
+        hearsay.say(300, Word::Nobody);
+        assert!(hearsay.vouched(300));
+        tokio::time::advance(UNSURE).await;
+        assert!(!hearsay.vouched(300) && hearsay.vouched(7) && hearsay.asks(300));
     }
 }

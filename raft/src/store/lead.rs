@@ -22,6 +22,11 @@ pub struct Leadership {
 }
 
 impl Inner {
+    /// Whether this node follows a leader, or is one that a quorum answers.
+    pub(super) fn hears_leader(&self, started: &Started) -> bool {
+        self.vouched(started, &started.ring.pulse()).is_some()
+    }
+
     pub(super) fn observe(&self, started: &Started) -> Leadership {
         let pulse = started.ring.pulse();
         let leader = self.vouched(started, &pulse);

@@ -49,7 +49,7 @@ pub use error::{CompactionError, JoinError, MembershipError, OpenError, ProposeE
 pub use lead::Leadership;
 pub use membership::Handover;
 pub use propose::Applied;
-pub(crate) use recover::newest_snapshot;
+pub(crate) use recover::{check_log, newest_snapshot, too_new};
 pub use save::{SaveError, Saving};
 pub use scrub::{ScrubError, Scrubbed};
 pub use space::DiskUse;

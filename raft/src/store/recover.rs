@@ -1,12 +1,43 @@
 //! From what is on disk to a state: the newest snapshot that is whole, then the log.
 
-use trireme_state::State;
+use std::path::Path;
+
+use trireme_state::{FEATURE_LEVEL, State};
 
 use super::OpenError;
 use crate::{
+    disk::Disk,
+    fatal::{Fatal, FatalKind},
     snapshot::{SnapshotError, SnapshotFile, Snapshots},
-    wal::LogState,
+    wal::{LogState, Wal, WalError},
 };
+
+/// Refuses a log that was begun and is gone: one begun anew would have forgotten a vote, and what was acknowledged since
+/// the snapshot. Blocks.
+pub(crate) fn check_log(
+    disk: &dyn Disk,
+    dir: &Path,
+    had_log: bool,
+    snapshots: &Snapshots,
+) -> Result<(), OpenError> {
+    if Wal::is_in(disk, dir)? || (!had_log && snapshots.list()?.is_empty()) {
+        return Ok(());
+    }
+    let dir = dir.to_owned();
+    Err(WalError::Gone { dir }.into())
+}
+
+/// Why this build cannot go on with a state, if it cannot: it would apply commands otherwise than the builds that made it.
+pub(crate) fn too_new(state: &State) -> Option<Fatal> {
+    let level = state.feature_level();
+    (level > FEATURE_LEVEL).then(|| Fatal {
+        kind: FatalKind::UnknownCommand,
+        message: format!(
+            "the state is at feature level {level}, this version knows {FEATURE_LEVEL}. Nothing was changed: start the newer \
+             version on this data directory"
+        ),
+    })
+}
 
 /// The newest usable snapshot, loaded; None if the log begins with the first entry. Blocks.
 ///
@@ -39,6 +70,9 @@ pub(crate) fn newest_snapshot(
             }
             .into());
         }
+        if let Some(fatal) = too_new(&state) {
+            return Err(OpenError::Stopped(fatal));
+        }
         let index = file.last().map_or(0, |last| last.index);
         if let Some(purged) = log.purged
             && purged.index > index
@@ -70,4 +104,53 @@ fn unreachable(snapshot: u64, purged: u64, damaged: &[String]) -> OpenError {
         reason.push_str(damage);
     }
     OpenError::Unrecoverable { reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use trireme_proto::{
+        raft as proto,
+        state::{Batch, Command, RaiseFeatureLevel, command::Body},
+    };
+
+    use super::*;
+    use crate::{disk::MemoryDisk, snapshot::SNAPSHOT_FORMAT};
+
+    /// The entry that raised the level may be gone from the log.
+    #[test]
+    fn a_snapshot_of_a_newer_version_is_not_gone_on_with() {
+        let mut state = State::new();
+        let raise = Command {
+            body: Some(Body::RaiseFeatureLevel(RaiseFeatureLevel {
+                level: FEATURE_LEVEL + 1,
+            })),
+            ..Command::default()
+        };
+        state.apply(
+            1,
+            Batch {
+                commands: vec![raise],
+                ..Batch::default()
+            },
+        );
+        let snapshots = Snapshots::open(Arc::new(MemoryDisk::new()), Path::new("/s")).unwrap();
+        let header = proto::SnapshotHeader {
+            format: SNAPSHOT_FORMAT,
+            cluster_id: "c".to_owned(),
+            ..proto::SnapshotHeader::default()
+        };
+        let written = snapshots.write(&header, state.snapshot_rows(), &state.digest());
+        written.unwrap();
+        match newest_snapshot(&snapshots, "c", &LogState::default()).unwrap_err() {
+            OpenError::Stopped(fatal) => {
+                assert_eq!(fatal.kind, FatalKind::UnknownCommand);
+                insta::assert_snapshot!(fatal, @"the state is at feature level 4, this version knows 3. Nothing was changed: start the newer version on this data directory");
+            }
+            other => panic!("{other}"),
+        }
+        // It is good, and stays.
+        assert_eq!(snapshots.list().unwrap().len(), 1);
+    }
 }

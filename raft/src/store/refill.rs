@@ -2,11 +2,7 @@
 //!
 //! One peer whose own archive is complete is enough. Where none is, what all of them have together is all that there is.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Weak, time::Duration};
 
 use tokio::time::{sleep, timeout};
 use trireme_proto::raft::{self as proto, Node};
@@ -18,9 +14,6 @@ const MESSAGE: Duration = Duration::from_secs(30);
 /// Between the first two rounds over all peers; each time twice as long, up to [`LONGEST`].
 const PAUSE: Duration = Duration::from_millis(500);
 const LONGEST: Duration = Duration::from_secs(8);
-/// Rounds before it is left to the operator.
-const ROUNDS: u32 = 1000;
-
 /// What a peer gave.
 enum Given {
     /// All rows that there are.
@@ -34,9 +27,9 @@ pub(super) async fn run(inner: Weak<Inner>) {
     let Some(mut changes) = inner.upgrade().map(|inner| inner.archive.missing_changes()) else {
         return;
     };
-    // Peers that gave all that they have, and still lack some.
-    let mut taken = BTreeSet::new();
-    let mut rounds = 0;
+    // Peers that gave all that they have, and still lack some; and up to where that was wanted.
+    let (mut taken, mut wanted) = (BTreeSet::new(), 0);
+    let mut rounds: u32 = 0;
     loop {
         let Ok(Some(upto)) = changes.wait_for(Option::is_some).await.map(|upto| *upto) else {
             return;
@@ -47,20 +40,17 @@ pub(super) async fn run(inner: Weak<Inner>) {
         let Some(started) = strong.started() else {
             return;
         };
-        if strong.round(started, upto, &mut taken).await {
+        if upto != wanted {
             taken.clear();
+            wanted = upto;
+        }
+        if strong.round(started, upto, &mut taken).await {
             rounds = 0;
             continue;
         }
         drop(strong);
-        rounds += 1;
-        if rounds >= ROUNDS {
-            tracing::error!(
-                "the archive could not be filled from any peer: history is missing here until the node is started again"
-            );
-            return;
-        }
-        let pause = PAUSE.saturating_mul(1 << (rounds - 1).min(16)).min(LONGEST);
+        let pause = PAUSE.saturating_mul(1 << rounds.min(16)).min(LONGEST);
+        rounds = rounds.saturating_add(1);
         sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
     }
 }
@@ -74,24 +64,34 @@ impl Inner {
             return false;
         }
         let others = view.nodes().iter().filter(|node| node.id != self.node_id);
-        let mut everybody = true;
+        let (mut everybody, mut incomplete) = (true, Vec::new());
+        // First those that have everything.
         for peer in others {
-            match self
-                .fill_from(started, peer, upto, taken.contains(&peer.id))
-                .await
-            {
+            match self.fill_from(started, peer, upto, false).await {
                 Ok(Given::All(rows)) => {
                     tracing::info!(rows, peer = peer.id, "the archive is complete again");
                     return self.filled(upto).await;
                 }
+                Ok(Given::Some(_)) => incomplete.push(peer),
+                Err(reason) => {
+                    everybody = false;
+                    tracing::warn!(reason, peer = peer.id, "the archive was not filled");
+                }
+            }
+        }
+        for peer in incomplete {
+            if taken.contains(&peer.id) {
+                continue;
+            }
+            match self.fill_from(started, peer, upto, true).await {
+                Ok(Given::All(_)) => return self.filled(upto).await,
                 Ok(Given::Some(rows)) => {
-                    if taken.insert(peer.id) {
-                        tracing::info!(
-                            rows,
-                            peer = peer.id,
-                            "a peer whose archive is incomplete gave what it has"
-                        );
-                    }
+                    tracing::info!(
+                        rows,
+                        peer = peer.id,
+                        "a peer with an incomplete archive gave what it has"
+                    );
+                    taken.insert(peer.id);
                 }
                 Err(reason) => {
                     everybody = false;
@@ -109,8 +109,7 @@ impl Inner {
     }
 
     async fn filled(&self, upto: u64) -> bool {
-        let archive = Arc::clone(&self.archive);
-        match self.host.io(move || archive.end_fill(upto)).await {
+        match self.archive.end_fill(upto).await {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(%error, "that the archive is complete cannot be written down");
@@ -119,13 +118,13 @@ impl Inner {
         }
     }
 
-    /// `taken`: what it has is here, unless it has all by now.
+    /// `anyway`: although its own archive is incomplete.
     async fn fill_from(
         &self,
         started: &Started,
         peer: &Node,
         upto: u64,
-        taken: bool,
+        anyway: bool,
     ) -> Result<Given, String> {
         let client = self.dialer.shared(&peer.peer_address, Some(peer.id));
         let mut client = client.map_err(|error| error.to_string())?;
@@ -139,7 +138,12 @@ impl Inner {
         let mut pages = asked.map_err(late)?.map_err(said)?.into_inner();
         let first = timeout(MESSAGE, pages.message()).await.map_err(late)?;
         let about = first.map_err(said)?.ok_or("it says nothing")?;
-        if about.incomplete && taken {
+        if !about.rows.is_empty() {
+            return Err(
+                "it runs an older version, which does not say whether it has all".to_owned(),
+            );
+        }
+        if about.incomplete && !anyway {
             return Ok(Given::Some(0));
         }
         let mut rows = 0;

@@ -107,17 +107,20 @@ impl Inner {
         let mut chunks = opening.await.map_err(late)?.map_err(said)?.into_inner();
         let limit = self.timing.snapshot_chunk;
         let first = timeout(limit, chunks.message()).await.map_err(late)?;
-        let meta = first.map_err(said)?.and_then(|first| first.meta);
-        let meta = meta.ok_or("it sent a snapshot without its meta")?;
+        let first = first.map_err(said)?.ok_or("it sent nothing")?;
+        let meta = first.meta.ok_or("it sent a snapshot without its meta")?;
         let (parts, archive) = (snapshots.clone(), Arc::clone(&self.archive));
+        let whole = !first.without_archive;
         let (part, replacement, store) = blocking(host, move || {
             let begun = parts
                 .new_part()
                 .map_err(std::io::Error::from)
                 .and_then(|part| {
-                    let replacement = archive.begin_replacement()?;
-                    let store = Arc::clone(replacement.store()?);
-                    Ok((part, replacement, store))
+                    let replacement = whole.then(|| archive.begin_replacement()).transpose()?;
+                    let store = replacement
+                        .as_ref()
+                        .map(|replacement| replacement.store().cloned());
+                    Ok((part, replacement, store.transpose()?))
                 });
             begun.map_err(|error| error.to_string())
         })
@@ -128,7 +131,7 @@ impl Inner {
             .map_err(late)?
             .map_err(said)?
         {
-            let (file, store, offset) = (Arc::clone(&part.file), Arc::clone(&store), at);
+            let (file, store, offset) = (Arc::clone(&part.file), store.clone(), at);
             at = at.saturating_add(chunk.hot.len() as u64);
             if at > meta.hot_bytes {
                 return Err("it sent more than it had announced".to_owned());
@@ -140,9 +143,9 @@ impl Inner {
                 });
                 let rows: Vec<_> = rows.collect();
                 file.write_at(offset, &chunk.hot)
-                    .and_then(|()| match rows.is_empty() {
-                        true => Ok(()),
-                        false => store.write(&rows, 0),
+                    .and_then(|()| match store {
+                        Some(store) if !rows.is_empty() => store.write(&rows, 0),
+                        _ => Ok(()),
                     })
                     .map_err(|error| format!("what came cannot be written: {error}"))
             })
@@ -168,17 +171,20 @@ impl Inner {
         })
         .await?;
         // The archive first: it may run ahead of the state, never behind it.
-        let filled = Arc::clone(&store);
-        blocking(host, move || {
-            filled
-                .write(&[], last.index)
-                .and_then(|()| filled.checkpoint())
-                .map_err(|error| error.to_string())
-        })
-        .await?;
-        drop(store);
-        let replaced = self.archive.replace(replacement).await;
-        replaced.map_err(|error| error.to_string())?;
+        let archived = match (replacement, store) {
+            (Some(replacement), Some(filled)) => {
+                blocking(host, move || {
+                    filled
+                        .write(&[], last.index)
+                        .and_then(|()| filled.checkpoint())
+                        .map_err(|error| error.to_string())
+                })
+                .await?;
+                self.archive.replace(replacement).await
+            }
+            _ => self.archive.begin_fill(last.index).await,
+        };
+        archived.map_err(|error| error.to_string())?;
         let parts = snapshots.clone();
         blocking(host, move || {
             let finished = parts.finish(&part, Some(last));

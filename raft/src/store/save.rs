@@ -87,6 +87,10 @@ impl Inner {
                 "this node does not apply what it has: look at its log, or ask another node",
             );
         };
+        // A snapshot that was installed meanwhile may have come without rows.
+        if self.archive.missing().is_some() {
+            return refused("this node's archive became incomplete meanwhile: ask another node");
+        }
         self.archive
             .checkpoint(view.revision)
             .await

@@ -18,7 +18,7 @@ use super::{
     propose::{NO_SPACE, NOT_KNOWN, Proposed, REFUSAL},
 };
 use crate::{
-    consensus::{Pages, ReadIndexError},
+    consensus::{Pages, ReadIndexError, WITHOUT_ARCHIVE_LEVEL},
     sealed::{Sealed, Unknown},
 };
 
@@ -275,7 +275,11 @@ impl RaftTransport for PeerService {
             // Whoever was removed while it was down hears it from nobody else.
             response.refused = self.0.removal_of(request.node_id).unwrap_or_default();
         }
-        response.about_is_member = request.about > 0 && self.0.knows_member(request.about);
+        if request.about > 0 {
+            response.about_is_member = self.0.knows_member(request.about);
+            // Who hears no leader may not have heard of a member either.
+            response.about_is_known = self.0.hears_leader(started);
+        }
         if !request.bootstrap_instance.is_empty() {
             match self
                 .0
@@ -304,8 +308,13 @@ impl RaftTransport for PeerService {
             )));
         }
         // Before the rows: what is complete now is so for all of them.
+        let incomplete = self.0.archive.missing().is_some();
+        if incomplete && request.at_least == 0 {
+            // An older version, which would take what there is for all.
+            return Err(Status::unavailable("this node's own archive is incomplete"));
+        }
         let about = proto::FetchArchiveResponse {
-            incomplete: self.0.archive.missing().is_some(),
+            incomplete,
             ..proto::FetchArchiveResponse::default()
         };
         let pages = Pages::new(Arc::clone(&self.0.archive));
@@ -330,7 +339,8 @@ impl RaftTransport for PeerService {
         self.0.allows(caller(&request)?, Call::Member)?;
         let request = request.into_inner();
         let started = self.member(&request.cluster_id)?;
-        if self.0.archive.missing().is_some() {
+        let level = self.0.published.view().feature_level();
+        if self.0.archive.missing().is_some() && level < WITHOUT_ARCHIVE_LEVEL {
             return Err(Status::unavailable("this node's own archive is incomplete"));
         }
         let giving = self.0.give_snapshot(started, request.at_least).await;

@@ -36,7 +36,7 @@ use crate::{
     snapshot::Snapshots,
     transport::{Dialer, ListenError, Listener},
     view::Published,
-    wal::{Owner, Wal, WalError},
+    wal::{Owner, Wal},
 };
 
 /// Threads for what reads and writes files: snapshots, old log entries, the archive.
@@ -164,10 +164,7 @@ impl Inner {
             }
             let snapshots = Snapshots::open(Arc::clone(&disk), &dir.join("snapshots"))?;
             let log = dir.join("wal");
-            // A log begun anew would have forgotten a vote, and what was acknowledged since the snapshot.
-            if !Wal::is_in(&*disk, &log)? && (had_log || !snapshots.list()?.is_empty()) {
-                return Err(WalError::Gone { dir: log }.into());
-            }
+            recover::check_log(&*disk, &log, had_log, &snapshots)?;
             let wal = Wal::open_on(host, disk, &log, owner, &options)?;
             Ok::<_, OpenError>((wal, snapshots))
         });
@@ -189,12 +186,11 @@ impl Inner {
             .and_then(|(file, _)| file.last())
             .map_or(0, |last| last.index);
         let archived = self.archive.applied().map_err(OpenError::Archive)?;
-        // A checkpoint precedes each snapshot: less means that rows are gone.
-        if self.archive.lost().is_some() || archived < snapshot_index {
+        // A checkpoint precedes each snapshot: less means that rows are gone, as in place of an archive that was lost.
+        if archived < snapshot_index {
             // Before anything is written: afterwards nothing else tells.
-            let archive = Arc::clone(&self.archive);
-            let marking = self.host.io(move || archive.begin_fill(snapshot_index));
-            marking.await.map_err(OpenError::Archive)?;
+            let marking = self.archive.begin_fill(snapshot_index).await;
+            marking.map_err(OpenError::Archive)?;
         }
         let wal = Arc::new(wal);
         let mut machine = Machine::new(
@@ -217,6 +213,7 @@ impl Inner {
             timing: self.timing.clone(),
             archive: Arc::clone(&self.archive),
             costs: Arc::clone(wal.costs()),
+            published: Arc::clone(&self.published),
         };
         let ring = Box::pin(Ring::start(links, wal, machine)).await;
         let stopped = |why| match self.fatal.get() {

@@ -32,6 +32,15 @@ pub fn min_level_of(command: &Command) -> u32 {
     command.min_level.max(kind)
 }
 
+/// What a command must say at a cluster's level: where the level changed what a kind does, a build that does not know that
+/// must stop before it applies one.
+pub fn min_level_at(body: &Body, level: u32) -> u32 {
+    match body {
+        Body::OpenIntent(_) if level >= 3 => 3,
+        _ => BASE_LEVEL,
+    }
+}
+
 /// Whether this build knows the command's kind. A node stops before it applies one that it does not know.
 pub fn is_known(command: &Command) -> bool {
     let known = match &command.body {

@@ -3,7 +3,7 @@
 use std::{fs, sync::Arc};
 
 use crate::support::{Cluster, archive, eventually, files, is_archived, read, write};
-use trireme_raft::{FatalKind, OpenError, Store, Tamper};
+use trireme_raft::{FatalKind, OpenError, Store, Tamper, offline::Recovery};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_nodes_stop_and_come_back() {
@@ -295,6 +295,10 @@ async fn a_node_whose_log_is_gone_does_not_start() {
     };
     fs::rename(&wal, &away).unwrap();
     insta::assert_snapshot!(open(&mut cluster).await, @"the log is gone: there is no segment in DATA/wal, though one was begun there. If it is on a volume of its own, mount that, then start again. Otherwise entries that were acknowledged may be lost here, so this node must not go on: replace it under a new id with `trireme cluster replace`, or restore its data directory from a backup");
+    // Looking at what could be recovered begins no log either.
+    let recovering = Recovery::open(&data).unwrap_err().to_string();
+    assert!(recovering.contains("the log is gone"), "{recovering}");
+    assert!(open(&mut cluster).await.starts_with("the log is gone"));
     assert!(files(&wal, ".wal").is_empty());
     fs::remove_dir(&wal).unwrap();
     fs::rename(&away, &wal).unwrap();
