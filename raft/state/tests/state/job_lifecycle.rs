@@ -112,7 +112,7 @@ fn a_complete_run_is_final() {
     assert_eq!(replica.job("a").state(), JobState::Failure);
 }
 
-/// EXE-014
+/// EXE-014, TIDE-162: a late result of a run that was given to somebody else changes nothing.
 #[test]
 fn only_the_present_fence_counts() {
     let (mut replica, first) = leased(1);
