@@ -45,6 +45,8 @@ pub(crate) const BOUND: Duration = Duration::from_secs(20);
 pub(crate) struct Stage {
     pub(crate) store: Store,
     pub(crate) door: SocketAddr,
+    /// Stays over restarts: somebody else could take the port meanwhile.
+    listener: TcpListener,
     pub(crate) leases: Leases,
     pub(crate) feed: ConfigFeed,
     pub(crate) logs: RunLogs,
@@ -107,6 +109,7 @@ impl Stage {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let door = listener.local_addr().unwrap();
+        let kept = listener.try_clone().unwrap();
         let store = open(dir.path().join("node"), door).await;
         let (sender, feed) = watch::channel(None);
         let closing = CancellationToken::new();
@@ -121,6 +124,7 @@ impl Stage {
         let mut stage = Self {
             store,
             door,
+            listener: kept,
             leases,
             feed,
             logs,
@@ -183,8 +187,7 @@ impl Stage {
         (&mut self.serving).await.unwrap();
         self.store.shutdown().await;
         self.store = open(self.dir.path().join("node"), self.door).await;
-        let listener = TcpListener::bind(self.door).unwrap();
-        listener.set_nonblocking(true).unwrap();
+        let listener = self.listener.try_clone().unwrap();
         self.closing = CancellationToken::new();
         (self.logs, self.serving) = serve(
             &self.store,
