@@ -447,6 +447,26 @@ impl Archive {
         Ok(())
     }
 
+    /// What a snapshot at `index` came with: a store with all rows, or none, because its sender's own lacks some. Goes before
+    /// the snapshot: the archive may run ahead of the state, never behind it.
+    pub(crate) async fn install(
+        &self,
+        replacement: Option<Replacement>,
+        index: u64,
+    ) -> io::Result<()> {
+        let Some(replacement) = replacement else {
+            return self.begin_fill(index).await;
+        };
+        let filled = Arc::clone(replacement.store()?);
+        self.host
+            .io(move || {
+                filled.write(&[], index)?;
+                filled.checkpoint()
+            })
+            .await?;
+        self.replace(replacement).await
+    }
+
     async fn send(&self, request: Request) -> io::Result<()> {
         let requests = held(&self.requests).clone();
         match requests {

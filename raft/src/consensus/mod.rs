@@ -17,6 +17,7 @@ mod unknown;
 pub(crate) use network::{
     Links, Pages, SNAPSHOT_CHUNKS_AHEAD, WITHOUT_ARCHIVE_LEVEL, feed_snapshot,
 };
+pub(crate) use receive::{Sink, begin_receiving};
 pub use ring::Role;
 pub(crate) use ring::{ChangeError, Pulse, ReadIndexError, Ring, Written};
 pub(crate) use state_machine::Machine;

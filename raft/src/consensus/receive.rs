@@ -27,7 +27,12 @@ use super::{
     },
 };
 
-use crate::store::too_new;
+use crate::{
+    archive::{Archive, ArchiveStore, Replacement},
+    disk::DiskFile,
+    snapshot::{Part, Snapshots},
+    store::too_new,
+};
 
 /// Answers on one append stream that wait for the wire.
 const ANSWERS_AHEAD: usize = 64;
@@ -38,6 +43,47 @@ fn stopped(error: impl std::fmt::Display) -> Status {
 
 fn malformed(error: impl std::fmt::Display) -> Status {
     Status::invalid_argument(error.to_string())
+}
+
+/// Where a snapshot is received aside: its file and, if rows come with it, a store for them. Blocks.
+pub(crate) fn begin_receiving(
+    snapshots: &Snapshots,
+    archive: &Archive,
+    whole: bool,
+) -> io::Result<(Part, Option<Replacement>)> {
+    let replacement = whole.then(|| archive.begin_replacement()).transpose()?;
+    Ok((snapshots.new_part()?, replacement))
+}
+
+/// Takes a snapshot's messages.
+#[derive(Debug, Clone)]
+pub(crate) struct Sink {
+    file: Arc<dyn DiskFile>,
+    store: Option<Arc<dyn ArchiveStore>>,
+}
+
+impl Sink {
+    pub(crate) fn new(part: &Part, replacement: Option<&Replacement>) -> io::Result<Self> {
+        let store = replacement.map(|replacement| replacement.store().cloned());
+        Ok(Self {
+            file: Arc::clone(&part.file),
+            store: store.transpose()?,
+        })
+    }
+
+    /// Writes one message, whose hot bytes begin at `offset`. Blocks.
+    pub(crate) fn keep(&self, offset: u64, chunk: proto::SnapshotChunk) -> io::Result<()> {
+        self.file.write_at(offset, &chunk.hot)?;
+        let rows = chunk.archive.into_iter().map(|row| ArchiveOp::Put {
+            key: row.key,
+            value: row.value,
+        });
+        let ops: Vec<ArchiveOp> = rows.collect();
+        match &self.store {
+            Some(store) if !ops.is_empty() => store.write(&ops, 0),
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Refuses what is meant for another cluster or node: an address may have been given to somebody else.
@@ -261,41 +307,20 @@ impl Ring {
         let archive = Arc::clone(&self.archive);
         let host = self.archive.host();
         let whole = !first.without_archive;
-        let beginning = host.io(move || {
-            let replacement = whole.then(|| archive.begin_replacement()).transpose()?;
-            Ok((snapshots.new_part()?, replacement))
-        });
+        let beginning = host.io(move || begin_receiving(&snapshots, &archive, whole));
         let (part, replacement) = beginning.await.map_err(failed)?;
-        let store = replacement
-            .as_ref()
-            .map(|replacement| replacement.store().cloned())
-            .transpose()
-            .map_err(failed)?;
+        let sink = Sink::new(&part, replacement.as_ref()).map_err(failed)?;
         let mut at = 0;
         while let Some(chunk) = timeout(limit, chunks.message()).await.map_err(late)?? {
             self.heard.now();
-            let (file, store, offset) = (Arc::clone(&part.file), store.clone(), at);
+            let (sink, offset) = (sink.clone(), at);
             at += chunk.hot.len() as u64;
             if at > hot_bytes {
                 return Err(malformed("more bytes than the snapshot's meta says"));
             }
-            host.io(move || {
-                file.write_at(offset, &chunk.hot)?;
-                let ops: Vec<ArchiveOp> = chunk
-                    .archive
-                    .into_iter()
-                    .map(|row| ArchiveOp::Put {
-                        key: row.key,
-                        value: row.value,
-                    })
-                    .collect();
-                match store {
-                    Some(store) if !ops.is_empty() => store.write(&ops, 0),
-                    _ => Ok(()),
-                }
-            })
-            .await
-            .map_err(failed)?;
+            host.io(move || sink.keep(offset, chunk))
+                .await
+                .map_err(failed)?;
         }
         if at != hot_bytes {
             return Err(malformed(format!(

@@ -303,21 +303,7 @@ impl RaftStateMachine<Types> for Machine {
                     archive,
                     _alone,
                 }) => {
-                    // The archive first: it may run ahead of the state, never behind it.
-                    match archive {
-                        Some(replacement) => {
-                            let filled = Arc::clone(replacement.store()?);
-                            host.io(move || {
-                                filled.write(&[], index)?;
-                                filled.checkpoint()
-                            })
-                            .await?;
-                            self.archive.replace(replacement).await?;
-                        }
-                        None => {
-                            self.archive.begin_fill(index).await?;
-                        }
-                    }
+                    self.archive.install(archive, index).await?;
                     (Some(part), state, Some(_alone))
                 }
                 None => {

@@ -22,11 +22,10 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use trireme_proto::raft as proto;
-use trireme_state::ArchiveOp;
 
 use super::{Inner, OpenError, Started, compact::Wish};
 use crate::{
-    consensus::{SNAPSHOT_CHUNKS_AHEAD, feed_snapshot},
+    consensus::{SNAPSHOT_CHUNKS_AHEAD, Sink, begin_receiving, feed_snapshot},
     directory::Diverged,
     host::Host,
     snapshot::{SnapshotFile, Snapshots},
@@ -111,43 +110,25 @@ impl Inner {
         let meta = first.meta.ok_or("it sent a snapshot without its meta")?;
         let (parts, archive) = (snapshots.clone(), Arc::clone(&self.archive));
         let whole = !first.without_archive;
-        let (part, replacement, store) = blocking(host, move || {
-            let begun = parts
-                .new_part()
-                .map_err(std::io::Error::from)
-                .and_then(|part| {
-                    let replacement = whole.then(|| archive.begin_replacement()).transpose()?;
-                    let store = replacement
-                        .as_ref()
-                        .map(|replacement| replacement.store().cloned());
-                    Ok((part, replacement, store.transpose()?))
-                });
-            begun.map_err(|error| error.to_string())
+        let (part, replacement) = blocking(host, move || {
+            begin_receiving(&parts, &archive, whole).map_err(|error| error.to_string())
         })
         .await?;
+        let sink = Sink::new(&part, replacement.as_ref()).map_err(|error| error.to_string())?;
         let mut at: u64 = 0;
         while let Some(chunk) = timeout(limit, chunks.message())
             .await
             .map_err(late)?
             .map_err(said)?
         {
-            let (file, store, offset) = (Arc::clone(&part.file), store.clone(), at);
+            let (sink, offset) = (sink.clone(), at);
             at = at.saturating_add(chunk.hot.len() as u64);
             if at > meta.hot_bytes {
                 return Err("it sent more than it had announced".to_owned());
             }
             blocking(host, move || {
-                let rows = chunk.archive.into_iter().map(|row| ArchiveOp::Put {
-                    key: row.key,
-                    value: row.value,
-                });
-                let rows: Vec<_> = rows.collect();
-                file.write_at(offset, &chunk.hot)
-                    .and_then(|()| match store {
-                        Some(store) if !rows.is_empty() => store.write(&rows, 0),
-                        _ => Ok(()),
-                    })
-                    .map_err(|error| format!("what came cannot be written: {error}"))
+                let kept = sink.keep(offset, chunk);
+                kept.map_err(|error| format!("what came cannot be written: {error}"))
             })
             .await?;
         }
@@ -170,20 +151,7 @@ impl Inner {
             }
         })
         .await?;
-        // The archive first: it may run ahead of the state, never behind it.
-        let archived = match (replacement, store) {
-            (Some(replacement), Some(filled)) => {
-                blocking(host, move || {
-                    filled
-                        .write(&[], last.index)
-                        .and_then(|()| filled.checkpoint())
-                        .map_err(|error| error.to_string())
-                })
-                .await?;
-                self.archive.replace(replacement).await
-            }
-            _ => self.archive.begin_fill(last.index).await,
-        };
+        let archived = self.archive.install(replacement, last.index).await;
         archived.map_err(|error| error.to_string())?;
         let parts = snapshots.clone();
         blocking(host, move || {
