@@ -1,8 +1,36 @@
 //! What a node itself has to tell its operator, through the log.
 
+use std::{sync::Weak, time::Duration};
+
+use tokio::time::sleep;
 use trireme_proto::state::{Alarm, Command, SetAlarm, command::Body, outcome};
 
-use super::Inner;
+use super::{Inner, Started};
+
+/// Lets the node that leads look for what is to be told, again and again, until it must stop or its store is closed.
+pub(super) async fn look_on_leader(
+    inner: Weak<Inner>,
+    period: impl Fn(&Inner) -> Duration,
+    look: impl AsyncFn(&Inner, &Started),
+) {
+    loop {
+        let Some(strong) = inner.upgrade() else {
+            return;
+        };
+        let Some(started) = strong.started() else {
+            return;
+        };
+        if strong.fatal.get().is_some() {
+            return;
+        }
+        if strong.observe(started).confirmed {
+            look(&strong, started).await;
+        }
+        let period = period(&strong);
+        drop(strong);
+        sleep(period).await;
+    }
+}
 
 impl Inner {
     /// Whether the log has it now; else the caller tries again at its next look.

@@ -2,10 +2,9 @@
 
 use std::{sync::Weak, time::Duration};
 
-use tokio::time::sleep;
 use trireme_state::Quota;
 
-use super::Inner;
+use super::{Inner, Started, alarm::look_on_leader};
 
 /// Between looks.
 const LOOK: Duration = Duration::from_secs(5);
@@ -15,27 +14,16 @@ const ALARM_PERCENT: u64 = 85;
 const CLEAR_PERCENT: u64 = 80;
 
 pub(super) async fn run(inner: Weak<Inner>) {
-    loop {
-        let Some(strong) = inner.upgrade() else {
-            return;
-        };
-        let Some(started) = strong.started() else {
-            return;
-        };
-        if strong.fatal.get().is_some() {
-            return;
+    look_on_leader(inner, |_| LOOK, tell_quotas).await;
+}
+
+async fn tell_quotas(inner: &Inner, _: &Started) {
+    let view = inner.published.view();
+    for quota in view.quotas() {
+        let key = format!("quota/{}", quota.kind);
+        if let Some(message) = due(&quota, view.alarm(&key).is_some()) {
+            inner.set_alarm(&key, message).await;
         }
-        if strong.observe(started).confirmed {
-            let view = strong.published.view();
-            for quota in view.quotas() {
-                let key = format!("quota/{}", quota.kind);
-                if let Some(message) = due(&quota, view.alarm(&key).is_some()) {
-                    strong.set_alarm(&key, message).await;
-                }
-            }
-        }
-        drop(strong);
-        sleep(LOOK).await;
     }
 }
 

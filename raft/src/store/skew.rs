@@ -5,9 +5,7 @@
 
 use std::{sync::Weak, time::Duration};
 
-use tokio::time::sleep;
-
-use super::{Inner, Started, clock::MAX_SKEW_MS};
+use super::{Inner, Started, alarm::look_on_leader, clock::MAX_SKEW_MS};
 
 /// An alarm is lowered below this.
 const CLEAR_MS: u64 = MAX_SKEW_MS.unsigned_abs() / 2;
@@ -15,24 +13,13 @@ const CLEAR_MS: u64 = MAX_SKEW_MS.unsigned_abs() / 2;
 const KEY: &str = "clock/node-";
 
 pub(super) async fn run(inner: Weak<Inner>) {
-    loop {
-        let Some(strong) = inner.upgrade() else {
-            return;
-        };
-        let Some(started) = strong.started() else {
-            return;
-        };
-        if strong.fatal.get().is_some() {
-            return;
-        }
-        if strong.observe(started).confirmed {
-            strong.tell_skews(started).await;
-        }
-        // No other clock is read more often.
-        let period = strong.timing.hello_interval;
-        drop(strong);
-        sleep(period).await;
-    }
+    // No other clock is read more often.
+    look_on_leader(
+        inner,
+        |inner| inner.timing.hello_interval,
+        Inner::tell_skews,
+    )
+    .await;
 }
 
 impl Inner {
