@@ -170,9 +170,14 @@ fn snapshot_code(why: &SnapshotError) -> u8 {
 }
 
 pub(super) fn offline_error(why: OfflineError) -> anyhow::Error {
-    use trireme_raft::OpenError;
+    use trireme_raft::{FatalKind, OpenError};
     let code = match &why {
         OfflineError::Open(OpenError::Snapshot(why)) => snapshot_code(why),
+        OfflineError::Open(OpenError::Stopped(fatal))
+            if fatal.kind == FatalKind::UnknownCommand =>
+        {
+            TOO_OLD
+        }
         OfflineError::Open(_) => CORRUPT,
         OfflineError::TooNew(_) => TOO_OLD,
         OfflineError::Refused(_) | OfflineError::Io { .. } => 1,
