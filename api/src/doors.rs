@@ -333,10 +333,12 @@ mod tests {
         AddNodeRequest, ApplyConfigRequest, CreateJobRequest, CreateTokenRequest, RedriveRequest,
         RegisterRequest, WatchRequest, create_job_request::What,
     };
-    use trireme_raft::{Node, StoreConfig, archive::MemoryHome, disk::MemoryDisk};
 
     use super::*;
-    use crate::{client::Client, trio::PATIENCE};
+    use crate::{
+        client::Client,
+        trio::{self, PATIENCE},
+    };
 
     /// What a node hands to its doors, for requests that must not get so far.
     struct OutOfReach;
@@ -377,17 +379,7 @@ mod tests {
 
     /// A node alone that writes nothing by itself once it leads.
     async fn alone() -> Store {
-        let mut config = StoreConfig::new("/data".into(), 1, "127.0.0.1:0".parse().unwrap());
-        config.disk = Arc::new(MemoryDisk::new());
-        config.archive = Some(Arc::new(MemoryHome::default()));
-        config.raises_feature_level = false;
-        let store = Store::open(config).await.unwrap();
-        let me = Node {
-            id: 1,
-            peer_address: "127.0.0.1:1".to_owned(),
-            ..Node::default()
-        };
-        store.bootstrap(vec![me]).await.unwrap();
+        let store = trio::alone(|config| config.raises_feature_level = false).await;
         let mut leadership = store.leadership();
         let leads = leadership.wait_for(|seen| seen.confirmed);
         let leads = tokio::time::timeout(PATIENCE, leads).await;

@@ -1,21 +1,40 @@
-//! Three nodes in this process that form a cluster, over real sockets and files: what tests of the doors stand on.
+//! What tests of the doors stand on: three nodes in this process that form a cluster, over real sockets and files, or one
+//! alone in memory.
 
 use std::{
     collections::BTreeMap,
     net::TcpListener,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use futures::future::join_all;
 use tempfile::TempDir;
 use tokio::time::timeout;
-use trireme_raft::{Node, PeerListener, Store, StoreConfig};
+use trireme_raft::{Node, PeerListener, Store, StoreConfig, archive::MemoryHome, disk::MemoryDisk};
 
 /// Nothing in these tests takes longer unless it is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 const IDS: [u64; 3] = [1, 2, 3];
+
+/// A node alone, which has applied its first entry.
+pub(crate) async fn alone(tune: impl FnOnce(&mut StoreConfig)) -> Store {
+    let mut config = StoreConfig::new("/data".into(), 1, "127.0.0.1:0".parse().unwrap());
+    config.disk = Arc::new(MemoryDisk::new());
+    config.archive = Some(Arc::new(MemoryHome::default()));
+    tune(&mut config);
+    let store = Store::open(config).await.unwrap();
+    let me = Node {
+        id: 1,
+        peer_address: "127.0.0.1:1".to_owned(),
+        ..Node::default()
+    };
+    store.bootstrap(vec![me]).await.unwrap();
+    store.at_least(1).await;
+    store
+}
 
 pub(crate) struct Trio {
     dir: TempDir,

@@ -84,29 +84,17 @@ fn replicas(view: &View, audit: &Audit) -> Vec<ComparedReplica> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use tonic::Code;
-    use trireme_raft::{Node, StoreConfig, archive::MemoryHome, disk::MemoryDisk};
     use trireme_state::FEATURE_LEVEL;
 
     use super::*;
 
     async fn alone(raises_feature_level: bool) -> Store {
-        let mut config = StoreConfig::new("/data".into(), 1, "127.0.0.1:0".parse().unwrap());
-        config.disk = Arc::new(MemoryDisk::new());
-        config.archive = Some(Arc::new(MemoryHome::default()));
-        config.timing.hello_interval = Duration::from_millis(100);
-        config.raises_feature_level = raises_feature_level;
-        let store = Store::open(config).await.unwrap();
-        let me = Node {
-            id: 1,
-            peer_address: "127.0.0.1:1".to_owned(),
-            ..Node::default()
-        };
-        store.bootstrap(vec![me]).await.unwrap();
-        store.at_least(1).await;
-        store
+        crate::trio::alone(|config| {
+            config.timing.hello_interval = Duration::from_millis(100);
+            config.raises_feature_level = raises_feature_level;
+        })
+        .await
     }
 
     async fn until(store: &Store, fits: impl Fn(&View) -> bool) {

@@ -75,32 +75,15 @@ fn refused(why: ScrubError) -> Status {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use futures::StreamExt as _;
     use tonic::Code;
-    use trireme_raft::{Node, StoreConfig, archive::MemoryHome, disk::MemoryDisk};
 
     use super::*;
-
-    async fn alone() -> Store {
-        let mut config = StoreConfig::new("/data".into(), 1, "127.0.0.1:0".parse().unwrap());
-        config.disk = Arc::new(MemoryDisk::new());
-        config.archive = Some(Arc::new(MemoryHome::default()));
-        let store = Store::open(config).await.unwrap();
-        let me = Node {
-            id: 1,
-            peer_address: "127.0.0.1:1".to_owned(),
-            ..Node::default()
-        };
-        store.bootstrap(vec![me]).await.unwrap();
-        store.at_least(1).await;
-        store
-    }
+    use crate::trio::alone;
 
     #[tokio::test(flavor = "multi_thread")]
     async fn files_are_read_and_the_end_is_told() {
-        let store = alone().await;
+        let store = alone(|_| {}).await;
         store.trigger_snapshot().await.unwrap();
         let told: Vec<_> = scrub(store.clone()).collect().await;
         let last = told.last().unwrap().as_ref().unwrap();

@@ -422,7 +422,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        archive::MemoryHome, disk::MemoryDisk, snapshot::SnapshotFile, store::newest_snapshot,
+        archive::MemoryHome,
+        disk::MemoryDisk,
+        snapshot::SnapshotFile,
+        store::{newer_state, newest_snapshot},
     };
 
     fn founding() -> Founding {
@@ -519,21 +522,7 @@ mod tests {
 
     #[test]
     fn a_state_of_a_newer_version_is_refused() {
-        use trireme_proto::state::{Batch, Command, RaiseFeatureLevel, command::Body};
-        let mut state = State::new();
-        let raise = Command {
-            body: Some(Body::RaiseFeatureLevel(RaiseFeatureLevel {
-                level: FEATURE_LEVEL + 1,
-            })),
-            ..Command::default()
-        };
-        state.apply(
-            1,
-            Batch {
-                commands: vec![raise],
-                ..Batch::default()
-            },
-        );
+        let state = newer_state();
         let founding = Founding::new("c".to_owned(), state, 1, Vec::new(), BTreeSet::new(), 1);
         let error = founding.check(&node(1)).unwrap_err();
         assert!(matches!(error, OfflineError::TooNew(_)), "{error}");

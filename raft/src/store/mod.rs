@@ -49,6 +49,8 @@ pub use error::{CompactionError, JoinError, MembershipError, OpenError, ProposeE
 pub use lead::Leadership;
 pub use membership::Handover;
 pub use propose::Applied;
+#[cfg(test)]
+pub(crate) use recover::tests::newer_state;
 pub(crate) use recover::{check_log, newest_snapshot, too_new};
 pub use save::{SaveError, Saving};
 pub use scrub::{ScrubError, Scrubbed};

@@ -107,7 +107,7 @@ fn unreachable(snapshot: u64, purged: u64, damaged: &[String]) -> OpenError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use trireme_proto::{
@@ -118,9 +118,8 @@ mod tests {
     use super::*;
     use crate::{disk::MemoryDisk, snapshot::SNAPSHOT_FORMAT};
 
-    /// The entry that raised the level may be gone from the log.
-    #[test]
-    fn a_snapshot_of_a_newer_version_is_not_gone_on_with() {
+    /// What a cluster of a newer version leaves behind.
+    pub(crate) fn newer_state() -> State {
         let mut state = State::new();
         let raise = Command {
             body: Some(Body::RaiseFeatureLevel(RaiseFeatureLevel {
@@ -135,6 +134,13 @@ mod tests {
                 ..Batch::default()
             },
         );
+        state
+    }
+
+    /// The entry that raised the level may be gone from the log.
+    #[test]
+    fn a_snapshot_of_a_newer_version_is_not_gone_on_with() {
+        let state = newer_state();
         let snapshots = Snapshots::open(Arc::new(MemoryDisk::new()), Path::new("/s")).unwrap();
         let header = proto::SnapshotHeader {
             format: SNAPSHOT_FORMAT,
