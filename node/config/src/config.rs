@@ -1,6 +1,7 @@
 //! The configuration as a whole, after defaulting: what every other part of the system looks things up in.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::Value;
 
@@ -14,12 +15,14 @@ object! {
     pub struct JobConfig {
         [omit "presets"] presets: Vec<Preset>,
         /// By `org/repo`.
-        [omit "presubmits"] presubmits: BTreeMap<String, Vec<Presubmit>>,
+        [omit "presubmits"] presubmits: BTreeMap<String, Vec<Arc<Presubmit>>>,
         /// By `org/repo`.
-        [omit "postsubmits"] postsubmits: BTreeMap<String, Vec<Postsubmit>>,
-        [omit "periodics"] periodics: Vec<Periodic>,
+        [omit "postsubmits"] postsubmits: BTreeMap<String, Vec<Arc<Postsubmit>>>,
+        [omit "periodics"] periodics: Vec<Arc<Periodic>>,
         /// Repositories with jobs or in a Tide query.
         [derived] all_repos: BTreeSet<String>,
+        /// Names of the buckets that some job or default uploads to (CFG-101).
+        [derived] known_buckets: BTreeSet<String>,
         [omit "decorate_all_jobs"] decorate_all_jobs: bool,
         /// Anything people like to keep beside their jobs.
         [omit "prow_ignored"] prow_ignored: Option<Value>,
@@ -27,10 +30,10 @@ object! {
 }
 
 object! {
-    /// A configuration; immutable once loaded.
+    /// A configuration; immutable once loaded. Jobs that stay the same from one version to the next are shared.
     pub struct Config {
         [embed] jobs: JobConfig,
-        [embed] prow: ProwConfig,
+        [embed] prow: Arc<ProwConfig>,
     }
 }
 
@@ -42,6 +45,7 @@ impl Config {
             .into_iter()
             .filter_map(|key| self.jobs.presubmits.get(key))
             .flatten()
+            .map(Arc::as_ref)
     }
 
     /// The postsubmits of a repository that stand in the configuration itself.
@@ -50,12 +54,26 @@ impl Config {
             .into_iter()
             .filter_map(|key| self.jobs.postsubmits.get(key))
             .flatten()
+            .map(Arc::as_ref)
     }
 
     /// The periodic of a name.
     #[must_use]
     pub fn periodic(&self, name: &str) -> Option<&Periodic> {
-        self.jobs.periodics.iter().find(|job| job.base.name == name)
+        let mut periodics = self.jobs.periodics.iter();
+        periodics.find(|job| job.base.name == name).map(Arc::as_ref)
+    }
+
+    /// CFG-049: whether pages may show files of a bucket.
+    #[must_use]
+    pub fn allows_bucket(&self, bucket: &str) -> bool {
+        let deck = &self.prow.deck;
+        if deck.skip_storage_path_validation.unwrap_or(true) {
+            return true;
+        }
+        let aliases = &deck.spyglass.bucket_aliases;
+        let bucket = aliases.get(bucket).map_or(bucket, String::as_str);
+        self.jobs.known_buckets.contains(bucket)
     }
 
     /// All jobs with the repository under which they stand; none for periodics.

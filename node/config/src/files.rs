@@ -5,9 +5,11 @@ mod disk;
 mod ignore;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::ops::Bound;
+use std::sync::{Arc, OnceLock};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 
 pub use disk::read;
 
@@ -54,14 +56,52 @@ impl Default for Layout {
     }
 }
 
+/// The sha256 of a file as it lies there, packed or not.
+pub type ContentId = [u8; 32];
+
+/// What stands in a file, or only what it is called: a loader that has read it before needs no more.
+#[derive(Clone, Debug, Default)]
+pub struct Content {
+    bytes: Option<Arc<[u8]>>,
+    /// Of the bytes; taken when first asked for.
+    id: OnceLock<ContentId>,
+}
+
+impl Content {
+    /// The bytes, unless only their name was given.
+    #[must_use]
+    pub fn bytes(&self) -> Option<&Arc<[u8]>> {
+        self.bytes.as_ref()
+    }
+
+    #[must_use]
+    pub fn id(&self) -> &ContentId {
+        self.id.get_or_init(|| {
+            let bytes = self.bytes.as_deref().unwrap_or_default();
+            Sha256::digest(bytes).into()
+        })
+    }
+}
+
+impl PartialEq for Content {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.bytes, &other.bytes) {
+            (Some(a), Some(b)) => a == b,
+            _ => self.id() == other.id(),
+        }
+    }
+}
+
+impl Eq for Content {}
+
 /// Some files of a set, in an order.
-pub(crate) type Files<'a> = Vec<(&'a str, &'a Arc<[u8]>)>;
+pub(crate) type Files<'a> = Vec<(&'a str, &'a Content)>;
 
 /// Files by path, with slashes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileSet {
     pub layout: Layout,
-    files: BTreeMap<String, Arc<[u8]>>,
+    files: BTreeMap<String, Content>,
 }
 
 impl FileSet {
@@ -75,28 +115,70 @@ impl FileSet {
 
     /// Adds a file, or replaces it.
     pub fn insert(&mut self, path: impl Into<String>, bytes: impl Into<Arc<[u8]>>) {
-        self.files.insert(path.into(), bytes.into());
+        let content = Content {
+            bytes: Some(bytes.into()),
+            id: OnceLock::new(),
+        };
+        self.files.insert(path.into(), content);
+    }
+
+    /// Adds a file whose sha256 is known, without its bytes if the loader has them ([`crate::ConfigCache::knows`]).
+    pub fn insert_known(
+        &mut self,
+        path: impl Into<String>,
+        id: ContentId,
+        bytes: Option<Arc<[u8]>>,
+    ) {
+        let content = Content {
+            bytes,
+            id: OnceLock::from(id),
+        };
+        self.files.insert(path.into(), content);
+    }
+
+    /// The bytes of a file, if they are in the set.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<&Arc<[u8]>> {
+        self.content(path)?.bytes()
     }
 
     #[must_use]
-    pub fn get(&self, path: &str) -> Option<&Arc<[u8]>> {
+    pub fn content(&self, path: &str) -> Option<&Content> {
         self.files.get(path)
     }
 
-    /// All files, by path.
+    /// How many files there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files.is_empty()
+    }
+
+    /// All files whose bytes are in the set, by path.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<[u8]>)> {
         self.files
             .iter()
-            .map(|(path, bytes)| (path.as_str(), bytes))
+            .filter_map(|(path, content)| Some((path.as_str(), content.bytes()?)))
     }
 
     /// Files below a directory in the order of a walk: names of one directory sorted, directories entered on the way.
     /// What a configuration map holds twice, under names that begin with two dots, is left out (CFG-004).
     fn walk(&self, dir: &str) -> Files<'_> {
         let prefix = format!("{}/", dir.trim_end_matches('/'));
-        let below = |path: &'_ str| path.strip_prefix(&prefix).is_some_and(|rest| !hidden(rest));
-        let mut found: Vec<_> = self.iter().filter(|(path, _)| below(path)).collect();
-        found.sort_by(|(a, _), (b, _)| a.split('/').cmp(b.split('/')));
+        let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
+        let mut found: Vec<_> = self
+            .files
+            .range::<str, _>(from)
+            .map(|(path, content)| (path.as_str(), content))
+            .take_while(|(path, _)| path.starts_with(&prefix))
+            .filter(|(path, _)| !hidden(&path[prefix.len()..]))
+            .collect();
+        // Nearly in order already: only names that begin alike differ.
+        found.sort_by(|(a, _), (b, _)| walk_order(a).cmp(walk_order(b)));
         found
     }
 
@@ -105,8 +187,8 @@ impl FileSet {
         let Some(root) = &self.layout.jobs else {
             return Some(Vec::new());
         };
-        if let Some((path, bytes)) = self.files.get_key_value(root.as_str()) {
-            return Some(vec![(path, bytes)]);
+        if let Some((path, content)) = self.files.get_key_value(root.as_str()) {
+            return Some(vec![(path, content)]);
         }
         let all = self.walk(root);
         if all.is_empty() {
@@ -150,13 +232,20 @@ impl FileSet {
     }
 
     /// The version file beside the main one.
-    pub(crate) fn version(&self) -> Option<&Arc<[u8]>> {
+    pub(crate) fn version(&self) -> Option<(&str, &Content)> {
         let dir = self.layout.config.rsplit_once('/').map(|(dir, _)| dir);
-        self.files.get(&dir.map_or_else(
+        let path = dir.map_or_else(
             || VERSION_FILE.to_owned(),
             |dir| format!("{dir}/{VERSION_FILE}"),
-        ))
+        );
+        let (path, content) = self.files.get_key_value(&path)?;
+        Some((path, content))
     }
+}
+
+/// A path as a walk compares it: a slash sorts before everything else.
+fn walk_order(path: &str) -> impl Iterator<Item = u8> {
+    path.bytes().map(|byte| if byte == b'/' { 0 } else { byte })
 }
 
 /// Whether some name on a relative path begins with two dots.

@@ -59,6 +59,11 @@ impl GoRegex {
         })))
     }
 
+    /// Whether somebody else holds the same expression.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
     /// The text as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -73,7 +73,10 @@ impl ProwYaml {
             }
         };
         let mut all = Self::default();
-        for (path, bytes) in set.job_files().unwrap_or_default() {
+        for (path, content) in set.job_files().unwrap_or_default() {
+            let Some(bytes) = content.bytes() else {
+                continue;
+            };
             let path = path
                 .strip_prefix(ROOT)
                 .and_then(|path| path.strip_prefix('/'))
@@ -129,7 +132,9 @@ impl Config {
             ..
         } = own;
         let mut found = Vec::new();
+        let shared = job::Shared::default();
         let defaults = job::Defaults {
+            shared: &shared,
             prow: &self.prow,
             decorate_all_jobs: self.jobs.decorate_all_jobs,
             presets: self.jobs.presets.iter().chain(&presets).collect(),

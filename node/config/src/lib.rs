@@ -38,7 +38,7 @@ pub use job::{
     Periodic, Postsubmit, Presubmit, batch_spec, new_presubmit, periodic_spec, postsubmit_spec,
     presubmit_spec,
 };
-pub use load::{LoadOptions, Loaded};
+pub use load::{ConfigCache, LoadOptions, Loaded};
 pub use plugins::PluginConfig;
 pub use prow::ProwConfig;
 pub use template::{Template, TemplateError, TemplatePull};

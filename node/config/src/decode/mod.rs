@@ -299,6 +299,12 @@ impl<T: Decode> Decode for Option<T> {
     }
 }
 
+impl<T: Decode> Decode for Arc<T> {
+    fn decode<'n>(node: &'n Node, cx: &mut Cx<'n>) -> Self {
+        Self::new(T::decode(node, cx))
+    }
+}
+
 impl<T: Decode> Decode for Vec<T> {
     fn decode<'n>(node: &'n Node, cx: &mut Cx<'n>) -> Self {
         cx.items(node)

@@ -2,6 +2,7 @@
 //! leaves it out when empty. Reading and writing follow from that.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::ser::SerializeMap;
 use trireme_prowjob::{GoDuration, MetaDuration};
@@ -19,6 +20,20 @@ pub(crate) trait Object: Default {
 
     /// Writes the fields in the order of their declaration.
     fn write<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error>;
+}
+
+impl<T: Object + Clone> Object for Arc<T> {
+    fn set<'n>(&mut self, name: &str, node: &'n Node, cx: &mut Cx<'n>) -> bool {
+        Self::make_mut(self).set(name, node, cx)
+    }
+
+    fn names(into: &mut Vec<&'static str>) {
+        T::names(into);
+    }
+
+    fn write<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        (**self).write(map)
+    }
 }
 
 /// Reads a mapping into an object. Keys that match no name exactly match without case; an exact one wins.
@@ -103,6 +118,12 @@ impl Empty for serde_json::Value {
 impl<T: Empty> Empty for Option<T> {
     fn is_empty(&self) -> bool {
         self.as_ref().is_none_or(Empty::is_empty_when_set)
+    }
+}
+
+impl<T: Empty> Empty for Arc<T> {
+    fn is_empty(&self) -> bool {
+        (**self).is_empty()
     }
 }
 

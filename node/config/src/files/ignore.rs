@@ -1,22 +1,21 @@
 //! `.prowignore` files: gitignore's syntax, each for its directory and what is below (CFG-005).
 
-use std::sync::Arc;
-
 use ignore::Match;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
 
-use super::IGNORE_FILE;
+use super::{Content, IGNORE_FILE};
 
 /// The ignore files of a tree, the deepest first.
 pub(super) struct Ignored(Vec<(String, Gitignore)>);
 
 impl Ignored {
-    pub(super) fn new(root: &str, files: &[(&str, &Arc<[u8]>)]) -> Self {
+    pub(super) fn new(root: &str, files: &[(&str, &Content)]) -> Self {
         let root = root.trim_end_matches('/');
         let mut found: Vec<_> = files
             .iter()
-            .filter_map(|(path, bytes)| {
+            .filter_map(|(path, content)| {
                 let dir = path.strip_suffix(IGNORE_FILE)?.strip_suffix('/')?;
+                let bytes = content.bytes()?;
                 dir.starts_with(root)
                     .then(|| (dir.to_owned(), patterns(dir, bytes)))
             })

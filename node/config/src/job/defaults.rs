@@ -1,8 +1,11 @@
 //! What a job gets that it does not say itself (CFG-061…070, JOB-010), and its presets.
 
-use super::{Brancher, ChangeMatcher, JobBase, Periodic, Postsubmit, Preset, Presubmit};
+use std::fmt::Debug;
+
+use super::{
+    Brancher, ChangeMatcher, JobBase, Periodic, PodSpec, Postsubmit, Preset, Presubmit, Shared,
+};
 use crate::decode;
-use crate::go_regex::GoRegex;
 use crate::prow::ProwConfig;
 
 /// Build cluster of jobs that name none.
@@ -14,6 +17,8 @@ pub(crate) struct Defaults<'a> {
     pub(crate) decorate_all_jobs: bool,
     /// The configuration's presets, then those of the repository itself.
     pub(crate) presets: Vec<&'a Preset>,
+    /// Of one configuration, or of what stays the same of it.
+    pub(crate) shared: &'a Shared,
 }
 
 impl Defaults<'_> {
@@ -29,7 +34,7 @@ impl Defaults<'_> {
         }
         let mut wrong = self.layers(&mut job.base, repo);
         wrong.extend(
-            compile_presubmit(job)
+            compile_presubmit(job, self.shared)
                 .err()
                 .map(|e| format!("could not set regex: {e}")),
         );
@@ -45,8 +50,8 @@ impl Defaults<'_> {
         let name = &job.base.name;
         let compiled = job
             .brancher
-            .compile(name)
-            .and_then(|()| job.changes.compile(name))
+            .compile(name, self.shared)
+            .and_then(|()| job.changes.compile(name, self.shared))
             .map_err(|e| format!("could not set regex: {e}"));
         wrong.extend(compiled.err());
         wrong
@@ -73,14 +78,18 @@ impl Defaults<'_> {
     fn layers(&self, base: &mut JobBase, repo: &str) -> Vec<String> {
         if *base.utility.decorate.get_or_insert(self.decorate_all_jobs) {
             let own = base.utility.decoration_config.take();
-            base.utility.decoration_config = Some(self.prow.plank.decoration_for(
-                repo,
-                &base.cluster,
-                own.as_ref(),
-            ));
+            let key = key(repo, &base.cluster, own.as_deref());
+            base.utility.decoration_config = Some(self.shared.decoration(&key, || {
+                let plank = &self.prow.plank;
+                plank.decoration_for(repo, &base.cluster, own.as_deref())
+            }));
         }
         let own = base.prowjob_defaults.take();
-        base.prowjob_defaults = Some(self.prow.prowjob_default(repo, &base.cluster, own.as_ref()));
+        let key = key(repo, &base.cluster, own.as_deref());
+        base.prowjob_defaults = Some(self.shared.prowjob_default(&key, || {
+            let prow = self.prow;
+            prow.prowjob_default(repo, &base.cluster, own.as_deref())
+        }));
         self.presets(base).err().into_iter().collect()
     }
 
@@ -88,21 +97,32 @@ impl Defaults<'_> {
         let Some(spec) = &mut base.spec else {
             return Ok(());
         };
-        let mut merged = false;
-        for preset in self
+        let mut applying = self
             .presets
             .iter()
             .filter(|preset| preset.applies_to(&base.labels))
-        {
-            preset.merge_into(spec).map_err(|e| {
+            .peekable();
+        if applying.peek().is_none() {
+            return Ok(());
+        }
+        let mut merged = spec.value();
+        for preset in applying {
+            preset.merge_into(&mut merged).map_err(|e| {
                 format!("job {} failed to merge presets for podspec: {e}", base.name)
             })?;
-            merged = true;
         }
-        if merged {
-            decode::in_field_order("PodSpec", &mut spec.0);
-        }
+        decode::in_field_order("PodSpec", &mut merged);
+        *spec = PodSpec::from(&merged);
         Ok(())
+    }
+}
+
+/// All that the layers of a job depend on, given a configuration.
+fn key(repo: &str, cluster: &str, own: Option<&impl Debug>) -> String {
+    match own {
+        None => format!("{repo}\n{cluster}"),
+        // Not its JSON, which leaves out what is set and empty (CFG-064).
+        Some(own) => format!("{repo}\n{cluster}\n{own:?}"),
     }
 }
 
@@ -117,35 +137,39 @@ pub(crate) fn default_rerun_command(name: &str) -> String {
     format!("/test {name}")
 }
 
-fn compile_presubmit(job: &mut Presubmit) -> Result<(), String> {
+fn compile_presubmit(job: &mut Presubmit, shared: &Shared) -> Result<(), String> {
     let name = &job.base.name;
-    let trigger = GoRegex::new(&job.trigger)
+    let trigger = shared
+        .regex(&job.trigger)
         .map_err(|e| format!("could not compile trigger regex for {name}: {e}"))?;
-    // The trigger that follows from a plain name matches the command that follows from it; no need to compile it now.
-    let generated = job.rerun_command == default_rerun_command(name)
-        && job.trigger == default_trigger(name)
-        && name
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-    if !generated && !trigger.is_match(&job.rerun_command) {
+    if !is_generated(&job.trigger, &job.rerun_command)
+        && !shared.matches(&job.trigger, &job.rerun_command)
+    {
         return Err(format!(
             "for job {name}, rerun command \"{}\" does not match trigger \"{}\"",
             job.rerun_command, job.trigger
         ));
     }
     job.trigger_re = Some(trigger);
-    job.brancher.compile(name)?;
-    job.changes.compile(name)
+    job.brancher.compile(name, shared)?;
+    job.changes.compile(name, shared)
+}
+
+/// Whether trigger and command are those that follow from one plain name: then they match, without a look.
+fn is_generated(trigger: &str, rerun_command: &str) -> bool {
+    let name = rerun_command.strip_prefix("/test ").unwrap_or_default();
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    !name.is_empty() && name.bytes().all(plain) && trigger == default_trigger(name)
 }
 
 impl Brancher {
     /// Each list is one alternation (JOB-013).
-    pub(crate) fn compile(&mut self, name: &str) -> Result<(), String> {
+    pub(crate) fn compile(&mut self, name: &str, shared: &Shared) -> Result<(), String> {
         let compile = |list: &[String], which: &str| {
             if list.is_empty() {
                 return Ok(None);
             }
-            let compiled = GoRegex::new(&list.join("|")).map(Some);
+            let compiled = shared.regex(&list.join("|")).map(Some);
             compiled.map_err(|e| {
                 format!("could not set branch regexes for {name}: could not compile {which} branch regex: {e}")
             })
@@ -157,7 +181,7 @@ impl Brancher {
 }
 
 impl ChangeMatcher {
-    pub(crate) fn compile(&mut self, name: &str) -> Result<(), String> {
+    pub(crate) fn compile(&mut self, name: &str, shared: &Shared) -> Result<(), String> {
         let (source, field) = if self.run_if_changed.is_empty() {
             (&self.skip_if_only_changed, "skip_if_only_changed")
         } else {
@@ -166,7 +190,7 @@ impl ChangeMatcher {
         if source.is_empty() {
             return Ok(());
         }
-        let compiled = GoRegex::new(source);
+        let compiled = shared.regex(source);
         let compiled = compiled.map_err(|e| {
             format!("could not set change regexes for {name}: could not compile {field} regex: {e}")
         })?;

@@ -3,7 +3,9 @@
 mod decide;
 mod defaults;
 mod filter;
+mod pod;
 mod preset;
+mod shared;
 mod spec;
 pub(crate) mod validate;
 
@@ -21,7 +23,9 @@ pub use decide::Requirements;
 pub use defaults::DEFAULT_CLUSTER;
 pub(crate) use defaults::Defaults;
 pub use filter::{AvailableTests, Command, Contexts, Filter};
+pub use pod::PodSpec;
 pub use preset::Preset;
+pub(crate) use shared::Shared;
 pub use spec::{batch_spec, new_presubmit, periodic_spec, postsubmit_spec, presubmit_spec};
 
 use crate::decode::{Cx, Decode, Empty};
@@ -61,8 +65,6 @@ macro_rules! carried {
 }
 
 carried! {
-    /// What a job's pod runs.
-    PodSpec;
     EnvVar;
     Volume;
     VolumeMount;
@@ -116,7 +118,7 @@ object! {
         [omit "reporter_config"] reporter_config: Option<ReporterConfig>,
         [omit "rerun_auth_config"] rerun_auth_config: Option<RerunAuthConfig>,
         [omit "hidden"] hidden: bool,
-        [omit "prowjob_defaults"] prowjob_defaults: Option<ProwJobDefault>,
+        [omit "prowjob_defaults"] prowjob_defaults: Option<Arc<ProwJobDefault>>,
         [omit "job_queue_name"] job_queue_name: String,
         [embed] utility: UtilityConfig,
     }
@@ -135,7 +137,7 @@ object! {
         [omit "skip_fetch_head"] skip_fetch_head: bool,
         [omit "extra_refs"] extra_refs: Vec<Refs>,
         /// Presence decides whether a job is decorated (CFG-103).
-        [omit "decoration_config"] decoration_config: Option<DecorationConfig>,
+        [omit "decoration_config"] decoration_config: Option<Arc<DecorationConfig>>,
     }
 }
 
@@ -241,7 +243,7 @@ impl JobBase {
     /// The decoration, if the job is decorated.
     #[must_use]
     pub fn decoration(&self) -> Option<&DecorationConfig> {
-        self.utility.decoration_config.as_ref()
+        self.utility.decoration_config.as_deref()
     }
 
     /// `org/repo` of the first extra repository; a periodic takes defaults for it (CFG-062).

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{EnvVar, PodSpec, Toleration, Volume, VolumeMount};
+use super::{EnvVar, Toleration, Volume, VolumeMount};
 
 object! {
     /// Additions to the pod of every job that has all its labels with these values.
@@ -31,13 +31,13 @@ impl Preset {
     ///
     /// # Errors
     /// What the pod already has; it may be changed in part then.
-    pub(crate) fn merge_into(&self, spec: &mut PodSpec) -> Result<(), String> {
+    pub(crate) fn merge_into(&self, spec: &mut Value) -> Result<(), String> {
         for env in self.env.iter().flatten() {
             add_to_containers(spec, "env", &env.0, "env var")?;
         }
         for volume in self.volumes.iter().flatten() {
             let name = volume.text("name");
-            let volumes = list(&mut spec.0, "volumes");
+            let volumes = list(spec, "volumes");
             if volumes.iter().any(|other| text(other, "name") == name) {
                 return Err(format!("volume duplicated in pod spec: {name}"));
             }
@@ -47,7 +47,7 @@ impl Preset {
             add_to_containers(spec, "volumeMounts", &mount.0, "volume mount")?;
         }
         for toleration in &self.tolerations {
-            let tolerations = list(&mut spec.0, "tolerations");
+            let tolerations = list(spec, "tolerations");
             if tolerations.contains(&toleration.0) {
                 return Err(format!(
                     "toleration duplicated in pod spec: {}",
@@ -61,13 +61,13 @@ impl Preset {
 }
 
 fn add_to_containers(
-    spec: &mut PodSpec,
+    spec: &mut Value,
     field: &str,
     item: &Value,
     what: &str,
 ) -> Result<(), String> {
     let name = text(item, "name");
-    let containers = spec.0.get_mut("containers").and_then(Value::as_array_mut);
+    let containers = spec.get_mut("containers").and_then(Value::as_array_mut);
     for container in containers.into_iter().flatten() {
         let items = list(container, field);
         if items.iter().any(|other| text(other, "name") == name) {

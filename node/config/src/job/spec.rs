@@ -10,7 +10,7 @@ use trireme_prowjob::{
     ProwJob, ProwJobAgent, ProwJobSpec, ProwJobType, Refs, labels, new_prow_job,
 };
 
-use super::{JobBase, Periodic, Postsubmit, Presubmit};
+use super::{JobBase, Periodic, PodSpec, Postsubmit, Presubmit};
 
 /// A run of a presubmit for the pull request of the refs.
 #[must_use]
@@ -105,14 +105,14 @@ fn from_base(base: &JobBase) -> ProwJobSpec {
             .iter()
             .map(|r| decorate_refs(r.clone(), base.decoration()))
             .collect(),
-        decoration_config: base.utility.decoration_config.clone(),
-        pod_spec: base.spec.as_ref().map(|spec| spec.0.clone()),
+        decoration_config: base.decoration().cloned(),
+        pod_spec: base.spec.as_ref().map(PodSpec::value),
         pipeline_run_spec: base.pipeline_run_spec.clone(),
         tekton_pipeline_run_spec: base.tekton_pipeline_run_spec.clone(),
         reporter_config: base.reporter_config.clone(),
         rerun_auth_config: base.rerun_auth_config.clone(),
         hidden: base.hidden,
-        prowjob_defaults: base.prowjob_defaults.clone(),
+        prowjob_defaults: base.prowjob_defaults.as_deref().cloned(),
         job_queue_name: base.job_queue_name.clone(),
         ..ProwJobSpec::default()
     }

@@ -1,10 +1,11 @@
 //! What is wrong with a job, in upstream's words (JOB-012, JOB-021, JOB-030…046).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::Value;
 use trireme_prowjob::{DecorationConfig, GoDuration, ProwJobType, Refs, labels};
 
+use super::pod::{ContainerView, PodView};
 use super::{Brancher, JobBase, Periodic, Postsubmit, Presubmit, Reporter, UtilityConfig};
 use crate::cron::CronSchedule;
 use crate::go_url;
@@ -69,131 +70,161 @@ impl Finding {
     }
 }
 
-/// JOB-030, and each job for itself. The list is that of one repository.
-pub(crate) fn presubmits(prow: &ProwConfig, jobs: &[&Presubmit]) -> Vec<Finding> {
-    let mut wrong = clashes("presubmit", jobs, |job| {
-        (&job.base.name, &job.reporter.context, &job.brancher)
-    });
-    for (n, job) in jobs.iter().enumerate() {
-        let name = &job.base.name;
-        let invalid = |e: String| Finding::of(n, format!("invalid presubmit job {name}: {e}"));
-        wrong.extend(
-            base(prow, &job.base, ProwJobType::Presubmit)
-                .err()
-                .map(invalid),
+/// A problem of a job by itself: the field that is wrong, empty where it is not one alone, and the message.
+pub(crate) type Problem = (&'static str, String);
+
+pub(crate) fn presubmit(prow: &ProwConfig, job: &Presubmit) -> Vec<Problem> {
+    let name = &job.base.name;
+    let invalid = |e: String| ("", format!("invalid presubmit job {name}: {e}"));
+    let base = base(prow, &job.base, ProwJobType::Presubmit).err();
+    let triggering = triggering(job).err().map(|e| ("", e));
+    let reporting = reporting(&job.base, &job.reporter).err();
+    let base = base.map(invalid).into_iter();
+    base.chain(triggering)
+        .chain(reporting.map(invalid))
+        .collect()
+}
+
+pub(crate) fn postsubmit(prow: &ProwConfig, job: &Postsubmit) -> Vec<Problem> {
+    let name = &job.base.name;
+    let invalid = |e: String| ("", format!("invalid postsubmit job {name}: {e}"));
+    let base = base(prow, &job.base, ProwJobType::Postsubmit).err();
+    let (run_if, skip_if) = (
+        &job.changes.run_if_changed,
+        &job.changes.skip_if_only_changed,
+    );
+    let exclusions = exclusions(name, job.always_run == Some(true), run_if, skip_if).err();
+    let reporting = reporting(&job.base, &job.reporter).err();
+    let base = base.map(invalid).into_iter();
+    base.chain(exclusions.map(|e| ("", e)))
+        .chain(reporting.map(invalid))
+        .collect()
+}
+
+/// JOB-020…022; durations are parsed on the way.
+pub(crate) fn periodic(prow: &ProwConfig, job: &mut Periodic) -> Vec<Problem> {
+    let name = &job.base.name;
+    let mut wrong: Vec<Problem> = Vec::new();
+    if let Err(e) = base(prow, &job.base, ProwJobType::Periodic) {
+        wrong.push(("", format!("invalid periodic job {name}: {e}")));
+    }
+    let set = [&job.cron, &job.interval, &job.minimum_interval]
+        .into_iter()
+        .filter(|s| !s.is_empty())
+        .count();
+    if set > 1 {
+        let message = format!(
+            "cron, interval, and minimum_interval are mutually exclusive in periodic {name}"
         );
-        wrong.extend(triggering(job).err().map(|e| Finding::of(n, e)));
-        wrong.extend(reporting(&job.base, &job.reporter).err().map(invalid));
+        wrong.push(("", message));
+        return wrong;
+    }
+    if set == 0 {
+        let message = format!(
+            "at least one of cron, interval, or minimum_interval must be set in periodic {name}"
+        );
+        wrong.push(("", message));
+        return wrong;
+    }
+    if !job.cron.is_empty()
+        && let Err(e) = CronSchedule::parse(&job.cron)
+    {
+        let message = format!("invalid cron string {} in periodic {name}: {e}", job.cron);
+        wrong.push(("cron", message));
+    }
+    let mut parse = |text: &str, what: &str, field| match text.parse::<GoDuration>() {
+        Ok(duration) => duration,
+        Err(e) => {
+            wrong.push((field, format!("cannot parse {what} for {name}: {e}")));
+            GoDuration::default()
+        }
+    };
+    if !job.interval.is_empty() {
+        job.every = parse(&job.interval, "duration", "interval");
+    }
+    if let Some(retry) = &mut job.retry {
+        retry.wait = parse(&retry.interval, "Retry duration", "retry.interval");
+    }
+    if !job.minimum_interval.is_empty() {
+        job.at_least_every = parse(&job.minimum_interval, "duration", "minimum_interval");
+    }
+    wrong
+}
+
+/// JOB-030 for the presubmits of one repository, and each of them by itself.
+pub(crate) fn presubmits(prow: &ProwConfig, jobs: &[&Presubmit]) -> Vec<Finding> {
+    let mut wrong = presubmit_clashes(jobs);
+    for (n, job) in jobs.iter().enumerate() {
+        wrong.extend(each(n, presubmit(prow, job)));
     }
     wrong
 }
 
 /// As [`presubmits`].
 pub(crate) fn postsubmits(prow: &ProwConfig, jobs: &[&Postsubmit]) -> Vec<Finding> {
-    let mut wrong = clashes("postsubmit", jobs, |job| {
-        (&job.base.name, &job.reporter.context, &job.brancher)
-    });
+    let mut wrong = postsubmit_clashes(jobs);
     for (n, job) in jobs.iter().enumerate() {
-        let name = &job.base.name;
-        let invalid = |e: String| Finding::of(n, format!("invalid postsubmit job {name}: {e}"));
-        wrong.extend(
-            base(prow, &job.base, ProwJobType::Postsubmit)
-                .err()
-                .map(invalid),
-        );
-        let (run_if, skip_if) = (
-            &job.changes.run_if_changed,
-            &job.changes.skip_if_only_changed,
-        );
-        wrong.extend(
-            exclusions(name, job.always_run == Some(true), run_if, skip_if)
-                .err()
-                .map(|e| Finding::of(n, e)),
-        );
-        wrong.extend(reporting(&job.base, &job.reporter).err().map(invalid));
+        wrong.extend(each(n, postsubmit(prow, job)));
     }
     wrong
 }
 
-/// JOB-020…022, JOB-030, and each job for itself; durations are parsed on the way.
-pub(crate) fn periodics(prow: &ProwConfig, jobs: &mut [Periodic]) -> Vec<Finding> {
-    let mut wrong = Vec::new();
-    let mut names = BTreeSet::new();
-    for (n, job) in jobs.iter_mut().enumerate() {
-        let name = job.base.name.clone();
-        if !names.insert(name.clone()) {
-            let found = Finding::of(n, format!("duplicated periodic job: {name}"));
-            wrong.push(found.in_field("name"));
-        }
-        let invalid = |e: String| Finding::of(n, format!("invalid periodic job {name}: {e}"));
-        wrong.extend(
-            base(prow, &job.base, ProwJobType::Periodic)
-                .err()
-                .map(invalid),
-        );
-        let set = [&job.cron, &job.interval, &job.minimum_interval]
-            .into_iter()
-            .filter(|s| !s.is_empty())
-            .count();
-        if set > 1 {
-            let message = format!(
-                "cron, interval, and minimum_interval are mutually exclusive in periodic {name}"
-            );
-            wrong.push(Finding::of(n, message));
-            continue;
-        }
-        if set == 0 {
-            let message = format!(
-                "at least one of cron, interval, or minimum_interval must be set in periodic {name}"
-            );
-            wrong.push(Finding::of(n, message));
-            continue;
-        }
-        if !job.cron.is_empty()
-            && let Err(e) = CronSchedule::parse(&job.cron)
-        {
-            let message = format!("invalid cron string {} in periodic {name}: {e}", job.cron);
-            wrong.push(Finding::of(n, message).in_field("cron"));
-        }
-        let mut parse = |text: &str, what: &str, field| match text.parse::<GoDuration>() {
-            Ok(duration) => duration,
-            Err(e) => {
-                let message = format!("cannot parse {what} for {name}: {e}");
-                wrong.push(Finding::of(n, message).in_field(field));
-                GoDuration::default()
-            }
-        };
-        if !job.interval.is_empty() {
-            job.every = parse(&job.interval, "duration", "interval");
-        }
-        if let Some(retry) = &mut job.retry {
-            retry.wait = parse(&retry.interval, "Retry duration", "retry.interval");
-        }
-        if !job.minimum_interval.is_empty() {
-            job.at_least_every = parse(&job.minimum_interval, "duration", "minimum_interval");
-        }
-    }
-    wrong
+fn each(index: usize, problems: Vec<Problem>) -> impl Iterator<Item = Finding> {
+    problems
+        .into_iter()
+        .map(move |(field, message)| Finding::of(index, message).in_field(field))
 }
 
-fn clashes<J>(
-    kind: &str,
-    jobs: &[&J],
-    parts: impl Fn(&J) -> (&String, &String, &Brancher),
-) -> Vec<Finding> {
+/// JOB-030 for the presubmits of one repository.
+pub(crate) fn presubmit_clashes(jobs: &[&Presubmit]) -> Vec<Finding> {
+    let parts: Vec<_> = jobs
+        .iter()
+        .map(|job| (&job.base.name, &job.reporter.context, &job.brancher))
+        .collect();
+    clashes("presubmit", &parts)
+}
+
+/// As [`presubmit_clashes`].
+pub(crate) fn postsubmit_clashes(jobs: &[&Postsubmit]) -> Vec<Finding> {
+    let parts: Vec<_> = jobs
+        .iter()
+        .map(|job| (&job.base.name, &job.reporter.context, &job.brancher))
+        .collect();
+    clashes("postsubmit", &parts)
+}
+
+/// JOB-030: names of periodics are unique.
+pub(crate) fn periodic_clashes<'a>(jobs: impl Iterator<Item = &'a Periodic>) -> Vec<Finding> {
+    let mut names = HashSet::new();
+    jobs.enumerate()
+        .filter(|(_, job)| !names.insert(job.base.name.as_str()))
+        .map(|(n, job)| {
+            let found = Finding::of(n, format!("duplicated periodic job: {}", job.base.name));
+            found.in_field("name")
+        })
+        .collect()
+}
+
+/// Jobs by name, context and branches. Only those with something in common are compared: a repository may have thousands.
+fn clashes(kind: &str, jobs: &[(&String, &String, &Brancher)]) -> Vec<Finding> {
     let mut wrong = Vec::new();
     let mut doubled = BTreeSet::new();
     let mut last = 0;
-    for (n, job) in jobs.iter().enumerate() {
-        let (name, context, brancher) = parts(job);
-        for (m, other) in jobs.iter().enumerate() {
-            let (other_name, other_context, other_brancher) = parts(other);
-            if other_name == name {
-                if m < n && other_brancher.intersects(brancher) {
-                    doubled.insert(name.as_str());
-                    last = n;
-                }
-            } else if other_context == context && other_brancher.intersects(brancher) {
+    let mut by_name: HashMap<&str, Vec<usize>> = HashMap::with_capacity(jobs.len());
+    let mut by_context: HashMap<&str, Vec<usize>> = HashMap::with_capacity(jobs.len());
+    for (n, (name, context, _)) in jobs.iter().enumerate() {
+        by_name.entry(name).or_default().push(n);
+        by_context.entry(context).or_default().push(n);
+    }
+    for (n, (name, context, brancher)) in jobs.iter().enumerate() {
+        let earlier = by_name[name.as_str()].iter().take_while(|m| **m < n);
+        if earlier.into_iter().any(|m| jobs[*m].2.intersects(brancher)) {
+            doubled.insert(name.as_str());
+            last = n;
+        }
+        for m in &by_context[context.as_str()] {
+            let (other_name, _, other_brancher) = jobs[*m];
+            if other_name != *name && other_brancher.intersects(brancher) {
                 let message = format!(
                     "jobs {other_name} and {name} report to the same GitHub context {context:?}"
                 );
@@ -303,8 +334,12 @@ fn base(prow: &ProwConfig, job: &JobBase, job_type: ProwJobType) -> Result<(), S
         ));
     }
     agent(job, &prow.pod_namespace)?;
-    if let Some(spec) = &job.spec {
-        let wrong = pod_spec(job_type, &spec.0, job.decoration());
+    let pod = match &job.spec {
+        Some(spec) => Some(spec.view().map_err(|e| format!("pod spec: {e}"))?),
+        None => None,
+    };
+    if let Some(pod) = &pod {
+        let wrong = pod_spec(job_type, pod, job.decoration());
         if !wrong.is_empty() {
             return Err(wrong.join(", "));
         }
@@ -322,11 +357,7 @@ fn base(prow: &ProwConfig, job: &JobBase, job_type: ProwJobType) -> Result<(), S
     {
         return Err(format!("invalid job queue name {}", job.job_queue_name));
     }
-    let containers = job
-        .spec
-        .as_ref()
-        .map(|spec| items(&spec.0, "containers"))
-        .unwrap_or_default();
+    let containers = pod.as_ref().map(PodView::containers).unwrap_or_default();
     if containers.is_empty() {
         return Ok(());
     }
@@ -339,11 +370,7 @@ fn base(prow: &ProwConfig, job: &JobBase, job_type: ProwJobType) -> Result<(), S
             .validate()
             .map_err(|e| format!("invalid decoration config: {e}"))?;
         for container in containers {
-            let first = items(container, "command")
-                .iter()
-                .chain(items(container, "args"))
-                .next();
-            if first.and_then(Value::as_str).unwrap_or_default().is_empty() {
+            if container.first_word().is_empty() {
                 return Err("decorated job containers must specify command and/or args".to_owned());
             }
         }
@@ -403,14 +430,15 @@ fn items<'a>(value: &'a Value, field: &str) -> &'a [Value] {
 /// JOB-034…037. Upstream puts the problems of a pod together.
 fn pod_spec(
     job_type: ProwJobType,
-    spec: &Value,
+    pod: &PodView<'_>,
     decoration: Option<&DecorationConfig>,
 ) -> Vec<String> {
     let mut wrong = Vec::new();
-    let unsupported: Vec<&str> = items(spec, "initContainers")
+    let unsupported: Vec<&str> = pod
+        .init_containers()
         .iter()
-        .filter(|c| text(c, "restartPolicy") != "Always")
-        .map(|c| text(c, "name"))
+        .filter(|container| container.restart_policy != "Always")
+        .map(|container| container.name.as_ref())
         .collect();
     if !unsupported.is_empty() {
         wrong.push(format!(
@@ -418,7 +446,7 @@ fn pod_spec(
             unsupported.join(" ")
         ));
     }
-    let containers = items(spec, "containers");
+    let containers = pod.containers();
     if containers.is_empty() {
         wrong.push("pod spec must specify at least 1 container, found: 0".to_owned());
         return wrong;
@@ -436,14 +464,14 @@ fn pod_spec(
     for container in containers {
         env_names(job_type, container, &mut wrong);
     }
-    volumes(spec, decoration, &mut wrong);
+    volumes(pod, decoration, &mut wrong);
     wrong
 }
 
-fn container_names(containers: &[Value], wrong: &mut Vec<String>) {
+fn container_names(containers: &[ContainerView<'_>], wrong: &mut Vec<String>) {
     let mut names = BTreeSet::new();
     for container in containers {
-        let name = text(container, "name");
+        let name = container.name.as_ref();
         if name.is_empty() {
             wrong.push(
                 "container does not have name. all containers must have names when defining multiple containers"
@@ -464,10 +492,10 @@ fn container_names(containers: &[Value], wrong: &mut Vec<String>) {
     }
 }
 
-fn env_names(job_type: ProwJobType, container: &Value, wrong: &mut Vec<String>) {
+fn env_names(job_type: ProwJobType, container: &ContainerView<'_>, wrong: &mut Vec<String>) {
     let mut names = BTreeSet::new();
-    for env in items(container, "env") {
-        let name = text(env, "name");
+    for env in container.env() {
+        let name = env.name.as_ref();
         if !names.insert(name) {
             wrong.push(format!("env var named {name:?} is defined more than once"));
         }
@@ -484,7 +512,7 @@ fn env_names(job_type: ProwJobType, container: &Value, wrong: &mut Vec<String>) 
     }
 }
 
-fn volumes(spec: &Value, decoration: Option<&DecorationConfig>, wrong: &mut Vec<String>) {
+fn volumes(pod: &PodView<'_>, decoration: Option<&DecorationConfig>, wrong: &mut Vec<String>) {
     let reserved = |name: &str| {
         TEST_MOUNTS.contains(&name)
             || CREDENTIAL_MOUNTS.contains(&name)
@@ -496,8 +524,8 @@ fn volumes(spec: &Value, decoration: Option<&DecorationConfig>, wrong: &mut Vec<
             })
     };
     let mut names = BTreeSet::new();
-    for volume in items(spec, "volumes") {
-        let name = text(volume, "name");
+    for volume in pod.volumes() {
+        let name = volume.name.as_ref();
         if !names.insert(name) {
             wrong.push(format!("volume named {name:?} is defined more than once"));
         }
@@ -505,11 +533,8 @@ fn volumes(spec: &Value, decoration: Option<&DecorationConfig>, wrong: &mut Vec<
             wrong.push(format!("volume {name} is a reserved for decoration"));
         }
     }
-    for mount in items(spec, "containers")
-        .iter()
-        .flat_map(|container| items(container, "volumeMounts"))
-    {
-        let (name, path) = (text(mount, "name"), text(mount, "mountPath"));
+    for mount in pod.containers().iter().flat_map(ContainerView::mounts) {
+        let (name, path) = (mount.name.as_ref(), mount.mount_path.as_ref());
         if !names.contains(name) && !reserved(name) {
             wrong.push(format!("volumeMount named {name:?} is undefined"));
         }

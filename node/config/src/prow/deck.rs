@@ -1,6 +1,6 @@
 //! Settings of the web pages.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde_json::Value;
 use trireme_prowjob::{MetaDuration, ProwJobSpec, RerunAuthConfig};
@@ -17,8 +17,6 @@ object! {
         [omit "default_rerun_auth_configs"] default_rerun_auth_configs: Vec<DefaultRerunAuthEntry>,
         [omit "skip_storage_path_validation"] skip_storage_path_validation: Option<bool>,
         [omit "additional_allowed_buckets"] additional_allowed_buckets: Vec<String>,
-        /// Buckets that pages may show (CFG-101), without provider.
-        [derived] known_buckets: BTreeSet<String>,
     }
 }
 
@@ -139,20 +137,6 @@ impl Deck {
         let mut matching =
             entries.filter(|e| super::plank::matches(&e.repo, &e.cluster, &repo, &spec.cluster));
         matching.next().and_then(|entry| entry.config.as_ref())
-    }
-
-    /// CFG-049: whether pages may show files of a bucket.
-    #[must_use]
-    pub fn allows_bucket(&self, bucket: &str) -> bool {
-        if self.skip_storage_path_validation.unwrap_or(true) {
-            return true;
-        }
-        let bucket = self
-            .spyglass
-            .bucket_aliases
-            .get(bucket)
-            .map_or(bucket, String::as_str);
-        self.known_buckets.contains(bucket)
     }
 }
 

@@ -6,9 +6,10 @@ use crate::tide::Tide;
 
 impl ProwConfig {
     /// Adds what a supplemental file may set; everything else in it is an error, and so is what both set.
-    pub(crate) fn merge(&mut self, additional: Self) -> Vec<String> {
+    /// `mergeable` is what [`Self::is_mergeable`] says of it.
+    pub(crate) fn merge(&mut self, additional: Self, mergeable: bool) -> Vec<String> {
         let mut wrong = Vec::new();
-        if additional.sets_more_than_mergeable_fields() {
+        if !mergeable {
             wrong.push(
                 "only 'branch-protection', 'slack_reporter_configs', 'tide.merge_method' and 'tide.queries' may be \
                  set via additional config, all other fields have no merging logic yet"
@@ -35,7 +36,8 @@ impl ProwConfig {
         wrong
     }
 
-    fn sets_more_than_mergeable_fields(&self) -> bool {
+    /// Whether only fields are set that a supplemental file may set.
+    pub(crate) fn is_mergeable(&self) -> bool {
         let rest = Self {
             branch_protection: BranchProtection::default(),
             slack_reporter_configs: std::collections::BTreeMap::default(),
@@ -46,7 +48,7 @@ impl ProwConfig {
             },
             ..self.clone()
         };
-        serde_json::to_value(&rest).ok() != serde_json::to_value(Self::default()).ok()
+        serde_json::to_value(&rest).ok() == serde_json::to_value(Self::default()).ok()
     }
 }
 

@@ -1,0 +1,178 @@
+//! What a loader remembers from one configuration to the next, so that only changed files are read again.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::jobs::{Known, postsubmit_clashes, presubmit_clashes};
+use super::sections::{Sections, Shard};
+use crate::config::Config;
+use crate::diagnostic::{Diagnostic, Rule};
+use crate::files::{ContentId, FileSet};
+use crate::job::{Postsubmit, Presubmit, Shared};
+use crate::plugins::PluginConfig;
+use crate::yaml::Node;
+
+/// Loads one configuration after the other. What is the same by path and content in the next one is neither parsed nor
+/// defaulted nor checked again, and its jobs are shared by both.
+///
+/// It holds what the last configuration consists of, nothing older. One cache serves one set of options.
+#[derive(Debug, Default)]
+pub struct ConfigCache {
+    /// Files with other things than jobs.
+    pub(super) small: Small,
+    pub(super) sections: Option<(Sources, Sections)>,
+    pub(super) shards: Unchanged<Shard>,
+    pub(super) plugins: Option<(Sources, KnownPlugins)>,
+    pub(super) plugin_roots: Unchanged<PluginRoot>,
+    pub(super) job_files: HashMap<String, (ContentId, Known)>,
+    /// What defaulting looks at besides the job, as text, and how often it changed.
+    pub(super) defaults: (String, u64),
+    pub(super) shared: Arc<Shared>,
+    /// The last configuration, with the clashes in it, by repository.
+    pub(super) last: Arc<Config>,
+    pub(super) presubmit_clashes: HashMap<String, Vec<Diagnostic>>,
+    pub(super) postsubmit_clashes: HashMap<String, Vec<Diagnostic>>,
+}
+
+/// Files in the order in which they are merged.
+pub(super) type Sources = Vec<(String, ContentId)>;
+
+/// What the plugins' files became.
+pub(super) type KnownPlugins = (Arc<PluginConfig>, Vec<Diagnostic>);
+
+/// A file for plugins, parsed.
+pub(super) type PluginRoot = (Option<Arc<Node>>, Vec<Diagnostic>);
+
+impl ConfigCache {
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Whether a file of this path and sha256 can be loaded without its bytes.
+    #[must_use]
+    pub fn knows(&self, path: &str, id: &ContentId) -> bool {
+        self.small.get(path, id).is_some()
+            || self
+                .job_files
+                .get(path)
+                .is_some_and(|(known, _)| known == id)
+    }
+
+    /// Clashes among a repository's presubmits; looked for again only if some job of it changed.
+    pub(super) fn presubmits(&mut self, repo: &str, jobs: &[Arc<Presubmit>]) -> Vec<Diagnostic> {
+        let before = self.last.jobs.presubmits.get(repo);
+        if before.is_some_and(|before| same(before, jobs)) {
+            let known = self.presubmit_clashes.get(repo);
+            return known.cloned().unwrap_or_default();
+        }
+        let found = presubmit_clashes(jobs);
+        remember(&mut self.presubmit_clashes, repo, &found);
+        found
+    }
+
+    /// As [`Self::presubmits`].
+    pub(super) fn postsubmits(&mut self, repo: &str, jobs: &[Arc<Postsubmit>]) -> Vec<Diagnostic> {
+        let before = self.last.jobs.postsubmits.get(repo);
+        if before.is_some_and(|before| same(before, jobs)) {
+            let known = self.postsubmit_clashes.get(repo);
+            return known.cloned().unwrap_or_default();
+        }
+        let found = postsubmit_clashes(jobs);
+        remember(&mut self.postsubmit_clashes, repo, &found);
+        found
+    }
+}
+
+fn remember(clashes: &mut HashMap<String, Vec<Diagnostic>>, repo: &str, found: &[Diagnostic]) {
+    if found.is_empty() {
+        clashes.remove(repo);
+    } else {
+        clashes.insert(repo.to_owned(), found.to_vec());
+    }
+}
+
+/// Whether two lists hold the very same jobs.
+fn same<J>(a: &[Arc<J>], b: &[Arc<J>]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
+}
+
+/// Values made from files, by path, as long as the content stays the same.
+#[derive(Debug)]
+pub(super) struct Unchanged<T> {
+    now: HashMap<String, (ContentId, Arc<T>)>,
+    /// Of the configuration before; what is not asked for again is dropped.
+    before: HashMap<String, (ContentId, Arc<T>)>,
+}
+
+impl<T> Default for Unchanged<T> {
+    fn default() -> Self {
+        Self {
+            now: HashMap::new(),
+            before: HashMap::new(),
+        }
+    }
+}
+
+impl<T> Unchanged<T> {
+    /// Another round begins.
+    pub(super) fn turn(&mut self) {
+        self.before = std::mem::take(&mut self.now);
+    }
+
+    pub(super) fn get(&mut self, path: &str, id: &ContentId, make: impl FnOnce() -> T) -> Arc<T> {
+        if let Some((known, value)) = self.now.get(path)
+            && known == id
+        {
+            return value.clone();
+        }
+        let value = match self.before.remove(path) {
+            Some((known, value)) if known == *id => value,
+            _ => Arc::new(make()),
+        };
+        self.now.insert(path.to_owned(), (*id, value.clone()));
+        value
+    }
+}
+
+/// Bytes of the files that are not job files: few and small.
+#[derive(Debug, Default)]
+pub(super) struct Small(HashMap<String, (ContentId, Arc<[u8]>)>);
+
+impl Small {
+    fn get(&self, path: &str, id: &ContentId) -> Option<&Arc<[u8]>> {
+        let (known, bytes) = self.0.get(path)?;
+        (known == id).then_some(bytes)
+    }
+
+    /// Of those that are in the set or were in the former one.
+    pub(super) fn of(&self, files: &FileSet, paths: &[(String, ContentId)]) -> Self {
+        let found = paths.iter().filter_map(|(path, id)| {
+            let bytes = files.get(path).or_else(|| self.get(path, id))?;
+            Some((path.clone(), (*id, bytes.clone())))
+        });
+        Self(found.collect())
+    }
+
+    /// The bytes of a file; without them there is an error.
+    pub(super) fn bytes(
+        &self,
+        files: &FileSet,
+        path: &str,
+        found: &mut Vec<Diagnostic>,
+    ) -> Option<Arc<[u8]>> {
+        let bytes = files
+            .content(path)
+            .and_then(|content| self.get(path, content.id()));
+        if bytes.is_none() {
+            found.push(absent(path));
+        }
+        bytes.cloned()
+    }
+}
+
+/// A file that is named without content, and was never read.
+pub(super) fn absent(path: &str) -> Diagnostic {
+    let message = format!("error reading {path}: its content is not at hand");
+    Diagnostic::error(Rule::File, path, message)
+}

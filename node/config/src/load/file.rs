@@ -1,0 +1,184 @@
+//! One file by itself: unpacked, parsed, decoded, with the place of everything in it.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use crate::config::JobConfig;
+use crate::decode::{Cx, Decode, decode_object};
+use crate::diagnostic::{Diagnostic, Rule};
+use crate::job::{JobBase, Source};
+use crate::yaml::{self, Node, NodeValue, Position};
+
+/// A packed file may not grow beyond this.
+const MAX_UNPACKED_BYTES: u64 = 64 << 20;
+
+/// A job file as it is written, before any default.
+#[derive(Clone, Debug, Default)]
+pub(super) struct JobFile {
+    pub(super) jobs: JobConfig,
+    pub(super) found: Vec<Diagnostic>,
+}
+
+impl JobFile {
+    pub(super) fn parse(path: &str, bytes: &[u8]) -> Self {
+        let mut found = Vec::new();
+        let Some(root) = document(path, bytes, &mut found) else {
+            return Self {
+                jobs: JobConfig::default(),
+                found,
+            };
+        };
+        let mut cx = Cx::new(path, true);
+        let mut jobs: JobConfig = decode_object(&root, &mut cx);
+        found.append(&mut cx.diagnostics);
+        place_jobs(&mut jobs, &root, &Arc::from(path));
+        Self { jobs, found }
+    }
+}
+
+/// `field` is one of the job's own; empty where the whole job is meant.
+pub(crate) fn of_job(base: &JobBase, field: &str, message: String) -> Diagnostic {
+    let source = &base.source;
+    let at = Position {
+        line: source.line,
+        column: source.column,
+    };
+    let found = Diagnostic::error(Rule::Invalid, source.file.as_ref(), message);
+    found.at(at).field(source.field(field))
+}
+
+/// Unpacks (CFG-008) and parses a file.
+pub(crate) fn document(path: &str, bytes: &[u8], found: &mut Vec<Diagnostic>) -> Option<Arc<Node>> {
+    let mut unpacked = Vec::new();
+    let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
+        let mut packed = flate2::read::GzDecoder::new(bytes).take(MAX_UNPACKED_BYTES + 1);
+        let read = packed.read_to_end(&mut unpacked);
+        if unpacked.len() as u64 > MAX_UNPACKED_BYTES {
+            let message =
+                format!("error reading {path}: unpacks to more than {MAX_UNPACKED_BYTES} bytes");
+            found.push(Diagnostic::error(Rule::File, path, message));
+            return None;
+        }
+        if let Err(e) = read {
+            found.push(Diagnostic::error(
+                Rule::File,
+                path,
+                format!("error reading {path}: {e}"),
+            ));
+            return None;
+        }
+        &unpacked
+    } else {
+        bytes
+    };
+    match yaml::parse(bytes) {
+        Ok(document) => {
+            for notice in document.notices {
+                let rule = if notice.message.starts_with("key ") {
+                    Rule::DuplicateKey
+                } else {
+                    Rule::ExtraDocument
+                };
+                found.push(
+                    Diagnostic::error(rule, path, notice.message)
+                        .at(notice.at)
+                        .warning(),
+                );
+            }
+            Some(document.root)
+        }
+        Err(e) => {
+            let message = format!("error unmarshalling: {e}");
+            found.push(Diagnostic::error(Rule::File, path, message).at(e.at));
+            None
+        }
+    }
+}
+
+pub(super) fn decoded<T: Decode>(
+    path: &str,
+    root: Option<&Node>,
+    coerce: bool,
+    found: &mut Vec<Diagnostic>,
+) -> T {
+    let Some(root) = root else {
+        return T::default();
+    };
+    let mut cx = Cx::new(path, coerce);
+    let value = T::decode(root, &mut cx);
+    found.append(&mut cx.diagnostics);
+    value
+}
+
+/// Tells every job where it stands.
+pub(super) fn place_jobs(jobs: &mut JobConfig, root: &Node, file: &Arc<str>) {
+    let items = |node: Option<&Arc<Node>>| match node.map(|node| &node.value) {
+        Some(NodeValue::Sequence(items)) => items.clone(),
+        _ => Vec::new(),
+    };
+    let by_repo = |key: &str, repo: &str| {
+        let name: Arc<str> = format!("{key}[{repo:?}]").into();
+        (
+            name,
+            items(child(root, key).and_then(|node| child(node, repo))),
+        )
+    };
+    for (repo, jobs) in &mut jobs.presubmits {
+        let (list, nodes) = by_repo("presubmits", repo);
+        for (n, job) in jobs.iter_mut().enumerate() {
+            Arc::make_mut(job).base.source = source(file, &list, n, nodes.get(n));
+        }
+    }
+    for (repo, jobs) in &mut jobs.postsubmits {
+        let (list, nodes) = by_repo("postsubmits", repo);
+        for (n, job) in jobs.iter_mut().enumerate() {
+            Arc::make_mut(job).base.source = source(file, &list, n, nodes.get(n));
+        }
+    }
+    let (list, nodes): (Arc<str>, _) = ("periodics".into(), items(child(root, "periodics")));
+    for (n, job) in jobs.periodics.iter_mut().enumerate() {
+        Arc::make_mut(job).base.source = source(file, &list, n, nodes.get(n));
+    }
+}
+
+pub(crate) fn source(
+    file: &Arc<str>,
+    list: &Arc<str>,
+    index: usize,
+    node: Option<&Arc<Node>>,
+) -> Source {
+    let at = node.map_or_else(Position::default, |node| node.at);
+    Source {
+        file: file.clone(),
+        line: at.line,
+        column: at.column,
+        list: list.clone(),
+        index: u32::try_from(index).unwrap_or(u32::MAX),
+    }
+}
+
+fn child<'n>(node: &'n Node, key: &str) -> Option<&'n Arc<Node>> {
+    node.get(key).or_else(|| match &node.value {
+        NodeValue::Mapping(entries) => entries
+            .iter()
+            .find(|entry| entry.key.eq_ignore_ascii_case(key))
+            .map(|entry| &entry.value),
+        _ => None,
+    })
+}
+
+/// The place of the deepest part of a dotted path that is present.
+pub(super) fn place_of(root: &Node, field: &str) -> Position {
+    let mut node = root;
+    for key in field.split('.') {
+        match child(node, key) {
+            Some(next) => node = next,
+            None => break,
+        }
+    }
+    if std::ptr::eq(node, root) {
+        Position::default()
+    } else {
+        node.at
+    }
+}

@@ -1,0 +1,555 @@
+//! Files → configuration (CFG-001…017): parse, merge, default, check. Every problem of a phase is reported, with its
+//! place; a phase with errors ends the load.
+//!
+//! `file` is one file by itself, `sections` all that is no job, `jobs` the jobs of a file with their defaults, `cache`
+//! what stays the same from one configuration to the next.
+
+mod cache;
+mod file;
+mod jobs;
+mod sections;
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+
+pub use cache::ConfigCache;
+pub(crate) use file::{document, of_job, source};
+
+use self::cache::Sources;
+use self::file::JobFile;
+use self::jobs::{DefaultedFile, Known};
+use self::sections::Sections;
+use crate::config::{Config, JobConfig};
+use crate::diagnostic::{Diagnostic, Rule};
+use crate::files::{Content, FileSet};
+use crate::job::{self, AnyJob, Preset, Shared};
+use crate::plugins::{PluginConfig, Registry};
+use crate::prow::ProwConfig;
+
+/// What a load depends on besides the files.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LoadOptions<'a> {
+    /// Instants in the configuration that may not lie ahead are compared with this; without it they are not.
+    pub now: Option<Timestamp>,
+    /// Two job files of one name in different directories are a warning instead of an error (CFG-007).
+    pub allow_duplicate_basenames: bool,
+    /// The plugins whose sections are checked; without them every section is carried as it is.
+    pub plugins: Option<&'a Registry>,
+}
+
+/// A configuration and what was found in it. With errors it is incomplete and not to be used.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Arc<Config>,
+    /// Empty if the layout names no file for plugins.
+    pub plugins: Arc<PluginConfig>,
+    /// Sorted by file and place.
+    pub errors: Vec<Diagnostic>,
+    /// Sorted by file and place.
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl Loaded {
+    /// # Errors
+    /// The errors, if there are any.
+    pub fn accepted(self) -> Result<(Arc<Config>, Arc<PluginConfig>), Vec<Diagnostic>> {
+        if self.errors.is_empty() {
+            Ok((self.config, self.plugins))
+        } else {
+            Err(self.errors)
+        }
+    }
+}
+
+impl Config {
+    /// Loads a configuration from files in memory.
+    #[must_use]
+    pub fn load(files: &FileSet, options: LoadOptions<'_>) -> Loaded {
+        Loader::new(&mut ConfigCache::default(), options, false).load(files)
+    }
+}
+
+impl ConfigCache {
+    /// Loads a configuration; of what [`Self::knows`] answers for, the set need not hold the bytes.
+    #[must_use]
+    pub fn load(&mut self, files: &FileSet, options: LoadOptions<'_>) -> Loaded {
+        Loader::new(self, options, true).load(files)
+    }
+}
+
+struct Loader<'a> {
+    cache: &'a mut ConfigCache,
+    options: LoadOptions<'a>,
+    /// Whether there will be another configuration after this one.
+    keep: bool,
+    found: Vec<Diagnostic>,
+}
+
+impl<'a> Loader<'a> {
+    fn new(cache: &'a mut ConfigCache, options: LoadOptions<'a>, keep: bool) -> Self {
+        Self {
+            cache,
+            options,
+            keep,
+            found: Vec::new(),
+        }
+    }
+
+    fn load(mut self, files: &FileSet) -> Loaded {
+        self.small_files(files);
+        let config = self.config(files);
+        let plugins = self.plugins(files);
+        self.found.sort();
+        // Aliases bring the same place up more than once.
+        self.found.dedup();
+        let (errors, warnings) = self.found.into_iter().partition(Diagnostic::is_error);
+        Loaded {
+            config,
+            plugins,
+            errors,
+            warnings,
+        }
+    }
+
+    fn small_files(&mut self, files: &FileSet) {
+        let mut paths = sections::sources(files);
+        paths.extend(plugin_sources(files));
+        self.cache.small = self.cache.small.of(files, &paths);
+    }
+
+    fn failed(&self) -> bool {
+        self.found.iter().any(Diagnostic::is_error)
+    }
+
+    fn config(&mut self, files: &FileSet) -> Arc<Config> {
+        let main = &files.layout.config;
+        if files.content(main).is_none() {
+            let message = format!("error reading {main}: no such file");
+            self.found
+                .push(Diagnostic::error(Rule::File, main, message));
+            return Arc::default();
+        }
+        let sections = self.sections(files);
+        self.found.extend(sections.read.iter().cloned());
+        let mut parsed = self.job_files(files);
+        let decorate_all_jobs = sections.jobs.decorate_all_jobs;
+        let mut jobs = JobConfig {
+            presets: sections.jobs.presets.clone(),
+            decorate_all_jobs,
+            prow_ignored: sections.jobs.prow_ignored.clone(),
+            ..JobConfig::default()
+        };
+        if self.failed() {
+            return Arc::new(Config {
+                jobs,
+                prow: sections.prow,
+            });
+        }
+
+        self.found.extend(sections.checked.iter().cloned());
+        for (_, known) in &parsed {
+            jobs.presets
+                .extend(known.written.jobs.presets.iter().cloned());
+        }
+        if files.layout.jobs.is_some() {
+            self.preset_clashes(&jobs.presets);
+        }
+        let main_jobs = Known {
+            written: Arc::new(JobFile {
+                jobs: sections.jobs,
+                found: Vec::new(),
+            }),
+            defaulted: None,
+        };
+        parsed.insert(0, (main.as_str(), main_jobs));
+        let defaulted = self.defaulted(&sections.prow, &jobs, parsed);
+        merge(&mut jobs, &defaulted);
+        for file in &defaulted {
+            self.found.extend(file.found.iter().cloned());
+        }
+        for (repo, jobs) in &jobs.presubmits {
+            self.found.extend(self.cache.presubmits(repo, jobs));
+        }
+        for (repo, jobs) in &jobs.postsubmits {
+            self.found.extend(self.cache.postsubmits(repo, jobs));
+        }
+        self.found.extend(jobs::periodic_clashes(&jobs.periodics));
+
+        let queries = &sections.prow.tide.queries;
+        jobs.all_repos = queries
+            .iter()
+            .flat_map(|query| &query.repos)
+            .chain(jobs.presubmits.keys())
+            .chain(jobs.postsubmits.keys())
+            .cloned()
+            .collect();
+        let mut config = Config {
+            jobs,
+            prow: sections.prow,
+        };
+        config.jobs.known_buckets = known_buckets(&config);
+        let config = Arc::new(config);
+        self.cache.last = config.clone();
+        if self.keep {
+            self.cache.shared.prune();
+        }
+        config
+    }
+
+    fn sections(&mut self, files: &FileSet) -> Sections {
+        let sources = sections::sources(files);
+        if let Some((before, sections)) = &self.cache.sections
+            && *before == sources
+            // What is wrong may be right later: an instant that lay ahead.
+            && sections.checked.is_empty()
+        {
+            return sections.clone();
+        }
+        self.cache.shards.turn();
+        let sections = Sections::load(
+            files,
+            &self.cache.small,
+            &mut self.cache.shards,
+            self.options.now,
+        );
+        self.cache.sections = Some((sources, sections.clone()));
+        sections
+    }
+
+    /// The job files in their order, each as it is written.
+    fn job_files<'f>(&mut self, files: &'f FileSet) -> Vec<(&'f str, Known)> {
+        let before = std::mem::take(&mut self.cache.job_files);
+        let Some(paths) = files.job_files() else {
+            let jobs = files.layout.jobs.clone().unwrap_or_default();
+            let message = format!("error reading {jobs}: no such file or directory");
+            self.found
+                .push(Diagnostic::error(Rule::File, &jobs, message));
+            return Vec::new();
+        };
+        let unique = self.unique(paths);
+        let parsed = in_parallel(&unique, |(path, content)| match before.get(*path) {
+            Some((id, known)) if id == content.id() => known.clone(),
+            _ => Known {
+                written: Arc::new(match content.bytes() {
+                    Some(bytes) => JobFile::parse(path, bytes),
+                    None => JobFile {
+                        found: vec![cache::absent(path)],
+                        ..JobFile::default()
+                    },
+                }),
+                defaulted: None,
+            },
+        });
+        for known in &parsed {
+            self.found.extend(known.written.found.iter().cloned());
+        }
+        if self.keep {
+            self.cache.job_files = unique
+                .iter()
+                .zip(&parsed)
+                .map(|((path, content), known)| {
+                    ((*path).to_owned(), (*content.id(), known.clone()))
+                })
+                .collect();
+        }
+        unique
+            .into_iter()
+            .map(|(path, _)| path)
+            .zip(parsed)
+            .collect()
+    }
+
+    /// CFG-006, CFG-007.
+    fn unique<'f>(&mut self, paths: Vec<(&'f str, &'f Content)>) -> Vec<(&'f str, &'f Content)> {
+        let mut names = HashSet::with_capacity(paths.len());
+        let mut unique = Vec::with_capacity(paths.len());
+        for (path, content) in paths {
+            let name = path.rsplit('/').next().unwrap_or(path);
+            if !names.insert(name) {
+                let message = format!("duplicated basename is not allowed: {name}");
+                let found = Diagnostic::error(Rule::File, path, message);
+                if !self.options.allow_duplicate_basenames {
+                    self.found.push(found);
+                    continue;
+                }
+                self.found.push(found.warning());
+            }
+            unique.push((path, content));
+        }
+        unique
+    }
+
+    /// CFG-011.
+    fn preset_clashes(&mut self, presets: &[Preset]) {
+        let mut pairs = BTreeSet::new();
+        for (label, value) in presets.iter().flat_map(|p| p.labels.iter().flatten()) {
+            if !pairs.insert((label, value)) {
+                let message = format!("duplicated preset 'label:value' pair : {label}:{value}");
+                self.found
+                    .push(Diagnostic::error(Rule::Invalid, "", message));
+            }
+        }
+    }
+
+    /// Every file with its defaults, in the same order.
+    fn defaulted(
+        &mut self,
+        prow: &ProwConfig,
+        jobs: &JobConfig,
+        files: Vec<(&str, Known)>,
+    ) -> Vec<Arc<DefaultedFile>> {
+        let depends_on = looked_at(prow, jobs);
+        if self.cache.defaults.0 != depends_on {
+            self.cache.defaults = (depends_on, self.cache.defaults.1 + 1);
+            self.cache.shared = Arc::new(Shared::default());
+        }
+        let generation = self.cache.defaults.1;
+        let shared = self.cache.shared.clone();
+        let defaults = job::Defaults {
+            prow,
+            decorate_all_jobs: jobs.decorate_all_jobs,
+            presets: jobs.presets.iter().collect(),
+            shared: &shared,
+        };
+        // Each is taken by the one thread that works on it: what nobody else holds is changed in place.
+        let files: Vec<_> = files
+            .into_iter()
+            .map(|(path, known)| (path, Mutex::new(Some(known))))
+            .collect();
+        let done = in_parallel(&files, |(path, known)| {
+            let known = known.lock().unwrap_or_else(PoisonError::into_inner).take();
+            let known = known?;
+            if let Some((of, defaulted)) = known.defaulted
+                && of == generation
+            {
+                return Some((None, defaulted));
+            }
+            let written = Arc::unwrap_or_clone(known.written);
+            let defaulted = Arc::new(DefaultedFile::new(written.jobs, &defaults));
+            Some((Some(*path), defaulted))
+        });
+        let mut defaulted = Vec::with_capacity(done.len());
+        for (new, file) in done.into_iter().flatten() {
+            if let Some(path) = new
+                && let Some((_, known)) = self.cache.job_files.get_mut(path)
+            {
+                known.defaulted = Some((generation, file.clone()));
+            }
+            defaulted.push(file);
+        }
+        defaulted
+    }
+
+    fn plugins(&mut self, files: &FileSet) -> Arc<PluginConfig> {
+        let Some(path) = &files.layout.plugins else {
+            return Arc::default();
+        };
+        if files.content(path).is_none() {
+            let message = format!("error reading {path}: no such file");
+            self.found
+                .push(Diagnostic::error(Rule::File, path, message));
+            return Arc::default();
+        }
+        let sources = plugin_sources(files);
+        if let Some((before, (plugins, found))) = &self.cache.plugins
+            && *before == sources
+        {
+            self.found.extend(found.iter().cloned());
+            return plugins.clone();
+        }
+        let mut found = Vec::new();
+        self.cache.plugin_roots.turn();
+        let mut roots = Vec::with_capacity(sources.len());
+        for (path, id) in &sources {
+            let root = self.cache.plugin_roots.get(path, id, || {
+                let mut found = Vec::new();
+                let bytes = self.cache.small.bytes(files, path, &mut found);
+                let root = bytes.and_then(|bytes| document(path, &bytes, &mut found));
+                (root, found)
+            });
+            found.extend(root.1.iter().cloned());
+            roots.extend(root.0.clone().map(|root| (path.clone(), root)));
+        }
+        let plugins = PluginConfig::build(&roots, self.options.plugins, &mut found);
+        let plugins = Arc::new(plugins);
+        self.found.extend(found.iter().cloned());
+        self.cache.plugins = Some((sources, (plugins.clone(), found)));
+        plugins
+    }
+}
+
+/// The files for plugins, in the order in which they are merged.
+fn plugin_sources(files: &FileSet) -> Sources {
+    let Some(main) = files.layout.plugins.as_deref() else {
+        return Vec::new();
+    };
+    let main = files.content(main).map(|content| (main, content));
+    main.into_iter()
+        .chain(files.plugin_supplementals())
+        .map(|(path, content)| (path.to_owned(), *content.id()))
+        .collect()
+}
+
+/// All that the defaulting and checking of a job looks at besides the job itself, as text.
+fn looked_at(prow: &ProwConfig, jobs: &JobConfig) -> String {
+    format!(
+        "{:?}\n{:?}\n{:?}\n{:?}\n{:?}\n{:?}",
+        prow.pod_namespace,
+        prow.plank.decoration_defaults,
+        prow.plank.job_queue_capacities,
+        prow.prowjob_default_entries,
+        jobs.decorate_all_jobs,
+        jobs.presets,
+    )
+}
+
+/// CFG-009.
+fn merge(into: &mut JobConfig, files: &[Arc<DefaultedFile>]) {
+    for file in files {
+        extend(&mut into.presubmits, &file.presubmits);
+        extend(&mut into.postsubmits, &file.postsubmits);
+        into.periodics.extend(file.periodics.iter().cloned());
+    }
+}
+
+fn extend<J>(into: &mut BTreeMap<String, Vec<Arc<J>>>, from: &[(String, Vec<Arc<J>>)]) {
+    for (repo, jobs) in from {
+        match into.get_mut(repo) {
+            Some(known) => known.extend(jobs.iter().cloned()),
+            None => {
+                into.insert(repo.clone(), jobs.clone());
+            }
+        }
+    }
+}
+
+/// Does the work for all items on all processors; the answers are in the order of the items.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let next = AtomicUsize::new(0);
+    let done: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(items.len()));
+    let run = || {
+        let mut mine = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            let Some(item) = items.get(at) else { break };
+            mine.push((at, work(item)));
+        }
+        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.append(&mut mine);
+    };
+    let threads = std::thread::available_parallelism()
+        .map_or(1, std::num::NonZero::get)
+        .min(items.len());
+    std::thread::scope(|scope| {
+        for _ in 1..threads {
+            scope.spawn(run);
+        }
+        run();
+    });
+    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+    done.sort_unstable_by_key(|(at, _)| *at);
+    done.into_iter().map(|(_, answer)| answer).collect()
+}
+
+/// CFG-101.
+fn known_buckets(config: &Config) -> BTreeSet<String> {
+    let plain = |bucket: &str| match bucket.split("://").collect::<Vec<_>>()[..] {
+        [_, name] => name.to_owned(),
+        _ => bucket.to_owned(),
+    };
+    let bucket = |decoration: &trireme_prowjob::DecorationConfig| {
+        decoration
+            .gcs_configuration
+            .as_ref()
+            .map(|gcs| plain(&gcs.bucket))
+    };
+    let defaults = config
+        .prow
+        .plank
+        .decoration_defaults
+        .iter()
+        .filter_map(|entry| bucket(entry.config.as_ref()?));
+    let defaults = defaults.filter(|bucket| !bucket.is_empty());
+    // Few different ones are shared by all jobs.
+    let mut seen = HashSet::new();
+    let jobs = config
+        .all_jobs()
+        .filter_map(|(_, job): (_, AnyJob<'_>)| job.base().decoration())
+        .filter(|decoration| seen.insert(std::ptr::from_ref(*decoration)))
+        .filter_map(bucket);
+    let additional = config.prow.deck.additional_allowed_buckets.iter().cloned();
+    additional.chain(defaults).chain(jobs).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::files::Layout;
+
+    /// What is only found when all is put together says where it stands as well as what the decoder finds.
+    #[test]
+    fn every_finding_names_file_line_column_and_field() {
+        let mut files = FileSet::new(Layout {
+            config: "config.yaml".to_owned(),
+            jobs: Some("jobs".to_owned()),
+            plugins: Some("plugins.yaml".to_owned()),
+            ..Layout::default()
+        });
+        let config =
+            "tide:\n  queries:\n  - labels: [lgtm]\n  merge_method:\n    org/repo: quash\n";
+        let plugins = "plugins:\n  org/repo:\n    plugins: [trigger, nonsense]\n";
+        let jobs = "\
+presubmits:
+  org/repo:
+  - name: unit
+    always_run: true
+    run_if_changed: x
+    spec: {containers: [{image: a}]}
+  - name: unit
+    spec: {containers: [{image: a}]}
+  - name: a name
+    context: unit
+    branches: [main]
+    spec: {containers: [{image: a}]}
+periodics:
+- name: nightly
+  cron: '* * *'
+  spec: {containers: [{image: a}]}
+- name: weekly
+  interval: a week
+  spec: {containers: [{image: a}]}
+";
+        for (path, text) in [
+            ("config.yaml", config),
+            ("plugins.yaml", plugins),
+            ("jobs/a.yaml", jobs),
+        ] {
+            files.insert(path, text.as_bytes().to_vec());
+        }
+        let found = Config::load(&files, LoadOptions::default()).errors;
+        for finding in &found {
+            let places = [&finding.file, &finding.field].map(String::is_empty);
+            assert_eq!(
+                (places, finding.line.min(1), finding.column.min(1)),
+                ([false; 2], 1, 1),
+                "{finding}"
+            );
+        }
+        let told: Vec<String> = found.iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        config.yaml:3:5: tide.queries: tide query (index 0) is invalid: 'orgs' and 'repos' cannot both be empty
+        config.yaml:5:5: tide.merge_method: tide merge type: merge type "quash" for org/repo is not a valid type
+        jobs/a.yaml:3:5: presubmits["org/repo"][0]: job unit is set to always run but also declares run_if_changed targets, which are mutually exclusive
+        jobs/a.yaml:3:5: presubmits["org/repo"][0].context: jobs a name and unit report to the same GitHub context "unit"
+        jobs/a.yaml:7:5: presubmits["org/repo"][1].context: jobs a name and unit report to the same GitHub context "unit"
+        jobs/a.yaml:7:5: presubmits["org/repo"][1].name: duplicated presubmit jobs (consider both inrepo and central config): [unit]
+        jobs/a.yaml:9:5: presubmits["org/repo"][2]: invalid presubmit job a name: name: must match regex "^[A-Za-z0-9-._]+$"
+        jobs/a.yaml:9:5: presubmits["org/repo"][2].context: jobs unit and a name report to the same GitHub context "unit"
+        jobs/a.yaml:14:3: periodics[0].cron: invalid cron string * * * in periodic nightly: expected 5 to 6 fields, found 3: [* * *]
+        jobs/a.yaml:17:3: periodics[1].interval: cannot parse duration for weekly: time: invalid duration "a week"
+        "#);
+    }
+}

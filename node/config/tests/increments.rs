@@ -1,0 +1,174 @@
+//! A configuration that is loaded after others is the one that is loaded alone.
+
+#![allow(clippy::unwrap_used, reason = "test code")]
+
+use std::sync::Arc;
+
+use proptest::prelude::*;
+use trireme_config::{Config, ConfigCache, FileSet, Layout, LoadOptions, Loaded};
+
+/// What a file may hold; 0 = there is no such file.
+const VARIANTS: &[(&str, &[&str])] = &[
+    (
+        "config.yaml",
+        &[
+            "",
+            "decorate_all_jobs: true\nplank: {default_decoration_config_entries: [{config: {timeout: 1h, utility_images: {clonerefs: a, initupload: b, entrypoint: c, sidecar: d}, gcs_configuration: {bucket: b, path_strategy: explicit}}}]}\n",
+            "pod_namespace: other\ntide: {queries: [{repos: [org/a], labels: [lgtm]}]}\n",
+            "presubmits: {org/a: [{name: central, spec: {containers: [{image: i}]}}]}\n",
+            "tide: {queries: [{orgs: [a/b]}]}\n",
+            "log_level: [",
+        ],
+    ),
+    (
+        "sup/a_prowconfig.yaml",
+        &[
+            "",
+            "tide: {merge_method: {org/a: squash}}\n",
+            "tide: {merge_method: {org/a: rebase}, queries: [{repos: [org/b], labels: [lgtm]}]}\n",
+            "plank: {}\nsinker: {max_pod_age: 1h}\n",
+        ],
+    ),
+    (
+        "sup/b_prowconfig.yaml",
+        &["", "tide: {merge_method: {org/a: merge}}\n"],
+    ),
+    (
+        "jobs/a.yaml",
+        &[
+            "",
+            "presubmits: {org/a: [{name: one, labels: {p: q}, spec: {containers: [{image: i}]}}]}\n",
+            "presubmits: {org/a: [{name: two, context: one, spec: {containers: [{image: i}]}}, {name: three, branches: [main], spec: {containers: [{image: i}]}}]}\n",
+            "presubmits: {org/a: [{name: one, trigger: x, rerun_command: y, spec: {containers: [{image: i}]}}]}\n",
+        ],
+    ),
+    (
+        "jobs/b.yaml",
+        &[
+            "",
+            "presets: [{labels: {p: q}, env: [{name: A, value: b}]}]\n",
+            "presubmits: {org/a: [{name: one, spec: {containers: [{image: i}]}}]}\npostsubmits: {org/a: [{name: one, spec: {containers: [{image: i}]}}]}\n",
+            "periodics: [{name: p, interval: 1h, spec: {containers: [{image: i}]}}]\n",
+            "nonsense: true\nperiodics: [{name: p, cron: '@daily', spec: {containers: [{image: i}]}}]\n",
+        ],
+    ),
+    (
+        "jobs/sub/c.yaml",
+        &[
+            "",
+            "periodics: [{name: p, minimum_interval: 1h, spec: {containers: [{image: i}]}}]\n",
+            "postsubmits: {org/a: [{name: one, spec: {containers: [{image: i}]}}], org/b: [{name: x, agent: what}]}\n",
+        ],
+    ),
+    ("jobs/.prowignore", &["", "sub/\n"]),
+    (
+        "plugins.yaml",
+        &[
+            "",
+            "plugins: {org: {plugins: [trigger]}}\n",
+            "plugins: {org: {plugins: [trigger, trigger]}}\n",
+        ],
+    ),
+    (
+        "psup/a_pluginconfig.yaml",
+        &["", "plugins: {org/a: {plugins: [lgtm]}}\n"],
+    ),
+    ("VERSION", &["", "abc"]),
+];
+
+fn set(choice: &[usize]) -> FileSet {
+    let mut files = FileSet::new(Layout {
+        config: "config.yaml".into(),
+        jobs: Some("jobs".into()),
+        supplemental_dirs: vec!["sup".into()],
+        plugins: Some("plugins.yaml".into()),
+        plugin_supplemental_dirs: vec!["psup".into()],
+        ..Layout::default()
+    });
+    for ((path, variants), n) in VARIANTS.iter().zip(choice) {
+        let text = variants[n % variants.len()];
+        if !text.is_empty() || n % variants.len() != n % (variants.len() + 1) {
+            files.insert(*path, text.as_bytes());
+        }
+    }
+    files
+}
+
+/// The same files as a version names them: bytes only of those that the cache does not know.
+fn named(files: &FileSet, cache: &ConfigCache) -> FileSet {
+    let mut named = FileSet::new(files.layout.clone());
+    for (path, bytes) in files.iter() {
+        let id = *files.content(path).unwrap().id();
+        named.insert_known(path, id, (!cache.knows(path, &id)).then(|| bytes.clone()));
+    }
+    named
+}
+
+fn told(loaded: &Loaded) -> String {
+    let found = loaded.errors.iter().chain(&loaded.warnings);
+    let mut text: Vec<_> = found.map(ToString::to_string).collect();
+    if loaded.errors.is_empty() {
+        text.push(serde_json::to_string_pretty(&*loaded.config).unwrap());
+        text.push(format!("{:?}", loaded.config.jobs.all_repos));
+        text.push(format!("{:?}", loaded.config.jobs.known_buckets));
+        text.push(format!("{:?}", loaded.plugins));
+    }
+    text.join("\n")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+    #[test]
+    fn what_was_loaded_before_makes_no_difference(
+        versions in prop::collection::vec(prop::collection::vec(0usize..12, VARIANTS.len()), 1..6)
+    ) {
+        let mut cache = ConfigCache::new();
+        for version in versions {
+            let files = set(&version);
+            let alone = Config::load(&files, LoadOptions::default());
+            let after = cache.load(&named(&files, &cache), LoadOptions::default());
+            prop_assert_eq!(told(&after), told(&alone));
+        }
+    }
+}
+
+/// One file of many: the jobs of all others are the very same.
+#[test]
+fn jobs_of_unchanged_files_are_shared() {
+    let text = |name: &str| {
+        format!("presubmits: {{org/a: [{{name: {name}, spec: {{containers: [{{image: i}}]}}}}]}}\n")
+    };
+    let mut cache = ConfigCache::new();
+    let load = |cache: &mut ConfigCache, second: &str| {
+        let mut files = set(&[0; 3]);
+        files.insert("config.yaml", Vec::new());
+        files.insert("plugins.yaml", Vec::new());
+        files.insert("jobs/a.yaml", text("a").into_bytes());
+        files.insert("jobs/b.yaml", text(second).into_bytes());
+        let loaded = cache.load(&files, LoadOptions::default());
+        loaded.accepted().unwrap().0
+    };
+    let (one, two) = (load(&mut cache, "b"), load(&mut cache, "c"));
+    let job = |config: &Config, n: usize| Arc::as_ptr(&config.jobs.presubmits["org/a"][n]);
+    assert_eq!(job(&one, 0), job(&two, 0));
+    assert_ne!(job(&one, 1), job(&two, 1));
+    assert!(Arc::ptr_eq(&one.prow, &two.prow));
+}
+
+/// A file that is only named and was never read is an error, not an empty file.
+#[test]
+fn what_was_never_read_is_not_taken_for_empty() {
+    let mut files = set(&[0; 3]);
+    files.insert("config.yaml", Vec::new());
+    files.insert("plugins.yaml", Vec::new());
+    files.insert_known("jobs/a.yaml", [7; 32], None);
+    files.insert_known("sup/a_prowconfig.yaml", [7; 32], None);
+    let found = ConfigCache::new()
+        .load(&files, LoadOptions::default())
+        .errors;
+    let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(found.join("\n"), @r"
+    jobs/a.yaml: error reading jobs/a.yaml: its content is not at hand
+    sup/a_prowconfig.yaml: error reading sup/a_prowconfig.yaml: its content is not at hand
+    ");
+}
