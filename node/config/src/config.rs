@@ -37,6 +37,23 @@ object! {
     }
 }
 
+impl JobConfig {
+    /// Numbers of presubmits, postsubmits and periodics.
+    fn counts(&self) -> (usize, usize, usize) {
+        (
+            self.presubmits.values().map(Vec::len).sum(),
+            self.postsubmits.values().map(Vec::len).sum(),
+            self.periodics.len(),
+        )
+    }
+
+    /// Jobs of all kinds.
+    pub(crate) fn count(&self) -> usize {
+        let (presubmits, postsubmits, periodics) = self.counts();
+        presubmits + postsubmits + periodics
+    }
+}
+
 impl Config {
     /// The presubmits of a repository that stand in the configuration itself. Gerrit repositories may be written
     /// with or without scheme.
@@ -98,12 +115,7 @@ impl Config {
     /// Numbers of presubmits, postsubmits and periodics.
     #[must_use]
     pub fn job_counts(&self) -> (usize, usize, usize) {
-        let count = |jobs: usize, more: usize| jobs + more;
-        (
-            self.jobs.presubmits.values().map(Vec::len).fold(0, count),
-            self.jobs.postsubmits.values().map(Vec::len).fold(0, count),
-            self.jobs.periodics.len(),
-        )
+        self.jobs.counts()
     }
 
     /// The context policy of a branch from the configuration alone; see [`ProwConfig::context_policy`] for branches with

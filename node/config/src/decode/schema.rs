@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use super::Cx;
 use crate::diagnostic::Rule;
 use crate::quantity;
-use crate::yaml::{Node, NodeValue};
+use crate::yaml::{Entry, Node, NodeValue};
 
 #[derive(Clone, Debug)]
 enum Kind {
@@ -43,6 +43,8 @@ struct Field {
 
 struct Type {
     fields: Vec<Field>,
+    /// How many of them are written whether set or not.
+    always: usize,
     /// Whether the JSON is what Go writes after reading; else it is what was written, under the proper names.
     go_form: bool,
 }
@@ -54,7 +56,15 @@ static TYPES: LazyLock<HashMap<&'static str, Type>> = LazyLock::new(|| {
         (include_str!("prow.types"), false),
     ] {
         for (name, fields) in paragraphs(text) {
-            types.insert(name, Type { fields, go_form });
+            let always = fields.iter().filter(|f| f.always || f.by_value).count();
+            types.insert(
+                name,
+                Type {
+                    fields,
+                    always,
+                    go_form,
+                },
+            );
         }
     }
     types
@@ -125,14 +135,18 @@ pub(crate) fn in_field_order(type_name: &str, value: &mut Value) {
         return;
     };
     let Value::Object(map) = value else { return };
-    let mut rest = std::mem::take(map);
-    for field in &of.fields {
-        if let Some(mut value) = rest.remove(field.name) {
+    let place = |name: &str| of.fields.iter().position(|field| field.name == name);
+    let mut fields: Vec<_> = std::mem::take(map)
+        .into_iter()
+        .map(|(name, value)| (place(&name).unwrap_or(usize::MAX), name, value))
+        .collect();
+    fields.sort_by_key(|(place, ..)| *place);
+    for (place, name, mut value) in fields {
+        if let Some(field) = of.fields.get(place) {
             order_within(&field.kind, &mut value);
-            map.insert(field.name.to_owned(), value);
         }
+        map.insert(name, value);
     }
-    map.append(&mut rest);
 }
 
 fn order_within(kind: &Kind, value: &mut Value) {
@@ -149,33 +163,40 @@ fn order_within(kind: &Kind, value: &mut Value) {
 }
 
 fn object<'n>(of: &Type, node: &'n Node, cx: &mut Cx<'n>) -> Value {
-    let mut found: Vec<Option<(&'n str, &'n Node)>> = vec![None; of.fields.len()];
+    let entries = cx.entries(node, "a mapping");
+    // Few of the fields that a type has are set: places of fields with their entries, in the order of the type.
+    let mut found: Vec<(usize, &'n Entry)> = Vec::with_capacity(entries.len());
     let mut unknown = Vec::new();
-    for entry in cx.entries(node, "a mapping") {
+    for entry in entries {
         let exact = of.fields.iter().position(|f| f.name == entry.key);
         let at = exact.or_else(|| {
             of.fields
                 .iter()
                 .position(|f| f.name.eq_ignore_ascii_case(&entry.key))
         });
-        match at {
-            Some(at) if exact.is_some() || found[at].is_none() => {
-                found[at] = Some((&entry.key, &entry.value))
-            }
+        let Some(at) = at else {
+            unknown.push(entry);
+            continue;
+        };
+        match found.iter_mut().find(|(other, _)| *other == at) {
+            Some(known) if exact.is_some() => known.1 = entry,
             Some(_) => {}
-            None => unknown.push(entry),
+            None => found.push((at, entry)),
         }
     }
-    let mut map = Map::new();
-    for (field, found) in of.fields.iter().zip(found) {
+    found.sort_unstable_by_key(|(at, _)| *at);
+    let mut found = found.into_iter().peekable();
+    let mut map = Map::with_capacity(found.len() + of.always);
+    for (at, field) in of.fields.iter().enumerate() {
         let value = found
-            .filter(|(_, node)| !node.is_null())
-            .map(|(key, node)| {
-                cx.under(key, |cx| {
+            .next_if(|(other, _)| *other == at)
+            .filter(|(_, entry)| !entry.value.is_null())
+            .map(|(_, entry)| {
+                cx.under(&entry.key, |cx| {
                     if field.embedded {
-                        cx.embedded(|cx| value(&field.kind, node, cx))
+                        cx.embedded(|cx| value(&field.kind, &entry.value, cx))
                     } else {
-                        value(&field.kind, node, cx)
+                        value(&field.kind, &entry.value, cx)
                     }
                 })
             });

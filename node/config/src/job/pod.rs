@@ -38,7 +38,8 @@ impl PodSpec {
 
 impl From<&Value> for PodSpec {
     fn from(value: &Value) -> Self {
-        Self(value.to_string().into())
+        // A value is never refused.
+        Self(serde_json::to_string(value).unwrap_or_default().into())
     }
 }
 

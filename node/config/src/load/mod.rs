@@ -230,7 +230,8 @@ impl<'a> Loader<'a> {
             return Vec::new();
         };
         let unique = self.unique(paths);
-        let parsed = in_parallel(&unique, |(path, content)| match before.get(*path) {
+        let size = |(_, content): &(&str, &Content)| content.bytes().map_or(0, |bytes| bytes.len());
+        let parsed = in_parallel(&unique, size, |(path, content)| match before.get(*path) {
             Some((id, known)) if id == content.id() => known.clone(),
             _ => Known {
                 written: Arc::new(match content.bytes() {
@@ -317,20 +318,24 @@ impl<'a> Loader<'a> {
         // Each is taken by the one thread that works on it: what nobody else holds is changed in place.
         let files: Vec<_> = files
             .into_iter()
-            .map(|(path, known)| (path, Mutex::new(Some(known))))
+            .map(|(path, known)| (path, known.written.jobs.count(), Mutex::new(Some(known))))
             .collect();
-        let done = in_parallel(&files, |(path, known)| {
-            let known = known.lock().unwrap_or_else(PoisonError::into_inner).take();
-            let known = known?;
-            if let Some((of, defaulted)) = known.defaulted
-                && of == generation
-            {
-                return Some((None, defaulted));
-            }
-            let written = Arc::unwrap_or_clone(known.written);
-            let defaulted = Arc::new(DefaultedFile::new(written.jobs, &defaults));
-            Some((Some(*path), defaulted))
-        });
+        let done = in_parallel(
+            &files,
+            |(_, count, _)| *count,
+            |(path, _, known)| {
+                let known = known.lock().unwrap_or_else(PoisonError::into_inner).take();
+                let known = known?;
+                if let Some((of, defaulted)) = known.defaulted
+                    && of == generation
+                {
+                    return Some((None, defaulted));
+                }
+                let written = Arc::unwrap_or_clone(known.written);
+                let defaulted = Arc::new(DefaultedFile::new(written.jobs, &defaults));
+                Some((Some(*path), defaulted))
+            },
+        );
         let mut defaulted = Vec::with_capacity(done.len());
         for (new, file) in done.into_iter().flatten() {
             if let Some(path) = new
@@ -426,16 +431,24 @@ fn extend<J>(into: &mut BTreeMap<String, Vec<Arc<J>>>, from: &[(String, Vec<Arc<
     }
 }
 
-/// Does the work for all items on all processors; the answers are in the order of the items.
-fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+/// Does the work for all items on all processors, the largest first, so that none is left for the end; the answers are in
+/// the order of the items.
+fn in_parallel<T: Sync, R: Send>(
+    items: &[T],
+    size: impl Fn(&T) -> usize,
+    work: impl Fn(&T) -> R + Sync,
+) -> Vec<R> {
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    order.sort_by_cached_key(|at| std::cmp::Reverse(size(&items[*at])));
     let next = AtomicUsize::new(0);
     let done: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(items.len()));
     let run = || {
         let mut mine = Vec::new();
         loop {
-            let at = next.fetch_add(1, Ordering::Relaxed);
-            let Some(item) = items.get(at) else { break };
-            mine.push((at, work(item)));
+            let Some(at) = order.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                break;
+            };
+            mine.push((*at, work(&items[*at])));
         }
         let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
         done.append(&mut mine);

@@ -264,12 +264,12 @@ impl<'input> Composer<'input> {
                 )
             }
             Event::SequenceStart(anchor, _) => {
-                self.anchors.insert(anchor, None);
+                self.open(anchor);
                 let (value, nodes, aliased) = self.sequence(depth)?;
                 (anchor, value, nodes, aliased)
             }
             Event::MappingStart(anchor, _) => {
-                self.anchors.insert(anchor, None);
+                self.open(anchor);
                 let (value, nodes, aliased) = self.mapping(depth)?;
                 (anchor, value, nodes, aliased)
             }
@@ -287,6 +287,13 @@ impl<'input> Composer<'input> {
             self.anchors.insert(anchor, Some(composed.clone()));
         }
         Ok(composed)
+    }
+
+    /// What has an anchor, if it is one, is not complete yet.
+    fn open(&mut self, anchor: usize) {
+        if anchor != 0 {
+            self.anchors.insert(anchor, None);
+        }
     }
 
     fn sequence(&mut self, depth: usize) -> Result<(NodeValue, u64, u64), YamlError> {
