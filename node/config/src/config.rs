@@ -10,14 +10,18 @@ use crate::job::{AnyJob, Periodic, Postsubmit, Preset, Presubmit};
 use crate::prow::ProwConfig;
 use crate::tide::ContextPolicy;
 
+/// Jobs of one kind and repository. Each of them, and a list in which nothing changed, is shared by the configurations that
+/// have it.
+pub type JobList<J> = Arc<Vec<Arc<J>>>;
+
 object! {
     /// The jobs of a file, or of all of them.
     pub struct JobConfig {
         [omit "presets"] presets: Vec<Preset>,
         /// By `org/repo`.
-        [omit "presubmits"] presubmits: BTreeMap<String, Vec<Arc<Presubmit>>>,
+        [omit "presubmits"] presubmits: BTreeMap<String, JobList<Presubmit>>,
         /// By `org/repo`.
-        [omit "postsubmits"] postsubmits: BTreeMap<String, Vec<Arc<Postsubmit>>>,
+        [omit "postsubmits"] postsubmits: BTreeMap<String, JobList<Postsubmit>>,
         [omit "periodics"] periodics: Vec<Arc<Periodic>>,
         /// Repositories with jobs or in a Tide query.
         [derived] all_repos: BTreeSet<String>,
@@ -41,8 +45,8 @@ impl JobConfig {
     /// Numbers of presubmits, postsubmits and periodics.
     fn counts(&self) -> (usize, usize, usize) {
         (
-            self.presubmits.values().map(Vec::len).sum(),
-            self.postsubmits.values().map(Vec::len).sum(),
+            self.presubmits.values().map(|jobs| jobs.len()).sum(),
+            self.postsubmits.values().map(|jobs| jobs.len()).sum(),
             self.periodics.len(),
         )
     }
@@ -61,7 +65,7 @@ impl Config {
         spellings(repo)
             .into_iter()
             .filter_map(|key| self.jobs.presubmits.get(key))
-            .flatten()
+            .flat_map(|jobs| jobs.iter())
             .map(Arc::as_ref)
     }
 
@@ -70,7 +74,7 @@ impl Config {
         spellings(repo)
             .into_iter()
             .filter_map(|key| self.jobs.postsubmits.get(key))
-            .flatten()
+            .flat_map(|jobs| jobs.iter())
             .map(Arc::as_ref)
     }
 

@@ -29,7 +29,7 @@ pub mod tide;
 pub mod yaml;
 
 pub use check::{Report, checkconfig};
-pub use config::{Config, JobConfig};
+pub use config::{Config, JobConfig, JobList};
 pub use cron::{CronError, CronSchedule};
 pub use diagnostic::{Diagnostic, Rule, Severity};
 pub use files::{FileSet, Layout};

@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::jobs::{Known, postsubmit_clashes, presubmit_clashes};
+use super::jobs::{Known, Merged};
 use super::sections::{Sections, Shard};
-use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::files::{ContentId, FileSet};
 use crate::job::{Postsubmit, Presubmit, Shared};
@@ -28,10 +27,8 @@ pub struct ConfigCache {
     /// What defaulting looks at besides the job, as text, and how often it changed.
     pub(super) defaults: (String, u64),
     pub(super) shared: Arc<Shared>,
-    /// The last configuration, with the clashes in it, by repository.
-    pub(super) last: Arc<Config>,
-    pub(super) presubmit_clashes: HashMap<String, Vec<Diagnostic>>,
-    pub(super) postsubmit_clashes: HashMap<String, Vec<Diagnostic>>,
+    pub(super) presubmits: Merged<Presubmit>,
+    pub(super) postsubmits: Merged<Postsubmit>,
 }
 
 /// Files in the order in which they are merged.
@@ -58,43 +55,6 @@ impl ConfigCache {
                 .get(path)
                 .is_some_and(|(known, _)| known == id)
     }
-
-    /// Clashes among a repository's presubmits; looked for again only if some job of it changed.
-    pub(super) fn presubmits(&mut self, repo: &str, jobs: &[Arc<Presubmit>]) -> Vec<Diagnostic> {
-        let before = self.last.jobs.presubmits.get(repo);
-        if before.is_some_and(|before| same(before, jobs)) {
-            let known = self.presubmit_clashes.get(repo);
-            return known.cloned().unwrap_or_default();
-        }
-        let found = presubmit_clashes(jobs);
-        remember(&mut self.presubmit_clashes, repo, &found);
-        found
-    }
-
-    /// As [`Self::presubmits`].
-    pub(super) fn postsubmits(&mut self, repo: &str, jobs: &[Arc<Postsubmit>]) -> Vec<Diagnostic> {
-        let before = self.last.jobs.postsubmits.get(repo);
-        if before.is_some_and(|before| same(before, jobs)) {
-            let known = self.postsubmit_clashes.get(repo);
-            return known.cloned().unwrap_or_default();
-        }
-        let found = postsubmit_clashes(jobs);
-        remember(&mut self.postsubmit_clashes, repo, &found);
-        found
-    }
-}
-
-fn remember(clashes: &mut HashMap<String, Vec<Diagnostic>>, repo: &str, found: &[Diagnostic]) {
-    if found.is_empty() {
-        clashes.remove(repo);
-    } else {
-        clashes.insert(repo.to_owned(), found.to_vec());
-    }
-}
-
-/// Whether two lists hold the very same jobs.
-fn same<J>(a: &[Arc<J>], b: &[Arc<J>]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
 }
 
 /// Values made from files, by path, as long as the content stays the same.

@@ -125,13 +125,13 @@ pub(super) fn place_jobs(jobs: &mut JobConfig, root: &Node, file: &Arc<str>) {
     };
     for (repo, jobs) in &mut jobs.presubmits {
         let (list, nodes) = by_repo("presubmits", repo);
-        for (n, job) in jobs.iter_mut().enumerate() {
+        for (n, job) in Arc::make_mut(jobs).iter_mut().enumerate() {
             Arc::make_mut(job).base.source = source(file, &list, n, nodes.get(n));
         }
     }
     for (repo, jobs) in &mut jobs.postsubmits {
         let (list, nodes) = by_repo("postsubmits", repo);
-        for (n, job) in jobs.iter_mut().enumerate() {
+        for (n, job) in Arc::make_mut(jobs).iter_mut().enumerate() {
             Arc::make_mut(job).base.source = source(file, &list, n, nodes.get(n));
         }
     }

@@ -1,14 +1,17 @@
 //! Jobs of one file after defaulting, and what only shows when the jobs of all files stand together.
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use trireme_prowjob::DecorationConfig;
+
 use super::file::{JobFile, of_job};
-use crate::config::JobConfig;
+use crate::config::{JobConfig, JobList};
 use crate::diagnostic::Diagnostic;
 use crate::job::{self, Periodic, Postsubmit, Presubmit, validate};
 
 /// By repository.
-pub(super) type ByRepo<J> = Vec<(String, Vec<Arc<J>>)>;
+pub(super) type ByRepo<J> = Vec<(String, JobList<J>)>;
 
 /// A file's jobs as they will run.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +19,8 @@ pub(super) struct DefaultedFile {
     pub(super) presubmits: ByRepo<Presubmit>,
     pub(super) postsubmits: ByRepo<Postsubmit>,
     pub(super) periodics: Vec<Arc<Periodic>>,
+    /// To which its jobs upload (CFG-101).
+    pub(super) buckets: BTreeSet<String>,
     pub(super) found: Vec<Diagnostic>,
 }
 
@@ -26,24 +31,26 @@ impl DefaultedFile {
             presubmits: jobs.presubmits.into_iter().collect(),
             postsubmits: jobs.postsubmits.into_iter().collect(),
             periodics: jobs.periodics,
-            found: Vec::new(),
+            ..Self::default()
         };
         for (repo, jobs) in &mut file.presubmits {
-            for job in jobs {
+            for job in Arc::make_mut(jobs) {
                 let job = Arc::make_mut(job);
                 let wrong = defaults.presubmit(job, repo).into_iter().map(whole);
                 let wrong = wrong.chain(validate::presubmit(defaults.prow, job));
                 file.found
                     .extend(wrong.map(|(field, e)| of_job(&job.base, field, e)));
+                upload(&mut file.buckets, job.base.decoration());
             }
         }
         for (repo, jobs) in &mut file.postsubmits {
-            for job in jobs {
+            for job in Arc::make_mut(jobs) {
                 let job = Arc::make_mut(job);
                 let wrong = defaults.postsubmit(job, repo).into_iter().map(whole);
                 let wrong = wrong.chain(validate::postsubmit(defaults.prow, job));
                 file.found
                     .extend(wrong.map(|(field, e)| of_job(&job.base, field, e)));
+                upload(&mut file.buckets, job.base.decoration());
             }
         }
         for job in &mut file.periodics {
@@ -57,9 +64,91 @@ impl DefaultedFile {
                     .into_iter()
                     .map(|(field, e)| of_job(&job.base, field, e)),
             );
+            upload(&mut file.buckets, job.base.decoration());
         }
         file
     }
+}
+
+fn upload(buckets: &mut BTreeSet<String>, decoration: Option<&DecorationConfig>) {
+    let Some(bucket) = decoration.and_then(bucket) else {
+        return;
+    };
+    if !buckets.contains(bucket) {
+        buckets.insert(bucket.to_owned());
+    }
+}
+
+/// The name of the bucket that a decoration uploads to, without its provider.
+pub(super) fn bucket(decoration: &DecorationConfig) -> Option<&str> {
+    let bucket = decoration.gcs_configuration.as_ref()?.bucket.as_str();
+    Some(match bucket.split_once("://") {
+        Some((_, name)) if !name.contains("://") => name,
+        _ => bucket,
+    })
+}
+
+/// Jobs of one kind from all files, by repository.
+#[derive(Debug)]
+pub(super) struct Merged<J>(HashMap<String, MergedRepo<J>>);
+
+#[derive(Debug)]
+struct MergedRepo<J> {
+    parts: Vec<JobList<J>>,
+    jobs: JobList<J>,
+    clashes: Vec<Diagnostic>,
+}
+
+impl<J> Default for Merged<J> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<J> Merged<J> {
+    /// Puts the files' jobs together in the order of the files (CFG-009), and adds what only shows then. A repository whose
+    /// files are the same as the last time is not looked at again.
+    pub(super) fn merge<'f>(
+        &mut self,
+        files: impl Iterator<Item = &'f ByRepo<J>>,
+        clashes: impl Fn(&[Arc<J>]) -> Vec<Diagnostic>,
+        found: &mut Vec<Diagnostic>,
+    ) -> BTreeMap<String, JobList<J>>
+    where
+        J: 'f,
+    {
+        let mut by_repo: BTreeMap<&str, Vec<&JobList<J>>> = BTreeMap::new();
+        for (repo, jobs) in files.flatten() {
+            by_repo.entry(repo).or_default().push(jobs);
+        }
+        let mut before = std::mem::take(&mut self.0);
+        let mut merged = BTreeMap::new();
+        for (repo, parts) in by_repo {
+            let known = before
+                .remove(repo)
+                .filter(|known| same(&known.parts, &parts));
+            let known = known.unwrap_or_else(|| {
+                let jobs: JobList<J> = match parts[..] {
+                    [only] => only.clone(),
+                    _ => Arc::new(parts.iter().flat_map(|jobs| jobs.iter().cloned()).collect()),
+                };
+                MergedRepo {
+                    clashes: clashes(&jobs),
+                    parts: parts.into_iter().cloned().collect(),
+                    jobs,
+                }
+            });
+            found.extend(known.clashes.iter().cloned());
+            merged.insert(repo.to_owned(), known.jobs.clone());
+            self.0.insert(repo.to_owned(), known);
+        }
+        merged
+    }
+}
+
+/// Whether two lists hold the very same lists.
+fn same<J>(a: &[JobList<J>], b: &[&JobList<J>]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(a, b)| Arc::ptr_eq(a, b))
 }
 
 fn whole(message: String) -> validate::Problem {

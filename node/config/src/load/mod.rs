@@ -9,7 +9,7 @@ mod file;
 mod jobs;
 mod sections;
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,7 +25,7 @@ use self::sections::Sections;
 use crate::config::{Config, JobConfig};
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::files::{Content, FileSet};
-use crate::job::{self, AnyJob, Preset, Shared};
+use crate::job::{self, Preset, Shared};
 use crate::plugins::{PluginConfig, Registry};
 use crate::prow::ProwConfig;
 
@@ -166,16 +166,20 @@ impl<'a> Loader<'a> {
         };
         parsed.insert(0, (main.as_str(), main_jobs));
         let defaulted = self.defaulted(&sections.prow, &jobs, parsed);
-        merge(&mut jobs, &defaulted);
         for file in &defaulted {
             self.found.extend(file.found.iter().cloned());
+            jobs.periodics.extend(file.periodics.iter().cloned());
         }
-        for (repo, jobs) in &jobs.presubmits {
-            self.found.extend(self.cache.presubmits(repo, jobs));
-        }
-        for (repo, jobs) in &jobs.postsubmits {
-            self.found.extend(self.cache.postsubmits(repo, jobs));
-        }
+        jobs.presubmits = self.cache.presubmits.merge(
+            defaulted.iter().map(|file| &file.presubmits),
+            jobs::presubmit_clashes,
+            &mut self.found,
+        );
+        jobs.postsubmits = self.cache.postsubmits.merge(
+            defaulted.iter().map(|file| &file.postsubmits),
+            jobs::postsubmit_clashes,
+            &mut self.found,
+        );
         self.found.extend(jobs::periodic_clashes(&jobs.periodics));
 
         let queries = &sections.prow.tide.queries;
@@ -186,17 +190,14 @@ impl<'a> Loader<'a> {
             .chain(jobs.postsubmits.keys())
             .cloned()
             .collect();
-        let mut config = Config {
-            jobs,
-            prow: sections.prow,
-        };
-        config.jobs.known_buckets = known_buckets(&config);
-        let config = Arc::new(config);
-        self.cache.last = config.clone();
+        jobs.known_buckets = known_buckets(&sections.prow, &defaulted);
         if self.keep {
             self.cache.shared.prune();
         }
-        config
+        Arc::new(Config {
+            jobs,
+            prow: sections.prow,
+        })
     }
 
     fn sections(&mut self, files: &FileSet) -> Sections {
@@ -411,26 +412,6 @@ fn looked_at(prow: &ProwConfig, jobs: &JobConfig) -> String {
     )
 }
 
-/// CFG-009.
-fn merge(into: &mut JobConfig, files: &[Arc<DefaultedFile>]) {
-    for file in files {
-        extend(&mut into.presubmits, &file.presubmits);
-        extend(&mut into.postsubmits, &file.postsubmits);
-        into.periodics.extend(file.periodics.iter().cloned());
-    }
-}
-
-fn extend<J>(into: &mut BTreeMap<String, Vec<Arc<J>>>, from: &[(String, Vec<Arc<J>>)]) {
-    for (repo, jobs) in from {
-        match into.get_mut(repo) {
-            Some(known) => known.extend(jobs.iter().cloned()),
-            None => {
-                into.insert(repo.clone(), jobs.clone());
-            }
-        }
-    }
-}
-
 /// Does the work for all items on all processors, the largest first, so that none is left for the end; the answers are in
 /// the order of the items.
 fn in_parallel<T: Sync, R: Send>(
@@ -444,10 +425,7 @@ fn in_parallel<T: Sync, R: Send>(
     let done: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(items.len()));
     let run = || {
         let mut mine = Vec::new();
-        loop {
-            let Some(at) = order.get(next.fetch_add(1, Ordering::Relaxed)) else {
-                break;
-            };
+        while let Some(at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
             mine.push((*at, work(&items[*at])));
         }
         let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
@@ -468,33 +446,16 @@ fn in_parallel<T: Sync, R: Send>(
 }
 
 /// CFG-101.
-fn known_buckets(config: &Config) -> BTreeSet<String> {
-    let plain = |bucket: &str| match bucket.split("://").collect::<Vec<_>>()[..] {
-        [_, name] => name.to_owned(),
-        _ => bucket.to_owned(),
-    };
-    let bucket = |decoration: &trireme_prowjob::DecorationConfig| {
-        decoration
-            .gcs_configuration
-            .as_ref()
-            .map(|gcs| plain(&gcs.bucket))
-    };
-    let defaults = config
-        .prow
-        .plank
-        .decoration_defaults
-        .iter()
-        .filter_map(|entry| bucket(entry.config.as_ref()?));
-    let defaults = defaults.filter(|bucket| !bucket.is_empty());
-    // Few different ones are shared by all jobs.
-    let mut seen = HashSet::new();
-    let jobs = config
-        .all_jobs()
-        .filter_map(|(_, job): (_, AnyJob<'_>)| job.base().decoration())
-        .filter(|decoration| seen.insert(std::ptr::from_ref(*decoration)))
-        .filter_map(bucket);
-    let additional = config.prow.deck.additional_allowed_buckets.iter().cloned();
-    additional.chain(defaults).chain(jobs).collect()
+fn known_buckets(prow: &ProwConfig, files: &[Arc<DefaultedFile>]) -> BTreeSet<String> {
+    let defaults = prow.plank.decoration_defaults.iter();
+    let defaults = defaults
+        .filter_map(|entry| jobs::bucket(entry.config.as_ref()?))
+        .filter(|bucket| !bucket.is_empty());
+    let jobs = files.iter().flat_map(|file| &file.buckets);
+    let additional = &prow.deck.additional_allowed_buckets;
+    let mut all: BTreeSet<&str> = additional.iter().map(String::as_str).collect();
+    all.extend(defaults.chain(jobs.map(String::as_str)));
+    all.into_iter().map(str::to_owned).collect()
 }
 
 #[cfg(test)]
