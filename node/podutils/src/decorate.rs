@@ -1,4 +1,4 @@
-//! From a decorated ProwJob to the options of its utilities. Pods are made elsewhere; this is what they carry.
+//! From a decorated ProwJob to the options of its utilities. Pods are made in `pod`; this is what they carry.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -171,6 +171,12 @@ pub enum DecorateError {
     /// Its variables cannot be made.
     #[error(transparent)]
     JobSpec(#[from] JobSpecError),
+    /// A decorated pod has nothing to run its utilities from.
+    #[error("decoration_config of prowjob {0:?} lacks utility_images")]
+    NoUtilityImages(String),
+    /// Options of a utility could not be written as JSON.
+    #[error("failed to marshal the options of a pod utility: {0}")]
+    Options(#[source] serde_json::Error),
 }
 
 /// Options of all utilities for one job.

@@ -21,6 +21,7 @@ mod go_process;
 pub mod initupload;
 pub mod local;
 mod marker;
+pub mod pod;
 mod run_metadata;
 pub mod sidecar;
 mod ssh;
