@@ -72,6 +72,10 @@ pub enum Command {
     Debug(DebugCommand),
     /// Check Prow configuration files without a cluster.
     Checkconfig(CheckconfigArgs),
+    /// Make a ProwJob for a job of the configuration: print it, or run it and wait.
+    Mkpj(Box<crate::commands::mkpj::MkpjArgs>),
+    /// Print the pod that runs a ProwJob.
+    Mkpod(crate::commands::mkpod::MkpodArgs),
     /// The pod utilities, as agents start them.
     #[command(hide = true, disable_help_flag = true)]
     Podutils {

@@ -18,6 +18,27 @@ pub enum Format {
     Json,
 }
 
+/// `-o` of commands that print a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Notation {
+    /// As Prow's and Kubernetes' tools write and read it.
+    #[default]
+    Yaml,
+    /// One JSON document.
+    Json,
+}
+
+/// One document.
+///
+/// # Errors
+/// When it does not serialise or standard output fails.
+pub fn print_document(value: &impl Serialize, notation: Notation) -> anyhow::Result<()> {
+    match notation {
+        Notation::Json => print_json(value),
+        Notation::Yaml => Ok(print(&trireme_config::yaml::to_string(value)?)?),
+    }
+}
+
 /// Columns as wide as their widest cell, two spaces between, no trailing space.
 #[must_use]
 pub fn table(head: &[&str], rows: &[Vec<String>]) -> String {

@@ -23,6 +23,7 @@ mod kube_names;
 mod load;
 pub mod plugins;
 pub mod prow;
+mod prow_job;
 mod quantity;
 mod template;
 pub mod tide;
@@ -41,4 +42,5 @@ pub use job::{
 pub use load::{ConfigCache, LoadOptions, Loaded};
 pub use plugins::PluginConfig;
 pub use prow::ProwConfig;
+pub use prow_job::read_prow_job;
 pub use template::{Template, TemplateError, TemplatePull};

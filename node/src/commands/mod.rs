@@ -1,12 +1,17 @@
 //! The client's verbs: each asks the cluster and prints the answer.
 
+pub mod ask;
 pub mod certs;
 pub mod checkconfig;
 pub mod cluster;
 pub mod config;
+pub mod configured;
 pub mod debug;
 pub mod files;
 pub mod get;
+pub mod github;
+pub mod mkpj;
+pub mod mkpod;
 pub mod recover;
 pub mod runs;
 pub mod snapshot;

@@ -12,6 +12,7 @@ mod dev;
 mod doors;
 mod flood;
 mod operating;
+mod prow_jobs;
 mod readme;
 mod replicas;
 mod retries;

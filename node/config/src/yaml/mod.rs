@@ -5,9 +5,11 @@
 
 mod compose;
 mod scalar;
+mod write;
 
 pub use compose::{Document, Notice, YamlError, parse};
 pub use scalar::Number;
+pub use write::{YamlWriteError, to_string, to_string_with_comments};
 
 use std::sync::Arc;
 

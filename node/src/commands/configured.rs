@@ -1,0 +1,369 @@
+//! The configuration that a command speaks of, from files by Prow's flags or from the cluster, and the jobs of a name in
+//! it.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc};
+
+use anyhow::Context as _;
+use clap::Args;
+use futures::{StreamExt as _, TryStreamExt as _};
+use trireme_api::client::Client;
+use trireme_config::{
+    Config, Diagnostic, FileSet, PluginConfig,
+    in_repo::{InRepoJobs, ProwYaml},
+    job::AnyJob,
+};
+use trireme_proto::api::{ConfigHistoryRequest, GetConfigFileRequest};
+use trireme_prowjob::ProwJobType;
+
+use super::{connect_options, files};
+use crate::{
+    cli::{Access, FileArgs},
+    configuration::{file_set, load},
+    exit::{CONFIG, NOT_FOUND, USAGE, coded},
+    serve::registry,
+};
+
+/// Files asked for at once.
+const FILES_AT_ONCE: usize = 16;
+/// Names that are suggested at most.
+const MAX_NEAR_NAMES: usize = 5;
+/// Of a file of a checkout; in-repo configuration is never larger.
+const MAX_OWN_FILE_BYTES: u64 = 16 << 20;
+
+/// Where the configuration is: in files if --config-path is given, else in the cluster.
+#[derive(Debug, Clone, Args)]
+pub struct Configured {
+    #[command(flatten)]
+    pub files: Option<FileArgs>,
+    /// Doors of the cluster's nodes, comma-separated; the first that answers is used.
+    #[arg(
+        long,
+        env = "TRIREME_SERVER",
+        default_value = "127.0.0.1:8888",
+        value_name = "[https://]HOST:PORT,..."
+    )]
+    pub server: String,
+    #[command(flatten)]
+    pub access: Access,
+}
+
+/// A configuration without errors.
+pub struct InForce {
+    /// As the loader was given them.
+    pub files: FileSet,
+    pub config: Arc<Config>,
+    pub plugins: Arc<PluginConfig>,
+    /// Where it is from, for people.
+    pub whence: String,
+}
+
+impl Configured {
+    /// # Errors
+    /// When files cannot be read, the cluster does not answer or has no configuration, or the configuration has errors.
+    pub async fn load(&self) -> anyhow::Result<InForce> {
+        let (set, whence) = match &self.files {
+            Some(args) => {
+                let set = files::read(args).map_err(|found| refused(&found))?;
+                let whence = set.layout.config.clone();
+                (set, whence)
+            }
+            None => self.download().await?,
+        };
+        let loaded = load(&set, &registry());
+        let (config, plugins) = loaded.accepted().map_err(|found| refused(&found))?;
+        Ok(InForce {
+            files: set,
+            config,
+            plugins,
+            whence,
+        })
+    }
+
+    /// # Errors
+    /// When no node answers.
+    pub async fn client(&self) -> anyhow::Result<Client> {
+        Ok(Client::connect_with(&self.server, &connect_options(&self.access)).await?)
+    }
+
+    /// The files of the version in force.
+    async fn download(&self) -> anyhow::Result<(FileSet, String)> {
+        let client = self.client().await?;
+        let history = client
+            .config()
+            .history(ConfigHistoryRequest { limit: 1 })
+            .await?
+            .into_inner();
+        let version = history
+            .versions
+            .into_iter()
+            .find(|version| version.number == history.current)
+            .ok_or_else(|| {
+                coded(
+                    NOT_FOUND,
+                    "the cluster has no configuration; apply one with `trireme config apply`, or name files with --config-path",
+                )
+            })?;
+        let number = version.number;
+        let files: Vec<(String, String, bytes::Bytes)> = futures::stream::iter(version.files)
+            .map(|file| {
+                let mut config = client.config();
+                async move {
+                    let asked = GetConfigFileRequest {
+                        version: number,
+                        path: file.path.clone(),
+                    };
+                    let content = config.get_file(asked).await?.into_inner().content;
+                    Ok::<_, tonic::Status>((file.role, file.path, content.into()))
+                }
+            })
+            .buffered(FILES_AT_ONCE)
+            .try_collect()
+            .await?;
+        let set = file_set(
+            files
+                .iter()
+                .map(|(role, path, content)| (role.as_str(), path.as_str(), &content[..])),
+        );
+        Ok((set, format!("version {number} of the cluster")))
+    }
+}
+
+fn refused(found: &[Diagnostic]) -> anyhow::Error {
+    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+    coded(CONFIG, lines.join("\n"))
+}
+
+/// Which of the jobs of one name is meant.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Which {
+    /// Of this repository, where several have a job of the name.
+    #[arg(long, value_name = "ORG/REPO")]
+    pub repo: Option<String>,
+    /// presubmit, postsubmit or periodic, where jobs of several types have the name.
+    #[arg(long = "type", value_parser = job_type, value_name = "TYPE")]
+    pub kind: Option<ProwJobType>,
+}
+
+fn job_type(word: &str) -> Result<ProwJobType, String> {
+    match ProwJobType::from_word(word) {
+        Some(kind @ (ProwJobType::Presubmit | ProwJobType::Postsubmit | ProwJobType::Periodic)) => {
+            Ok(kind)
+        }
+        _ => Err("one of presubmit, postsubmit, periodic".to_owned()),
+    }
+}
+
+/// A job, and the repository under which it stands; none for periodics.
+#[derive(Clone, Copy)]
+pub struct Found<'a> {
+    pub repo: Option<&'a str>,
+    pub job: AnyJob<'a>,
+}
+
+impl Found<'_> {
+    /// For people: `presubmit of org/repo (jobs/a.yaml:3)`.
+    #[must_use]
+    pub fn told(&self) -> String {
+        let source = &self.job.base().source;
+        let of = self
+            .repo
+            .map(|repo| format!(" of {repo}"))
+            .unwrap_or_default();
+        format!(
+            "{}{of} ({}:{})",
+            self.job.job_type(),
+            source.file,
+            source.line
+        )
+    }
+}
+
+/// The jobs of a name: presubmits before postsubmits before periodics (ADM-183). `own` are the jobs of a repository
+/// together with its in-repo jobs; they take the place of those that the configuration has for it.
+///
+/// # Errors
+/// When there is none; names that are close are then suggested.
+pub fn find<'a>(
+    config: &'a Config,
+    own: Option<(&'a str, &'a InRepoJobs)>,
+    name: &str,
+    which: &Which,
+) -> anyhow::Result<Vec<Found<'a>>> {
+    let mut all: Vec<Found<'a>> = config
+        .all_jobs()
+        .map(|(repo, job)| Found { repo, job })
+        .filter(|found| own.is_none_or(|(repo, _)| found.repo != Some(repo)))
+        .collect();
+    if let Some((repo, jobs)) = own {
+        for job in &jobs.presubmits {
+            all.push(Found {
+                repo: Some(repo),
+                job: AnyJob::Presubmit(job),
+            });
+        }
+        for job in &jobs.postsubmits {
+            all.push(Found {
+                repo: Some(repo),
+                job: AnyJob::Postsubmit(job),
+            });
+        }
+    }
+    let meant = |found: &Found<'_>| {
+        which
+            .repo
+            .as_deref()
+            .is_none_or(|repo| found.repo == Some(repo))
+            && which.kind.is_none_or(|kind| found.job.job_type() == kind)
+    };
+    let mut found: Vec<Found<'a>> = all
+        .iter()
+        .filter(|found| found.job.base().name == name && meant(found))
+        .copied()
+        .collect();
+    found.sort_by_key(|found| found.job.job_type());
+    if found.is_empty() {
+        let mut message = format!("Job {name} not found.");
+        let elsewhere: Vec<String> = all
+            .iter()
+            .filter(|found| found.job.base().name == name)
+            .map(Found::told)
+            .collect();
+        if elsewhere.is_empty() {
+            let names = all.iter().map(|found| found.job.base().name.as_str());
+            let near = near_names(name, names);
+            if !near.is_empty() {
+                message += &format!(" Did you mean {}?", near.join(", "));
+            }
+        } else {
+            message += &format!(" There is one of that name: {}.", elsewhere.join(", "));
+        }
+        return Err(coded(NOT_FOUND, message));
+    }
+    Ok(found)
+}
+
+/// The one job that is meant.
+///
+/// # Errors
+/// When several are; they are then listed.
+pub fn only<'a>(found: &[Found<'a>], name: &str) -> anyhow::Result<Found<'a>> {
+    match found {
+        [only] => Ok(*only),
+        several => {
+            let told: Vec<String> = several
+                .iter()
+                .map(|found| format!("  {}", found.told()))
+                .collect();
+            Err(coded(
+                USAGE,
+                format!(
+                    "{} jobs are called {name}; say which with --repo, --type or the branch:\n{}",
+                    several.len(),
+                    told.join("\n")
+                ),
+            ))
+        }
+    }
+}
+
+/// Names that somebody may have meant, the closest first.
+fn near_names<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+    let lower = name.to_lowercase();
+    let allowed = (name.chars().count() / 3).max(2);
+    let mut near: Vec<(usize, &str)> = known
+        .filter_map(|other| {
+            let within = other.to_lowercase().contains(&lower) && !lower.is_empty();
+            if within {
+                return Some((other.len() - name.len().min(other.len()), other));
+            }
+            // The distance is at least the difference in length.
+            if other.len().abs_diff(name.len()) > allowed {
+                return None;
+            }
+            let distance = strsim::osa_distance(name, other);
+            (distance <= allowed).then_some((distance, other))
+        })
+        .collect();
+    near.sort_unstable();
+    near.dedup();
+    near.truncate(MAX_NEAR_NAMES);
+    near.into_iter().map(|(_, name)| name).collect()
+}
+
+/// The jobs of a repository with those that stand in a checkout of it on this disk (CFG-078).
+///
+/// # Errors
+/// When its files cannot be read or its jobs are refused.
+pub fn in_checkout(config: &Config, repo: &str, checkout: &Path) -> anyhow::Result<InRepoJobs> {
+    let mut files = BTreeMap::new();
+    let plain = checkout.join(".prow.yaml");
+    if plain.is_file() {
+        files.insert(".prow.yaml".to_owned(), read_own(&plain)?);
+    }
+    let ignored = checkout.join(".prowignore");
+    if ignored.is_file() {
+        files.insert(".prowignore".to_owned(), read_own(&ignored)?);
+    }
+    let mut directories = vec![(checkout.join(".prow"), ".prow".to_owned())];
+    while let Some((directory, name)) = directories.pop() {
+        if !directory.is_dir() {
+            continue;
+        }
+        let entries =
+            std::fs::read_dir(&directory).with_context(|| directory.display().to_string())?;
+        for entry in entries {
+            let entry = entry.with_context(|| directory.display().to_string())?;
+            let name = format!("{name}/{}", entry.file_name().to_string_lossy());
+            let kind = entry.file_type().with_context(|| name.clone())?;
+            if kind.is_dir() {
+                directories.push((entry.path(), name));
+            } else if kind.is_file() {
+                files.insert(name, read_own(&entry.path())?);
+            }
+        }
+    }
+    if files.is_empty() {
+        return Err(coded(
+            NOT_FOUND,
+            format!(
+                "{}: neither .prow.yaml nor .prow/ is there",
+                checkout.display()
+            ),
+        ));
+    }
+    let mut found = Vec::new();
+    let own = ProwYaml::read(&files, &mut found);
+    if found.iter().any(Diagnostic::is_error) {
+        return Err(refused(&found));
+    }
+    config
+        .with_in_repo_jobs(own, repo)
+        .map_err(|found| refused(&found))
+}
+
+fn read_own(path: &Path) -> anyhow::Result<Arc<[u8]>> {
+    let size = std::fs::metadata(path)
+        .with_context(|| path.display().to_string())?
+        .len();
+    anyhow::ensure!(
+        size <= MAX_OWN_FILE_BYTES,
+        "{}: {size} bytes; at most {MAX_OWN_FILE_BYTES} are read",
+        path.display()
+    );
+    let content = std::fs::read(path).with_context(|| path.display().to_string())?;
+    Ok(content.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_are_close_or_contain_the_word_are_suggested() {
+        let known = ["pull-unit", "pull-unit-race", "ci-unit", "nightly"];
+        let near = |name: &str| near_names(name, known.into_iter());
+        assert_eq!(near("pull-unti"), ["pull-unit", "ci-unit"]);
+        assert_eq!(near("unit"), ["ci-unit", "pull-unit", "pull-unit-race"]);
+        assert_eq!(near("something-else-entirely"), [""; 0]);
+    }
+}
