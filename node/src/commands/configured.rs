@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use clap::Args;
+use clap::{ArgMatches, Args, FromArgMatches, parser::ValueSource};
 use futures::{StreamExt as _, TryStreamExt as _};
 use trireme_api::client::Client;
 use trireme_config::{
@@ -34,7 +34,7 @@ const MAX_OWN_FILE_BYTES: u64 = 16 << 20;
 #[derive(Debug, Clone, Args)]
 pub struct Configured {
     #[command(flatten)]
-    pub files: Option<FileArgs>,
+    pub files: PerhapsFiles,
     /// Doors of the cluster's nodes, comma-separated; the first that answers is used.
     #[arg(
         long,
@@ -45,6 +45,42 @@ pub struct Configured {
     pub server: String,
     #[command(flatten)]
     pub access: Access,
+}
+
+/// Prow's flags about files, or none of them.
+#[derive(Debug, Clone)]
+pub struct PerhapsFiles(pub Option<FileArgs>);
+
+impl FromArgMatches for PerhapsFiles {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let flags = FileArgs::augment_args(clap::Command::new("files"));
+        let given = |flag: &clap::Arg| {
+            matches!(
+                matches.value_source(flag.get_id().as_str()),
+                Some(ValueSource::CommandLine | ValueSource::EnvVariable)
+            )
+        };
+        let any = flags.get_arguments().any(given);
+        any.then(|| FileArgs::from_arg_matches(matches))
+            .transpose()
+            .map(Self)
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl Args for PerhapsFiles {
+    /// What an update does not ask for is not required.
+    fn augment_args(command: clap::Command) -> clap::Command {
+        FileArgs::augment_args_for_update(command)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        FileArgs::augment_args_for_update(command)
+    }
 }
 
 /// A configuration without errors.
@@ -61,7 +97,7 @@ impl Configured {
     /// # Errors
     /// When files cannot be read, the cluster does not answer or has no configuration, or the configuration has errors.
     pub async fn load(&self) -> anyhow::Result<InForce> {
-        let (set, whence) = match &self.files {
+        let (set, whence) = match &self.files.0 {
             Some(args) => {
                 let set = files::read(args).map_err(|found| refused(&found))?;
                 let whence = set.layout.config.clone();

@@ -3,6 +3,65 @@
 
 use super::{Brancher, ChangeMatcher, Postsubmit, Presubmit};
 
+/// What a job's branch rules say of a branch (JOB-013).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BranchRule {
+    /// One of `skip_branches` matches: no.
+    Skipped,
+    /// There are no `branches`, and none is skipped that matches: yes.
+    Any,
+    /// One of `branches` matches: yes.
+    Listed,
+    /// There are `branches`, and none matches: no.
+    Unlisted,
+}
+
+impl BranchRule {
+    #[must_use]
+    pub fn allows(self) -> bool {
+        matches!(self, Self::Any | Self::Listed)
+    }
+}
+
+/// What the changed files say (JOB-014).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeRule {
+    /// The file of this index wants a run, the first that does.
+    Wanted(usize),
+    /// None does.
+    Unwanted,
+}
+
+/// The rule of a job that decides whether it runs, and how (JOB-015, JOB-016). Each is reached only if those before it do
+/// not decide.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Not on this branch.
+    Branch(BranchRule),
+    /// `always_run`; a postsubmit's default.
+    AlwaysRun,
+    /// Somebody asked for this very job.
+    Forced,
+    /// Somebody asked in a way that runs the job whatever changed.
+    Default,
+    /// `run_if_changed` or `skip_if_only_changed`.
+    Changes(ChangeRule),
+    /// Nothing makes it run by itself.
+    OnDemand,
+}
+
+impl Decision {
+    #[must_use]
+    pub fn runs(self) -> bool {
+        match self {
+            Self::Branch(rule) => rule.allows(),
+            Self::AlwaysRun | Self::Forced | Self::Default => true,
+            Self::Changes(rule) => matches!(rule, ChangeRule::Wanted(_)),
+            Self::OnDemand => false,
+        }
+    }
+}
+
 impl Brancher {
     #[must_use]
     pub fn runs_on_all_branches(&self) -> bool {
@@ -11,13 +70,25 @@ impl Brancher {
 
     /// JOB-013: a skipped branch loses, then an empty list or a match wins.
     #[must_use]
-    pub fn should_run(&self, branch: &str) -> bool {
+    pub fn decide(&self, branch: &str) -> BranchRule {
         if !self.skip_branches.is_empty()
             && self.re_skip.as_ref().is_some_and(|re| re.is_match(branch))
         {
-            return false;
+            return BranchRule::Skipped;
         }
-        self.branches.is_empty() || self.re.as_ref().is_some_and(|re| re.is_match(branch))
+        if self.branches.is_empty() {
+            return BranchRule::Any;
+        }
+        if self.re.as_ref().is_some_and(|re| re.is_match(branch)) {
+            BranchRule::Listed
+        } else {
+            BranchRule::Unlisted
+        }
+    }
+
+    #[must_use]
+    pub fn should_run(&self, branch: &str) -> bool {
+        self.decide(branch).allows()
     }
 
     /// JOB-031: whether two jobs meet on some branch, as far as the lists tell without knowing the branches.
@@ -47,14 +118,22 @@ impl ChangeMatcher {
 
     /// JOB-014: no changes, no run.
     #[must_use]
-    pub fn matches<S: AsRef<str>>(&self, files: &[S]) -> bool {
-        let Some(re) = &self.re else { return false };
+    pub fn decide<S: AsRef<str>>(&self, files: &[S]) -> ChangeRule {
+        let Some(re) = &self.re else {
+            return ChangeRule::Unwanted;
+        };
         // With both set (which is refused at load) either may win.
-        files.iter().any(|file| {
+        let wanted = files.iter().position(|file| {
             let found = re.is_match(file.as_ref());
             (!self.run_if_changed.is_empty() && found)
                 || (!self.skip_if_only_changed.is_empty() && !found)
-        })
+        });
+        wanted.map_or(ChangeRule::Unwanted, ChangeRule::Wanted)
+    }
+
+    #[must_use]
+    pub fn matches<S: AsRef<str>>(&self, files: &[S]) -> bool {
+        self.decide(files) != ChangeRule::Unwanted
     }
 }
 
@@ -70,6 +149,31 @@ impl Presubmit {
         self.could_run(branch) && !self.always_run && !forced && self.changes.is_set()
     }
 
+    /// JOB-015: which rule decides.
+    #[must_use]
+    pub fn decide<S: AsRef<str>>(
+        &self,
+        branch: &str,
+        files: &[S],
+        forced: bool,
+        default: bool,
+    ) -> Decision {
+        let rule = self.brancher.decide(branch);
+        if !rule.allows() {
+            Decision::Branch(rule)
+        } else if self.always_run {
+            Decision::AlwaysRun
+        } else if forced {
+            Decision::Forced
+        } else if default {
+            Decision::Default
+        } else if self.changes.is_set() {
+            Decision::Changes(self.changes.decide(files))
+        } else {
+            Decision::OnDemand
+        }
+    }
+
     /// JOB-015.
     #[must_use]
     pub fn should_run<S: AsRef<str>>(
@@ -79,11 +183,7 @@ impl Presubmit {
         forced: bool,
         default: bool,
     ) -> bool {
-        self.could_run(branch)
-            && (self.always_run
-                || forced
-                || default
-                || (self.changes.is_set() && self.changes.matches(files)))
+        self.decide(branch, files, forced, default).runs()
     }
 
     /// JOB-011: whether a comment asks for this very job.
@@ -123,16 +223,25 @@ impl Postsubmit {
         self.could_run(branch) && self.changes.is_set()
     }
 
+    /// JOB-016: which rule decides.
+    #[must_use]
+    pub fn decide<S: AsRef<str>>(&self, branch: &str, files: &[S]) -> Decision {
+        let rule = self.brancher.decide(branch);
+        if !rule.allows() {
+            Decision::Branch(rule)
+        } else if self.changes.is_set() {
+            Decision::Changes(self.changes.decide(files))
+        } else if self.always_run.unwrap_or(true) {
+            Decision::AlwaysRun
+        } else {
+            Decision::OnDemand
+        }
+    }
+
     /// JOB-016.
     #[must_use]
     pub fn should_run<S: AsRef<str>>(&self, branch: &str, files: &[S]) -> bool {
-        if !self.could_run(branch) {
-            return false;
-        }
-        if self.changes.is_set() {
-            return self.changes.matches(files);
-        }
-        self.always_run.unwrap_or(true)
+        self.decide(branch, files).runs()
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
-use super::Presubmit;
+use super::{Decision, Presubmit};
 use crate::go_regex::GoRegex;
 
 /// A command that concerns many jobs at once, or the help for such.
@@ -87,8 +87,43 @@ pub enum Filter {
 /// How a filter wants a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Wanted {
+    by: Asked,
     forced: bool,
     default: bool,
+}
+
+/// What asks for a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// A comment that the job's trigger matches.
+    Trigger,
+    /// `/test all` and the like, or an event of the pull request: all that runs by itself.
+    TestAll,
+    /// `/retest`: it failed.
+    RetestFailed,
+    /// `/retest`: it runs by itself and has no status.
+    RetestMissing,
+    /// `/test-manual-required`.
+    TestManualRequired,
+}
+
+/// Whether a filter picks a job, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// Nothing asks for it.
+    NotAsked,
+    /// It is asked for; the job's own rules decide.
+    Asked(Asked, Decision),
+}
+
+impl Choice {
+    #[must_use]
+    pub fn runs(self) -> bool {
+        match self {
+            Self::NotAsked => false,
+            Self::Asked(_, decision) => decision.runs(),
+        }
+    }
 }
 
 impl Filter {
@@ -123,16 +158,23 @@ impl Filter {
             let failed = contexts.failed.contains(context);
             let missing = !job.needs_explicit_trigger() && !contexts.all.contains(context);
             (failed || missing).then_some(Wanted {
+                by: if failed {
+                    Asked::RetestFailed
+                } else {
+                    Asked::RetestMissing
+                },
                 forced: false,
                 default: failed,
             })
         };
         match self {
             Self::Command(body) => job.trigger_matches(body).then_some(Wanted {
+                by: Asked::Trigger,
                 forced: true,
                 default: true,
             }),
             Self::TestAll => (!job.needs_explicit_trigger()).then_some(Wanted {
+                by: Asked::TestAll,
                 forced: false,
                 default: false,
             }),
@@ -140,6 +182,7 @@ impl Filter {
             Self::RetestRequired(contexts) => (!job.optional).then(|| retest(contexts)).flatten(),
             Self::TestManualRequired => {
                 (!job.optional && job.needs_explicit_trigger()).then_some(Wanted {
+                    by: Asked::TestManualRequired,
                     forced: true,
                     default: false,
                 })
@@ -161,6 +204,14 @@ impl Filter {
         })
     }
 
+    /// Whether a job is picked, and by which rule.
+    #[must_use]
+    pub fn decide<S: AsRef<str>>(&self, branch: &str, files: &[S], job: &Presubmit) -> Choice {
+        self.wanted(job).map_or(Choice::NotAsked, |w| {
+            Choice::Asked(w.by, job.decide(branch, files, w.forced, w.default))
+        })
+    }
+
     /// The jobs to run, in their order.
     pub fn select<'a, S: AsRef<str>>(
         &self,
@@ -168,11 +219,9 @@ impl Filter {
         files: &[S],
         jobs: impl IntoIterator<Item = &'a Presubmit>,
     ) -> Vec<&'a Presubmit> {
-        let selected = |job: &&Presubmit| {
-            self.wanted(job)
-                .is_some_and(|w| job.should_run(branch, files, w.forced, w.default))
-        };
-        jobs.into_iter().filter(selected).collect()
+        jobs.into_iter()
+            .filter(|job| self.decide(branch, files, job).runs())
+            .collect()
     }
 }
 

@@ -2,6 +2,7 @@
 
 mod decide;
 mod defaults;
+pub mod explain;
 mod filter;
 mod pod;
 mod preset;
@@ -19,10 +20,10 @@ use trireme_prowjob::{
     RerunAuthConfig,
 };
 
-pub use decide::Requirements;
+pub use decide::{BranchRule, ChangeRule, Decision, Requirements};
 pub use defaults::DEFAULT_CLUSTER;
 pub(crate) use defaults::Defaults;
-pub use filter::{AvailableTests, Command, Contexts, Filter};
+pub use filter::{Asked, AvailableTests, Choice, Command, Contexts, Filter};
 pub use pod::PodSpec;
 pub use preset::Preset;
 pub(crate) use shared::Shared;
