@@ -267,6 +267,10 @@ pub enum ConfigCommand {
         #[command(flatten)]
         target: Target,
     },
+    /// Show a job after all defaulting, and where its fields come from.
+    Expand(Box<crate::commands::expand::ExpandArgs>),
+    /// Say by which rule a job runs, or does not run, for a pull request.
+    Why(Box<crate::commands::why::WhyArgs>),
     /// Versions, newest first.
     History(Target),
     /// Bring back an earlier version, as a new one.

@@ -21,6 +21,7 @@ pub mod in_repo;
 pub mod job;
 mod kube_names;
 mod load;
+pub mod origins;
 pub mod plugins;
 pub mod prow;
 mod prow_job;

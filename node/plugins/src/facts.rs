@@ -278,7 +278,7 @@ async fn fetch(
     Ok(())
 }
 
-fn contexts(combined: &CombinedStatus) -> Contexts {
+pub(crate) fn contexts(combined: &CombinedStatus) -> Contexts {
     let failed = |state| matches!(state, StatusState::Failure | StatusState::Error);
     let names = |failed_only: bool| {
         combined

@@ -3,6 +3,8 @@
 pub(crate) const APPROVED: &str = "approved";
 pub(crate) const HOLD: &str = "do-not-merge/hold";
 pub(crate) const LGTM: &str = "lgtm";
-pub(crate) const NEEDS_OK_TO_TEST: &str = "needs-ok-to-test";
-pub(crate) const OK_TO_TEST: &str = "ok-to-test";
+/// Nobody trusted has looked at the pull request yet.
+pub const NEEDS_OK_TO_TEST: &str = "needs-ok-to-test";
+/// Somebody trusted said so.
+pub const OK_TO_TEST: &str = "ok-to-test";
 pub(crate) const WORK_IN_PROGRESS: &str = "do-not-merge/work-in-progress";

@@ -31,3 +31,4 @@ pub use help::PluginHelp;
 pub use mirror::MIRROR;
 pub use plugin::{PlanError, Planning, Plugin};
 pub use registry::Plugins;
+pub use trigger::{Standstill, asking};

@@ -18,6 +18,8 @@ use crate::{
 /// When no node answers or the configuration is refused.
 pub async fn run(command: ConfigCommand) -> anyhow::Result<()> {
     match command {
+        ConfigCommand::Expand(args) => super::expand::run(&args).await,
+        ConfigCommand::Why(args) => super::why::run(&args).await,
         ConfigCommand::History(target) => get::configs(&target).await,
         ConfigCommand::Rollback { version, target } => {
             let request = RollbackConfigRequest {

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use anyhow::Context as _;
-use clap::{ArgMatches, Args, FromArgMatches, parser::ValueSource};
+use clap::{ArgMatches, Args, FromArgMatches, error::ErrorKind, parser::ValueSource};
 use futures::{StreamExt as _, TryStreamExt as _};
 use trireme_api::client::Client;
 use trireme_config::{
@@ -61,6 +61,12 @@ impl FromArgMatches for PerhapsFiles {
             )
         };
         let any = flags.get_arguments().any(given);
+        if any && !matches.contains_id("config_path") {
+            return Err(clap::Error::raw(
+                ErrorKind::MissingRequiredArgument,
+                "files are read from disk only with --config-path <FILE>; without any flag about files the cluster's configuration is taken\n",
+            ));
+        }
         any.then(|| FileArgs::from_arg_matches(matches))
             .transpose()
             .map(Self)

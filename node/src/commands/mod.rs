@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod config;
 pub mod configured;
 pub mod debug;
+pub mod expand;
 pub mod files;
 pub mod get;
 pub mod github;
@@ -16,6 +17,7 @@ pub mod recover;
 pub mod runs;
 pub mod snapshot;
 pub mod token;
+pub mod why;
 
 use std::time::Duration;
 

@@ -10,6 +10,7 @@ mod data_directory;
 mod deck;
 mod dev;
 mod doors;
+mod explaining;
 mod flood;
 mod operating;
 mod prow_jobs;

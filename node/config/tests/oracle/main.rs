@@ -5,6 +5,7 @@
 mod answers;
 mod crons;
 mod decisions;
+mod explanations;
 mod load;
 mod prowjobs;
 mod regexes;

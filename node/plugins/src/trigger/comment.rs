@@ -5,6 +5,7 @@ use trireme_forge::webhook::{GenericAction, GenericComment};
 use trireme_forge::{BotUser, State, has_label};
 
 use super::jobs::Runs;
+use super::pull_request::Standstill;
 use super::trust::{is_trusted, is_trusted_pull_request};
 use super::{Options, Verdict, help, texts};
 use crate::decision::Target;
@@ -120,7 +121,7 @@ pub(super) fn decide<'j>(
         effects.extend(on.prune(obsolete.collect()));
     }
     let mut verdict = Verdict::effects(effects);
-    if !chosen.is_empty() && pr.mergeable != Some(false) {
+    if !chosen.is_empty() && Standstill::of_command(pr.mergeable).is_none() {
         verdict.runs = Some(Runs {
             pull_request: pr.clone(),
             base_sha: facts.branch_head(branch)?.to_owned(),

@@ -1,5 +1,6 @@
 //! `trigger`: starts jobs for pull requests and pushes, and aborts what nobody waits for any more.
 
+pub mod asking;
 mod comment;
 mod help;
 mod jobs;
@@ -20,6 +21,7 @@ use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::plugin::{EventKind, PlanError, Planning, Plugin};
 use jobs::Runs;
+pub use pull_request::Standstill;
 use trireme_office::RunningConfig;
 
 pub(crate) const NAME: &str = "trigger";

@@ -124,6 +124,29 @@ pub(super) fn decide<'j>(
     }
 }
 
+/// Why nothing starts on a pull request, whatever its jobs say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standstill {
+    /// It is a draft: nothing starts by itself.
+    Draft,
+    /// It cannot be merged: nothing starts at all (PLG-TRIGGER-021).
+    Conflict,
+}
+
+impl Standstill {
+    /// For what starts by itself. `mergeable` is none while the forge has not computed it.
+    #[must_use]
+    pub fn of_event(draft: bool, mergeable: Option<bool>) -> Option<Self> {
+        Self::of_command(mergeable).or(draft.then_some(Self::Draft))
+    }
+
+    /// For what somebody asks for.
+    #[must_use]
+    pub fn of_command(mergeable: Option<bool>) -> Option<Self> {
+        (mergeable == Some(false)).then_some(Self::Conflict)
+    }
+}
+
 /// Everything that runs by itself, but never for drafts or what cannot be merged.
 fn build<'j>(
     event: &PullRequestEvent,
@@ -132,7 +155,7 @@ fn build<'j>(
     facts: &Facts,
 ) -> Result<Option<Runs<'j>>, Missing> {
     let pr = &event.pull_request;
-    if pr.draft || pr.mergeable == Some(false) {
+    if Standstill::of_event(pr.draft, pr.mergeable).is_some() {
         return Ok(None);
     }
     let chosen = choose(&Filter::TestAll, &pr.base.branch, jobs, facts)?;
