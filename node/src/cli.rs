@@ -72,6 +72,8 @@ pub enum Command {
     Debug(DebugCommand),
     /// Check Prow configuration files without a cluster.
     Checkconfig(CheckconfigArgs),
+    /// Print the JSON Schema of a kind of configuration file, for editors.
+    Schema(crate::commands::schema::SchemaArgs),
     /// Make a ProwJob for a job of the configuration: print it, or run it and wait.
     Mkpj(Box<crate::commands::mkpj::MkpjArgs>),
     /// Print the pod that runs a ProwJob.

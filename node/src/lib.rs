@@ -95,6 +95,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Recover(args) => commands::recover::run(args).await,
         Command::Debug(command) => commands::debug::run(command).await,
         Command::Checkconfig(args) => commands::checkconfig::run(&args),
+        Command::Schema(args) => commands::schema::run(&args),
         Command::Mkpj(args) => commands::mkpj::run(*args).await,
         Command::Mkpod(args) => commands::mkpod::run(&args),
         Command::Podutils { .. } => anyhow::bail!("handled before"),

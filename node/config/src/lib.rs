@@ -19,6 +19,7 @@ mod go_regex;
 mod go_url;
 pub mod in_repo;
 pub mod job;
+pub mod json_schema;
 mod kube_names;
 mod load;
 pub mod origins;

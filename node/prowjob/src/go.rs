@@ -105,6 +105,17 @@ macro_rules! go_struct {
             )*
         }
 
+        impl $name {
+            /// Its doc comment, as attributes in text.
+            pub const DOC: &'static [&'static str] = &[$(stringify!($meta)),*];
+
+            /// The doc comments of its fields by their keys in JSON, as attributes in text.
+            pub const FIELD_DOCS: &'static [(&'static str, &'static [&'static str])] = &[
+                $($(($akey, &[$(stringify!($ameta)),*]),)*)?
+                $(($key, &[$(stringify!($fmeta)),*]),)*
+            ];
+        }
+
         impl crate::go::OmitEmpty for $name {
             fn is_empty(&self) -> bool {
                 false

@@ -15,6 +15,7 @@ pub mod mkpj;
 pub mod mkpod;
 pub mod recover;
 pub mod runs;
+pub mod schema;
 pub mod snapshot;
 pub mod token;
 pub mod why;

@@ -262,6 +262,31 @@ async fn why_names_the_rule_that_decides() {
     assert_eq!(nothing.code, 2, "{nothing:?}");
 }
 
+/// Schemas are printed one by one, all at once, or written where an editor looks for them.
+#[tokio::test(flavor = "multi_thread")]
+async fn schemas_are_printed_or_written() {
+    let jobs = run("", &["schema", "jobs"]).await.done().json();
+    assert_eq!(
+        (&jobs["$schema"], &jobs["title"]),
+        (
+            &json!("https://json-schema.org/draft/2020-12/schema"),
+            &json!("A file of Prow jobs")
+        )
+    );
+    let all = run("", &["schema"]).await.done().json();
+    let names: Vec<&String> = all.as_object().unwrap().keys().collect();
+    assert_eq!(names, ["config", "plugins", "jobs", "prow-yaml"]);
+    assert_eq!(all["jobs"], jobs);
+    let directory = tempfile::tempdir().unwrap();
+    run("", &["schema", "--directory", text(directory.path())])
+        .await
+        .done();
+    let written = std::fs::read(directory.path().join("jobs.schema.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&written).unwrap(), jobs);
+    let unknown = run("", &["schema", "job"]).await;
+    assert_eq!(unknown.code, 2, "{unknown:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn why_asks_github_about_a_pull_request() {
     let world = World::builder()

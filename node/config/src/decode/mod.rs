@@ -2,6 +2,9 @@
 //! zero value, integral floats are integers. What nobody reads becomes a warning, a wrong type an error; both know
 //! their place. Decoding never stops at the first problem.
 
+pub(crate) mod describe;
+mod doc;
+mod hints;
 #[macro_use]
 mod object;
 mod schema;
@@ -13,8 +16,9 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use trireme_prowjob::{GoDuration, MetaDuration};
 
+pub(crate) use describe::{Definitions, Describe};
 pub(crate) use object::{Empty, Object, decode as decode_object};
-pub(crate) use schema::in_field_order;
+pub(crate) use schema::{describe as describe_object, in_field_order};
 
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::yaml::{Node, NodeValue, Position};
@@ -336,6 +340,12 @@ macro_rules! prow_objects {
         $(impl Decode for $ty {
             fn decode<'n>(node: &'n Node, cx: &mut Cx<'n>) -> Self {
                 cx.prow_object($name, node)
+            }
+        }
+
+        impl Describe for $ty {
+            fn describe(into: &mut Definitions) -> Value {
+                schema::describe($name, into)
             }
         }
 

@@ -188,6 +188,22 @@ macro_rules! object {
             }
         }
 
+        impl $crate::decode::describe::DescribeObject for $name {
+            const NAME: &'static str = stringify!($name);
+            const DOC: &'static [&'static str] = &[$(stringify!($meta)),*];
+
+            fn properties(into: &mut $crate::decode::describe::Properties<'_>) {
+                $(object!(@describe [$($how)+] $ty, into, [$(stringify!($fmeta)),*]);)*
+                let _ = into;
+            }
+        }
+
+        impl $crate::decode::Describe for $name {
+            fn describe(into: &mut $crate::decode::Definitions) -> serde_json::Value {
+                $crate::decode::describe::object::<Self>(into)
+            }
+        }
+
         impl $crate::decode::Empty for $name {
             fn is_empty(&self) -> bool {
                 false
@@ -224,6 +240,11 @@ macro_rules! object {
     (@names [always $tag:literal] $ty:ty, $into:ident) => { $into.push($tag); };
     (@names [embed] $ty:ty, $into:ident) => { <$ty as $crate::decode::Object>::names($into); };
     (@names [derived] $ty:ty, $into:ident) => {};
+
+    (@describe [omit $tag:literal] $ty:ty, $into:ident, [$($doc:expr),*]) => { $into.field::<$ty>($tag, &[$($doc),*]); };
+    (@describe [always $tag:literal] $ty:ty, $into:ident, [$($doc:expr),*]) => { $into.field::<$ty>($tag, &[$($doc),*]); };
+    (@describe [embed] $ty:ty, $into:ident, [$($doc:expr),*]) => { $into.embed::<$ty>(); };
+    (@describe [derived] $ty:ty, $into:ident, [$($doc:expr),*]) => {};
 
     (@write [omit $tag:literal] $self:ident.$field:ident, $map:ident) => {
         if !$crate::decode::Empty::is_empty(&$self.$field) {

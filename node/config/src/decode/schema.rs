@@ -8,12 +8,17 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use super::Cx;
+use super::describe::{Definitions, closed, describe_with, duration, text_of};
+use super::{Cx, doc, hints};
 use crate::diagnostic::Rule;
 use crate::quantity;
 use crate::yaml::{Entry, Node, NodeValue};
+
+/// Kubernetes' quantities, with the spaces around them that are cut off.
+const QUANTITY: &str =
+    r"^\s*[-+]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([KMGTPE]i|[numkMGTPE]|[eE][-+]?[0-9]+)?\s*$";
 
 #[derive(Clone, Debug)]
 enum Kind {
@@ -126,6 +131,56 @@ pub(super) fn decode<'n>(type_name: &str, node: &'n Node, cx: &mut Cx<'n>) -> Va
     match TYPES.get(type_name) {
         Some(of) => object(of, node, cx),
         None => cx.json(node),
+    }
+}
+
+/// A type of the tables for editors, with the doc comments of the Rust types that some of them have.
+pub(crate) fn describe(name: &str, into: &mut Definitions) -> Value {
+    let Some(of) = TYPES.get(name) else {
+        return Value::Bool(true);
+    };
+    into.object(name, |into| {
+        let mut properties = Map::new();
+        for field in &of.fields {
+            let mut schema = if field.embedded {
+                into.embedded(|into| describe_kind(&field.kind, into))
+            } else {
+                describe_kind(&field.kind, into)
+            };
+            if let Some(hint) = hints::of(name, field.name) {
+                hint.apply(&mut schema);
+            }
+            describe_with(&mut schema, &text_of(doc::field(name, field.name)));
+            properties.insert(field.name.to_owned(), schema);
+        }
+        let mut schema = closed(properties);
+        describe_with(&mut schema, &text_of(doc::of(name)));
+        schema
+    })
+}
+
+fn describe_kind(kind: &Kind, into: &mut Definitions) -> Value {
+    match kind {
+        Kind::Bool => json!({"type": ["boolean", "null"]}),
+        Kind::String => into.string(),
+        Kind::Int32 => {
+            json!({"type": ["integer", "null"], "minimum": i32::MIN, "maximum": i32::MAX})
+        }
+        Kind::Int64 => json!({"type": ["integer", "null"]}),
+        Kind::Quantity => json!({"type": ["string", "number", "null"], "pattern": QUANTITY}),
+        Kind::IntOrString => json!({"type": ["integer", "string", "null"]}),
+        Kind::Duration => duration(),
+        Kind::DurationOrNanoseconds => {
+            let mut schema = duration();
+            schema["type"] = json!(["string", "integer", "null"]);
+            schema
+        }
+        Kind::Raw => Value::Bool(true),
+        Kind::List(of) => json!({"type": ["array", "null"], "items": describe_kind(of, into)}),
+        Kind::Map(of) => {
+            json!({"type": ["object", "null"], "additionalProperties": describe_kind(of, into)})
+        }
+        Kind::Object(name) => describe(name, into),
     }
 }
 

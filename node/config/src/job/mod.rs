@@ -48,6 +48,12 @@ macro_rules! carried {
                 }
             }
 
+            impl crate::decode::Describe for $name {
+                fn describe(into: &mut crate::decode::Definitions) -> Value {
+                    crate::decode::describe_object(stringify!($name), into)
+                }
+            }
+
             impl Empty for $name {
                 fn is_empty(&self) -> bool {
                     false

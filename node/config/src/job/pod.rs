@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::Value;
 
-use crate::decode::{Cx, Decode, Empty};
+use crate::decode::{Cx, Decode, Definitions, Describe, Empty};
 use crate::yaml::Node;
 
 /// A Kubernetes PodSpec, handed on as it came, in the form that Go's types would give it (JOB-077).
@@ -52,6 +52,12 @@ impl Default for PodSpec {
 impl Serialize for PodSpec {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         self.value().serialize(serializer)
+    }
+}
+
+impl Describe for PodSpec {
+    fn describe(into: &mut Definitions) -> Value {
+        crate::decode::describe_object("PodSpec", into)
     }
 }
 

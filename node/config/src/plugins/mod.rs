@@ -22,7 +22,7 @@ use crate::diagnostic::Diagnostic;
 use crate::yaml::{Node, NodeValue};
 
 /// Top-level keys of the file that no section here reads and that Prow knows.
-const PLUGIN_SECTIONS: [&str; 31] = [
+pub(crate) const PLUGIN_SECTIONS: [&str; 31] = [
     "blockades",
     "blunderbuss",
     "rifle",

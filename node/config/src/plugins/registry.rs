@@ -46,6 +46,7 @@ type Parse = Box<dyn Fn(&Value) -> (Parsed, Vec<Problem>) + Send + Sync>;
 /// A section of a plugin.
 pub struct Section {
     key: &'static str,
+    schema: Option<Value>,
     parse: Parse,
 }
 
@@ -91,7 +92,17 @@ impl Section {
         };
         Self {
             key,
+            schema: None,
             parse: Box::new(parse),
+        }
+    }
+
+    /// A JSON Schema (draft 2020-12) of the section, for editors; it may not refer to anything outside of itself.
+    #[must_use]
+    pub fn described(self, schema: Value) -> Self {
+        Self {
+            schema: Some(schema),
+            ..self
         }
     }
 }
@@ -154,7 +165,12 @@ impl Registry {
         self
     }
 
-    pub(super) fn keys(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn schema(&self, key: &str) -> Option<&Value> {
+        let section = self.sections.iter().find(|section| section.key == key)?;
+        section.schema.as_ref()
+    }
+
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &'static str> {
         self.sections.iter().map(|section| section.key)
     }
 

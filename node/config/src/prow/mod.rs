@@ -9,11 +9,12 @@ pub mod plank;
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::{Value, json};
 use trireme_prowjob::{MetaDuration, ProwJobDefault, Refs, SlackReporterConfig};
 
 pub(crate) use checks::Finding;
 
-use crate::decode::{Cx, Decode, Empty};
+use crate::decode::{Cx, Decode, Definitions, Describe, Empty};
 use crate::go_regex::GoRegex;
 use crate::tide::Tide;
 use crate::yaml::Node;
@@ -318,6 +319,12 @@ impl Decode for Rfc3339 {
             cx.wrong_type(node, "an instant; write it as in \"2020-06-24T00:10:00Z\"");
         }
         Self(text)
+    }
+}
+
+impl Describe for Rfc3339 {
+    fn describe(_: &mut Definitions) -> Value {
+        json!({"type": ["string", "null"], "format": "date-time"})
     }
 }
 

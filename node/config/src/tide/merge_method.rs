@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
+use serde_json::{Value, json};
 
 use super::Tide;
-use crate::decode::{Cx, Decode, Empty};
+use crate::decode::{Cx, Decode, Definitions, Describe, Empty};
 use crate::diagnostic::Rule;
 use crate::go_regex::GoRegex;
 use crate::yaml::{Node, NodeValue};
@@ -87,6 +88,25 @@ impl Decode for RepoMergeMethod {
             },
         }
     }
+}
+
+impl Describe for OrgMergeMethod {
+    fn describe(into: &mut Definitions) -> Value {
+        let repos = BTreeMap::<String, RepoMergeMethod>::describe(into);
+        json!({"anyOf": [describe_word(), repos]})
+    }
+}
+
+impl Describe for RepoMergeMethod {
+    fn describe(_: &mut Definitions) -> Value {
+        let branches = json!({"type": ["object", "null"], "additionalProperties": describe_word()});
+        json!({"anyOf": [describe_word(), branches]})
+    }
+}
+
+fn describe_word() -> Value {
+    let words = [MergeMethod::Merge, MergeMethod::Rebase, MergeMethod::Squash];
+    json!({"enum": words.map(MergeMethod::as_str)})
 }
 
 impl Empty for OrgMergeMethod {

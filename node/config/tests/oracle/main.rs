@@ -9,5 +9,6 @@ mod explanations;
 mod load;
 mod prowjobs;
 mod regexes;
+mod schemas;
 mod sections;
 mod yaml;
