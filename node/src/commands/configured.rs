@@ -284,11 +284,11 @@ pub fn find<'a>(
     Ok(found)
 }
 
-/// The one job that is meant.
+/// The one job that is meant; `flags` say which.
 ///
 /// # Errors
 /// When several are; they are then listed.
-pub fn only<'a>(found: &[Found<'a>], name: &str) -> anyhow::Result<Found<'a>> {
+pub fn only<'a>(found: &[Found<'a>], name: &str, flags: &str) -> anyhow::Result<Found<'a>> {
     match found {
         [only] => Ok(*only),
         several => {
@@ -299,7 +299,7 @@ pub fn only<'a>(found: &[Found<'a>], name: &str) -> anyhow::Result<Found<'a>> {
             Err(coded(
                 USAGE,
                 format!(
-                    "{} jobs are called {name}; say which with --repo, --type or the branch:\n{}",
+                    "{} jobs are called {name}; say which with {flags}:\n{}",
                     several.len(),
                     told.join("\n")
                 ),

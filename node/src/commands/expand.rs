@@ -53,7 +53,11 @@ pub async fn run(args: &ExpandArgs) -> anyhow::Result<()> {
         _ => true,
     };
     let meant: Vec<Found<'_>> = found.iter().filter(|found| runs(found)).copied().collect();
-    let found = only(if meant.is_empty() { &found } else { &meant }, &args.job)?;
+    let found = only(
+        if meant.is_empty() { &found } else { &meant },
+        &args.job,
+        "--repo, --type or --branch",
+    )?;
     let from = origins(&in_force.files, config, found.repo, found.job)?;
     let job = written(found.job)?;
     match args.output {

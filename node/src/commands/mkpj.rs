@@ -241,7 +241,7 @@ impl Code {
         }
         let repo = of_kind.first().and_then(|found| found.repo);
         if of_kind.iter().any(|found| found.repo != repo) {
-            return only(&of_kind, name);
+            return only(&of_kind, name, "--repo");
         }
         // All of one repository: they differ by branch.
         if let Some(repo) = repo {

@@ -142,11 +142,12 @@ pub async fn run(args: &WhyArgs) -> anyhow::Result<()> {
             _ => why,
         }
     })?;
-    // Jobs of one name and repository differ by branch: each tells its own.
-    let explained: Vec<(Found<'_>, Explanation)> = found
+    // Jobs of one name and repository differ by branch: each tells its own, those that run first.
+    let mut explained: Vec<(Found<'_>, Explanation)> = found
         .iter()
         .map(|found| (*found, explain(*found, &situation, &in_force)))
         .collect();
+    explained.sort_by_key(|(_, explained)| !explained.runs);
     match args.output {
         Format::Json => {
             let jobs: Vec<_> = explained

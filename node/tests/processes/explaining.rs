@@ -139,7 +139,7 @@ async fn a_job_is_shown_with_the_places_that_its_fields_come_from() {
     let two = files.config("expand", &["manual"]).await;
     assert_eq!(two.code, 2, "{two:?}");
     insta::assert_snapshot!(files.plain(&two.err), @"
-    trireme: 2 jobs are called manual; say which with --repo, --type or the branch:
+    trireme: 2 jobs are called manual; say which with --repo, --type or --branch:
       presubmit of acme/other (jobs.yaml:12)
       presubmit of acme/widget (jobs.yaml:9)
     ");

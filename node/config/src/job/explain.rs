@@ -208,8 +208,8 @@ fn branch_step(brancher: &Brancher, branch: &str, decision: Option<Decision>) ->
             format!("any branch, so {branch:?} too")
         }
         BranchRule::Any => format!(
-            "skip_branches: none of {:?} matches the branch {branch:?}",
-            brancher.skip_branches
+            "skip_branches: none of [{}] matches the branch {branch:?}",
+            quoted(&brancher.skip_branches)
         ),
         BranchRule::Listed => format!(
             "branches: {} matches the branch {branch:?}",
@@ -372,7 +372,7 @@ postsubmits:
         insta::assert_snapshot!(why("code", &Filter::TestAll, "main", &["b.md", "c.md"]), @r#"
         runs: false
            asked: everything that runs by itself is asked for
-           branch: skip_branches: none of ["old"] matches the branch "main"
+           branch: skip_branches: none of ['old'] matches the branch "main"
            always_run: false
         => skip_if_only_changed: '\.md$', and none of the 2 changed files wants a run
            tide: Tide wants the context "code" to succeed if it is there

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jsonschema::Validator;
 use serde_json::Value;
 use trireme_config::json_schema::{Kind, schema};
-use trireme_config::yaml;
+use trireme_config::plugins::{PROW_PLUGINS, Registry};
+use trireme_config::{Config, LoadOptions, yaml};
 
 use crate::answers;
 
@@ -49,11 +50,18 @@ fn every_file_that_loads_without_a_word_fits_its_schema() {
         return;
     }
     let validators = validators();
+    // Names of plugins that Prow has no more are errors only where the names are known (CFG-112).
+    let registry = Registry::new().with_names(PROW_PLUGINS);
     let (mut fit, mut silent, mut wrong) = (0, 0, Vec::new());
     for name in answers::INSTANCES {
-        let (Some(files), Some(loaded)) = (answers::instance(name), answers::loaded(name)) else {
+        let Some(files) = answers::instance(name) else {
             continue;
         };
+        let options = LoadOptions {
+            plugins: Some(&registry),
+            ..LoadOptions::default()
+        };
+        let loaded = Config::load(&files, options);
         let jobs = files.layout.jobs.clone().unwrap_or_default();
         for (path, content) in files.iter() {
             let kind = if path == files.layout.config {
