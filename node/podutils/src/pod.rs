@@ -129,10 +129,10 @@ fn decorate(
         .utility_images
         .as_ref()
         .ok_or_else(|| DecorateError::NoUtilityImages(job.metadata.name.clone()))?;
-    let storage = output_dir
-        .is_none()
-        .then(|| Storage::of(decoration))
-        .unwrap_or_default();
+    let storage = match output_dir {
+        None => Storage::of(decoration),
+        Some(_) => Storage::default(),
+    };
     let clone = options
         .clonerefs
         .is_some()
