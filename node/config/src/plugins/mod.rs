@@ -4,6 +4,7 @@
 mod checks;
 mod merge;
 mod registry;
+mod scope;
 mod sections;
 
 use std::any::Any;

@@ -5,6 +5,7 @@ mod checks;
 pub mod deck;
 mod merge;
 pub mod plank;
+mod scope;
 
 use std::collections::BTreeMap;
 
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use trireme_prowjob::{MetaDuration, ProwJobDefault, Refs, SlackReporterConfig};
 
 pub(crate) use checks::Finding;
+pub use scope::Scope;
 
 use crate::decode::{Cx, Decode, Definitions, Describe, Empty};
 use crate::go_regex::GoRegex;
