@@ -2,6 +2,7 @@
 //! Every other section belongs to its plugin, which registers how it is read ([`Registry`]).
 
 mod checks;
+mod loose_texts;
 mod merge;
 mod registry;
 mod scope;

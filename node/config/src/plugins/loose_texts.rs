@@ -1,0 +1,252 @@
+//! Numbers and booleans where a plugin's section wants a text. Upstream's reader turns them into texts before it decodes a
+//! plugin file, which holds no embedded struct (CFG-021): a milestone `1.10` is "1.1" there, and refused nowhere.
+
+use serde::de::value::StringDeserializer;
+use serde::de::{
+    DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
+    VariantAccess, Visitor,
+};
+use serde_json::{Error, Value};
+
+use crate::yaml::Number;
+
+/// Reads a value, loose about texts only.
+pub(super) struct LooseTexts<'a>(pub(super) &'a Value);
+
+/// The text that stands for a number or a boolean.
+fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::Bool(b) => Some(b.to_string()),
+        Value::Number(n) => Some(match n.as_i64() {
+            Some(i) => i.to_string(),
+            None => Number::Float(n.as_f64().unwrap_or_default()).as_string(),
+        }),
+        _ => None,
+    }
+}
+
+macro_rules! as_written {
+    ($($method:ident)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            self.0.$method(visitor)
+        })*
+    };
+}
+
+macro_rules! as_text {
+    ($($method:ident)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            match text(self.0) {
+                Some(text) => visitor.visit_string(text),
+                None => self.0.$method(visitor),
+            }
+        })*
+    };
+}
+
+impl<'de> Deserializer<'de> for LooseTexts<'de> {
+    type Error = Error;
+
+    as_written! {
+        deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16
+        deserialize_u32 deserialize_u64 deserialize_f32 deserialize_f64 deserialize_char deserialize_bytes
+        deserialize_byte_buf deserialize_unit deserialize_ignored_any
+    }
+
+    as_text! { deserialize_str deserialize_string deserialize_identifier }
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        match self.0 {
+            Value::Array(items) => visitor.visit_seq(Items(items.iter())),
+            Value::Object(map) => visitor.visit_map(Entries(map.iter(), None)),
+            scalar => scalar.deserialize_any(visitor),
+        }
+    }
+
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        if self.0.is_null() {
+            visitor.visit_none()
+        } else {
+            visitor.visit_some(self)
+        }
+    }
+
+    fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_tuple_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: usize,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.deserialize_any(visitor)
+    }
+
+    fn deserialize_unit_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        self.0.deserialize_unit_struct(name, visitor)
+    }
+
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        visitor.visit_newtype_struct(self)
+    }
+
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        match self.0 {
+            Value::Object(map) if map.len() == 1 => match map.iter().next() {
+                Some((name, value)) => visitor.visit_enum(Variant(name.clone(), Some(value))),
+                None => self.0.deserialize_any(visitor),
+            },
+            Value::String(name) => visitor.visit_enum(Variant(name.clone(), None)),
+            other => match text(other) {
+                Some(name) => visitor.visit_enum(Variant(name, None)),
+                None => other.deserialize_any(visitor),
+            },
+        }
+    }
+}
+
+struct Items<'a>(std::slice::Iter<'a, Value>);
+
+impl<'de> SeqAccess<'de> for Items<'de> {
+    type Error = Error;
+
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Error> {
+        let next = self.0.next();
+        next.map(|item| seed.deserialize(LooseTexts(item)))
+            .transpose()
+    }
+}
+
+struct Entries<'a>(serde_json::map::Iter<'a>, Option<&'a Value>);
+
+impl<'de> MapAccess<'de> for Entries<'de> {
+    type Error = Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Error> {
+        let Some((key, value)) = self.0.next() else {
+            return Ok(None);
+        };
+        self.1 = Some(value);
+        let key: StringDeserializer<Error> = key.clone().into_deserializer();
+        seed.deserialize(key).map(Some)
+    }
+
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
+        seed.deserialize(LooseTexts(self.1.take().unwrap_or(&Value::Null)))
+    }
+}
+
+struct Variant<'a>(String, Option<&'a Value>);
+
+impl<'de> EnumAccess<'de> for Variant<'de> {
+    type Error = Error;
+    type Variant = Content<'de>;
+
+    fn variant_seed<V: DeserializeSeed<'de>>(
+        self,
+        seed: V,
+    ) -> Result<(V::Value, Content<'de>), Error> {
+        let name: StringDeserializer<Error> = self.0.into_deserializer();
+        Ok((seed.deserialize(name)?, Content(self.1)))
+    }
+}
+
+/// What a variant holds; `null` if it holds nothing.
+struct Content<'a>(Option<&'a Value>);
+
+impl<'de> VariantAccess<'de> for Content<'de> {
+    type Error = Error;
+
+    fn unit_variant(self) -> Result<(), Error> {
+        serde::Deserialize::deserialize(LooseTexts(self.0.unwrap_or(&Value::Null)))
+    }
+
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Error> {
+        seed.deserialize(LooseTexts(self.0.unwrap_or(&Value::Null)))
+    }
+
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
+        LooseTexts(self.0.unwrap_or(&Value::Null)).deserialize_any(visitor)
+    }
+
+    fn struct_variant<V: Visitor<'de>>(
+        self,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
+        LooseTexts(self.0.unwrap_or(&Value::Null)).deserialize_any(visitor)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    /// CFG-021: what upstream makes texts of in a plugin file; other kinds stay as strict as they are.
+    #[test]
+    fn cfg_021_scalars_of_plugin_sections_become_texts() {
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(default)]
+        struct Read {
+            milestones: BTreeMap<String, BTreeMap<String, String>>,
+            names: Vec<Option<String>>,
+            on: bool,
+            count: i64,
+        }
+        let read = |value: &Value| Read::deserialize(LooseTexts(value));
+        let found = read(&json!({
+            "milestones": {"o/r": {"main": 1.10, "old": 7, "x": "v1"}}, "names": [true, null, 2e20], "on": true, "count": 5,
+        }))
+        .unwrap();
+        assert_eq!(
+            format!("{found:?}"),
+            r#"Read { milestones: {"o/r": {"main": "1.1", "old": "7", "x": "v1"}}, names: [Some("true"), None, Some("2e+20")], on: true, count: 5 }"#
+        );
+        assert!(read(&json!({"on": "yes"})).is_err());
+        assert!(read(&json!({"count": "5"})).is_err());
+        assert!(read(&json!({"names": [[]]})).is_err());
+    }
+}
