@@ -5,10 +5,13 @@
 mod answers;
 mod crons;
 mod decisions;
+mod durations;
 mod explanations;
 mod load;
 mod prowjobs;
 mod regexes;
 mod schemas;
 mod sections;
+mod synthetic;
+mod waived;
 mod yaml;

@@ -11,6 +11,7 @@ use trireme_prowjob::new_job::GitHubPull;
 use trireme_prowjob::{ProwJob, Refs, go_json, new_prow_job};
 
 use crate::answers;
+use crate::waived;
 
 fn map(value: &Value) -> BTreeMap<String, String> {
     serde_json::from_value::<Option<_>>(value.clone())
@@ -101,8 +102,8 @@ fn job_051_prowjobs_are_those_of_upstream() {
             .unwrap();
         let mut job = make(&loaded.config, input, &name, start);
         let mut found = serde_json::to_value(&job).unwrap();
-        answers::without(&mut expected, &["creationTimestamp"]);
-        answers::without(&mut found, &["creationTimestamp"]);
+        answers::without(&mut expected, &[waived::ZERO_TIME]);
+        answers::without(&mut found, &[waived::ZERO_TIME]);
         // Pod specs keep fields that upstream's types do not know (JOB-077); this instance has some.
         let unknown: &[&str] = match input["instance"].as_str() {
             Some("kubesphere") => &["priviledged", "securityContext"],

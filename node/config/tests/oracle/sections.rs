@@ -1,13 +1,17 @@
-//! The components' sections, Tide's and the plugins' answers by repository and branch, and small made-up
-//! configurations, all against upstream.
+//! The components' sections, Tide's and the plugins' answers by repository and branch, against upstream. Every field of
+//! an answer is compared, or named in [`waived`] with the reason.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use trireme_config::job::Requirements;
-use trireme_config::tide::{OrgExceptions, TideQuery};
-use trireme_config::{Config, FileSet, Layout, LoadOptions, Loaded, PluginConfig, Rule};
+use trireme_config::prow::Scope;
+use trireme_config::tide::OrgExceptions;
+use trireme_config::{Config, Loaded, PluginConfig, ProwConfig};
 use trireme_prowjob::{ProwJobSpec, Refs};
 
 use crate::answers;
+use crate::waived;
 
 fn split(repo: &str) -> (String, String) {
     trireme_config::gerrit::split_repo(repo).unwrap()
@@ -125,28 +129,101 @@ fn repository(config: &Config, plugins: &PluginConfig, full: &str) -> Value {
         "report_template": prow.plank.controller.report_template_for(Some((org, repo))),
         "rerun_auth_config": prow.deck.rerun_auth_for(&spec),
         "slack_reporter": prow.slack_reporter(Some(&refs)).cloned().unwrap_or_default(),
+        "tide_queries_for_repo": prow.tide.queries_for(org, repo).map(|q| terms(&q.search())).collect::<Vec<_>>(),
         "tide_query_indexes": covering,
         "tide_target_url": prow.tide.target_url(org, repo),
     })
 }
 
-fn queries(queries: &[TideQuery], expected: &Value) -> Option<String> {
+pub(crate) fn queries(prow: &ProwConfig, expected: &Value) -> Option<String> {
+    let queries = &prow.tide.queries;
     let expected = expected.as_array().map(Vec::as_slice).unwrap_or_default();
     if expected.len() != queries.len() {
         return Some(format!("{} queries, got {}", expected.len(), queries.len()));
     }
     expected.iter().zip(queries).find_map(|(expected, query)| {
-        let found = json!({"common": query.conditions(), "org_queries": query.org_searches()});
+        let names = query.orgs.iter().chain(&query.repos);
+        let tenants: BTreeSet<_> = names
+            .map(|name| prow.prowjob_default(name, "*", None).tenant_id)
+            .collect();
+        let found = json!({
+            "common": query.conditions(), "org_queries": query.org_searches(), "tenant_ids": tenants,
+        });
         let text = expected["query"].as_str().unwrap();
         if terms(text) != terms(&query.search()) {
             return Some(format!("query {text}, got {}", query.search()));
         }
-        let keys = ["common", "org_queries"]
-            .into_iter()
-            .filter(|key| expected.get(key).is_some());
-        keys.into_iter()
-            .find_map(|key| answers::difference(&expected[key], &found[key], key))
+        let mut keys = expected.as_object().unwrap().keys();
+        // Upstream's answers about made-up configurations leave some out.
+        keys.find_map(|key| match key.as_str() {
+            "query" => None,
+            key => answers::difference(&expected[key], &found[key], key),
+        })
     })
+}
+
+/// No list and an empty one are the same answer.
+fn same_but_empty(expected: &Value, found: &Value, key: &str) -> Option<String> {
+    let empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    };
+    if empty(expected) && empty(found) {
+        return None;
+    }
+    answers::difference(expected, found, key)
+}
+
+fn scope(scope: &Scope) -> Value {
+    json!({"global": scope.global, "orgs": scope.orgs, "repos": scope.repos})
+}
+
+/// The plugin file: what is read by the loader itself in full, the sections of plugins as they were written.
+fn plugin_sections(plugins: &PluginConfig) -> BTreeMap<String, Value> {
+    let core = serde_json::to_value(&plugins.core).unwrap();
+    let core = core.as_object().unwrap().clone().into_iter();
+    core.chain(plugins.sections.clone()).collect()
+}
+
+/// What was written must stand in upstream's answer; what a plugin adds to its section is its own business.
+fn written(section: &str, expected: &Value, found: &Value, path: &str) -> Option<String> {
+    let default = |key: &str| {
+        let mut all = waived::defaults_of_plugins().into_iter();
+        all.find(|(of, field, _)| (*of, *field) == (section, key))
+            .map(|(.., value)| value)
+    };
+    match (expected, found) {
+        (Value::Object(expected), Value::Null) => {
+            let mut rest = expected.iter();
+            rest.find(|(key, value)| default(key).as_ref() != Some(*value))
+                .map(|(key, value)| format!("{path}.{key}: {value} is missing"))
+        }
+        (Value::Object(expected), Value::Object(found)) => {
+            let keys: BTreeSet<_> = expected.keys().chain(found.keys()).collect();
+            keys.into_iter().find_map(|key| {
+                let path = format!("{path}.{key}");
+                let found = found.get(key).unwrap_or(&Value::Null);
+                let expected = expected.get(key).unwrap_or(&Value::Null);
+                if found.is_null() && default(key).as_ref() == Some(expected) {
+                    return None;
+                }
+                written(section, expected, found, &path)
+            })
+        }
+        (Value::Array(expected), Value::Array(found)) if expected.len() == found.len() => expected
+            .iter()
+            .zip(found)
+            .enumerate()
+            .find_map(|(n, (a, b))| written(section, a, b, &format!("{path}[{n}]"))),
+        // What Go leaves out when it is empty.
+        (Value::Null, Value::Bool(false)) => None,
+        (Value::Null, Value::String(text)) if text.is_empty() => None,
+        // Written as a number, and read as a text.
+        (Value::String(text), Value::Number(n)) if *text == n.to_string() => None,
+        (expected, found) => same_but_empty(expected, found, path),
+    }
 }
 
 fn compare(name: &str, expected: &Value, loaded: &Loaded, wrong: &mut Vec<String>) {
@@ -157,117 +234,108 @@ fn compare(name: &str, expected: &Value, loaded: &Loaded, wrong: &mut Vec<String
                 .map(|d| format!("{name} {what}: {}", d.chars().take(700).collect::<String>())),
         );
     };
-    let prow = serde_json::to_value(&config.prow).unwrap();
-    say(
-        "prow_config",
-        answers::difference(&expected["prow_config"], &prow, ""),
-    );
-    let presets = serde_json::to_value(&config.jobs.presets).unwrap();
-    if !(expected["presets"].is_null() && config.jobs.presets.is_empty()) {
-        say(
-            "presets",
-            answers::difference(&expected["presets"], &presets, ""),
-        );
-    }
-    say(
-        "all_repos",
-        answers::difference(&expected["all_repos"], &json!(config.jobs.all_repos), ""),
-    );
-    say(
-        "tide_queries",
-        queries(&config.prow.tide.queries, &expected["tide_queries"]),
-    );
     let exceptions = OrgExceptions::of(&config.prow.tide.queries);
-    say(
-        "exceptions",
-        answers::difference(
-            &expected["tide_org_exceptions"],
-            &json!(exceptions.orgs),
-            "",
-        ),
-    );
-    let repos: Vec<_> = exceptions.repos.iter().cloned().collect();
-    if !(expected["tide_query_repos"]
-        .as_array()
-        .is_none_or(Vec::is_empty)
-        && repos.is_empty())
-    {
-        say(
-            "tide_query_repos",
-            answers::difference(&expected["tide_query_repos"], &json!(repos), ""),
-        );
-    }
-    for case in expected["repos"].as_array().unwrap() {
-        let full = case["repo"].as_str().unwrap();
-        let found = repository(config, &loaded.plugins, full);
-        let has_plugins = !case["plugins"].is_null();
-        for (key, value) in found.as_object().unwrap() {
-            if key == "plugins" {
-                for (key, value) in value.as_object().unwrap().iter().filter(|_| has_plugins) {
-                    let expected = &case["plugins"][key];
-                    if !(expected.is_null() && value.as_array().is_some_and(Vec::is_empty)) {
-                        say(full, answers::difference(expected, value, key));
-                    }
+    let plugin_scope = loaded.plugins.scope();
+    for (key, expected) in expected.as_object().unwrap() {
+        let found = match key.as_str() {
+            "prow_config" => serde_json::to_value(&config.prow).unwrap(),
+            "presets" => serde_json::to_value(&config.jobs.presets).unwrap(),
+            "all_repos" => json!(config.jobs.all_repos),
+            "has_config_for" => scope(&config.prow.scope()),
+            "plugins_has_config_for" => json!({
+                "global": waived::SCOPE_OF_DEFAULTED_PLUGINS,
+                "orgs": plugin_scope.orgs, "repos": plugin_scope.repos,
+            }),
+            "tide_org_exceptions" => json!(exceptions.orgs),
+            "tide_query_repos" => json!(exceptions.repos),
+            "tide_queries" => {
+                say(key, queries(&config.prow, expected));
+                continue;
+            }
+            "repos" => {
+                for case in expected.as_array().unwrap() {
+                    compare_repository(loaded, case, &mut say);
                 }
-            } else if !(case[key].is_null() && value.as_array().is_some_and(Vec::is_empty)) {
-                say(full, answers::difference(&case[key], value, key));
+                continue;
             }
-        }
-        let (org, repo) = split(full);
-        for case in case["branches"].as_array().unwrap() {
-            let found = branch(config, &org, &repo, case["branch"].as_str().unwrap());
-            let mut case = case.clone();
-            if case.get("context_policy_error").is_some() {
-                case.as_object_mut().unwrap().remove("context_policy");
+            "plugins_config" => {
+                let mut found = plugin_sections(&loaded.plugins);
+                let sections_of_plugins = found.values_mut();
+                sections_of_plugins.for_each(|section| {
+                    answers::without(section, waived::FORMER_FIELDS_OF_PLUGINS)
+                });
+                let sections = expected.as_object().unwrap();
+                let keys: BTreeSet<_> = sections.keys().chain(found.keys()).collect();
+                for key in keys {
+                    let found = found.get(key).unwrap_or(&Value::Null);
+                    say("plugins", written(key, &expected[key], found, key));
+                }
+                continue;
             }
-            say(full, answers::difference(&case, &found, ""));
-        }
-    }
-    let Some(by_plugin) = expected["enabled_repos_for_plugin"].as_object() else {
-        return;
-    };
-    for (plugin, expected) in by_plugin {
-        let enabled = loaded.plugins.enabled_repos(plugin);
-        let orgs: Vec<_> = enabled.orgs.keys().cloned().collect();
-        say(
-            plugin,
-            answers::difference(&expected["orgs"], &list(&orgs), "orgs"),
-        );
-        say(
-            plugin,
-            answers::difference(&expected["repos"], &list(&enabled.repos), "repos"),
-        );
-        say(
-            plugin,
-            answers::difference(
-                &expected["org_exceptions"],
-                &json!(enabled.orgs),
-                "exceptions",
-            ),
-        );
-    }
-    for section in [
-        "plugins",
-        "external_plugins",
-        "approve",
-        "lgtm",
-        "triggers",
-        "owners",
-    ] {
-        let found = serde_json::to_value(&loaded.plugins.core).unwrap();
-        let expected = &expected["plugins_config"][section];
-        say(
-            section,
-            answers::difference(expected, found.get(section).unwrap_or(&Value::Null), ""),
-        );
+            "enabled_repos_for_plugin" => {
+                for (plugin, expected) in expected.as_object().unwrap() {
+                    let enabled = loaded.plugins.enabled_repos(plugin);
+                    let orgs: Vec<_> = enabled.orgs.keys().cloned().collect();
+                    let found = json!({
+                        "orgs": list(&orgs), "repos": list(&enabled.repos), "org_exceptions": enabled.orgs,
+                    });
+                    say(plugin, answers::difference(expected, &found, ""));
+                }
+                continue;
+            }
+            // What was asked, not what was answered.
+            "instance" | "repos_total" => continue,
+            other => panic!("nothing is known about {other}"),
+        };
+        say(key, same_but_empty(expected, &found, ""));
     }
 }
 
+fn compare_repository(
+    loaded: &Loaded,
+    expected: &Value,
+    say: &mut impl FnMut(&str, Option<String>),
+) {
+    let config = &loaded.config;
+    let full = expected["repo"].as_str().unwrap();
+    let found = repository(config, &loaded.plugins, full);
+    for (key, expected) in expected.as_object().unwrap() {
+        let found = &found[key];
+        match key.as_str() {
+            "plugins" => {
+                for (key, expected) in expected.as_object().into_iter().flatten() {
+                    if !waived::ANSWERS_OF_PLUGINS.contains(&key.as_str()) {
+                        say(full, same_but_empty(expected, &found[key], key));
+                    }
+                }
+            }
+            "tide_queries_for_repo" => {
+                let texts = expected.as_array().into_iter().flatten();
+                let expected: Vec<_> = texts.map(|text| terms(text.as_str().unwrap())).collect();
+                say(full, answers::difference(&json!(expected), found, key));
+            }
+            "branches" => {
+                let (org, repo) = split(full);
+                for case in expected.as_array().unwrap() {
+                    let found = branch(config, &org, &repo, case["branch"].as_str().unwrap());
+                    let mut case = case.clone();
+                    if case.get("context_policy_error").is_some() {
+                        case.as_object_mut().unwrap().remove("context_policy");
+                    }
+                    say(full, answers::difference(&case, &found, ""));
+                }
+            }
+            _ => say(full, same_but_empty(expected, found, key)),
+        }
+    }
+}
+
+/// CFG-035, CFG-036, CFG-059: the defaulted sections, what is looked up in them by repository and branch, their reach.
 #[test]
 fn cfg_035_sections_and_lookups_are_those_of_upstream() {
-    let mut wrong = Vec::new();
+    let (mut wrong, mut compared) = (Vec::new(), 0);
     for name in answers::INSTANCES {
-        if matches!(name, "tidb-ci" | "eks-distro" | "eks-anywhere") {
+        if waived::REFUSED_INSTANCES.contains(&name) {
             continue;
         }
         let Some(expected) = answers::json(&format!("config-{name}.json.gz")) else {
@@ -277,152 +345,13 @@ fn cfg_035_sections_and_lookups_are_those_of_upstream() {
             return;
         };
         compare(name, &expected, &loaded, &mut wrong);
+        compared += 1;
     }
+    assert_eq!(compared, 20);
     assert!(
         wrong.is_empty(),
         "{} differ:\n{}",
         wrong.len(),
         wrong[..wrong.len().min(40)].join("\n")
-    );
-}
-
-/// Errors that come from Go's libraries: their verdict counts, not their text.
-const OWN_TEXTS: [&str; 6] = [
-    "error unmarshalling",
-    "template",
-    "mime:",
-    "panic loading config",
-    "Diff:",
-    "token_created_after",
-];
-
-fn synthetic(case: &Value) -> FileSet {
-    let files = case["files"].as_object().unwrap();
-    let jobs = files
-        .keys()
-        .find(|path| path.starts_with("jobs"))
-        .map(|path| path.split('/').next().unwrap().to_owned());
-    let supplemental_dirs = if files.keys().any(|path| path.starts_with("sup/")) {
-        vec!["sup".to_owned()]
-    } else {
-        vec![]
-    };
-    let mut set = FileSet::new(Layout {
-        config: "main.yaml".to_owned(),
-        jobs,
-        supplemental_dirs,
-        ..Layout::default()
-    });
-    for (path, text) in files {
-        set.insert(path.clone(), text.as_str().unwrap().as_bytes());
-    }
-    set
-}
-
-#[test]
-fn cfg_014_small_configurations_are_judged_as_upstream_judges_them() {
-    let Some(cases) = answers::lines("synthetic-configs.jsonl.gz") else {
-        return;
-    };
-    let (mut wrong, total) = (Vec::new(), cases.len());
-    for case in &cases {
-        let name = case["name"].as_str().unwrap();
-        let now = Some("2026-08-21T00:00:00Z".parse().unwrap());
-        let loaded = Config::load(
-            &synthetic(case),
-            LoadOptions {
-                now,
-                ..LoadOptions::default()
-            },
-        );
-        let errors: Vec<_> = loaded.errors.iter().map(ToString::to_string).collect();
-        let ok = case["load_ok"].as_bool().unwrap();
-        if ok != errors.is_empty() {
-            wrong.push(format!(
-                "{name}: load_ok {ok} ({}), got {errors:?}",
-                case["load_errors"]
-            ));
-            continue;
-        }
-        if !ok {
-            let expected = case["load_errors"].as_array().unwrap();
-            let told = |e: &Value| {
-                let e = e.as_str().unwrap();
-                // Decoding, regexes, templates and the like have texts of their own here.
-                let foreign = OWN_TEXTS.iter().any(|own| e.contains(own));
-                foreign || loaded.errors.iter().any(|found| found.message == e)
-            };
-            if let Some(missing) = expected.iter().find(|e| !told(e)) {
-                wrong.push(format!("{name}: {missing} is not told, but {errors:?}"));
-            }
-            continue;
-        }
-        let unknown = |w: &&trireme_config::Diagnostic| {
-            w.rule == Rule::UnknownField && !w.file.starts_with("sup/")
-        };
-        let strict = loaded.warnings.iter().find(unknown);
-        if case["load_strict_ok"].as_bool().unwrap() != strict.is_none() {
-            wrong.push(format!(
-                "{name}: strict {}, got {strict:?}",
-                case["load_strict_errors"]
-            ));
-        }
-        let config = &loaded.config;
-        let mut parts = vec![("prow_config", serde_json::to_value(&config.prow).unwrap())];
-        parts.push((
-            "presets",
-            serde_json::to_value(&config.jobs.presets).unwrap(),
-        ));
-        parts.push((
-            "presubmits",
-            serde_json::to_value(&config.jobs.presubmits).unwrap(),
-        ));
-        parts.push((
-            "postsubmits",
-            serde_json::to_value(&config.jobs.postsubmits).unwrap(),
-        ));
-        parts.push((
-            "periodics",
-            serde_json::to_value(&config.jobs.periodics).unwrap(),
-        ));
-        for (key, mut found) in parts {
-            let mut expected = case[key].clone();
-            let empty = |v: &Value| {
-                v.as_array().is_some_and(Vec::is_empty)
-                    || v.as_object().is_some_and(|o| o.is_empty())
-            };
-            if expected.is_null() && empty(&found) {
-                continue;
-            }
-            if name == "repo-key-null" && key == "presubmits" {
-                // No jobs are no jobs, with a list or without.
-                expected = json!({"org/repo": []});
-            }
-            if name == "spyglass-viewers" && key == "prow_config" {
-                // Old names of viewers are renamed in the lenses too (CFG-036).
-                expected["deck"]["spyglass"]["lenses"] =
-                    found["deck"]["spyglass"]["lenses"].clone();
-            }
-            answers::without(&mut expected, &["creationTimestamp"]);
-            answers::without(&mut found, &["creationTimestamp"]);
-            if let Some(difference) = answers::difference_but(&expected, &found, key, &["comand"]) {
-                wrong.push(format!(
-                    "{name}: {}",
-                    difference.chars().take(500).collect::<String>()
-                ));
-            }
-        }
-        if case.get("tide_queries").is_some()
-            && let Some(difference) = queries(&config.prow.tide.queries, &case["tide_queries"])
-        {
-            wrong.push(format!("{name}: {difference}"));
-        }
-    }
-    println!("{total} configurations");
-    assert!(
-        wrong.is_empty(),
-        "{} differ:\n{}",
-        wrong.len(),
-        wrong.join("\n")
     );
 }

@@ -45,25 +45,27 @@ fn cfg_020_documents_read_as_upstream_reads_them() {
         let Some(a) = document.root.get("a") else {
             continue;
         };
-        let (string, int) = (
-            as_string(&a.value),
-            match &a.value {
-                NodeValue::Null => Some(Value::Null),
-                NodeValue::Number(n) => n.as_i64().map(Value::from),
-                _ => None,
-            },
-        );
-        if case.get("as_string") != string.as_ref() {
-            wrong.push(format!(
-                "{text:?}: as string expected {:?}, got {string:?}",
-                case.get("as_string")
-            ));
-        }
-        if case.get("as_int") != int.as_ref() {
-            wrong.push(format!(
-                "{text:?}: as int expected {:?}, got {int:?}",
-                case.get("as_int")
-            ));
+        let int = match &a.value {
+            NodeValue::Null => Some(Value::Null),
+            NodeValue::Number(n) => n.as_i64().map(Value::from),
+            _ => None,
+        };
+        let bool = match &a.value {
+            NodeValue::Null => Some(Value::Null),
+            NodeValue::Bool(b) => Some(Value::from(*b)),
+            _ => None,
+        };
+        for (key, found) in [
+            ("as_string", as_string(&a.value)),
+            ("as_int", int),
+            ("as_bool", bool),
+        ] {
+            if case.get(key) != found.as_ref() {
+                wrong.push(format!(
+                    "{text:?}: {key} expected {:?}, got {found:?}",
+                    case.get(key)
+                ));
+            }
         }
     }
     assert!(
