@@ -245,3 +245,14 @@ pub(crate) fn without(value: &mut Value, names: &[&str]) {
         _ => {}
     }
 }
+
+/// The organisation of an instance, by the folder that it stands in.
+pub(crate) fn organisation(name: &str) -> Option<String> {
+    let table = std::fs::read_to_string(corpus()?.join("INSTANCES.tsv")).unwrap();
+    let row: Vec<&str> = table
+        .lines()
+        .map(|l| l.split('\t').collect::<Vec<_>>())
+        .find(|row| row[0] == name)?;
+    let path = row[1..].iter().rfind(|path| **path != "-")?;
+    path.split('/').next().map(str::to_owned)
+}

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
 
 mod answers;
+mod corpus;
 mod crons;
 mod decisions;
 mod durations;
