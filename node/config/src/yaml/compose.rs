@@ -14,14 +14,20 @@ use super::{Entry, Node, NodeValue, Position};
 const UNINDENTED: &str = "invalid indentation";
 /// Continuation lines that are indented before the parser's error is believed; each costs a parse.
 const MAX_REINDENTED_LINES: usize = 100;
+/// Bytes that are parsed in all for such lines; a file of this size is tried a few times.
+const MAX_REINDENTED_BYTES: usize = 64 << 20;
 /// Deeper than any block in a file that people write.
 const REINDENTATION: usize = 64;
-/// Nesting beyond this is refused, so that a hostile file cannot overflow the stack.
-const MAX_DEPTH: usize = 500;
+/// Nesting beyond this is refused, so that a hostile file cannot overflow the stack of a thread (2 MiB, without optimisation).
+const MAX_DEPTH: usize = 200;
 /// Below this many expanded nodes a document may consist of aliases alone; go-yaml's bound.
 const ALIAS_FREE_NODES: u64 = 400_000;
 /// Above this many expanded nodes at most a tenth may come from aliases; go-yaml's bound.
 const ALIAS_STRICT_NODES: u64 = 4_000_000;
+/// Values in one document, aliases not expanded; the largest known job file, of 6 MB, has some hundred thousand.
+const MAX_NODES: usize = 2_000_000;
+/// Bytes of a key: libyaml itself takes no more than 1024 characters where no question mark announces it.
+const MAX_KEY_BYTES: usize = 4096;
 /// Mappings with more keys than this get an index for finding doubles.
 const INDEXED_MAPPING: usize = 16;
 
@@ -80,6 +86,8 @@ fn compose(text: &str) -> Result<Document, YamlError> {
         odd_escapes: ["\\/", "\\ud", "\\uD"]
             .iter()
             .any(|escape| text.contains(escape)),
+        read: (0, 0),
+        nodes: 0,
         anchors: HashMap::new(),
         notices: Vec::new(),
     };
@@ -95,7 +103,8 @@ fn compose(text: &str) -> Result<Document, YamlError> {
 fn indent_continuations(text: &str, first: &YamlError) -> Option<Result<Document, YamlError>> {
     let mut lines: Vec<Cow<'_, str>> = text.split_inclusive('\n').map(Cow::Borrowed).collect();
     let mut refused = first.clone();
-    for _ in 0..MAX_REINDENTED_LINES {
+    let attempts = (MAX_REINDENTED_BYTES / text.len().max(1)).clamp(3, MAX_REINDENTED_LINES);
+    for _ in 0..attempts {
         let at = usize::try_from(refused.at.line).ok()?.checked_sub(1)?;
         // For a quoted scalar the parser names the line of its opening quote, for anything else the line at fault.
         let from = if refused.message.ends_with("quoted scalar") {
@@ -187,6 +196,9 @@ struct Composer<'input> {
     text: &'input str,
     /// Whether some escape of the file is one that YAML 1.2 has and libyaml has not.
     odd_escapes: bool,
+    /// How far the text was looked at for them: characters, as the parser counts, and bytes.
+    read: (usize, usize),
+    nodes: usize,
     /// By the parser's number; none while the anchored node is not complete: an alias there would contain itself.
     anchors: HashMap<usize, Option<Composed>>,
     notices: Vec<Notice>,
@@ -240,6 +252,13 @@ impl<'input> Composer<'input> {
             return Err(at_span(
                 span,
                 format!("nested deeper than {MAX_DEPTH} levels"),
+            ));
+        }
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            return Err(at_span(
+                span,
+                format!("more than {MAX_NODES} values in one document; split the file"),
             ));
         }
         let (anchor, value, nodes, aliased) = match event {
@@ -354,13 +373,10 @@ impl<'input> Composer<'input> {
     }
 
     /// Escapes that YAML 1.2 took over from JSON, and halves of UTF-16 pairs.
-    fn refuse_odd_escapes(&self, span: Span) -> Result<(), YamlError> {
-        let raw: String = self
-            .text
-            .chars()
-            .skip(span.start.index())
-            .take(span.end.index().saturating_sub(span.start.index()))
-            .collect();
+    fn refuse_odd_escapes(&mut self, span: Span) -> Result<(), YamlError> {
+        let from = self.byte_of(span.start.index());
+        let to = self.byte_of(span.end.index());
+        let raw = self.text.get(from..to).unwrap_or_default();
         let mut rest = raw.chars();
         while let Some(c) = rest.next() {
             if c != '\\' {
@@ -380,6 +396,25 @@ impl<'input> Composer<'input> {
             }
         }
         Ok(())
+    }
+}
+
+impl Composer<'_> {
+    /// The byte at which a character starts. Scalars come in their order, so that the text is gone through once.
+    fn byte_of(&mut self, index: usize) -> usize {
+        let (known, byte) = self.read;
+        let (known, byte) = if known <= index {
+            (known, byte)
+        } else {
+            (0, 0)
+        };
+        let rest = &self.text[byte..];
+        let at = match rest.char_indices().nth(index - known) {
+            Some((at, _)) => byte + at,
+            None => self.text.len(),
+        };
+        self.read = (index, at);
+        at
     }
 }
 
@@ -463,6 +498,10 @@ fn key_text(key: &Node) -> Result<String, YamlError> {
         })
     };
     match &key.value {
+        NodeValue::String(s) if s.len() > MAX_KEY_BYTES => refused(format!(
+            "a key of {} bytes is longer than {MAX_KEY_BYTES}",
+            s.len()
+        )),
         NodeValue::String(s) => Ok(s.clone()),
         NodeValue::Bool(b) => Ok(b.to_string()),
         NodeValue::Number(Number::Int(i)) => Ok(i.to_string()),
@@ -624,7 +663,7 @@ mod tests {
         let deep = "[".repeat(600) + &"]".repeat(600);
         insta::assert_snapshot!(json(&deep), @"yaml: line 1: recursion limit exceeded");
         let deep: String = (0..600).map(|n| format!("{}-\n", "  ".repeat(n))).collect();
-        insta::assert_snapshot!(json(&deep), @"yaml: line 502: nested deeper than 500 levels");
+        insta::assert_snapshot!(json(&deep), @"yaml: line 202: nested deeper than 200 levels");
     }
 
     #[test]
