@@ -7,6 +7,13 @@ use regex::Regex;
 
 /// Go's bound on the count of a repetition.
 const MAX_REPEAT: u32 = 1000;
+/// Ranges of characters in all classes, and characters, after repetition: what a compiled program grows with. Go's own bound
+/// is of this size (a program of 128 MB), on other units; the largest known expression has some thousands.
+const MAX_SIZE: u64 = 1_000_000;
+/// Bytes of an expression; the largest known has some thousands.
+const MAX_SOURCE: usize = 1 << 20;
+/// Classes of Unicode (`\pL`) in an expression: each has hundreds of ranges before anything is compiled.
+const MAX_PROPERTIES: usize = 1000;
 /// Go's bound on nested groups.
 const MAX_NESTING: u32 = 1000;
 
@@ -37,8 +44,15 @@ impl GoRegex {
     /// # Errors
     /// When Go would not compile the text.
     pub fn new(source: &str) -> Result<Self, RegexError> {
+        if source.len() > MAX_SOURCE {
+            let reason = format!(
+                "expression of {} bytes is longer than {MAX_SOURCE}",
+                source.len()
+            );
+            return Err(error(&reason, &beginning(source)));
+        }
         let translated = Translator::new(source).run()?;
-        regex_syntax::ParserBuilder::new()
+        let parsed = regex_syntax::ParserBuilder::new()
             .nest_limit(MAX_NESTING * 2)
             .build()
             .parse(&translated)
@@ -52,6 +66,11 @@ impl GoRegex {
                     fragment: source.to_owned(),
                 }
             })?;
+        let size = size(&parsed);
+        if size > MAX_SIZE {
+            let reason = format!("expression of size {size} is larger than {MAX_SIZE}");
+            return Err(error(&reason, &beginning(source)));
+        }
         Ok(Self(Arc::new(Inner {
             source: source.to_owned(),
             translated,
@@ -85,7 +104,7 @@ impl GoRegex {
     fn compiled(&self) -> Option<&Regex> {
         let compile = || {
             let mut builder = regex::RegexBuilder::new(&self.0.translated);
-            // The syntax is already accepted and Go knows no bound on the program, so neither may fail here.
+            // The syntax is already accepted, and the size by a bound of ours, so that neither may fail here.
             let built = builder
                 .nest_limit(MAX_NESTING * 2)
                 .size_limit(usize::MAX)
@@ -97,6 +116,29 @@ impl GoRegex {
                 .ok()
         };
         self.0.compiled.get_or_init(compile).as_ref()
+    }
+}
+
+fn beginning(source: &str) -> String {
+    source.chars().take(40).collect()
+}
+
+/// See [`MAX_SIZE`]. The parser bounds the nesting, and so the recursion.
+fn size(of: &regex_syntax::hir::Hir) -> u64 {
+    use regex_syntax::hir::{Class, HirKind};
+    match of.kind() {
+        HirKind::Empty | HirKind::Look(_) => 1,
+        HirKind::Literal(literal) => literal.0.len() as u64,
+        HirKind::Class(Class::Unicode(class)) => class.ranges().len() as u64,
+        HirKind::Class(Class::Bytes(class)) => class.ranges().len() as u64,
+        HirKind::Repetition(repetition) => {
+            let times = repetition.max.unwrap_or(repetition.min).max(1);
+            size(&repetition.sub).saturating_mul(u64::from(times))
+        }
+        HirKind::Capture(capture) => size(&capture.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => {
+            parts.iter().map(size).fold(0, u64::saturating_add)
+        }
     }
 }
 
@@ -121,6 +163,9 @@ struct Translator<'a> {
     /// Repetition counts of the open groups and of what was repeated inside, for Go's bound on nested ones.
     counts: Vec<u32>,
     last_count: u32,
+    /// Whether a `:]` may still come; looked for once.
+    closes_named_class: bool,
+    properties: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -139,7 +184,16 @@ impl<'a> Translator<'a> {
             before: Before::Nothing,
             counts: vec![1],
             last_count: 1,
+            closes_named_class: true,
+            properties: 0,
         }
+    }
+
+    /// Where the name of a class ends that starts here.
+    fn named_class(&mut self) -> Option<usize> {
+        let end = self.rest.find(":]");
+        self.closes_named_class = end.is_some();
+        end
     }
 
     fn run(mut self) -> Result<String, RegexError> {
@@ -187,6 +241,16 @@ impl<'a> Translator<'a> {
             return Err(error("missing closing )", &self.out));
         }
         Ok(self.out)
+    }
+
+    fn property(&mut self, text: &str) -> Result<(), RegexError> {
+        self.properties += 1;
+        if self.properties > MAX_PROPERTIES {
+            let reason = format!("more than {MAX_PROPERTIES} classes of Unicode");
+            return Err(error(&reason, text));
+        }
+        push_property(&mut self.out, text);
+        Ok(())
     }
 
     fn take(&mut self, bytes: usize) -> &'a str {
@@ -343,7 +407,7 @@ impl<'a> Translator<'a> {
                 }
                 (length, Escaped::Property) => {
                     let taken = self.take(length);
-                    push_property(&mut self.out, taken);
+                    self.property(taken)?;
                 }
                 (length, Escaped::Char(c)) => {
                     self.take(length);
@@ -383,7 +447,8 @@ impl<'a> Translator<'a> {
             }
             first = false;
             if self.rest.starts_with("[:")
-                && let Some(end) = self.rest.find(":]")
+                && self.closes_named_class
+                && let Some(end) = self.named_class()
             {
                 let name = self.rest[2..end].trim_start_matches('^');
                 if !POSIX_CLASSES.contains(&name) {
@@ -411,7 +476,7 @@ impl<'a> Translator<'a> {
                     }
                     (length, Escaped::Property) => {
                         let taken = self.take(length);
-                        push_property(&mut self.out, taken);
+                        self.property(taken)?;
                         continue;
                     }
                     (_, Escaped::Char(_)) => {}
@@ -542,7 +607,10 @@ fn hexadecimal(text: &str) -> Option<(usize, Escaped)> {
 
 /// `{n}`, `{n,}` or `{n,m}` at the start of a text: its length in bytes and its bounds. Anything else is literal.
 fn counted(text: &str) -> Option<(usize, u32, Option<u32>)> {
-    let end = text.find('}')?;
+    let end = 1 + text[1..].find(|c: char| !c.is_ascii_digit() && c != ',')?;
+    if !text[end..].starts_with('}') {
+        return None;
+    }
     let number = |digits: &str| {
         let plain = !digits.is_empty()
             && digits.bytes().all(|b| b.is_ascii_digit())
