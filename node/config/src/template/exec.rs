@@ -10,6 +10,10 @@ use super::{Parsed, TemplateError};
 const MAX_OUTPUT: usize = 1 << 20;
 /// Templates that call each other deeper than this are refused.
 const MAX_CALLS: usize = 50;
+/// Actions, rounds of loops and calls of one execution.
+const MAX_STEPS: usize = 1_000_000;
+/// Branches, loops and templates in each other, however they are written: what the stack bears.
+const MAX_NESTING: usize = 200;
 
 type Result<T> = std::result::Result<T, TemplateError>;
 
@@ -65,6 +69,8 @@ pub(super) fn execute(template: &Parsed, type_name: &'static str, value: &Value)
         out: String::new(),
         variables: vec![("$".to_owned(), root.clone())],
         calls: 0,
+        steps: 0,
+        nesting: 0,
     };
     run.list(&template.body, &root)?;
     Ok(run.out)
@@ -81,37 +87,54 @@ struct Run<'a> {
     out: String,
     variables: Vec<(String, Val<'a>)>,
     calls: usize,
+    steps: usize,
+    nesting: usize,
+}
+
+/// Adds to a text, up to its bound.
+fn append(text: &mut String, more: &str) -> Result<()> {
+    if text.len() + more.len() > MAX_OUTPUT {
+        return failed(format!("the text is longer than {MAX_OUTPUT} bytes"));
+    }
+    text.push_str(more);
+    Ok(())
 }
 
 impl<'a> Run<'a> {
-    fn write(&mut self, text: &str) -> Result<()> {
-        if self.out.len() + text.len() > MAX_OUTPUT {
-            return failed(format!("the text is longer than {MAX_OUTPUT} bytes"));
+    fn step(&mut self) -> Result<()> {
+        self.steps += 1;
+        if self.steps > MAX_STEPS {
+            return failed(format!("more than {MAX_STEPS} steps"));
         }
-        self.out.push_str(text);
         Ok(())
     }
 
     fn list(&mut self, nodes: &'a [Node], dot: &Val<'a>) -> Result<Flow> {
+        self.nesting += 1;
+        if self.nesting > MAX_NESTING {
+            return failed(format!("nested deeper than {MAX_NESTING} levels"));
+        }
         let known = self.variables.len();
         let mut flow = Flow::Next;
         for node in nodes {
+            self.step()?;
             flow = self.node(node, dot)?;
             if !matches!(flow, Flow::Next) {
                 break;
             }
         }
         self.variables.truncate(known);
+        self.nesting -= 1;
         Ok(flow)
     }
 
     fn node(&mut self, node: &'a Node, dot: &Val<'a>) -> Result<Flow> {
         match node {
-            Node::Text(text) => self.write(text)?,
+            Node::Text(text) => append(&mut self.out, text)?,
             Node::Action(pipeline) => {
                 let value = self.pipeline(pipeline, dot)?;
                 if pipeline.variables.is_empty() {
-                    self.write(&print(&value))?;
+                    append(&mut self.out, &print(&value))?;
                 }
             }
             Node::If(branch) => {
@@ -166,6 +189,9 @@ impl<'a> Run<'a> {
         let known = self.variables.len();
         let value = self.commands(&branch.condition, dot)?;
         let items: Vec<(Val<'a>, Val<'a>)> = match &value {
+            Val::Int(count) if usize::try_from(*count).is_ok_and(|n| n > MAX_STEPS) => {
+                return failed(format!("range over {count} is more than {MAX_STEPS} steps"));
+            }
             Val::Int(count) => (0..*count).map(|n| (Val::Int(n), Val::Int(n))).collect(),
             Val::Nil | Val::Missing => Vec::new(),
             Val::Part(kind, json) => match (kind, json) {
@@ -184,6 +210,7 @@ impl<'a> Run<'a> {
             return Ok(flow);
         }
         for (key, item) in items {
+            self.step()?;
             let names = &branch.condition.variables;
             let values = match names.as_slice() {
                 [_] => vec![item.clone()],
@@ -240,6 +267,7 @@ impl<'a> Run<'a> {
         let Some((first, rest)) = operands.split_first() else {
             return Ok(Val::Nil);
         };
+        self.step()?;
         if let Base::Function(name) = &first.base {
             return self.call(name, rest, dot, last);
         }
@@ -435,12 +463,9 @@ fn print(value: &Val<'_>) -> String {
 
 fn call<'a>(name: &str, arguments: &[Val<'a>]) -> Result<Val<'a>> {
     let wrong = || failed("wrong number of args");
-    let joined = |separator: &str| {
-        arguments
-            .iter()
-            .map(print)
-            .collect::<Vec<_>>()
-            .join(separator)
+    let short = |text: String| match text.len() {
+        0..=MAX_OUTPUT => Ok(Val::Str(text)),
+        _ => failed(format!("the text is longer than {MAX_OUTPUT} bytes")),
     };
     match (name, arguments) {
         ("not", [value]) => Ok(Val::Bool(!truth(value))),
@@ -464,38 +489,51 @@ fn call<'a>(name: &str, arguments: &[Val<'a>]) -> Result<Val<'a>> {
         ("ge", [a, b]) => less(a, b).map(|less| Val::Bool(!less)),
         ("gt", [a, b]) => less(b, a).map(Val::Bool),
         ("le", [a, b]) => less(b, a).map(|less| Val::Bool(!less)),
-        ("print", _) => Ok(Val::Str(sprint(arguments))),
-        ("println", _) => Ok(Val::Str(joined(" ") + "\n")),
+        ("print", _) => sprint(arguments).map(Val::Str),
+        ("println", _) => {
+            let mut text = String::new();
+            for (n, argument) in arguments.iter().enumerate() {
+                append(&mut text, if n > 0 { " " } else { "" })?;
+                append(&mut text, &print(argument))?;
+            }
+            append(&mut text, "\n")?;
+            Ok(Val::Str(text))
+        }
         ("printf", [Val::Str(format), values @ ..]) => printf(format, values).map(Val::Str),
-        ("html", _) => Ok(Val::Str(html(&sprint(arguments)))),
-        ("urlquery", _) => Ok(Val::Str(urlquery(&sprint(arguments)))),
-        ("js", _) => Ok(Val::Str(
-            sprint(arguments)
+        ("html", _) => short(html(&sprint(arguments)?)),
+        ("urlquery", _) => short(urlquery(&sprint(arguments)?)),
+        ("js", _) => short(
+            sprint(arguments)?
                 .replace('\\', r"\\")
                 .replace('\'', r"\'")
                 .replace('"', "\\\""),
-        )),
+        ),
         ("slice", [Val::Str(text), bounds @ ..]) => slice(text, bounds).map(Val::Str),
         ("replace", [Val::Str(old), Val::Str(new), Val::Str(text)]) => {
-            Ok(Val::Str(text.replace(old.as_str(), new)))
+            // The most that comes of it: a new text for each place where an old one fits.
+            let places = text.len() / old.len().max(1) + 1;
+            if places.saturating_mul(new.len()) > MAX_OUTPUT {
+                return failed(format!("the text is longer than {MAX_OUTPUT} bytes"));
+            }
+            short(text.replace(old.as_str(), new))
         }
         _ => wrong(),
     }
 }
 
 /// Go's `Sprint`: a blank between two values of which neither is a text.
-fn sprint(values: &[Val<'_>]) -> String {
+fn sprint(values: &[Val<'_>]) -> Result<String> {
     let mut text = String::new();
     let mut texts_before = true;
     for (n, value) in values.iter().enumerate() {
         let is_text = matches!(value, Val::Str(_));
         if n > 0 && !texts_before && !is_text {
-            text.push(' ');
+            append(&mut text, " ")?;
         }
-        text += &print(value);
+        append(&mut text, &print(value))?;
         texts_before = is_text;
     }
-    text
+    Ok(text)
 }
 
 fn index<'a>(value: &Val<'a>, key: &Val<'a>) -> Result<Val<'a>> {
@@ -613,11 +651,12 @@ fn printf(format: &str, values: &[Val<'_>]) -> Result<String> {
             (verb, value) => format!("%!{verb}({})", print(value)),
         };
         let padding = width.unwrap_or(0).saturating_sub(formatted.chars().count());
-        match (flags.contains('-'), flags.contains('0') && verb == 'd') {
-            (true, _) => text += &format!("{formatted}{}", " ".repeat(padding)),
-            (false, true) => text += &format!("{}{formatted}", "0".repeat(padding)),
-            (false, false) => text += &format!("{}{formatted}", " ".repeat(padding)),
-        }
+        let padded = match (flags.contains('-'), flags.contains('0') && verb == 'd') {
+            (true, _) => format!("{formatted}{}", " ".repeat(padding)),
+            (false, true) => format!("{}{formatted}", "0".repeat(padding)),
+            (false, false) => format!("{}{formatted}", " ".repeat(padding)),
+        };
+        append(&mut text, &padded)?;
     }
     Ok(text)
 }
