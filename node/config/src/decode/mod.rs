@@ -9,6 +9,7 @@ mod hints;
 mod object;
 mod schema;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -22,6 +23,11 @@ pub(crate) use schema::{describe as describe_object, in_field_order};
 
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::yaml::{Node, NodeValue, Position};
+
+/// Errors, and warnings, that are told of one file; there may be as many as there are values.
+const MAX_FINDINGS: usize = 1000;
+/// Bytes of a path or a name in a message, beyond which it is cut: keys may be as long as the file.
+const MAX_NAME_BYTES: usize = 500;
 
 /// One step from a value to a part of it.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +44,8 @@ pub(crate) struct Cx<'n> {
     /// every embedded struct, so this holds only where none lies on the path.
     coerce: bool,
     pub(crate) diagnostics: Vec<Diagnostic>,
+    errors: usize,
+    warnings: usize,
 }
 
 impl<'n> Cx<'n> {
@@ -47,6 +55,8 @@ impl<'n> Cx<'n> {
             path: Vec::new(),
             coerce,
             diagnostics: Vec::new(),
+            errors: 0,
+            warnings: 0,
         }
     }
 
@@ -54,15 +64,19 @@ impl<'n> Cx<'n> {
     pub(crate) fn path(&self) -> String {
         let mut text = String::new();
         for step in &self.path {
+            if text.len() > MAX_NAME_BYTES {
+                text.push('…');
+                break;
+            }
             match step {
                 Step::Index(n) => text += &format!("[{n}]"),
                 Step::Key(key) if is_plain(key) => {
                     if !text.is_empty() {
                         text.push('.');
                     }
-                    text += key;
+                    text += &shortened(key);
                 }
-                Step::Key(key) => text += &format!("[{key:?}]"),
+                Step::Key(key) => text += &format!("[{:?}]", shortened(key)),
             }
         }
         text
@@ -94,7 +108,23 @@ impl<'n> Cx<'n> {
         let found = Diagnostic::error(rule, self.file, message)
             .at(at)
             .field(self.path());
-        self.diagnostics.push(found);
+        self.tell(found);
+    }
+
+    fn tell(&mut self, found: Diagnostic) {
+        let (what, told) = if found.is_error() {
+            ("errors", &mut self.errors)
+        } else {
+            ("warnings", &mut self.warnings)
+        };
+        *told += 1;
+        if *told <= MAX_FINDINGS {
+            self.diagnostics.push(found);
+        } else if *told == MAX_FINDINGS + 1 {
+            let message =
+                format!("more than {MAX_FINDINGS} {what} in this file; the rest is not told");
+            self.diagnostics.push(Diagnostic { message, ..found });
+        }
     }
 
     pub(crate) fn wrong_type(&mut self, node: &Node, wanted: &str) {
@@ -110,22 +140,22 @@ impl<'n> Cx<'n> {
         let found = Diagnostic::error(
             Rule::UnknownField,
             self.file,
-            format!("unknown field {key:?}"),
+            format!("unknown field {:?}", shortened(key)),
         )
         .at(at)
         .field(self.path())
         .warning();
         self.path.pop();
-        self.diagnostics.push(found);
+        self.tell(found);
     }
 
     /// A field that is written twice, in different cases.
     pub(crate) fn shadowed_field(&mut self, key: &'n str, by: &str, at: Position) {
-        let message = format!("field {key:?} has no effect beside {by:?}");
+        let message = format!("field {:?} has no effect beside {by:?}", shortened(key));
         let found = Diagnostic::error(Rule::DuplicateKey, self.file, message)
             .at(at)
             .field(self.path());
-        self.diagnostics.push(found.warning());
+        self.tell(found.warning());
     }
 
     pub(crate) fn string(&mut self, node: &Node) -> Option<String> {
@@ -238,6 +268,15 @@ impl<'n> Cx<'n> {
             T::default()
         })
     }
+}
+
+/// A key for a message, cut where it is very long.
+fn shortened(key: &str) -> Cow<'_, str> {
+    if key.len() <= MAX_NAME_BYTES {
+        return key.into();
+    }
+    let end = key.floor_char_boundary(MAX_NAME_BYTES);
+    format!("{}…", &key[..end]).into()
 }
 
 fn is_plain(key: &str) -> bool {

@@ -47,6 +47,9 @@ const TEST_MOUNT_PATHS: [&str; 3] = ["/logs", "/home/prow/go", "/tools"];
 /// Volumes that hold credentials for uploads.
 const CREDENTIAL_MOUNTS: [&str; 2] = ["gcs-credentials", "s3-credentials"];
 
+/// Pairs of jobs with one context that are told of a repository: their number grows with the square of its jobs.
+const MAX_CLASHES: usize = 1000;
+
 /// A problem of one job of a list.
 pub(crate) struct Finding {
     /// Position in the list; of the last one if it concerns several.
@@ -216,7 +219,7 @@ fn clashes(kind: &str, jobs: &[(&String, &String, &Brancher)]) -> Vec<Finding> {
         by_name.entry(name).or_default().push(n);
         by_context.entry(context).or_default().push(n);
     }
-    for (n, (name, context, brancher)) in jobs.iter().enumerate() {
+    'jobs: for (n, (name, context, brancher)) in jobs.iter().enumerate() {
         let earlier = by_name[name.as_str()].iter().take_while(|m| **m < n);
         if earlier.into_iter().any(|m| jobs[*m].2.intersects(brancher)) {
             doubled.insert(name.as_str());
@@ -225,6 +228,13 @@ fn clashes(kind: &str, jobs: &[(&String, &String, &Brancher)]) -> Vec<Finding> {
         for m in &by_context[context.as_str()] {
             let (other_name, _, other_brancher) = jobs[*m];
             if other_name != *name && other_brancher.intersects(brancher) {
+                if wrong.len() == MAX_CLASHES {
+                    let message = format!(
+                        "more than {MAX_CLASHES} jobs report to a GitHub context of another one; the rest is not told"
+                    );
+                    wrong.push(Finding::of(n, message).in_field("context"));
+                    break 'jobs;
+                }
                 let message = format!(
                     "jobs {other_name} and {name} report to the same GitHub context {context:?}"
                 );
