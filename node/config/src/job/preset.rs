@@ -1,6 +1,6 @@
 //! Presets: parts of pod specs for jobs with certain labels (JOB-005, JOB-006).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use serde_json::Value;
 
@@ -32,23 +32,28 @@ impl Preset {
     /// # Errors
     /// What the pod already has; it may be changed in part then.
     pub(crate) fn merge_into(&self, spec: &mut Value) -> Result<(), String> {
-        for env in self.env.iter().flatten() {
-            add_to_containers(spec, "env", &env.0, "env var")?;
-        }
-        for volume in self.volumes.iter().flatten() {
-            let name = volume.text("name");
+        let env = self.env.iter().flatten().map(|env| &env.0);
+        add_to_containers(spec, "env", env, "env var")?;
+        if let Some(more) = self.volumes.as_ref().filter(|more| !more.is_empty()) {
             let volumes = list(spec, "volumes");
-            if volumes.iter().any(|other| text(other, "name") == name) {
-                return Err(format!("volume duplicated in pod spec: {name}"));
+            let mut names = named(volumes);
+            for volume in more {
+                let name = volume.text("name");
+                if !names.insert(name.to_owned()) {
+                    return Err(format!("volume duplicated in pod spec: {name}"));
+                }
+                volumes.push(volume.0.clone());
             }
-            volumes.push(volume.0.clone());
         }
-        for mount in self.volume_mounts.iter().flatten() {
-            add_to_containers(spec, "volumeMounts", &mount.0, "volume mount")?;
+        let mounts = self.volume_mounts.iter().flatten().map(|mount| &mount.0);
+        add_to_containers(spec, "volumeMounts", mounts, "volume mount")?;
+        if self.tolerations.is_empty() {
+            return Ok(());
         }
+        let tolerations = list(spec, "tolerations");
+        let mut known: HashSet<String> = tolerations.iter().map(Value::to_string).collect();
         for toleration in &self.tolerations {
-            let tolerations = list(spec, "tolerations");
-            if tolerations.contains(&toleration.0) {
+            if !known.insert(toleration.0.to_string()) {
                 return Err(format!(
                     "toleration duplicated in pod spec: {}",
                     toleration.0
@@ -60,20 +65,41 @@ impl Preset {
     }
 }
 
-fn add_to_containers(
+fn named(items: &[Value]) -> HashSet<String> {
+    items
+        .iter()
+        .map(|item| text(item, "name").to_owned())
+        .collect()
+}
+
+/// Each item goes to every container before the next one does.
+fn add_to_containers<'a>(
     spec: &mut Value,
     field: &str,
-    item: &Value,
+    items: impl Iterator<Item = &'a Value>,
     what: &str,
 ) -> Result<(), String> {
-    let name = text(item, "name");
+    let mut items = items.peekable();
+    if items.peek().is_none() {
+        return Ok(());
+    }
     let containers = spec.get_mut("containers").and_then(Value::as_array_mut);
-    for container in containers.into_iter().flatten() {
-        let items = list(container, field);
-        if items.iter().any(|other| text(other, "name") == name) {
-            return Err(format!("{what} duplicated in pod spec: {name}"));
+    let mut lists: Vec<_> = containers
+        .into_iter()
+        .flatten()
+        .map(|container| {
+            let known = list(container, field);
+            (named(known), known)
+        })
+        .collect();
+    for item in items {
+        let name = text(item, "name");
+        for (names, list) in &mut lists {
+            if !names.insert(name.to_owned()) {
+                return Err(format!("{what} duplicated in pod spec: {name}"));
+            }
+            list.push(item.clone());
         }
-        items.push(item.clone());
     }
     Ok(())
 }

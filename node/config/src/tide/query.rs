@@ -134,11 +134,12 @@ impl TideQuery {
                 return Err(format!("orgs[{n}]: is an empty string"));
             }
         }
+        let orgs: BTreeSet<&str> = self.orgs.iter().map(String::as_str).collect();
         no_doubles("orgs", &self.orgs)?;
         for (n, repo) in self.repos.iter().enumerate() {
             let org = org_of(repo)
                 .ok_or_else(|| format!("repos[{n}]: {repo:?} is not of the form \"org/repo\""))?;
-            if self.orgs.iter().any(|o| o == org) {
+            if orgs.contains(org) {
                 return Err(format!(
                     "repos[{n}]: {repo:?} is already included via org: {org:?}"
                 ));
@@ -152,18 +153,15 @@ impl TideQuery {
             let org = org_of(repo).ok_or_else(|| {
                 format!("excludedRepos[{n}]: {repo:?} is not of the form \"org/repo\"")
             })?;
-            if !self.orgs.iter().any(|o| o == org) {
+            if !orgs.contains(org) {
                 return Err(format!(
                     "excludedRepos[{n}]: {repo:?} has no effect because org {org:?} is not included"
                 ));
             }
         }
         no_doubles("excludedRepos", &self.excluded_repos)?;
-        let both: BTreeSet<_> = self
-            .labels
-            .iter()
-            .filter(|l| self.missing_labels.contains(l))
-            .collect();
+        let missing: BTreeSet<_> = self.missing_labels.iter().collect();
+        let both: BTreeSet<_> = self.labels.iter().filter(|l| missing.contains(l)).collect();
         if !both.is_empty() {
             let both: Vec<_> = both.into_iter().map(|label| format!("{label:?}")).collect();
             return Err(format!(
