@@ -51,22 +51,15 @@ pub fn skips_retest(description: &str) -> bool {
     description.contains(SKIP_RETEST)
 }
 
-/// Of a character that the cut goes through each byte becomes U+FFFD, as in the JSON that Prow sends.
+/// Upstream cuts by bytes, and through characters; here what is left of one goes with it (JOB-066).
 fn elide_middle(text: &str, max: usize) -> String {
     if text.len() <= max {
         return text.to_owned();
     }
     let half = max.saturating_sub(ELIDED.len()) / 2;
-    let bytes = text.as_bytes();
-    let mut cut = bytes[..half].to_vec();
-    cut.extend_from_slice(ELIDED.as_bytes());
-    cut.extend_from_slice(&bytes[bytes.len() - half..]);
-    cut.utf8_chunks()
-        .flat_map(|chunk| {
-            let broken = chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER);
-            chunk.valid().chars().chain(broken)
-        })
-        .collect()
+    let head = &text[..text.floor_char_boundary(half)];
+    let tail = &text[text.ceil_char_boundary(text.len() - half)..];
+    format!("{head}{ELIDED}{tail}")
 }
 
 #[cfg(test)]
@@ -74,6 +67,18 @@ mod tests {
     use super::*;
 
     const SHA: &str = "1111111111111111111111111111111111111111";
+
+    /// JOB-066: the commit at the end, 140 bytes at most, no character in half.
+    #[test]
+    fn job_066_shortened_between_characters() {
+        let text = with_base_sha(&"größe ✓ ".repeat(30), SHA);
+        insta::assert_snapshot!(text.replace(PADDING, "~"), @"größe ✓ größe ✓ größe ✓ größe ... e ✓ größe ✓ größe ✓ größe ✓  BaseSHA:1111111111111111111111111111111111111111");
+        for length in 0..200 {
+            let text = with_base_sha(&"a✓".repeat(length), SHA);
+            assert!(text.len() <= MAX_DESCRIPTION && !text.contains(char::REPLACEMENT_CHARACTER));
+            assert_eq!(base_sha_of(&text), Some(SHA));
+        }
+    }
 
     #[test]
     fn cri_011_the_base_commit_stands_at_the_end() {
@@ -83,6 +88,7 @@ mod tests {
         insta::assert_snapshot!(visible(&"long ".repeat(40)), @"long long long long long long long long lon ... ng long long long long long long long long  BaseSHA:1111111111111111111111111111111111111111");
     }
 
+    /// JOB-066, JOB-071.
     #[test]
     fn cri_020_both_spellings_are_read_back() {
         assert_eq!(base_sha_of(&with_base_sha("x", SHA)), Some(SHA));
