@@ -59,8 +59,8 @@ pub fn origins(
         main: files.layout.config.as_str(),
     };
     let mut found = Vec::new();
-    leaves(&written, &mut Vec::new(), &mut |path, value| {
-        if let Some((from, own)) = finder.origin(path, value, &written) {
+    leaves(&written, &mut Vec::new(), &mut |path| {
+        if let Some((from, own)) = finder.origin(path, &written) {
             let field = told(path);
             found.push(Origin { field, from, own });
         }
@@ -87,7 +87,7 @@ fn told(path: &[Step]) -> String {
 }
 
 /// Visits scalars and empty lists and mappings.
-fn leaves(value: &Value, path: &mut Vec<Step>, visit: &mut dyn FnMut(&[Step], &Value)) {
+fn leaves(value: &Value, path: &mut Vec<Step>, visit: &mut dyn FnMut(&[Step])) {
     match value {
         Value::Object(map) if !map.is_empty() => {
             for (key, value) in map {
@@ -103,7 +103,7 @@ fn leaves(value: &Value, path: &mut Vec<Step>, visit: &mut dyn FnMut(&[Step], &V
                 path.pop();
             }
         }
-        value => visit(path, value),
+        _ => visit(path),
     }
 }
 
@@ -147,7 +147,7 @@ struct Finder<'a> {
 
 impl Finder<'_> {
     /// Where it comes from, and whether the job itself says so.
-    fn origin(&self, path: &[Step], value: &Value, written: &Value) -> Option<(String, bool)> {
+    fn origin(&self, path: &[Step], written: &Value) -> Option<(String, bool)> {
         let own = self.own.as_deref().and_then(|own| at(own, path));
         let own = own.map(|node| (format!("{}:{}", self.base.source.file, node.at.line), true));
         let Some((Step::Key(first), rest)) = path.split_first() else {
@@ -159,18 +159,8 @@ impl Finder<'_> {
             _ => None,
         };
         if let Some(layers) = layers {
-            // Here the most general layer wins over all others, the job itself included.
-            let media_types = rest.get(1) == Some(&Step::Key("mediaTypes".to_owned()));
-            let layer = if media_types {
-                layers.first(rest, value)
-            } else {
-                layers.last(rest)
-            };
-            return if media_types {
-                layer.map(|from| (from, false)).or(own)
-            } else {
-                own.or(layer.map(|from| (from, false)))
-            };
+            let layer = layers.last(rest);
+            return own.or(layer.map(|from| (from, false)));
         }
         own.or_else(|| {
             let from = if first == "spec" {
@@ -302,12 +292,6 @@ impl Layers {
             [Step::Key(key)] => self.built_in.get(key.as_str()).map(|&from| from.to_owned()),
             _ => None,
         })
-    }
-
-    /// The most general one that sets a field to a value.
-    fn first(&self, path: &[Step], value: &Value) -> Option<String> {
-        let set = |(_, config): &&(String, Value)| within(config, path) == Some(value);
-        self.layers.iter().find(set).map(|(place, _)| place.clone())
     }
 }
 
@@ -564,7 +548,7 @@ presubmits:
         decoration_config.gcs_configuration.bucket: config.yaml:5: plank.default_decoration_config_entries[0]
         decoration_config.gcs_configuration.path_strategy: config.yaml:5: plank.default_decoration_config_entries[0]
         decoration_config.gcs_configuration.mediaTypes.junit: jobs/a.yaml:16
-        decoration_config.gcs_configuration.mediaTypes.log: config.yaml:5: plank.default_decoration_config_entries[0]
+        decoration_config.gcs_configuration.mediaTypes.log: jobs/a.yaml:16
         always_run: default
         trigger: from the job's name
         rerun_command: from the job's name

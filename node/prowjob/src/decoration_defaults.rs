@@ -219,8 +219,11 @@ impl GcsConfiguration {
         or_text(&mut self.path_strategy, &d.path_strategy);
         or_text(&mut self.default_org, &d.default_org);
         or_text(&mut self.default_repo, &d.default_repo);
-        // Unlike everywhere else the default wins here.
-        self.media_types.extend(d.media_types.clone());
+        // Upstream lets the default win where both name an extension, which nobody means (CFG-067).
+        for (extension, media_type) in &d.media_types {
+            let own = self.media_types.entry(extension.clone());
+            own.or_insert_with(|| media_type.clone());
+        }
         or_text(&mut self.job_url_prefix, &d.job_url_prefix);
         or_text(&mut self.local_output_dir, &d.local_output_dir);
         or_value(&mut self.compress_file_types, &d.compress_file_types);
@@ -319,16 +322,17 @@ mod tests {
 
     use super::*;
 
+    /// POD-015, CFG-067: media types are a union in which the job's own win.
     #[test]
-    fn pod_015_own_value_wins_but_media_types_of_the_default_do() {
+    fn pod_015_cfg_067_own_value_wins() {
         let own: DecorationConfig = from_value(json!({
             "timeout": "1h", "ssh_key_secrets": [], "skip_cloning": false,
-            "gcs_configuration": {"bucket": "own", "mediaTypes": {"log": "text/own"}, "compress_file_types": []},
+            "gcs_configuration": {"bucket": "own", "mediaTypes": {"log": "text/own", "svg": "image/svg+xml"}, "compress_file_types": []},
         }))
         .unwrap();
         let default: DecorationConfig = from_value(json!({
             "timeout": "2h", "grace_period": "5s", "ssh_key_secrets": ["k"], "skip_cloning": true,
-            "gcs_configuration": {"bucket": "b", "path_strategy": "explicit", "mediaTypes": {"log": "text/plain"}, "compress_file_types": ["txt"]},
+            "gcs_configuration": {"bucket": "b", "path_strategy": "explicit", "mediaTypes": {"log": "text/plain", "txt": "text/plain"}, "compress_file_types": ["txt"]},
             "utility_images": {"sidecar": "s"},
         }))
         .unwrap();
@@ -338,7 +342,7 @@ mod tests {
             json!({
                 "timeout": "1h0m0s", "grace_period": "5s", "ssh_key_secrets": ["k"], "skip_cloning": false,
                 "utility_images": {"sidecar": "s"},
-                "gcs_configuration": {"bucket": "own", "path_strategy": "explicit", "mediaTypes": {"log": "text/plain"}},
+                "gcs_configuration": {"bucket": "own", "path_strategy": "explicit", "mediaTypes": {"log": "text/own", "svg": "image/svg+xml", "txt": "text/plain"}},
             })
         );
         assert_eq!(

@@ -191,7 +191,7 @@ fn cfg_065_what_is_merged_and_what_inherits_whole() {
     );
 }
 
-/// CFG-066: media types are a union in which the default's win; empty lists that are set inherit nothing.
+/// CFG-066, CFG-067: media types are a union in which the job's own win; empty lists that are set inherit nothing.
 #[test]
 fn cfg_066_unions_and_empty_lists() {
     let entry = "config: {gcs_configuration: {mediaTypes: {log: text/plain, txt: text/plain}, compress_file_types: [txt]}, censoring_options: {include_directories: [a], exclude_directories: [b]}}";
@@ -199,7 +199,7 @@ fn cfg_066_unions_and_empty_lists() {
     let found = merged(&[entry], own);
     assert_eq!(
         found["gcs_configuration"]["mediaTypes"],
-        json!({"log": "text/plain", "txt": "text/plain", "svg": "image/svg+xml"})
+        json!({"log": "text/html", "txt": "text/plain", "svg": "image/svg+xml"})
     );
     for list in [
         &found["gcs_configuration"]["compress_file_types"],
