@@ -483,7 +483,7 @@ mod tests {
         })
     }
 
-    /// HOR-002
+    /// HOR-002, JOB-021
     #[test]
     fn intervals_count_from_the_start_of_a_complete_run() {
         let job = interval(10);
@@ -549,6 +549,7 @@ mod tests {
         assert_eq!(next(&job, ran(1, 0), None, 5), Next::Register);
     }
 
+    /// JOB-068
     #[test]
     fn the_newest_run_counts_until_it_is_swept() {
         let run = |revision: u64, created_ms, completed_ms| Job {

@@ -19,6 +19,8 @@ use crate::reporting::{
 pub const API_VERSION: &str = "prow.k8s.io/v1";
 /// `kind` of a ProwJob.
 pub const KIND: &str = "ProwJob";
+/// Kind of a list of them.
+pub const LIST_KIND: &str = "ProwJobList";
 /// What an empty `spec.cluster` means.
 pub const DEFAULT_CLUSTER_ALIAS: &str = "default";
 
@@ -221,6 +223,31 @@ pub struct ProwJob {
     /// How it went so far.
     #[serde(deserialize_with = "crate::go::null_as_zero")]
     pub status: ProwJobStatus,
+}
+
+/// Runs as the Kubernetes API and its clients list them (JOB-050).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ProwJobList {
+    /// [`LIST_KIND`].
+    pub kind: String,
+    /// [`API_VERSION`].
+    #[serde(rename = "apiVersion")]
+    pub api_version: String,
+    /// Kubernetes' metadata of a list, carried as it came.
+    pub metadata: Value,
+    pub items: Vec<ProwJob>,
+}
+
+impl ProwJobList {
+    #[must_use]
+    pub fn new(items: Vec<ProwJob>) -> Self {
+        Self {
+            kind: LIST_KIND.to_owned(),
+            api_version: API_VERSION.to_owned(),
+            metadata: Value::Object(serde_json::Map::new()),
+            items,
+        }
+    }
 }
 
 go_struct! {

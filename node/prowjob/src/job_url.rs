@@ -74,6 +74,7 @@ mod tests {
     use super::*;
     use crate::job::ProwJobType;
 
+    /// JOB-065
     #[test]
     fn exe_063_prefix_provider_bucket_directory() {
         let config = GcsConfiguration {

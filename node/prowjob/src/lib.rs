@@ -34,7 +34,8 @@ pub use decoration::{
 pub use go_duration::{GoDuration, MetaDuration};
 pub use go_time::Time;
 pub use job::{
-    ObjectMeta, ProwJob, ProwJobAgent, ProwJobSpec, ProwJobState, ProwJobStatus, ProwJobType,
+    ObjectMeta, ProwJob, ProwJobAgent, ProwJobList, ProwJobSpec, ProwJobState, ProwJobStatus,
+    ProwJobType,
 };
 pub use job_spec::JobSpec;
 pub use new_job::new_prow_job;

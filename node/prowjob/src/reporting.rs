@@ -184,6 +184,7 @@ pub type ReportStates = BTreeMap<String, ProwJobState>;
 mod tests {
     use super::*;
 
+    /// JOB-074
     #[test]
     fn exe_010_an_empty_list_of_states_becomes_report_false() {
         let settle = |text: &str| {

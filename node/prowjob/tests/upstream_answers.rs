@@ -142,6 +142,7 @@ fn without_null_creation(mut job: Value) -> Value {
     job
 }
 
+/// JOB-050, JOB-051, JOB-052, JOB-062, JOB-069, JOB-070
 #[test]
 fn exe_002_003_004_jobs_survive_reading_and_writing() {
     for row in prow_jobs() {
@@ -174,6 +175,7 @@ fn pod_020_environment_text_for_text() {
     }
 }
 
+/// JOB-063, JOB-067
 #[test]
 fn exe_012_refs_and_log_fields() {
     for row in prow_jobs() {
@@ -195,6 +197,7 @@ fn exe_012_refs_and_log_fields() {
     }
 }
 
+/// JOB-064
 #[test]
 fn pod_052_started_json_and_revision() {
     for row in prow_jobs() {
@@ -285,6 +288,7 @@ fn pod_100_101_storage_paths() {
     }
 }
 
+/// JOB-065
 #[test]
 fn exe_063_job_urls_below_their_prefix() {
     let mut checked = 0;
@@ -323,7 +327,7 @@ fn text_map(value: &Value) -> BTreeMap<String, String> {
         .unwrap_or_default()
 }
 
-/// Jobs whose constructor puts nothing of the job's configuration into the labels can be made again from their spec.
+/// JOB-057, JOB-058, JOB-059. Jobs whose constructor puts nothing of the job's configuration into the labels can be made again from their spec.
 #[test]
 fn exe_006_015_constructor_and_labels() {
     let mut checked = 0;
@@ -368,6 +372,7 @@ fn exe_006_015_constructor_and_labels() {
     );
 }
 
+/// JOB-060, JOB-061
 #[test]
 fn exe_009_refs_of_a_github_pull_request() {
     for row in prow_jobs() {
