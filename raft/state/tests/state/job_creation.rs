@@ -86,6 +86,7 @@ fn a_known_id_is_named_and_left_alone() {
     );
 }
 
+/// JOB-054: id, name and type are there, and a job is not born with a result.
 #[test]
 fn malformed_jobs_are_refused_with_the_whole_command() {
     let mut replica = Replica::new();

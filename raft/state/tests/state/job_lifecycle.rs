@@ -26,6 +26,7 @@ fn leased(retries: u32) -> (Replica, u64) {
     (replica, fence)
 }
 
+/// JOB-053, JOB-054
 #[test]
 fn a_run_goes_from_triggered_over_pending_to_its_result() {
     let (mut replica, incarnation) = with_job(0);
@@ -81,6 +82,7 @@ fn a_leased_run_is_described_and_placed_under_its_build_id() {
 }
 
 /// EXE-001
+/// JOB-053
 #[test]
 fn a_complete_run_is_final() {
     let (mut replica, fence) = leased(3);
@@ -182,6 +184,7 @@ fn a_lease_given_back_unstarted_is_no_attempt() {
 }
 
 /// EXE-011, EXE-062
+/// JOB-053: until then it is asked for.
 #[test]
 fn an_aborted_run_completes_when_its_agent_confirms() {
     let (mut replica, fence) = leased(2);
