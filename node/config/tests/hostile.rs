@@ -294,6 +294,17 @@ fn cfg_014_large_configurations_take_no_square_of_time() {
             "ok",
         ),
         (
+            "repositories",
+            (
+                String::new(),
+                format!(
+                    "postsubmits:\n{}",
+                    lines(20_000, |n| format!("  a/b{n}: [{{name: j, {POD}}}]\n"))
+                ),
+            ),
+            "ok",
+        ),
+        (
             "periodics",
             (
                 String::new(),

@@ -1,5 +1,6 @@
 //! One file by itself: unpacked, parsed, decoded, with the place of everything in it.
 
+use std::collections::HashMap;
 use std::io::Read as _;
 use std::sync::Arc;
 
@@ -112,32 +113,44 @@ pub(super) fn decoded<T: Decode>(
 
 /// Tells every job where it stands.
 pub(super) fn place_jobs(jobs: &mut JobConfig, root: &Node, file: &Arc<str>) {
-    let items = |node: Option<&Arc<Node>>| match node.map(|node| &node.value) {
-        Some(NodeValue::Sequence(items)) => items.clone(),
-        _ => Vec::new(),
-    };
-    let by_repo = |key: &str, repo: &str| {
-        let name: Arc<str> = format!("{key}[{repo:?}]").into();
-        (
-            name,
-            items(child(root, key).and_then(|node| child(node, repo))),
-        )
-    };
+    let presubmits = lists(root, "presubmits");
     for (repo, jobs) in &mut jobs.presubmits {
-        let (list, nodes) = by_repo("presubmits", repo);
+        let list: Arc<str> = format!("presubmits[{repo:?}]").into();
+        let nodes = presubmits.get(repo.as_str()).copied().unwrap_or_default();
         for (n, job) in Arc::make_mut(jobs).iter_mut().enumerate() {
             Arc::make_mut(job).base.source = source(file, &list, n, nodes.get(n));
         }
     }
+    let postsubmits = lists(root, "postsubmits");
     for (repo, jobs) in &mut jobs.postsubmits {
-        let (list, nodes) = by_repo("postsubmits", repo);
+        let list: Arc<str> = format!("postsubmits[{repo:?}]").into();
+        let nodes = postsubmits.get(repo.as_str()).copied().unwrap_or_default();
         for (n, job) in Arc::make_mut(jobs).iter_mut().enumerate() {
             Arc::make_mut(job).base.source = source(file, &list, n, nodes.get(n));
         }
     }
-    let (list, nodes): (Arc<str>, _) = ("periodics".into(), items(child(root, "periodics")));
+    let list: Arc<str> = "periodics".into();
+    let nodes = child(root, "periodics").map_or(&[][..], |node| items(node));
     for (n, job) in jobs.periodics.iter_mut().enumerate() {
         Arc::make_mut(job).base.source = source(file, &list, n, nodes.get(n));
+    }
+}
+
+/// The lists under a key, by repository: a file may have very many.
+fn lists<'n>(root: &'n Node, key: &str) -> HashMap<&'n str, &'n [Arc<Node>]> {
+    match child(root, key).map(|node| &node.value) {
+        Some(NodeValue::Mapping(entries)) => entries
+            .iter()
+            .map(|entry| (entry.key.as_str(), items(&entry.value)))
+            .collect(),
+        _ => HashMap::new(),
+    }
+}
+
+fn items(node: &Node) -> &[Arc<Node>] {
+    match &node.value {
+        NodeValue::Sequence(items) => items,
+        _ => &[],
     }
 }
 
