@@ -55,6 +55,52 @@ fn cfg_020_traps_of_yaml_1_1() {
     }
 }
 
+/// CFG-020: what the traps mean where they stand: modes of files, quantities, keys that are no texts, quotes, patterns.
+#[test]
+fn cfg_020_traps_in_their_places() {
+    let jobs = "presubmits:\n  o/r:\n  - name: a\n    spec:\n      containers:\n      - image: i\n        args: [\"a\\tb\\u00e9\", 'it''s', \"yes\", '0400', \"{{x}}\"]\n        resources: {requests: {cpu: 4, memory: 0.5}, limits: {cpu: 500m}}\n      volumes:\n      - {name: v, secret: {secretName: s, defaultMode: 0400, items: [{key: k, path: p, mode: 0555}]}}\n      - {name: w, configMap: {name: c, defaultMode: 256}}\n";
+    let loaded = load(&[("jobs/a.yaml", jobs)]);
+    assert_eq!((&loaded.errors, loaded.warnings.len()), (&vec![], 0));
+    let spec = loaded.config.jobs.presubmits["o/r"][0]
+        .base
+        .spec
+        .as_ref()
+        .unwrap()
+        .value();
+    assert_eq!(
+        spec["volumes"][0]["secret"],
+        json!({"secretName": "s", "items": [{"key": "k", "path": "p", "mode": 365}], "defaultMode": 256})
+    );
+    assert_eq!(spec["volumes"][1]["configMap"]["defaultMode"], 256);
+    assert_eq!(
+        spec["containers"][0]["args"],
+        json!(["a\tbé", "it's", "yes", "0400", "{{x}}"])
+    );
+    assert_eq!(
+        spec["containers"][0]["resources"],
+        json!({"limits": {"cpu": "500m"}, "requests": {"cpu": "4", "memory": "500m"}})
+    );
+    // A pattern that was not filled is no YAML, and says where.
+    let pattern = "presubmits:\n{{range .}}\n  o/r: []\n{{end}}\n";
+    let found = errors(&[("jobs/a.yaml", pattern)]);
+    assert!(
+        found[0].starts_with("error unmarshalling: yaml: line "),
+        "{found:?}"
+    );
+    // What Prow no longer reads is unknown; an agent that it does not know runs nowhere.
+    let former = format!(
+        "presubmits: {{o/r: [{{name: a, agent: knative-build, build_spec: {{}}, timeout: 1h, decorate_config: {{}}, karpenter.sh/do-not-disrupt: 'true'}}, {{name: b, {POD}}}]}}"
+    );
+    let loaded = load(&[
+        ("jobs/a.yaml", &former),
+        (
+            "config.yaml",
+            "plank: {allow_cancellations: true}\nowners_dir_blacklist: {}\n",
+        ),
+    ]);
+    assert_eq!((loaded.errors.len(), loaded.warnings.len()), (0, 6));
+}
+
 /// CFG-020: anchors, aliases and merge keys; a merge gives way to what is written.
 #[test]
 fn cfg_020_anchors_aliases_and_merge_keys() {
