@@ -1,8 +1,8 @@
 //! `plugins.yaml`: which plugin is on where, and the sections that are read here because several plugins share them.
 //! Every other section belongs to its plugin, which registers how it is read ([`Registry`]).
 
+mod as_go;
 mod checks;
-mod loose_texts;
 mod merge;
 mod registry;
 mod scope;

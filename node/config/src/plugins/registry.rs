@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::loose_texts::LooseTexts;
+use super::as_go::AsGo;
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::yaml::{Node, NodeValue, Position};
 
@@ -70,8 +70,7 @@ impl Section {
                 let mut unknown = Vec::new();
                 let value = without_nulls(value);
                 let mut track = serde_path_to_error::Track::new();
-                let deserializer =
-                    serde_path_to_error::Deserializer::new(LooseTexts(&value), &mut track);
+                let deserializer = serde_path_to_error::Deserializer::new(AsGo(&value), &mut track);
                 let read: Result<T, _> =
                     serde_ignored::deserialize(deserializer, |path| unknown.push(path.to_string()));
                 problems.extend(unknown.into_iter().map(|path| {

@@ -1,17 +1,18 @@
-//! Numbers and booleans where a plugin's section wants a text. Upstream's reader turns them into texts before it decodes a
-//! plugin file, which holds no embedded struct (CFG-021): a milestone `1.10` is "1.1" there, and refused nowhere.
+//! Plugins' sections read as Go reads them. Numbers and booleans are texts where a text is wanted: upstream's reader converts
+//! them before it decodes a plugin file, which holds no embedded struct (CFG-021); a milestone `1.10` is "1.1" there, and
+//! refused nowhere. Names of fields match without case if not exactly (CFG-023).
 
 use serde::de::value::StringDeserializer;
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
     VariantAccess, Visitor,
 };
-use serde_json::{Error, Value};
+use serde_json::{Error, Map, Value};
 
 use crate::yaml::Number;
 
-/// Reads a value, loose about texts only.
-pub(super) struct LooseTexts<'a>(pub(super) &'a Value);
+/// Reads a value, loose about texts and the case of names, and about nothing else.
+pub(super) struct AsGo<'a>(pub(super) &'a Value);
 
 /// The text that stands for a number or a boolean.
 fn text(value: &Value) -> Option<String> {
@@ -44,7 +45,7 @@ macro_rules! as_text {
     };
 }
 
-impl<'de> Deserializer<'de> for LooseTexts<'de> {
+impl<'de> Deserializer<'de> for AsGo<'de> {
     type Error = Error;
 
     as_written! {
@@ -58,7 +59,7 @@ impl<'de> Deserializer<'de> for LooseTexts<'de> {
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.0 {
             Value::Array(items) => visitor.visit_seq(Items(items.iter())),
-            Value::Object(map) => visitor.visit_map(Entries(map.iter(), None)),
+            Value::Object(map) => visitor.visit_map(Entries::new(map, &[])),
             scalar => scalar.deserialize_any(visitor),
         }
     }
@@ -95,10 +96,13 @@ impl<'de> Deserializer<'de> for LooseTexts<'de> {
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
-        _: &'static [&'static str],
+        fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        self.deserialize_any(visitor)
+        match self.0 {
+            Value::Object(map) => visitor.visit_map(Entries::new(map, fields)),
+            _ => self.deserialize_any(visitor),
+        }
     }
 
     fn deserialize_unit_struct<V: Visitor<'de>>(
@@ -147,12 +151,41 @@ impl<'de> SeqAccess<'de> for Items<'de> {
         seed: T,
     ) -> Result<Option<T::Value>, Error> {
         let next = self.0.next();
-        next.map(|item| seed.deserialize(LooseTexts(item)))
-            .transpose()
+        next.map(|item| seed.deserialize(AsGo(item))).transpose()
     }
 }
 
-struct Entries<'a>(serde_json::map::Iter<'a>, Option<&'a Value>);
+struct Entries<'a> {
+    map: &'a Map<String, Value>,
+    rest: serde_json::map::Iter<'a>,
+    /// Those of the struct that is wanted; none for a map.
+    fields: &'static [&'static str],
+    value: &'a Value,
+}
+
+impl<'a> Entries<'a> {
+    fn new(map: &'a Map<String, Value>, fields: &'static [&'static str]) -> Self {
+        Self {
+            map,
+            rest: map.iter(),
+            fields,
+            value: &Value::Null,
+        }
+    }
+
+    /// The name that a key stands for; none where the exact one stands beside it and wins.
+    fn name(&self, key: &'a str) -> Option<&'a str> {
+        if self.fields.contains(&key) {
+            return Some(key);
+        }
+        let mut fields = self.fields.iter();
+        match fields.find(|field| field.eq_ignore_ascii_case(key)) {
+            Some(field) if self.map.contains_key(*field) => None,
+            Some(field) => Some(field),
+            None => Some(key),
+        }
+    }
+}
 
 impl<'de> MapAccess<'de> for Entries<'de> {
     type Error = Error;
@@ -161,16 +194,17 @@ impl<'de> MapAccess<'de> for Entries<'de> {
         &mut self,
         seed: K,
     ) -> Result<Option<K::Value>, Error> {
-        let Some((key, value)) = self.0.next() else {
-            return Ok(None);
-        };
-        self.1 = Some(value);
-        let key: StringDeserializer<Error> = key.clone().into_deserializer();
-        seed.deserialize(key).map(Some)
+        while let Some((key, value)) = self.rest.next() {
+            let Some(name) = self.name(key) else { continue };
+            self.value = value;
+            let name: StringDeserializer<Error> = name.to_owned().into_deserializer();
+            return seed.deserialize(name).map(Some);
+        }
+        Ok(None)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Error> {
-        seed.deserialize(LooseTexts(self.1.take().unwrap_or(&Value::Null)))
+        seed.deserialize(AsGo(self.value))
     }
 }
 
@@ -196,15 +230,15 @@ impl<'de> VariantAccess<'de> for Content<'de> {
     type Error = Error;
 
     fn unit_variant(self) -> Result<(), Error> {
-        serde::Deserialize::deserialize(LooseTexts(self.0.unwrap_or(&Value::Null)))
+        serde::Deserialize::deserialize(AsGo(self.0.unwrap_or(&Value::Null)))
     }
 
     fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, Error> {
-        seed.deserialize(LooseTexts(self.0.unwrap_or(&Value::Null)))
+        seed.deserialize(AsGo(self.0.unwrap_or(&Value::Null)))
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
-        LooseTexts(self.0.unwrap_or(&Value::Null)).deserialize_any(visitor)
+        AsGo(self.0.unwrap_or(&Value::Null)).deserialize_any(visitor)
     }
 
     fn struct_variant<V: Visitor<'de>>(
@@ -212,7 +246,7 @@ impl<'de> VariantAccess<'de> for Content<'de> {
         _: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Error> {
-        LooseTexts(self.0.unwrap_or(&Value::Null)).deserialize_any(visitor)
+        AsGo(self.0.unwrap_or(&Value::Null)).deserialize_any(visitor)
     }
 }
 
@@ -236,7 +270,7 @@ mod tests {
             on: bool,
             count: i64,
         }
-        let read = |value: &Value| Read::deserialize(LooseTexts(value));
+        let read = |value: &Value| Read::deserialize(AsGo(value));
         let found = read(&json!({
             "milestones": {"o/r": {"main": 1.10, "old": 7, "x": "v1"}}, "names": [true, null, 2e20], "on": true, "count": 5,
         }))
@@ -248,5 +282,14 @@ mod tests {
         assert!(read(&json!({"on": "yes"})).is_err());
         assert!(read(&json!({"count": "5"})).is_err());
         assert!(read(&json!({"names": [[]]})).is_err());
+        // CFG-023: an exact name wins; keys of maps are no names.
+        let found = read(
+            &json!({"Count": 4, "ON": false, "on": true, "Milestones": {"O/r": {}, "o/r": {}}}),
+        )
+        .unwrap();
+        assert_eq!(
+            (found.count, found.on, found.milestones.len()),
+            (4, true, 2)
+        );
     }
 }
