@@ -1,5 +1,5 @@
-//! Jobs that stand in the tested repository itself: `.prow.yaml` or the files of `.prow/` (CFG-078…081). What to check
-//! out, and when, is decided elsewhere; files come in, jobs come out.
+//! Jobs that stand in the tested repository itself: `.prow.yaml` or the files of `.prow/` (CFG-078…081). Which commits
+//! are read, and when, is decided elsewhere; files come in, jobs come out.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,15 +9,19 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::decode::{Cx, Decode};
 use crate::diagnostic::{Diagnostic, Rule};
-use crate::files::{FileSet, Layout};
+use crate::files::{FileSet, IGNORE_FILE, Layout};
 use crate::job::{self, Postsubmit, Preset, Presubmit};
 use crate::load::{document, of_job, source};
 use crate::yaml::{Node, NodeValue};
 
-const FILE: &str = ".prow.yaml";
-const DIR: &str = ".prow";
+/// The one file at the top level.
+pub const FILE: &str = ".prow.yaml";
+/// The directory that counts instead of the file, where there is one.
+pub const DIR: &str = ".prow";
 /// Stands for the repository's root in paths, which a set wants.
 const ROOT: &str = "repository";
+/// How packed files begin.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 object! {
     /// The content of a repository's own files, before defaulting.
@@ -29,7 +33,39 @@ object! {
     }
 }
 
-/// The jobs of a repository, its own after those of the configuration.
+/// What stands in a repository where its own jobs can stand.
+#[derive(Clone, Debug, Default)]
+pub struct OwnFiles {
+    /// Whether [`DIR`] is a directory, even an empty one.
+    pub has_dir: bool,
+    /// By path in the repository; [`wants`] says which.
+    pub files: BTreeMap<String, OwnFile>,
+}
+
+/// One of these files.
+#[derive(Clone, Debug)]
+pub enum OwnFile {
+    Bytes(Arc<[u8]>),
+    /// It is a link to nothing that is read; says to what.
+    Dangling(String),
+    /// It is no file; says what instead.
+    NoFile(String),
+}
+
+/// Whether the content of a path in a repository is looked at (CFG-078).
+#[must_use]
+pub fn wants(path: &str) -> bool {
+    match path.strip_prefix(".prow/") {
+        Some(below) => {
+            let name = below.rsplit('/').next().unwrap_or(below);
+            name.ends_with(".yaml") || name.ends_with(".yml") || name == IGNORE_FILE
+        }
+        None => path == FILE || path == IGNORE_FILE,
+    }
+}
+
+/// A repository's own jobs, defaulted and found good together with those of the configuration, which come before them
+/// (CFG-081).
 #[derive(Clone, Debug, Default)]
 pub struct InRepoJobs {
     pub presubmits: Vec<Presubmit>,
@@ -45,34 +81,42 @@ pub fn is_touched_by<S: AsRef<str>>(changed: &[S]) -> bool {
 }
 
 impl ProwYaml {
-    /// Reads the files of a repository, by their paths in it. A directory `.prow` wins over `.prow.yaml`; without either
-    /// there are no jobs. Problems are added to `found`.
+    /// Reads the files of a repository. A directory `.prow` wins over `.prow.yaml`; without either there are no jobs.
+    /// Problems are added to `found`; with an error among them what is returned is incomplete.
     #[must_use]
-    pub fn read(files: &BTreeMap<String, Arc<[u8]>>, found: &mut Vec<Diagnostic>) -> Self {
-        if files.contains_key(DIR) {
-            found.push(Diagnostic::error(
-                Rule::File,
-                DIR,
-                "reading \".prow\": it is a file and not a directory",
-            ));
-            return Self::default();
+    pub fn read(own: &OwnFiles, found: &mut Vec<Diagnostic>) -> Self {
+        let mut all = Self::default();
+        let problem = |path: &str, why: &str| Diagnostic::error(Rule::File, path, why.to_owned());
+        if !own.has_dir {
+            if own.files.contains_key(DIR) {
+                found.push(problem(
+                    DIR,
+                    "reading \".prow\": it is a file and not a directory",
+                ));
+                return all;
+            }
+            match own.files.get(FILE) {
+                None => {}
+                Some(OwnFile::Bytes(bytes)) => all.add(FILE, bytes, found),
+                // As if it were not there, which it is not in a sparse checkout.
+                Some(OwnFile::Dangling(why)) => found.push(problem(FILE, why).warning()),
+                Some(OwnFile::NoFile(why)) => found.push(problem(FILE, why)),
+            }
+            return all;
         }
         let mut set = FileSet::new(Layout {
             jobs: Some(ROOT.to_owned()),
             ..Layout::default()
         });
-        for (path, bytes) in files {
-            set.insert(format!("{ROOT}/{path}"), bytes.clone());
+        for (path, file) in &own.files {
+            let bytes = match file {
+                OwnFile::Bytes(bytes) => bytes.clone(),
+                // Hides nothing, as one that is not there.
+                _ if path.ends_with(IGNORE_FILE) => continue,
+                _ => Arc::default(),
+            };
+            set.insert(format!("{ROOT}/{path}"), bytes);
         }
-        let in_dir = files.keys().any(|path| path.starts_with(".prow/"));
-        let wanted = |path: &str| {
-            if in_dir {
-                path.starts_with(".prow/")
-            } else {
-                path == FILE
-            }
-        };
-        let mut all = Self::default();
         for (path, content) in set.job_files().unwrap_or_default() {
             let Some(bytes) = content.bytes() else {
                 continue;
@@ -81,21 +125,39 @@ impl ProwYaml {
                 .strip_prefix(ROOT)
                 .and_then(|path| path.strip_prefix('/'))
                 .unwrap_or(path);
-            if !wanted(path) {
+            if !path.starts_with(".prow/") {
                 continue;
             }
-            let Some(root) = document(path, bytes, found) else {
-                continue;
-            };
-            let mut cx = Cx::new(path, true);
-            let mut part = Self::decode(&root, &mut cx);
-            found.append(&mut cx.diagnostics);
-            part.place(&root, &Arc::from(path));
-            all.presets.append(&mut part.presets);
-            all.presubmits.append(&mut part.presubmits);
-            all.postsubmits.append(&mut part.postsubmits);
+            match own.files.get(path) {
+                Some(OwnFile::Dangling(why) | OwnFile::NoFile(why)) => {
+                    found.push(problem(path, why));
+                }
+                _ => all.add(path, bytes, found),
+            }
         }
         all
+    }
+
+    /// CFG-079: leniently, and never unpacked.
+    fn add(&mut self, path: &str, bytes: &[u8], found: &mut Vec<Diagnostic>) {
+        if bytes.starts_with(&GZIP) {
+            found.push(Diagnostic::error(
+                Rule::File,
+                path,
+                "it is packed by gzip, which is not unpacked in a repository",
+            ));
+            return;
+        }
+        let Some(root) = document(path, bytes, found) else {
+            return;
+        };
+        let mut cx = Cx::new(path, true);
+        let mut part = Self::decode(&root, &mut cx);
+        found.append(&mut cx.diagnostics);
+        part.place(&root, &Arc::from(path));
+        self.presets.append(&mut part.presets);
+        self.presubmits.append(&mut part.presubmits);
+        self.postsubmits.append(&mut part.postsubmits);
     }
 
     fn place(&mut self, root: &Node, file: &Arc<str>) {
@@ -115,12 +177,12 @@ impl ProwYaml {
 }
 
 impl Config {
-    /// Defaults and checks a repository's own jobs together with those of the configuration (CFG-080), and puts them after
-    /// those. `identifier` is `org/repo`, or a Gerrit repository with its scheme.
+    /// Defaults and checks a repository's own jobs together with those of the configuration (CFG-080). `identifier` is
+    /// `org/repo`, or a Gerrit repository with its scheme.
     ///
     /// # Errors
     /// Everything that is wrong; then none of them may run.
-    pub fn with_in_repo_jobs(
+    pub fn in_repo_jobs(
         &self,
         own: ProwYaml,
         identifier: &str,
@@ -147,20 +209,15 @@ impl Config {
             let wrong = defaults.postsubmit(job, identifier);
             found.extend(wrong.into_iter().map(|e| of_job(&job.base, "", e)));
         }
-        let all: Vec<_> = presubmits
-            .iter()
-            .chain(self.presubmits(identifier))
-            .collect();
+        // The configuration's jobs first: of two that clash it is the later one that is named, and people see its file.
+        let all: Vec<_> = self.presubmits(identifier).chain(&presubmits).collect();
         let wrong = job::validate::presubmits(&self.prow, &all);
         found.extend(
             wrong
                 .into_iter()
                 .map(|finding| of_job(&all[finding.index].base, finding.field, finding.message)),
         );
-        let all: Vec<_> = postsubmits
-            .iter()
-            .chain(self.postsubmits(identifier))
-            .collect();
+        let all: Vec<_> = self.postsubmits(identifier).chain(&postsubmits).collect();
         let wrong = job::validate::postsubmits(&self.prow, &all);
         found.extend(
             wrong
@@ -187,16 +244,8 @@ impl Config {
             return Err(found);
         }
         Ok(InRepoJobs {
-            presubmits: self
-                .presubmits(identifier)
-                .cloned()
-                .chain(presubmits)
-                .collect(),
-            postsubmits: self
-                .postsubmits(identifier)
-                .cloned()
-                .chain(postsubmits)
-                .collect(),
+            presubmits,
+            postsubmits,
         })
     }
 }
@@ -206,19 +255,30 @@ mod tests {
     use super::*;
     use crate::load::LoadOptions;
 
-    fn files(list: &[(&str, &str)]) -> BTreeMap<String, Arc<[u8]>> {
-        list.iter()
-            .map(|(path, text)| ((*path).to_owned(), Arc::from(text.as_bytes())))
-            .collect()
+    fn files(list: &[(&str, &str)]) -> OwnFiles {
+        let files = list.iter().map(|(path, text)| {
+            let file = match text.strip_prefix("->") {
+                Some(to) => {
+                    OwnFile::Dangling(format!("it is a link to {to:?}, which is not there"))
+                }
+                None => OwnFile::Bytes(Arc::from(text.as_bytes())),
+            };
+            ((*path).to_owned(), file)
+        });
+        OwnFiles {
+            has_dir: list.iter().any(|(path, _)| path.starts_with(".prow/")),
+            files: files.collect(),
+        }
     }
 
-    fn config() -> Arc<Config> {
+    fn config(more: &str) -> Arc<Config> {
         let mut set = FileSet::new(Layout {
             config: "config.yaml".to_owned(),
             ..Layout::default()
         });
-        let text =
-            "presubmits:\n  org/repo:\n  - name: central\n    spec: {containers: [{image: a}]}\n";
+        let text = format!(
+            "presubmits:\n  org/repo:\n  - name: central\n    spec: {{containers: [{{image: a}}]}}\n{more}"
+        );
         set.insert("config.yaml", text.as_bytes());
         Config::load(&set, LoadOptions::default())
             .accepted()
@@ -226,18 +286,20 @@ mod tests {
             .0
     }
 
-    fn told(own: &[(&str, &str)]) -> String {
+    fn told_with(more: &str, own: &OwnFiles) -> String {
         let mut found = Vec::new();
-        let own = ProwYaml::read(&files(own), &mut found);
-        match config().with_in_repo_jobs(own, "org/repo") {
-            Ok(jobs) => found.extend(jobs.presubmits.iter().map(|job| {
-                Diagnostic::error(
-                    Rule::Invalid,
-                    job.base.source.file.as_ref(),
-                    job.base.name.clone(),
-                )
-            })),
-            Err(wrong) => found.extend(wrong),
+        let own = ProwYaml::read(own, &mut found);
+        if !found.iter().any(Diagnostic::is_error) {
+            match config(more).in_repo_jobs(own, "org/repo") {
+                Ok(jobs) => {
+                    let presubmits = jobs.presubmits.iter().map(|job| &job.base);
+                    let postsubmits = jobs.postsubmits.iter().map(|job| &job.base);
+                    found.extend(presubmits.chain(postsubmits).map(|base| {
+                        Diagnostic::error(Rule::Invalid, base.source.file.as_ref(), &base.name)
+                    }));
+                }
+                Err(wrong) => found.extend(wrong),
+            }
         }
         found
             .iter()
@@ -246,35 +308,105 @@ mod tests {
             .join("\n")
     }
 
+    fn told(own: &[(&str, &str)]) -> String {
+        told_with("", &files(own))
+    }
+
+    const OWN: &str = "presubmits: [{name: own, spec: {containers: [{image: a}]}}]";
+    const OTHER: &str = "presubmits: [{name: other, spec: {containers: [{image: a}]}}]";
+
     #[test]
-    fn cfg_078_the_directory_wins_and_081_central_jobs_come_first() {
-        let own = "presubmits: [{name: own, spec: {containers: [{image: a}]}}]";
-        let other = "presubmits: [{name: other, spec: {containers: [{image: a}]}}]";
-        insta::assert_snapshot!(told(&[(".prow.yaml", own)]), @r"
-        config.yaml: central
-        .prow.yaml: own
-        ");
+    fn cfg_078_the_directory_wins_over_the_file() {
+        assert_eq!(told(&[(".prow.yaml", OWN)]), ".prow.yaml: own");
         let both = [
-            (".prow.yaml", own),
-            (".prow/b/c.yaml", other),
+            (".prow.yaml", OWN),
+            (".prow/b/c.yaml", OTHER),
             (".prow/a.txt", "x"),
             (".prowignore", "*.yml"),
-            (".prow/d.yml", own),
+            (".prow/d.yml", OWN),
         ];
-        insta::assert_snapshot!(told(&both), @r"
-        config.yaml: central
-        .prow/b/c.yaml: other
-        ");
-        insta::assert_snapshot!(told(&[]), @"config.yaml: central");
+        assert_eq!(told(&both), ".prow/b/c.yaml: other");
+        assert_eq!(told(&[]), "");
+        // Without a file that counts it wins, too.
+        assert_eq!(told(&[(".prow.yaml", OWN), (".prow/a.txt", "x")]), "");
+        // Only what is in the directory can be ignored.
+        let ignored = [(".prow.yaml", OWN), (".prowignore", "*")];
+        assert_eq!(told(&ignored), ".prow.yaml: own");
+        insta::assert_snapshot!(told(&[(".prow", "x"), (".prow.yaml", OWN)]), @r#".prow: reading ".prow": it is a file and not a directory"#);
+    }
+
+    #[test]
+    fn cfg_104_a_link_to_nothing_fails_the_directory_unless_it_is_ignored() {
+        let link = [(".prow/a.yaml", "->../ci/a.yaml"), (".prow/b.yaml", OWN)];
+        insta::assert_snapshot!(told(&link), @r#".prow/a.yaml: it is a link to "../ci/a.yaml", which is not there"#);
+        let ignored = [link[0], link[1], (".prow/.prowignore", "a.yaml")];
+        assert_eq!(told(&ignored), ".prow/b.yaml: own");
+        // Upstream finds no file there, and no jobs.
+        insta::assert_snapshot!(told(&[(".prow.yaml", "->ci/a.yaml")]), @r#".prow.yaml: it is a link to "ci/a.yaml", which is not there"#);
+        let mut found = Vec::new();
+        let _ = ProwYaml::read(&files(&[(".prow.yaml", "->ci/a.yaml")]), &mut found);
+        assert!(!found[0].is_error());
+    }
+
+    #[test]
+    fn cfg_079_reading_is_lenient_and_unpacks_nothing() {
+        let lenient = format!("periodics: [{{name: x}}]\nprow_ignored: {{a: [b]}}\n{OWN}");
+        insta::assert_snapshot!(told(&[(".prow.yaml", &lenient)]), @r#"
+        .prow.yaml:1:1: periodics: unknown field "periodics"
+        .prow.yaml: own
+        "#);
+        let packed = OwnFiles {
+            has_dir: false,
+            files: [(
+                FILE.to_owned(),
+                OwnFile::Bytes(Arc::from(&[0x1f, 0x8b, 8, 0][..])),
+            )]
+            .into(),
+        };
+        insta::assert_snapshot!(told_with("", &packed), @".prow.yaml: it is packed by gzip, which is not unpacked in a repository");
     }
 
     #[test]
     fn cfg_080_own_and_central_jobs_are_checked_together() {
         let text = "presubmits:\n- name: central\n  spec: {containers: [{image: a}]}\n- name: far\n  cluster: build\n  spec: {containers: [{image: a}]}\n";
         insta::assert_snapshot!(told(&[(".prow.yaml", text)]), @r#"
-        config.yaml:3:5: presubmits["org/repo"][0].name: duplicated presubmit jobs (consider both inrepo and central config): [central]
+        .prow.yaml:2:3: presubmits[0].name: duplicated presubmit jobs (consider both inrepo and central config): [central]
         .prow.yaml:4:3: presubmits[1].cluster: cluster "build" is not allowed for repository "org/repo"
         "#);
+    }
+
+    #[test]
+    fn cfg_076_clusters_that_own_jobs_may_use() {
+        let text = "presubmits: [{name: far, cluster: build, spec: {containers: [{image: a}]}}]\npostsubmits: [{name: near, spec: {containers: [{image: a}]}}]";
+        let with = |allowed: &str| {
+            let more = format!("in_repo_config: {{allowed_clusters: {allowed}}}\n");
+            told_with(&more, &files(&[(".prow.yaml", text)]))
+        };
+        insta::assert_snapshot!(with("{org: [build]}"), @r"
+        .prow.yaml: far
+        .prow.yaml: near
+        ");
+        insta::assert_snapshot!(with("{'*': [], org/repo: [build]}"), @r#".prow.yaml:2:15: postsubmits[0].cluster: cluster "default" is not allowed for repository "org/repo""#);
+    }
+
+    /// CFG-080: presets of the file and of the configuration apply, and those of the file to its own jobs alone.
+    #[test]
+    fn cfg_080_own_presets_reach_own_jobs_alone() {
+        let own = "presets: [{labels: {mine: 'y'}, env: [{name: MINE, value: '1'}]}]\npresubmits: [{name: own, labels: {mine: 'y', ours: 'y'}, spec: {containers: [{image: a}]}}]";
+        let config = config(
+            "  - name: second\n    labels: {mine: 'y'}\n    spec: {containers: [{image: a}]}\npresets: [{labels: {ours: 'y'}, env: [{name: OURS, value: '2'}]}]\n",
+        );
+        let mut found = Vec::new();
+        let own = ProwYaml::read(&files(&[(".prow.yaml", own)]), &mut found);
+        let own = config.in_repo_jobs(own, "org/repo").unwrap();
+        let pod = |job: &Presubmit| serde_json::to_string(&job.base.spec).unwrap();
+        let own = pod(&own.presubmits[0]);
+        assert!(own.contains("MINE") && own.contains("OURS"), "{own}");
+        assert!(
+            config
+                .presubmits("org/repo")
+                .all(|job| !pod(job).contains("MINE"))
+        );
     }
 
     #[test]
@@ -282,5 +414,20 @@ mod tests {
         assert!(is_touched_by(&["a", ".prow/x.yaml"]));
         assert!(is_touched_by(&[".prow.yaml"]));
         assert!(!is_touched_by(&[".prowx", "a/.prow.yaml"]));
+    }
+
+    #[test]
+    fn cfg_078_what_is_looked_at() {
+        for path in [
+            ".prow.yaml",
+            ".prowignore",
+            ".prow/a.yml",
+            ".prow/b/.prowignore",
+        ] {
+            assert!(wants(path), "{path}");
+        }
+        for path in ["a.yaml", ".prow/a.json", "b/.prow.yaml"] {
+            assert!(!wants(path), "{path}");
+        }
     }
 }
