@@ -5,6 +5,7 @@
 //! deleted at any time and is fetched again.
 
 mod command;
+mod cone;
 mod merge;
 mod mirrors;
 mod read;
@@ -14,6 +15,7 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
+pub use cone::{Cone, ConeContent, ConeFile, ConeLimits, ConeRequest};
 pub use merge::{MergeOutcome, TrialMerge};
 pub use mirrors::{MirrorLimits, Mirrors, MirrorsOptions};
 pub use read::{ChangedPath, MAX_FILE, TreeEntry};
@@ -41,6 +43,14 @@ pub enum GitError {
     /// Larger than we are willing to read.
     #[error("{repo}: {what} is larger than {limit} bytes")]
     TooLarge {
+        repo: RepoId,
+        what: String,
+        limit: u64,
+    },
+
+    /// More than we are willing to look at.
+    #[error("{repo}: there are more than {limit} {what}")]
+    TooMany {
         repo: RepoId,
         what: String,
         limit: u64,

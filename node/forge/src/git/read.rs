@@ -184,13 +184,13 @@ impl Mirrors {
 
 /// A commit of a repository; knows what to say when something is wrong with it.
 #[derive(Clone)]
-struct Commit {
-    repo: RepoId,
+pub(super) struct Commit {
+    pub(super) repo: RepoId,
     id: gix::ObjectId,
 }
 
 impl Commit {
-    fn new(repo: &RepoId, id: &str) -> Result<Self, GitError> {
+    pub(super) fn new(repo: &RepoId, id: &str) -> Result<Self, GitError> {
         check_id(repo, id)?;
         let id = gix::ObjectId::from_hex(id.as_bytes()).map_err(|error| GitError::BadInput {
             repo: repo.clone(),
@@ -202,7 +202,7 @@ impl Commit {
         })
     }
 
-    fn failed(&self, error: impl std::fmt::Display) -> GitError {
+    pub(super) fn failed(&self, error: impl std::fmt::Display) -> GitError {
         GitError::Failed {
             repo: self.repo.clone(),
             action: format!("reading {}", self.id),
@@ -210,7 +210,10 @@ impl Commit {
         }
     }
 
-    fn tree<'r>(&self, repository: &'r gix::Repository) -> Result<gix::Tree<'r>, GitError> {
+    pub(super) fn tree<'r>(
+        &self,
+        repository: &'r gix::Repository,
+    ) -> Result<gix::Tree<'r>, GitError> {
         let object = repository
             .try_find_object(self.id)
             .map_err(|error| self.failed(error))?
@@ -228,28 +231,45 @@ impl Commit {
         path: &str,
         budget: &mut u64,
     ) -> Result<Vec<u8>, GitError> {
-        // The size first: a blob bomb must not be unpacked.
-        let header = repository
-            .find_header(id)
-            .map_err(|error| self.failed(error))?;
-        let too_large = |what: String, limit: u64| GitError::TooLarge {
-            repo: self.repo.clone(),
-            what,
-            limit,
-        };
-        if header.size() > MAX_FILE {
-            return Err(too_large(path.to_owned(), MAX_FILE));
+        if self.size(repository, id)? > MAX_FILE {
+            return Err(self.too_large(path.to_owned(), MAX_FILE));
         }
-        *budget = budget.checked_sub(header.size()).ok_or_else(|| {
-            too_large(
-                format!("all that was selected of {}", self.id),
-                MAX_FILES_BYTES,
-            )
-        })?;
+        let what = format!("all that was selected of {}", self.id);
+        self.blob_within(repository, id, &what, MAX_FILES_BYTES, budget)
+    }
+
+    /// A blob's bytes, as far as they fit into what is left of a limit.
+    pub(super) fn blob_within(
+        &self,
+        repository: &gix::Repository,
+        id: gix::ObjectId,
+        what: &str,
+        limit: u64,
+        left: &mut u64,
+    ) -> Result<Vec<u8>, GitError> {
+        // The size first: a blob bomb must not be unpacked.
+        *left = left
+            .checked_sub(self.size(repository, id)?)
+            .ok_or_else(|| self.too_large(what.to_owned(), limit))?;
         let mut object = repository
             .find_object(id)
             .map_err(|error| self.failed(error))?;
         Ok(std::mem::take(&mut object.data))
+    }
+
+    fn size(&self, repository: &gix::Repository, id: gix::ObjectId) -> Result<u64, GitError> {
+        let header = repository
+            .find_header(id)
+            .map_err(|error| self.failed(error))?;
+        Ok(header.size())
+    }
+
+    fn too_large(&self, what: String, limit: u64) -> GitError {
+        GitError::TooLarge {
+            repo: self.repo.clone(),
+            what,
+            limit,
+        }
     }
 
     fn walk(
