@@ -12,6 +12,7 @@ use axum::{
     serve::Listener,
 };
 use bytes::Bytes;
+use prometheus_client::registry::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -128,6 +129,8 @@ pub struct DoorConfig {
     /// Without, everything is said in the clear: for loopback, or behind a proxy.
     pub tls: Option<DoorCertificates>,
     pub debug: Arc<dyn DebugSource>,
+    /// Adds what the node tells Prometheus beside its doors and its store.
+    pub metrics: Box<dyn FnOnce(&mut Registry) + Send>,
     /// Pages for people, served beside the API; they read logs through what they are given.
     pub pages: Box<dyn FnOnce(RunLogs) -> Router + Send>,
 }
@@ -145,7 +148,7 @@ impl Doors {
     /// # Errors
     /// When the operator's token cannot be read, or the descriptors for reflection do not load.
     pub async fn new(store: Store, config: DoorConfig) -> Result<Self, DoorError> {
-        let metrics = Arc::new(Metrics::new(config.tls.clone()));
+        let metrics = Arc::new(Metrics::new(config.tls.clone(), config.metrics));
         let gate = Gate::new(
             store.clone(),
             config.auth,
@@ -400,6 +403,7 @@ mod tests {
             auth: AuthConfig::default(),
             tls: None,
             debug: out_of_reach,
+            metrics: Box::new(|_| ()),
             pages: Box::new(|_| Router::new()),
         };
         let doors = Doors::new(store.clone(), config).await.unwrap();

@@ -254,14 +254,16 @@ impl Health {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self::new(None)
+        Self::new(None, |_| ())
     }
 }
 
 impl Metrics {
+    /// `more` adds what others have to tell.
     #[must_use]
-    pub fn new(door: Option<DoorCertificates>) -> Self {
+    pub fn new(door: Option<DoorCertificates>, more: impl FnOnce(&mut Registry)) -> Self {
         let mut registry = Registry::default();
+        more(&mut registry);
         let webhooks = Family::default();
         let (jobs, records) = (Family::default(), Family::default());
         let (applied, last_log, term) = (Gauge::default(), Gauge::default(), Gauge::default());
@@ -554,7 +556,7 @@ mod tests {
             ..Command::default()
         };
         store.propose(command).await.unwrap();
-        let metrics = Metrics::new(None);
+        let metrics = Metrics::new(None, |_| ());
         metrics.webhook("ping", 503);
         metrics
             .refused

@@ -13,6 +13,7 @@ use trireme_forge::{
     github::{Credentials, GitHub, GitHubOptions, SecretSource},
     owners::OwnersLoader,
 };
+use trireme_in_repo::{InRepo, InRepoMetrics};
 use trireme_jobs::{Leases, Periodics, Scheduler, Sinker};
 use trireme_office::{ConfigFeed, Controller, Keeper};
 use trireme_plugins::{OurHooks, Plugins, PluginsController};
@@ -58,6 +59,8 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         None => None,
     };
     let store = open_store(&settings).await?;
+    let in_repo_metrics = InRepoMetrics::default();
+    let told = in_repo_metrics.clone();
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
 
@@ -88,6 +91,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
             },
             tls,
             debug: Arc::new(NodeDebug::new(settings.clone())),
+            metrics: Box::new(move |registry| told.register(registry)),
             pages: Box::new(move |logs| trireme_deck::pages(pages_store, pages_runs, logs)),
         },
     )
@@ -103,7 +107,8 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         }
     });
 
-    let (controllers, _gauges) = controllers(&settings, leases, &feed, store.queues()).await?;
+    let (controllers, _gauges) =
+        controllers(&settings, leases, &feed, store.queues(), in_repo_metrics).await?;
     let keeper = Keeper::new(store.clone(), controllers);
     let keeping = stop.clone();
     tasks.spawn(async move { keeper.run(keeping).await });
@@ -318,6 +323,7 @@ async fn controllers(
     leases: Leases,
     feed: &ConfigFeed,
     queues: &Queues,
+    in_repo_metrics: InRepoMetrics,
 ) -> anyhow::Result<(Vec<Arc<dyn Controller>>, Vec<QueueGauge>)> {
     let mut controllers: Vec<Arc<dyn Controller>> = vec![
         Arc::new(Scheduler::new(leases, feed.clone())),
@@ -347,6 +353,7 @@ async fn controllers(
             children.children().0 as u64
         }),
     ];
+    let in_repo = InRepo::new(mirrors.clone(), settings.in_repo.limits(), in_repo_metrics);
     let forge: Arc<dyn Forge> = client;
     let hooks = match (&settings.webhook.url, github.app_id) {
         (Some(url), _) => OurHooks::At(url.clone()),
@@ -357,6 +364,7 @@ async fn controllers(
         Plugins::built_in(),
         Arc::clone(&forge),
         OwnersLoader::new(mirrors.clone()),
+        in_repo.clone(),
         feed.clone(),
         hooks,
     )));
@@ -366,6 +374,7 @@ async fn controllers(
     controllers.push(Arc::new(trireme_tide::Tide::new(
         forge,
         mirrors,
+        in_repo,
         feed.clone(),
     )));
     Ok((controllers, gauges))

@@ -4,10 +4,12 @@
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
+use trireme_in_repo::CacheLimits;
 
 /// Where nodes and agents of one host keep artifacts unless told otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8888";
@@ -46,6 +48,8 @@ pub struct Settings {
     pub storage: StorageSettings,
     #[serde(default)]
     pub tide: TideSettings,
+    #[serde(default)]
+    pub in_repo: InRepoSettings,
     #[serde(default)]
     pub tls: Option<TlsSettings>,
     #[serde(default)]
@@ -255,6 +259,39 @@ pub struct TideSettings {
     pub sync_period_ms: Option<u64>,
 }
 
+/// How much in-repo configuration is remembered (CFG-083); which repositories have any is in config.yaml.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct InRepoSettings {
+    /// States of repositories: Prow's `--in-repo-config-cache-size`.
+    pub cache_entries: usize,
+    /// Of the files together.
+    pub cache_bytes: u64,
+    /// Since the last use.
+    pub cache_hours: u32,
+}
+
+impl Default for InRepoSettings {
+    fn default() -> Self {
+        Self {
+            cache_entries: 200,
+            cache_bytes: 64 << 20,
+            cache_hours: 6,
+        }
+    }
+}
+
+impl InRepoSettings {
+    #[must_use]
+    pub fn limits(self) -> CacheLimits {
+        CacheLimits {
+            entries: self.cache_entries,
+            bytes: self.cache_bytes,
+            age: Duration::from_secs(u64::from(self.cache_hours) * 60 * 60),
+        }
+    }
+}
+
 fn default_listen() -> String {
     DEFAULT_LISTEN.to_owned()
 }
@@ -324,6 +361,12 @@ impl Settings {
         ensure!(
             self.checks.audit_seconds > 0 && self.checks.scrub_seconds > 0,
             "checks: audit_seconds and scrub_seconds must be at least 1"
+        );
+        ensure!(
+            self.in_repo.cache_entries > 0
+                && self.in_repo.cache_bytes > 0
+                && self.in_repo.cache_hours > 0,
+            "in_repo: cache_entries, cache_bytes and cache_hours must be at least 1"
         );
         check_cluster_name(&self.cluster.name).context("cluster.name")?;
         self.check_listeners()?;
@@ -472,6 +515,7 @@ mod tests {
             refused("[disk]\nbudget_bytes = 1000").contains("disk.budget_bytes: must be at least")
         );
         assert!(refused("[checks]\naudit_seconds = 0").contains("must be at least 1"));
+        assert!(refused("[in_repo]\ncache_entries = 0").contains("in_repo: cache_entries"));
         assert!(refused("[github]").contains("github: give either token_file"));
         assert!(refused("lisen = \"x\"").contains("unknown field `lisen`"));
         assert!(
@@ -560,6 +604,10 @@ mod tests {
             "url",
             "shared",
             "sync_period_ms",
+            "[in_repo]",
+            "cache_entries",
+            "cache_bytes",
+            "cache_hours",
             "name = ",
             "ca = ",
             "[tls]",

@@ -516,6 +516,7 @@ async fn serve(store: Store, leases: Leases, arriving: Arriving, stop: Cancellat
         },
         tls: None,
         debug: Arc::new(NoDebug),
+        metrics: Box::new(|_| ()),
         pages: Box::new(|_| Router::new()),
     };
     match Doors::new(store, config).await {

@@ -25,6 +25,10 @@ use cache::{Cache, Key};
 pub use metrics::InRepoMetrics;
 pub use read::{MAX_BYTES, MAX_ENTRIES, MAX_FILES};
 
+/// The status context that tells about a repository's own jobs on a head. Tide passes it over: it looks for itself, at
+/// the newest base.
+pub const CONTEXT: &str = "in-repo-config";
+
 /// Repositories' states that are read at once by [`InRepo::warm`]; each takes a child process of git at a time.
 const WARM_AT_ONCE: usize = 4;
 

@@ -5,8 +5,8 @@ use std::fmt;
 
 use trireme_forge::RepoId;
 use trireme_proto::state::{
-    AbortJob, CommentEffect, Effect, LabelEffect, NewJob, PeopleEffect, PlanBody,
-    PruneCommentsEffect, Subject, effect::Action,
+    AbortJob, CommentEffect, Context, ContextState, EditCommentEffect, Effect, LabelEffect, NewJob,
+    PeopleEffect, PlanBody, PruneCommentsEffect, StatusEffect, Subject, effect::Action,
 };
 
 /// Nothing to do unless something is put in.
@@ -109,8 +109,19 @@ pub(crate) fn describe(action: &Action) -> String {
         Action::AddLabel(effect) => format!("+{}", effect.label),
         Action::RemoveLabel(effect) => format!("-{}", effect.label),
         Action::Status(effect) => {
-            let context = effect.status.as_ref().map_or("", |status| &status.context);
-            format!("status {context} on {}", effect.sha)
+            let status = effect.status.clone().unwrap_or_default();
+            let state = match status.state() {
+                ContextState::Success => "success",
+                ContextState::Failure => "failure",
+                ContextState::Error => "error",
+                ContextState::Pending | ContextState::Unspecified => "pending",
+            };
+            let Context {
+                context,
+                description,
+                ..
+            } = status;
+            format!("status {context} on {}: {state}, {description}", effect.sha)
         }
         Action::PruneComments(effect) => format!("delete {:?}", effect.comment_ids),
         Action::Assign(effect) => format!("assign {}", people(effect)),
@@ -149,6 +160,25 @@ impl Target {
         Action::Comment(CommentEffect {
             subject: self.subject(),
             body: body.into(),
+        })
+    }
+
+    #[must_use]
+    pub fn edit_comment(&self, comment_id: u64, body: impl Into<String>) -> Action {
+        Action::EditComment(EditCommentEffect {
+            subject: self.subject(),
+            comment_id,
+            body: body.into(),
+        })
+    }
+
+    /// A status on a commit of the repository.
+    #[must_use]
+    pub fn status(&self, sha: &str, status: Context) -> Action {
+        Action::Status(StatusEffect {
+            subject: self.subject(),
+            sha: sha.to_owned(),
+            status: Some(status),
         })
     }
 

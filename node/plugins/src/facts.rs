@@ -192,7 +192,7 @@ pub(crate) async fn gather<T>(
     )))
 }
 
-async fn fetch(
+pub(crate) async fn fetch(
     cx: &Planning<'_>,
     target: &Target,
     facts: &mut Facts,

@@ -9,6 +9,7 @@ use trireme_forge::git::GitError;
 use trireme_forge::owners::{OwnersLoader, OwnersOptions, RepoOwners};
 use trireme_forge::webhook::Event;
 use trireme_forge::{BotUser, Forge, ForgeError, RepoId};
+use trireme_in_repo::InRepo;
 use trireme_state::State;
 
 use crate::decision::Decision;
@@ -77,15 +78,18 @@ pub struct Planning<'a> {
     pub running: &'a RunningConfig,
     pub state: &'a State,
     pub owners: &'a OwnersLoader,
+    pub in_repo: &'a InRepo,
+    /// Whether the event is given up for this plugin if it fails again.
+    pub last_try: bool,
 }
 
 impl<'a> Planning<'a> {
-    /// The presubmits of a repository, in their order.
+    /// The presubmits that the configuration has for a repository, in their order.
     pub(crate) fn presubmits(&self, repo: &RepoId) -> Vec<&'a Presubmit> {
         self.running.config.presubmits(&repo.to_string()).collect()
     }
 
-    /// The postsubmits of a repository, in their order.
+    /// The postsubmits that the configuration has for a repository, in their order.
     pub(crate) fn postsubmits(&self, repo: &RepoId) -> Vec<&'a Postsubmit> {
         self.running.config.postsubmits(&repo.to_string()).collect()
     }

@@ -2,10 +2,12 @@
 
 use trireme_config::{
     Template, TemplatePull,
+    in_repo::InRepoJobs,
     job::Presubmit,
     tide::{ContextPolicy as ConfiguredPolicy, MergeBlocksPolicy},
 };
 use trireme_forge::MergeMethod;
+use trireme_in_repo::CONTEXT;
 use trireme_office::RunningConfig;
 
 use crate::{
@@ -32,7 +34,8 @@ pub(crate) struct Rules<'a> {
     pub(crate) running: &'a RunningConfig,
     key: &'a PoolKey,
     full_repo: String,
-    /// Of the repository, whatever the branch.
+    /// Those that the configuration has for the repository, whatever the branch. Where methods ask for `own` ones, these
+    /// are the repository's at some state, which come after them.
     pub(crate) presubmits: Vec<&'a Presubmit>,
     /// Jobs that wait for a command are required too (TIDE-023).
     manual: bool,
@@ -64,38 +67,47 @@ impl<'a> Rules<'a> {
             )
     }
 
-    /// Jobs that stand in the repository itself cannot be read yet: its pull requests are not merged without them.
-    pub(crate) fn unreadable(&self) -> Option<String> {
-        let in_repo = self
-            .running
-            .config
-            .prow
-            .in_repo_config_enabled(&self.full_repo);
-        in_repo.then(|| {
-            format!(
-                "in_repo_config is enabled for {}, whose own jobs Tide does not read yet",
-                self.full_repo
-            )
-        })
+    /// `org/repo`
+    pub(crate) fn repo(&self) -> &str {
+        &self.full_repo
     }
 
-    pub(crate) fn policy(&self) -> Result<ConfiguredPolicy, String> {
+    pub(crate) fn has_own_jobs(&self) -> bool {
+        let prow = &self.running.config.prow;
+        prow.in_repo_config_enabled(&self.full_repo)
+    }
+
+    fn all<'o>(&'o self, own: &'o InRepoJobs) -> impl Iterator<Item = &'o Presubmit> {
+        self.presubmits.iter().copied().chain(&own.presubmits)
+    }
+
+    pub(crate) fn policy(&self, own: &InRepoJobs) -> Result<ConfiguredPolicy, String> {
         let PoolKey { org, repo, branch } = self.key;
         let prow = &self.running.config.prow;
-        prow.context_policy(org, repo, branch, &self.presubmits)
+        let presubmits: Vec<&Presubmit> = self.all(own).collect();
+        let mut policy = prow.context_policy(org, repo, branch, &presubmits)?;
+        // It is about some former base, and this look is at the newest one; only who names it wants it.
+        let named = |list: &[String]| list.iter().any(|context| context == CONTEXT);
+        if self.has_own_jobs()
+            && !named(&policy.required_contexts)
+            && !named(&policy.required_if_present_contexts)
+        {
+            policy.optional_contexts.push(CONTEXT.to_owned());
+        }
+        Ok(policy)
     }
 
     /// Whether [`Self::required`] looks at the changed files.
-    pub(crate) fn wants_changed_files(&self) -> bool {
+    pub(crate) fn wants_changed_files(&self, own: &InRepoJobs) -> bool {
         let branch = &self.key.branch;
-        self.tested()
+        self.tested(own)
             .any(|job| job.wants_changed_files(branch, self.forced(job)))
     }
 
     /// The tests that must pass, given the changed files (TIDE-022, TIDE-071).
-    pub(crate) fn required(&self, files: &[String]) -> Vec<Required> {
+    pub(crate) fn required(&self, own: &InRepoJobs, files: &[String]) -> Vec<Required> {
         let branch = &self.key.branch;
-        self.tested()
+        self.tested(own)
             .filter(|job| job.should_run(branch, files, self.forced(job), false))
             .map(|job| Required {
                 job: job.base.name.clone(),
@@ -104,9 +116,9 @@ impl<'a> Rules<'a> {
             .collect()
     }
 
-    fn tested(&self) -> impl Iterator<Item = &'a Presubmit> {
-        let jobs = self.presubmits.iter().copied();
-        jobs.filter(|job| job.context_required() || job.run_before_merge)
+    fn tested<'o>(&'o self, own: &'o InRepoJobs) -> impl Iterator<Item = &'o Presubmit> {
+        self.all(own)
+            .filter(|job| job.context_required() || job.run_before_merge)
     }
 
     fn forced(&self, job: &Presubmit) -> bool {
@@ -114,8 +126,12 @@ impl<'a> Rules<'a> {
         by_hand || job.run_before_merge
     }
 
-    pub(crate) fn presubmit(&self, required: &Required) -> Option<&'a Presubmit> {
-        self.presubmits.iter().copied().find(|job| {
+    pub(crate) fn presubmit<'o>(
+        &'o self,
+        own: &'o InRepoJobs,
+        required: &Required,
+    ) -> Option<&'o Presubmit> {
+        self.all(own).find(|job| {
             job.base.name == required.job
                 && job.reporter.context == required.context
                 && job.could_run(&self.key.branch)

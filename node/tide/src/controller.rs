@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use async_trait::async_trait;
 use tokio::time::{Instant, sleep, sleep_until};
 use trireme_forge::{Forge, git::Mirrors};
+use trireme_in_repo::InRepo;
 use trireme_office::{
     Backoff, ConfigFeed, Controller, ControllerError, KeyedQueue, Office, RunningConfig,
 };
@@ -66,16 +67,18 @@ impl Default for Timing {
 pub struct Tide {
     forge: Arc<dyn Forge>,
     mirrors: Mirrors,
+    in_repo: InRepo,
     feed: ConfigFeed,
     timing: Timing,
 }
 
 impl Tide {
     #[must_use]
-    pub fn new(forge: Arc<dyn Forge>, mirrors: Mirrors, feed: ConfigFeed) -> Self {
+    pub fn new(forge: Arc<dyn Forge>, mirrors: Mirrors, in_repo: InRepo, feed: ConfigFeed) -> Self {
         Self {
             forge,
             mirrors,
+            in_repo,
             feed,
             timing: Timing::default(),
         }
@@ -108,6 +111,7 @@ impl Controller for Tide {
         let session = Arc::new(Session {
             forge: Arc::clone(&self.forge),
             mirrors: self.mirrors.clone(),
+            in_repo: self.in_repo.clone(),
             feed: self.feed.clone(),
             timing: self.timing.clone(),
             memory: Memory::default(),

@@ -19,6 +19,7 @@ mod hold;
 mod merge;
 pub mod merging;
 mod mirror;
+mod own;
 pub mod policy;
 pub mod pool;
 pub mod pull;

@@ -11,6 +11,7 @@ use trireme_forge::{
     CommitStatus, Forge, ForgeError, RepoId,
     git::{GitError, Mirrors},
 };
+use trireme_in_repo::InRepo;
 use trireme_office::{ConfigFeed, KeyedQueue, Office, OfficeError, RunningConfig, Work};
 use trireme_state::State;
 
@@ -148,6 +149,7 @@ pub(crate) struct Session {
     pub(crate) office: Office,
     pub(crate) forge: Arc<dyn Forge>,
     pub(crate) mirrors: Mirrors,
+    pub(crate) in_repo: InRepo,
     pub(crate) feed: ConfigFeed,
     pub(crate) timing: Timing,
     pub(crate) memory: Memory,

@@ -139,7 +139,7 @@ fn status_of(
 ) -> (trireme_forge::StatusState, String) {
     let pull = &onlooker.pull;
     let policy = WithRequired {
-        policy: scene.policy.as_ref(),
+        policy: onlooker.policy.as_ref(),
         required: onlooker
             .required
             .iter()
@@ -165,6 +165,8 @@ fn status_of(
         .rules
         .presubmits
         .iter()
+        .copied()
+        .chain(&onlooker.own.presubmits)
         .map(|job| job.reporter.context.as_str())
         .collect();
     let good = pull.contexts.iter().filter(|context| {

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use trireme_config::in_repo::InRepoJobs;
 use trireme_config::tide::{ContextPolicy as ConfiguredPolicy, TideQuery};
 use trireme_forge::{MergeMethod, RepoId, git::MergeOutcome};
 use trireme_office::{RunningConfig, Work};
@@ -16,6 +17,7 @@ use crate::{
     hold::Inputs,
     merge::Outcome,
     merging::{self, AllowedMethods},
+    own::Unusable,
     pool::{Batches, Buckets, Member, Pool, PoolKey, Required, choose_batches, judge},
     pull::Pull,
     query,
@@ -33,11 +35,16 @@ pub(crate) struct Onlooker {
     pub(crate) forbidden: Option<String>,
     pub(crate) in_pool: bool,
     pub(crate) required: Vec<Required>,
+    /// The repository's own jobs with its head, if it was worth asking.
+    pub(crate) own: Arc<InRepoJobs>,
+    /// What counts for it, own jobs included.
+    pub(crate) policy: Arc<ConfiguredPolicy>,
 }
 
 /// All that one look has found.
 pub(crate) struct Scene<'a> {
     pub(crate) rules: Rules<'a>,
+    /// Without the repository's own jobs.
     pub(crate) policy: Arc<ConfiguredPolicy>,
     pub(crate) queries: Vec<&'a TideQuery>,
     pub(crate) pool: Pool,
@@ -130,10 +137,7 @@ impl Session {
             Err(why) => return Err(why.into()),
         };
         let rules = Rules::new(running, key);
-        if let Some(why) = rules.unreadable() {
-            return Ok(Err(Unready::Broken(why)));
-        }
-        let policy = match rules.policy() {
+        let policy = match rules.policy(&InRepoJobs::default()) {
             Ok(policy) => Arc::new(policy),
             Err(why) => return Ok(Err(Unready::Broken(why))),
         };
@@ -157,8 +161,21 @@ impl Session {
             rules,
             policy,
         };
-        for mirror in open {
-            self.look_at(state, &mut scene, mirror, allowed).await?;
+        let looks: Vec<(Onlooker, bool)> = open
+            .iter()
+            .map(|mirror| self.onlooker(state, &scene, mirror, allowed))
+            .collect();
+        let heads: Vec<&str> = looks
+            .iter()
+            .filter(|(onlooker, meets)| *meets && onlooker.forbidden.is_none())
+            .map(|(onlooker, _)| onlooker.pull.head_sha.as_str())
+            .collect();
+        let base = &scene.pool.base_sha;
+        self.in_repo
+            .warm(&running.config, scene.rules.repo(), base, &heads)
+            .await?;
+        for (onlooker, meets) in looks {
+            self.look_at(state, &mut scene, onlooker, meets).await?;
         }
         let numbers = open.iter().map(|mirror| &mirror.number);
         scene.pool.runs = facts::runs(state, key, numbers);
@@ -166,13 +183,14 @@ impl Session {
         Ok(Ok(scene))
     }
 
-    async fn look_at(
+    /// As far as the mirror tells, and whether it meets a query.
+    fn onlooker(
         &self,
         state: &State,
-        scene: &mut Scene<'_>,
+        scene: &Scene<'_>,
         mirror: &PullRequest,
         allowed: AllowedMethods,
-    ) -> Result<(), Trouble> {
+    ) -> (Onlooker, bool) {
         let key = PullKey {
             org: mirror.org.clone(),
             repo: mirror.repo.clone(),
@@ -181,27 +199,73 @@ impl Session {
         let pull = facts::pull(state, mirror, &self.memory.search_only(&key));
         let method = scene.rules.method(&pull);
         let forbidden = merging::forbidden(&pull, method, allowed, scene.rules.blocks());
-        let mut onlooker = Onlooker {
+        let meets = scene
+            .queries
+            .iter()
+            .any(|query| query::matches(query, &pull));
+        let onlooker = Onlooker {
             method,
             forbidden,
             in_pool: false,
             required: Vec::new(),
+            own: Arc::default(),
+            policy: Arc::clone(&scene.policy),
             pull,
         };
-        let meets = scene
-            .queries
-            .iter()
-            .any(|query| query::matches(query, &onlooker.pull));
+        (onlooker, meets)
+    }
+
+    /// Learns the repository's own jobs with this head; without them it stays out of the pool (TIDE-024).
+    async fn learn_own_jobs(
+        &self,
+        scene: &mut Scene<'_>,
+        onlooker: &mut Onlooker,
+    ) -> Result<(), Trouble> {
+        if !scene.rules.has_own_jobs() {
+            return Ok(());
+        }
+        let own = self.own_jobs(scene, &[&onlooker.pull.head_sha]).await?;
+        let learned = own.and_then(|own| match scene.rules.policy(&own) {
+            Ok(policy) => Ok((own, Arc::new(policy))),
+            Err(why) => Err(Unusable { why, again: None }),
+        });
+        match learned {
+            Ok(learned) => (onlooker.own, onlooker.policy) = learned,
+            Err(Unusable { why, again }) => {
+                tracing::info!(pool = %scene.pool.key, number = onlooker.pull.number, why, "left out");
+                scene.next_look = sooner(scene.next_look, again);
+                onlooker.forbidden = Some(why);
+            }
+        }
+        Ok(())
+    }
+
+    async fn look_at(
+        &self,
+        state: &State,
+        scene: &mut Scene<'_>,
+        mut onlooker: Onlooker,
+        meets: bool,
+    ) -> Result<(), Trouble> {
         if meets && onlooker.forbidden.is_none() {
-            let files = if scene.rules.wants_changed_files() {
+            self.learn_own_jobs(scene, &mut onlooker).await?;
+        }
+        if meets && onlooker.forbidden.is_none() {
+            let own = &onlooker.own;
+            let files = if scene.rules.wants_changed_files(own) {
+                let key = PullKey {
+                    org: onlooker.pull.org.clone(),
+                    repo: onlooker.pull.repo.clone(),
+                    number: onlooker.pull.number,
+                };
                 self.changed_files(&key, &onlooker.pull.head_sha).await?
             } else {
                 Arc::default()
             };
             let member = Member {
                 pull: onlooker.pull.clone(),
-                required: scene.rules.required(&files),
-                policy: Arc::clone(&scene.policy) as _,
+                required: scene.rules.required(own, &files),
+                policy: Arc::clone(&onlooker.policy) as _,
                 held: None,
             };
             if member.contexts_allow() {
@@ -247,21 +311,28 @@ impl Session {
     async fn batches(&self, scene: &Scene<'_>) -> Result<Batches, Trouble> {
         let mut judged = Vec::new();
         for group in scene.pool.batch_groups() {
-            let required = self.batch_tests(scene, &group.numbers).await?;
-            let verdict = judge(&group, &required);
+            let verdict = match self.own_jobs_of(scene, &group.numbers).await? {
+                Ok(own) => {
+                    let required = self.batch_tests(scene, &group.numbers, &own).await?;
+                    judge(&group, &required)
+                }
+                // What it must pass is not known any more.
+                Err(_) => None,
+            };
             judged.push((group, verdict));
         }
         Ok(choose_batches(judged))
     }
 
-    /// The tests of several pull requests together.
+    /// The tests of several pull requests together; `own` are the repository's with all of them.
     pub(crate) async fn batch_tests(
         &self,
         scene: &Scene<'_>,
         numbers: &[u64],
+        own: &InRepoJobs,
     ) -> Result<Vec<Required>, Trouble> {
-        if !scene.rules.wants_changed_files() {
-            return Ok(scene.rules.required(&[]));
+        if !scene.rules.wants_changed_files(own) {
+            return Ok(scene.rules.required(own, &[]));
         }
         let mut files = std::collections::BTreeSet::new();
         for member in numbers
@@ -277,7 +348,7 @@ impl Session {
             files.extend(changed.iter().cloned());
         }
         let files: Vec<String> = files.into_iter().collect();
-        Ok(scene.rules.required(&files))
+        Ok(scene.rules.required(own, &files))
     }
 
     async fn decide(
@@ -340,6 +411,13 @@ impl Session {
                 }
             }
         }
+        // Files that are good one by one may clash when they are together.
+        while formed.len() > 1
+            && let Err(unusable) = self.own_jobs_of(scene, &formed).await?
+        {
+            tracing::info!(pool = %key, number = formed.last(), why = unusable.why, "left out of the batch");
+            formed.pop();
+        }
         Ok(formed)
     }
 
@@ -348,11 +426,19 @@ impl Session {
             Decision::Wait | Decision::FormBatch { .. } => Ok(Outcome::default()),
             Decision::Merge(number) => self.merge_all(scene, &[*number]).await,
             Decision::MergeBatch(numbers) => self.merge_all(scene, numbers).await,
-            Decision::Trigger { number, tests } => self.trigger(scene, &[*number], tests).await,
-            Decision::TriggerBatch(numbers) => {
-                let tests = self.batch_tests(scene, numbers).await?;
-                self.trigger(scene, numbers, &tests).await
+            Decision::Trigger { number, tests } => {
+                match self.own_jobs_of(scene, &[*number]).await? {
+                    Ok(own) => self.trigger(scene, &[*number], &own, tests).await,
+                    Err(unusable) => Ok(unusable.into()),
+                }
             }
+            Decision::TriggerBatch(numbers) => match self.own_jobs_of(scene, numbers).await? {
+                Ok(own) => {
+                    let tests = self.batch_tests(scene, numbers, &own).await?;
+                    self.trigger(scene, numbers, &own, &tests).await
+                }
+                Err(unusable) => Ok(unusable.into()),
+            },
         }
     }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use trireme_config::ProwConfig;
+use trireme_config::in_repo::InRepoJobs;
 use trireme_config::job::{batch_spec, presubmit_spec};
 use trireme_proto::state::{CreateJobs, NewJob, command::Body};
 use trireme_prowjob::{
@@ -32,6 +33,7 @@ impl Session {
         &self,
         scene: &Scene<'_>,
         numbers: &[u64],
+        own: &InRepoJobs,
         tests: &[Required],
     ) -> Result<Outcome, Trouble> {
         let members: Vec<&Member> = numbers
@@ -43,7 +45,7 @@ impl Session {
         let mut jobs = Vec::new();
         for test in tests {
             if contexts.insert(&test.context)
-                && let Some(job) = self.new_job(scene, &members, &refs, test)?
+                && let Some(job) = self.new_job(scene, &members, &refs, own, test)?
             {
                 jobs.push(job);
             }
@@ -70,9 +72,10 @@ impl Session {
         scene: &Scene<'_>,
         members: &[&Member],
         refs: &Refs,
+        own: &InRepoJobs,
         test: &Required,
     ) -> Result<Option<NewJob>, Trouble> {
-        let Some(presubmit) = scene.rules.presubmit(test) else {
+        let Some(presubmit) = scene.rules.presubmit(own, test) else {
             return Ok(None);
         };
         let heads: Vec<(u64, String)> = members

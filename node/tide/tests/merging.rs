@@ -12,6 +12,7 @@ mod scene;
 use std::{sync::Arc, time::Duration};
 
 use scene::Scene;
+use trireme_in_repo::{CacheLimits, InRepo, InRepoMetrics};
 use trireme_proto::state::{
     IntentState, Job, JobState, JobType, MergeIntent, MergePool, PoolAction,
 };
@@ -58,7 +59,10 @@ fn quick() -> Timing {
 
 async fn serve(scene: &mut Scene) {
     let mirrors = scene.mirrors().await;
-    let tide = Tide::new(Arc::clone(&scene.forge), mirrors, scene.feed.clone());
+    let metrics = InRepoMetrics::default();
+    let in_repo = InRepo::new(mirrors.clone(), CacheLimits::default(), metrics);
+    let forge = Arc::clone(&scene.forge);
+    let tide = Tide::new(forge, mirrors, in_repo, scene.feed.clone());
     scene
         .begin_term(vec![Arc::new(tide.with_timing(quick()))])
         .await;

@@ -388,6 +388,7 @@ async fn serve(
         runs: Arc::new(Stored { root: storage }),
         leases: Arc::new(leases),
         debug: Arc::new(NoDebug),
+        metrics: Box::new(|_| ()),
         pages: Box::new(move |logs| {
             assert!(hand_out.send(logs).is_ok());
             Default::default()

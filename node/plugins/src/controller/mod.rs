@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use trireme_forge::Forge;
 use trireme_forge::owners::OwnersLoader;
+use trireme_in_repo::InRepo;
 use trireme_office::{
     Backoff, ConfigFeed, Controller, ControllerError, KeyedQueue, Office, OfficeError,
     RunningConfig, Work,
@@ -55,6 +56,7 @@ struct Tools {
     plugins: Plugins,
     forge: Arc<dyn Forge>,
     owners: OwnersLoader,
+    in_repo: InRepo,
     config: ConfigFeed,
     hooks: OurHooks,
     every: Duration,
@@ -67,6 +69,7 @@ impl PluginsController {
         plugins: Plugins,
         forge: Arc<dyn Forge>,
         owners: OwnersLoader,
+        in_repo: InRepo,
         config: ConfigFeed,
         hooks: OurHooks,
     ) -> Self {
@@ -75,6 +78,7 @@ impl PluginsController {
                 plugins,
                 forge,
                 owners,
+                in_repo,
                 config,
                 hooks,
                 every: REPAIR_EVERY,

@@ -28,8 +28,12 @@ impl Session {
         let (Some(running), view) = self.running() else {
             return Err(Work::Done);
         };
+        let failures = view
+            .plan(&delivery.guid, &lane.plugin)
+            .map_or(0, |plan| plan.failures);
+        let last_try = failures.saturating_add(1) >= MAX_TRIES;
         let planned = match self.events.get(&view, delivery) {
-            Ok(event) => self.plan(lane, delivery, &running, &event).await,
+            Ok(event) => self.plan(lane, delivery, &running, &event, last_try).await,
             Err(why) => Err(PlanError::Failed(why.to_string())),
         };
         let error = match planned {
@@ -46,10 +50,7 @@ impl Session {
             }) => return Err(Work::Outage(reason, retry_after)),
             Err(PlanError::Failed(error)) => error,
         };
-        let failures = view
-            .plan(&delivery.guid, &lane.plugin)
-            .map_or(0, |plan| plan.failures);
-        let dead = failures.saturating_add(1) >= MAX_TRIES;
+        let dead = last_try;
         tracing::warn!(
             guid = delivery.guid,
             plugin = lane.plugin,
@@ -78,6 +79,7 @@ impl Session {
         delivery: &Delivery,
         running: &RunningConfig,
         event: &Event,
+        last_try: bool,
     ) -> Result<Decision, PlanError> {
         // A plugin that was there when the delivery came and is not any more has nothing to say.
         let Some(plugin) = self.tools.plugins.get(&lane.plugin) else {
@@ -94,6 +96,8 @@ impl Session {
             running,
             state: &view,
             owners: &self.tools.owners,
+            in_repo: &self.tools.in_repo,
+            last_try,
         };
         let planning = AssertUnwindSafe(plugin.plan(&cx, event)).catch_unwind();
         match tokio::time::timeout(PLAN_TIMEOUT, planning).await {

@@ -64,7 +64,7 @@ impl Runs<'_> {
 }
 
 /// The base repository's page.
-fn repo_page(pr: &PullRequest) -> String {
+pub(super) fn repo_page(pr: &PullRequest) -> String {
     if pr.base.repo_html_url.is_empty() {
         let tail = format!("/pull/{}", pr.number);
         pr.html_url

@@ -4,6 +4,7 @@ pub mod asking;
 mod comment;
 mod help;
 mod jobs;
+mod own;
 mod pull_request;
 mod push;
 mod texts;
@@ -21,6 +22,7 @@ use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::plugin::{EventKind, PlanError, Planning, Plugin};
 use jobs::Runs;
+use own::Standing;
 pub use pull_request::Standstill;
 use trireme_office::RunningConfig;
 
@@ -167,32 +169,72 @@ impl Plugin for Trigger {
             return Ok(Decision::nothing());
         };
         if let Event::Push(event) = event {
-            let chosen = push::choose(event, &cx.postsubmits(repo));
+            if !push::counts(event) {
+                return Ok(Decision::nothing());
+            }
+            let standing = own::at(cx, repo, &event.after, &[]).await?;
+            let own = standing.jobs();
+            let mut postsubmits = cx.postsubmits(repo);
+            postsubmits.extend(&own.postsubmits);
+            let chosen = push::choose(event, &postsubmits);
             return Ok(Decision {
+                effects: own::notice_of_push(&standing, event, cx),
                 jobs: jobs::postsubmits(event, &chosen, cx)?,
                 ..Decision::default()
             });
         }
         let options = options(cx.running, repo);
-        let jobs = cx.presubmits(repo);
         let mut decision = Decision::nothing();
         if let Event::PullRequest(event) = event
             && pull_request::counts(event, cx.bot)
         {
-            let on = Target::new(repo, event.pull_request.number);
+            let pr = &event.pull_request;
+            let on = Target::new(repo, pr.number);
+            let mut facts = Facts::default();
+            let standing = if pull_request::may_start(event) {
+                own::of_pull_request(cx, pr, &mut facts).await?
+            } else {
+                Standing::Unasked
+            };
+            let own = standing.jobs();
+            let mut jobs = cx.presubmits(repo);
+            jobs.extend(&own.presubmits);
             let live = live_presubmits(cx, &on);
-            let decide =
-                |facts: &Facts| pull_request::decide(event, &options, cx.bot, &jobs, &live, facts);
-            let verdict = gather(cx, &on, Facts::default(), decide).await?;
+            let shown = own::shown(cx, pr);
+            let moved = pull_request::moves(event);
+            let decide = |facts: &Facts| {
+                let mut verdict =
+                    pull_request::decide(event, &options, cx.bot, &jobs, &live, facts)?;
+                let notice = own::notice(&standing, pr, moved, shown, cx.bot, facts)?;
+                verdict.effects.extend(notice);
+                Ok(verdict)
+            };
+            let verdict = gather(cx, &on, facts, decide).await?;
             decision = into_decision(verdict, cx)?;
         }
         if let Some(comment) = event.generic_comment()
             && comment::counts(&comment, cx.bot)
-            && comment::is_relevant(&comment.body, jobs.iter().copied())
         {
+            let mut facts = Facts::default();
+            let standing = own::of_comment(cx, &comment, &mut facts).await?;
+            let own = standing.jobs();
+            let mut jobs = cx.presubmits(repo);
+            jobs.extend(&own.presubmits);
+            if !comment::is_relevant(&comment.body, jobs.iter().copied()) {
+                return Ok(decision);
+            }
             let on = Target::new(&comment.repo, comment.number);
-            let decide = |facts: &Facts| comment::decide(&comment, &options, cx.bot, &jobs, facts);
-            let verdict = gather(cx, &on, Facts::default(), decide).await?;
+            let pr = facts.pull_request.clone();
+            let shown = pr.as_ref().and_then(|pr| own::shown(cx, pr));
+            let decide = |facts: &Facts| {
+                let mut verdict = comment::decide(&comment, &options, cx.bot, &jobs, facts)?;
+                if let Some(pr) = &pr {
+                    let notice = own::notice(&standing, pr, false, shown, cx.bot, facts)?;
+                    verdict.effects.extend(notice);
+                }
+                Ok(verdict)
+            };
+            let verdict = gather(cx, &on, facts, decide).await?;
             decision = decision.and(into_decision(verdict, cx)?);
         }
         Ok(decision)

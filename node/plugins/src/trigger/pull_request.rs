@@ -44,6 +44,22 @@ pub(super) fn counts(event: &PullRequestEvent, bot: &BotUser) -> bool {
     }
 }
 
+/// Whether the event can start anything, so that the repository's own jobs matter.
+pub(super) fn may_start(event: &PullRequestEvent) -> bool {
+    !matches!(
+        event.action,
+        PullRequestAction::Closed | PullRequestAction::ConvertedToDraft
+    )
+}
+
+/// Whether head or base are not what they were, or may not be what was last told about.
+pub(super) fn moves(event: &PullRequestEvent) -> bool {
+    matches!(
+        event.action,
+        PullRequestAction::Synchronize | PullRequestAction::Reopened | PullRequestAction::Edited
+    )
+}
+
 fn base_changed(event: &PullRequestEvent) -> bool {
     let is_told = |from: &Option<String>| from.as_ref().is_some_and(|from| !from.is_empty());
     is_told(&event.changes.base_branch) || is_told(&event.changes.base_sha)
@@ -58,7 +74,8 @@ pub(super) fn decide<'j>(
     live: &[&Job],
     facts: &Facts,
 ) -> Result<Verdict<'j>, Missing> {
-    if jobs.is_empty() || !counts(event, bot) {
+    // What runs may come from a former configuration, or from the repository, which is not asked about an end.
+    if (jobs.is_empty() && live.is_empty()) || !counts(event, bot) {
         return Ok(Verdict::default());
     }
     let pr = &event.pull_request;

@@ -1,5 +1,7 @@
 //! Where plugins' stories are told: the sandbox forge behind the real client, its webhooks, and a cluster of one node.
 
+#![allow(dead_code, reason = "each test program uses its part")]
+
 use std::{
     net::TcpListener,
     path::PathBuf,
@@ -24,6 +26,7 @@ use trireme_forge::{
     github::{Credentials, GitHub, GitHubOptions, RetryPolicy, fixed_secret},
     owners::OwnersLoader,
 };
+use trireme_in_repo::{CacheLimits, InRepo, InRepoMetrics};
 use trireme_office::{Keeper, RunningConfig};
 use trireme_plugins::{OurHooks, Plugins, PluginsController};
 use trireme_proto::state::{
@@ -69,6 +72,8 @@ pub(crate) struct Stage {
     setup: Setup,
     github: Arc<GitHub>,
     mirrors: Mirrors,
+    in_repo: InRepo,
+    pub(crate) metrics: InRepoMetrics,
     feed: watch::Sender<Option<Arc<RunningConfig>>>,
     term: Option<(CancellationToken, JoinHandle<()>)>,
     dir: tempfile::TempDir,
@@ -176,6 +181,8 @@ impl Stage {
         })
         .await
         .unwrap();
+        let metrics = InRepoMetrics::default();
+        let in_repo = InRepo::new(mirrors.clone(), CacheLimits::default(), metrics.clone());
         let store = open(dir.path().join("node")).await;
         let door = Arc::new(Door {
             store: watch::Sender::new(store),
@@ -196,6 +203,8 @@ impl Stage {
             setup,
             github,
             mirrors,
+            in_repo,
+            metrics,
             feed: watch::Sender::new(None),
             term: None,
             dir,
@@ -269,6 +278,7 @@ impl Stage {
             Plugins::built_in(),
             Arc::clone(&self.github) as Arc<dyn Forge>,
             OwnersLoader::new(self.mirrors.clone()),
+            self.in_repo.clone(),
             self.feed.subscribe(),
             hooks,
         )
