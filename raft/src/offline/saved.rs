@@ -370,6 +370,7 @@ fn kind_of(row: &SnapshotRow) -> &'static str {
             Some(Record::FeatureLevel(_)) => "feature level",
             None => "unknown",
         },
+        Some(Row::ConfigPage(_)) => "pages of configurations",
         None => "unknown",
     }
 }
@@ -385,6 +386,7 @@ fn archived_kind(key: &[u8]) -> &'static str {
         Some(keys::PLAN) => "plans",
         Some(keys::INTENT) => "merge intents",
         Some(keys::CONFIG) => "configuration versions",
+        Some(keys::CONFIG_PAGE) => "pages of configurations",
         Some(keys::BLOB) => "blobs",
         _ => "other",
     }

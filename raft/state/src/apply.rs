@@ -7,7 +7,7 @@ use trireme_proto::state::{self as pb, command::Body};
 use crate::{
     State, agents, alarms, audits, blobs, change,
     change::Change,
-    configs, cursors, deliveries, effects, intents,
+    config_pages, configs, cursors, deliveries, effects, intents,
     jobs::{create, lifecycle},
     level::min_level_of,
     office, plans, pools, pulls,
@@ -192,6 +192,7 @@ impl State {
             Body::OpenIntent(body) => intents::open(self, entry, &body),
             Body::SettleIntent(body) => intents::settle(self, entry, &body),
             Body::PutConfig(body) => configs::put(self, entry, &body),
+            Body::PutConfigPage(body) => config_pages::put(self, entry, body),
             Body::TakeOffice(body) => office::take(self, entry, &body),
             Body::RaiseFeatureLevel(body) => office::raise_level(self, entry, body),
             Body::RegisterAgent(body) => agents::register(self, entry, &body),

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use prost::Message as _;
-use trireme_proto::state::{ConfigVersion, Delivery, Job, MergeIntent, Plan, RunSummary};
+use trireme_proto::state::{
+    ConfigPage, ConfigVersion, Delivery, Job, MergeIntent, Plan, RunSummary,
+};
 
 use crate::{
     apply::Entry,
@@ -84,6 +86,14 @@ pub(crate) fn intent(entry: &mut Entry, intent: &MergeIntent) {
 
 pub(crate) fn config(entry: &mut Entry, config: &ConfigVersion) {
     put(entry, &keys::config(config.number), &config.encode_to_vec());
+}
+
+pub(crate) fn config_page(entry: &mut Entry, page: &ConfigPage) {
+    put(
+        entry,
+        &keys::config_page(&page.sha256),
+        &page.encode_to_vec(),
+    );
 }
 
 pub(crate) fn blob(entry: &mut Entry, sha256: &[u8], chunks: &[Bytes]) {

@@ -28,6 +28,8 @@ pub const PLAN: u8 = b'L';
 pub const INTENT: u8 = b'I';
 /// `ConfigVersion` by number, newest first.
 pub const CONFIG: u8 = b'C';
+/// `ConfigPage` by sha256.
+pub const CONFIG_PAGE: u8 = b'G';
 /// A blob's pieces in order, by sha256: as its door put them, to be joined.
 pub const BLOB: u8 = b'X';
 
@@ -129,6 +131,10 @@ pub fn intents_of(org: &str, repo: &str, number: u64) -> Key {
 
 pub fn config(number: u64) -> Key {
     Key::new(CONFIG).newest_first(number)
+}
+
+pub fn config_page(sha256: &[u8]) -> Key {
+    Key::new(CONFIG_PAGE).raw(sha256)
 }
 
 pub fn blob(sha256: &[u8]) -> Key {

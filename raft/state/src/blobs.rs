@@ -8,13 +8,13 @@ use imbl::{OrdMap, OrdSet};
 use trireme_proto::state::{BlobChunkRow, BlobRef, Done, PutBlobChunk, SweepBlobs};
 
 use crate::{
-    State,
+    PAGES_LEVEL, State,
     apply::Entry,
-    archive,
+    archive, config_pages,
     digest::{Sum, sha256},
     limits::{
         BLOB_CHUNK, BLOB_GRACE_MS, MAX_BLOB_BYTES, MAX_BLOB_CHUNKS, MAX_SWEEP,
-        MAX_UNREFERENCED_BLOB_BYTES,
+        MAX_UNREFERENCED_BLOB_BYTES, MAX_UNREFERENCED_BLOB_BYTES_BEFORE_PAGES,
     },
     reject::{Verdict, at_most, conflict, invalid, not_found},
 };
@@ -260,10 +260,11 @@ pub(crate) fn put_chunk(state: &mut State, entry: &mut Entry, command: &PutBlobC
         }
     }
     let unreferenced = state.blobs.unreferenced_bytes.saturating_sub(freed);
-    if unreferenced.saturating_add(command.data.len() as u64) > MAX_UNREFERENCED_BLOB_BYTES {
+    let bound = state.max_unreferenced_blob_bytes();
+    if unreferenced.saturating_add(command.data.len() as u64) > bound {
         return Err(crate::reject::exhausted(
             "bytes of blobs that nothing names",
-            usize::try_from(MAX_UNREFERENCED_BLOB_BYTES).unwrap_or(usize::MAX),
+            usize::try_from(bound).unwrap_or(usize::MAX),
         ));
     }
     if starts_over {
@@ -280,11 +281,15 @@ pub(crate) fn put_chunk(state: &mut State, entry: &mut Entry, command: &PutBlobC
     Ok(Done::default())
 }
 
-/// Removes blobs that nothing names and that nobody has put for an hour; others stay.
+/// Removes blobs and pages that nothing names and that nobody has put for an hour; others stay.
 pub(crate) fn sweep(state: &mut State, entry: &mut Entry, command: &SweepBlobs) -> Verdict {
     at_most("blobs to sweep", command.sha256.len(), MAX_SWEEP)?;
+    at_most("pages to sweep", command.config_pages.len(), MAX_SWEEP)?;
     let before = entry.stamp_ms.saturating_sub(BLOB_GRACE_MS);
     let mut swept = false;
+    for sha256 in &command.config_pages {
+        swept |= config_pages::sweep(state, entry, sha256, before);
+    }
     for sha in command.sha256.iter().filter_map(sha_of) {
         let expired = state
             .blobs
@@ -410,6 +415,26 @@ impl State {
         })
     }
 
+    /// Whether the blob is there and stays long enough to be named: else it is to be put again.
+    pub fn keeps_blob(&self, sha256: &[u8], now_ms: i64) -> bool {
+        let Ok(sha) = Sha::try_from(sha256) else {
+            return false;
+        };
+        let young = now_ms.saturating_sub(BLOB_GRACE_MS / 2);
+        self.blobs.rows.get(&sha).is_some_and(|blob| {
+            let named = self.blobs.references.contains_key(&sha);
+            blob.is_complete() && (named || blob.last_put_ms >= young)
+        })
+    }
+
+    pub(crate) fn max_unreferenced_blob_bytes(&self) -> u64 {
+        if self.feature_level() < PAGES_LEVEL {
+            MAX_UNREFERENCED_BLOB_BYTES_BEFORE_PAGES
+        } else {
+            MAX_UNREFERENCED_BLOB_BYTES
+        }
+    }
+
     /// Blobs that `SweepBlobs` would remove at this time, oldest first.
     pub fn expired_blobs(&self, now_ms: i64) -> impl Iterator<Item = &[u8; 32]> {
         let before = now_ms.saturating_sub(BLOB_GRACE_MS);
@@ -420,6 +445,6 @@ impl State {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use bytes::Bytes;
-use trireme_proto::state::{ConfigVersion, Done, PutConfig};
+use trireme_proto::state::{ConfigFile, ConfigVersion, Done, PutConfig};
 
 use crate::{
     State,
@@ -11,14 +11,14 @@ use crate::{
     archive,
     change::{Change, RecordKey},
     digest::Sum,
-    ids::config_root,
-    limits::{CONFIG_MEMORY, MAX_CONFIG_BYTES, MAX_CONFIG_FILES},
+    ids::{config_root, config_tree},
+    limits::{CONFIG_MEMORY, MAX_INLINE_CONFIG_BYTES, MAX_INLINE_CONFIG_FILES},
     reject::{Verdict, at_most, conflict, cut, invalid, name, not_found, record_size},
     table::{Record, Table},
 };
 
 /// What a file may be to a configuration.
-const ROLES: [&str; 4] = ["main", "plugins", "job", "supplemental"];
+pub const CONFIG_ROLES: [&str; 4] = ["main", "plugins", "job", "supplemental"];
 
 impl Record for ConfigVersion {
     const KIND: u8 = 9;
@@ -70,38 +70,22 @@ pub(crate) fn put(state: &mut State, entry: &mut Entry, command: &PutConfig) -> 
             command.expected_current
         )));
     }
-    if asked.files.is_empty() {
-        return Err(invalid("a configuration without files"));
-    }
-    at_most("files", asked.files.len(), MAX_CONFIG_FILES)?;
-    let mut paths = BTreeSet::new();
-    let mut bytes: u64 = 0;
-    for file in &asked.files {
-        name("path", &file.path)?;
-        if !ROLES.contains(&file.role.as_str()) {
-            return Err(invalid(format!(
-                "{}: role {:?}, expected one of {ROLES:?}",
-                file.path, file.role
-            )));
+    let (paged_files, paged_bytes) = match (asked.files.is_empty(), asked.pages.is_empty()) {
+        (true, true) => return Err(invalid("a configuration without files")),
+        (false, false) => return Err(invalid("a configuration of files and of pages")),
+        (true, false) => state.check_config_pages(&asked.pages)?,
+        (false, true) => {
+            check_files(state, &asked.files)?;
+            (0, 0)
         }
-        if !paths.insert((&file.role, &file.path)) {
-            return Err(invalid(format!("{} file {:?} twice", file.role, file.path)));
-        }
-        let Some(blob) = &file.blob else {
-            return Err(invalid(format!("{}: no blob", file.path)));
-        };
-        state.check_blob(blob)?;
-        bytes = bytes.saturating_add(blob.size);
-    }
-    if bytes > MAX_CONFIG_BYTES {
-        return Err(invalid(format!(
-            "{bytes} bytes of configuration, at most {MAX_CONFIG_BYTES} are allowed"
-        )));
-    }
+    };
     if asked.rollback_of > current {
         return Err(not_found("configuration", &asked.rollback_of.to_string()));
     }
-    let root = config_root(&asked.files);
+    let root = match asked.pages.is_empty() {
+        true => config_root(&asked.files),
+        false => config_tree(&asked.pages),
+    };
     if !asked.root.is_empty() && asked.root != root.as_slice() {
         return Err(invalid("the root is not that of the files"));
     }
@@ -112,6 +96,9 @@ pub(crate) fn put(state: &mut State, entry: &mut Entry, command: &PutConfig) -> 
         revision: entry.index,
         author: cut(&asked.author),
         message: cut(&asked.message),
+        source: cut(&asked.source),
+        paged_files,
+        paged_bytes,
         ..asked.clone()
     };
     record_size("the configuration", &config)?;
@@ -119,6 +106,9 @@ pub(crate) fn put(state: &mut State, entry: &mut Entry, command: &PutConfig) -> 
     let number = config.number;
     for blob in config.files.iter().filter_map(|file| file.blob.as_ref()) {
         state.blobs.refer(&blob.sha256);
+    }
+    for page in &config.pages {
+        state.config_pages.refer(page);
     }
     let config = Arc::new(config);
     state.configs.put(&mut state.digest, config.clone());
@@ -135,11 +125,49 @@ pub(crate) fn put(state: &mut State, entry: &mut Entry, command: &PutConfig) -> 
         for blob in oldest.files.iter().filter_map(|file| file.blob.as_ref()) {
             state.release_blob(entry, &blob.sha256);
         }
+        for page in &oldest.pages {
+            state.release_config_page(entry, page);
+        }
     }
     Ok(Done {
         config_version: number,
         ..Done::default()
     })
+}
+
+/// What holds of every file of a configuration.
+pub(crate) fn check_file(state: &State, file: &ConfigFile) -> Verdict<()> {
+    name("path", &file.path)?;
+    if !CONFIG_ROLES.contains(&file.role.as_str()) {
+        return Err(invalid(format!(
+            "{}: role {:?}, expected one of {CONFIG_ROLES:?}",
+            file.path, file.role
+        )));
+    }
+    let Some(blob) = &file.blob else {
+        return Err(invalid(format!("{}: no blob", file.path)));
+    };
+    state.check_blob(blob)
+}
+
+/// Of a configuration without pages.
+fn check_files(state: &State, files: &[ConfigFile]) -> Verdict<()> {
+    at_most("files", files.len(), MAX_INLINE_CONFIG_FILES)?;
+    let mut paths = BTreeSet::new();
+    let mut bytes: u64 = 0;
+    for file in files {
+        if !paths.insert((&file.role, &file.path)) {
+            return Err(invalid(format!("{} file {:?} twice", file.role, file.path)));
+        }
+        check_file(state, file)?;
+        bytes = bytes.saturating_add(file.blob.as_ref().map_or(0, |blob| blob.size));
+    }
+    if bytes > MAX_INLINE_CONFIG_BYTES {
+        return Err(invalid(format!(
+            "{bytes} bytes of configuration, at most {MAX_INLINE_CONFIG_BYTES} are allowed"
+        )));
+    }
+    Ok(())
 }
 
 impl State {

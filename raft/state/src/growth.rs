@@ -14,6 +14,7 @@ pub fn grows(body: &Body) -> bool {
         | Body::PutPullRequests(_)
         | Body::OpenIntent(_)
         | Body::PutConfig(_)
+        | Body::PutConfigPage(_)
         | Body::PutCursor(_)
         | Body::PutTimer(_) => true,
         // Plugins with nothing to do let their delivery go.

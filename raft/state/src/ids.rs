@@ -74,6 +74,30 @@ pub fn config_root(files: &[ConfigFile]) -> [u8; 32] {
     hasher.finalize().into()
 }
 
+/// The name of a page: sha256 over its lines `role <space> path <space> hex sha256 <space> size <newline>`.
+pub fn config_page(files: &[ConfigFile]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for file in files {
+        let (name, size) = match &file.blob {
+            Some(blob) => (&blob.sha256[..], blob.size),
+            None => (&[][..], 0),
+        };
+        let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
+        hasher.update(format!("{} {} {name} {size}\n", file.role, file.path));
+    }
+    hasher.finalize().into()
+}
+
+/// The root of a configuration of pages: sha256 over a line that says so and their names, in their order.
+pub fn config_tree(pages: &[impl AsRef<[u8]>]) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    hasher.update("configuration of pages\n");
+    for page in pages {
+        hasher.update(page);
+    }
+    hasher.finalize().into()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +107,23 @@ mod tests {
     fn derivations_are_fixed() {
         insta::assert_snapshot!(job_id("delivery-1", "trigger", 0), @"788a2793-89d0-5da5-962d-d9ac7fc3d39b");
         insta::assert_snapshot!(intent_id("o", "r", 1, "head", "base", 0), @"ac6ca107-60ab-56d9-a648-9de021efdbb3");
+    }
+
+    /// Pages are shared by versions: another derivation would store every page a second time.
+    #[test]
+    fn names_of_pages_are_fixed() {
+        let file = ConfigFile {
+            role: "job".into(),
+            path: "a b".into(),
+            blob: Some(trireme_proto::state::BlobRef {
+                sha256: vec![1; 32].into(),
+                size: 5,
+            }),
+        };
+        let page = config_page(&[file]);
+        let hex = |hash: [u8; 32]| crate::blobs::hex(&hash);
+        insta::assert_snapshot!(hex(page), @"e5da170f7b15cafc24c4f6b1b3533f70151b5f0d37fc099d4127bf4b3d0cd703");
+        insta::assert_snapshot!(hex(config_tree(&[page])), @"86cd63a13ed65132da1ac87c41d1f6d217ad894f68dac17ae17a0404e71bc41b");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What must hold of every state that `apply` made. For tests and for `doctor`-like checks: walks everything.
 
-use trireme_proto::state::{DeliveryState, IntentState, JobState};
+use trireme_proto::state::{ConfigFile, DeliveryState, IntentState, JobState};
 
 use crate::{
     State,
@@ -22,6 +22,7 @@ impl State {
         }
         self.check_jobs()?;
         self.check_inbox()?;
+        self.check_configs()?;
         for intent in self
             .intents()
             .filter(|intent| intent.state() == IntentState::Open)
@@ -89,6 +90,25 @@ impl State {
             Some(orphan) => Err(format!("a report of {} outlived it", orphan.job_id)),
             None => Ok(()),
         }
+    }
+
+    fn check_configs(&self) -> Result<(), String> {
+        for version in self.configs.iter() {
+            let Some(files) = self.config_files(version) else {
+                return Err(format!("configuration {} misses a page", version.number));
+            };
+            let has = |file: &ConfigFile| {
+                let blob = file.blob.as_ref();
+                blob.is_some_and(|blob| self.has_blob(&blob.sha256))
+            };
+            if let Some(file) = files.iter().find(|file| !has(file)) {
+                return Err(format!(
+                    "configuration {} misses the content of {:?}",
+                    version.number, file.path
+                ));
+            }
+        }
+        Ok(())
     }
 
     fn check_inbox(&self) -> Result<(), String> {

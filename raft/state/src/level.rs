@@ -3,14 +3,18 @@
 //! 1. what the first version knew
 //! 2. audits, tokens, whose agents are; bytes of records are bounded
 //! 3. one open merge intent per branch
+//! 4. configurations as pages
 
 use trireme_proto::state::{Command, command::Body};
 
 /// The highest level that this build understands.
-pub const FEATURE_LEVEL: u32 = 3;
+pub const FEATURE_LEVEL: u32 = 4;
 
 /// The level of a cluster that has never raised it.
 pub const BASE_LEVEL: u32 = 1;
+
+/// From this level on a configuration is named by its pages, and may be as large as they reach.
+pub const PAGES_LEVEL: u32 = 4;
 
 /// The lowest level of a cluster that may hold this command: what it says, and what its kind needs.
 pub fn min_level_of(command: &Command) -> u32 {
@@ -27,6 +31,17 @@ pub fn min_level_of(command: &Command) -> u32 {
         {
             2
         }
+        Some(Body::PutConfigPage(_)) => PAGES_LEVEL,
+        // What earlier builds would not see in it.
+        Some(Body::PutConfig(put))
+            if put
+                .config
+                .as_ref()
+                .is_some_and(|config| !config.pages.is_empty() || !config.source.is_empty()) =>
+        {
+            PAGES_LEVEL
+        }
+        Some(Body::SweepBlobs(sweep)) if !sweep.config_pages.is_empty() => PAGES_LEVEL,
         _ => BASE_LEVEL,
     };
     command.min_level.max(kind)

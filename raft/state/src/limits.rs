@@ -13,8 +13,10 @@ pub const BLOB_CHUNK: usize = 512 << 10;
 pub const MAX_BLOB_CHUNKS: u32 = 128;
 /// Uncompressed size of one blob.
 pub const MAX_BLOB_BYTES: u64 = 64 << 20;
-/// Stored bytes of all blobs that nothing refers to yet.
-pub const MAX_UNREFERENCED_BLOB_BYTES: u64 = 512 << 20;
+/// Stored bytes of all blobs that nothing refers to yet: a configuration that comes in whole, twice.
+pub const MAX_UNREFERENCED_BLOB_BYTES: u64 = 1 << 30;
+/// The same below feature level 4.
+pub const MAX_UNREFERENCED_BLOB_BYTES_BEFORE_PAGES: u64 = 512 << 20;
 /// How long a blob stays without a reference.
 pub const BLOB_GRACE_MS: i64 = 60 * MINUTE_MS;
 
@@ -82,9 +84,21 @@ pub const MAX_OPEN_INTENTS: usize = 100_000;
 /// Configuration versions in memory; older ones are in the archive.
 pub const CONFIG_MEMORY: usize = 20;
 /// Files of one configuration.
-pub const MAX_CONFIG_FILES: usize = 10_000;
+pub const MAX_CONFIG_FILES: usize = 50_000;
 /// All files of one configuration, uncompressed.
-pub const MAX_CONFIG_BYTES: u64 = 64 << 20;
+pub const MAX_CONFIG_BYTES: u64 = 512 << 20;
+/// Files of a configuration that holds them itself, without pages.
+pub const MAX_INLINE_CONFIG_FILES: usize = 10_000;
+/// All files of one that holds them itself, uncompressed.
+pub const MAX_INLINE_CONFIG_BYTES: u64 = 64 << 20;
+/// Files of one page. Pages end where the content says; on the average after a quarter of this.
+pub const MAX_CONFIG_PAGE_FILES: usize = 256;
+/// One page, encoded: several fit into one packed entry.
+pub const MAX_CONFIG_PAGE_BYTES: usize = 128 << 10;
+/// Pages of one configuration.
+pub const MAX_PAGES_PER_CONFIG: usize = 4096;
+/// Pages in memory, named by a version or not.
+pub const MAX_CONFIG_PAGES: usize = 65_536;
 
 /// Agents, lost ones included.
 pub const MAX_AGENTS: usize = 10_000;
@@ -126,6 +140,7 @@ pub const MAX_AUDIT_REPORTS: usize = 64;
 // | cursors       | MAX_CURSORS            | 256 MiB | 1 KiB               |
 // | timers        | MAX_TIMERS             | 256 MiB | 1 KiB               |
 // | agents        | MAX_AGENTS             | 64 MiB  | 6 KiB               |
+// | configuration pages | MAX_CONFIG_PAGES | 512 MiB | 8 KiB               |
 // | blobs         | of configurations and deliveries | 4 GiB |             |
 
 /// Jobs.
@@ -146,6 +161,8 @@ pub const MAX_CURSORS_BYTES: u64 = 256 << 20;
 pub const MAX_TIMERS_BYTES: u64 = 256 << 20;
 /// Agents.
 pub const MAX_AGENTS_BYTES: u64 = 64 << 20;
+/// Pages of configurations.
+pub const MAX_CONFIG_PAGES_BYTES: u64 = 512 << 20;
 /// Blob chunks as stored, referenced or not.
 pub const MAX_BLOBS_BYTES: u64 = 4 << 30;
 

@@ -6,11 +6,11 @@ use trireme_proto::state::command::Body;
 use crate::{
     State,
     limits::{
-        DELIVERY_MEMORY, MAX_AGENTS, MAX_AGENTS_BYTES, MAX_ALARMS, MAX_BLOBS_BYTES, MAX_CURSORS,
-        MAX_CURSORS_BYTES, MAX_DELIVERIES, MAX_DELIVERIES_BYTES, MAX_INTENTS_BYTES, MAX_JOBS,
-        MAX_JOBS_BYTES, MAX_OPEN_INTENTS, MAX_PLANS_BYTES, MAX_POOLS, MAX_POOLS_BYTES,
-        MAX_PULL_REQUESTS, MAX_PULL_REQUESTS_BYTES, MAX_TIMERS, MAX_TIMERS_BYTES, MAX_TOKENS,
-        MAX_UNREFERENCED_BLOB_BYTES,
+        DELIVERY_MEMORY, MAX_AGENTS, MAX_AGENTS_BYTES, MAX_ALARMS, MAX_BLOBS_BYTES,
+        MAX_CONFIG_PAGES, MAX_CONFIG_PAGES_BYTES, MAX_CURSORS, MAX_CURSORS_BYTES, MAX_DELIVERIES,
+        MAX_DELIVERIES_BYTES, MAX_INTENTS_BYTES, MAX_JOBS, MAX_JOBS_BYTES, MAX_OPEN_INTENTS,
+        MAX_PLANS_BYTES, MAX_POOLS, MAX_POOLS_BYTES, MAX_PULL_REQUESTS, MAX_PULL_REQUESTS_BYTES,
+        MAX_TIMERS, MAX_TIMERS_BYTES, MAX_TOKENS,
     },
     reject::{Verdict, full},
 };
@@ -75,11 +75,17 @@ impl State {
             bytes("cursor_bytes", self.cursors.bytes(), MAX_CURSORS_BYTES),
             bytes("timer_bytes", self.timers.bytes(), MAX_TIMERS_BYTES),
             bytes("agent_bytes", self.agents.bytes(), MAX_AGENTS_BYTES),
+            count("config_page", self.config_pages.len(), MAX_CONFIG_PAGES),
+            bytes(
+                "config_page_bytes",
+                self.config_pages.bytes(),
+                MAX_CONFIG_PAGES_BYTES,
+            ),
             bytes("blob_bytes", self.blobs.bytes(), MAX_BLOBS_BYTES),
             bytes(
                 "unreferenced_blob_bytes",
                 self.blobs.unreferenced_bytes(),
-                MAX_UNREFERENCED_BLOB_BYTES,
+                self.max_unreferenced_blob_bytes(),
             ),
         ]
     }
@@ -112,6 +118,11 @@ impl State {
             Body::AcceptDelivery(_) => {
                 within("deliveries", self.deliveries.bytes(), MAX_DELIVERIES_BYTES)
             }
+            Body::PutConfigPage(_) => within(
+                "configuration pages",
+                self.config_pages.bytes(),
+                MAX_CONFIG_PAGES_BYTES,
+            ),
             Body::PutBlobChunk(_) => within("blobs", self.blobs.bytes(), MAX_BLOBS_BYTES),
             Body::PutPullRequests(_) => {
                 within("pull requests", self.pulls.bytes(), MAX_PULL_REQUESTS_BYTES)

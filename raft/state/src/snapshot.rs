@@ -68,6 +68,10 @@ impl State {
             .chain(self.audits.iter().cloned().map(Change::Audit))
             .chain(self.tokens.iter().cloned().map(Change::Token));
         let chunks = self.blobs.chunk_rows().map(Row::BlobChunk);
+        let pages = self
+            .config_pages
+            .iter()
+            .map(|page| Row::ConfigPage((**page).clone()));
         let requests = self
             .requests
             .iter()
@@ -79,6 +83,7 @@ impl State {
         .chain(records.map(record_row))
         .chain(
             chunks
+                .chain(pages)
                 .chain(requests)
                 .chain(seen)
                 .map(|row| pb::SnapshotRow { row: Some(row) }),
@@ -107,6 +112,7 @@ impl State {
                     removed: false,
                 })) => state.restore(record),
                 Some(Row::BlobChunk(row)) => state.blobs.restore(&mut state.digest, row),
+                Some(Row::ConfigPage(page)) => state.restore_config_page(page),
                 Some(Row::Remembered(row)) => {
                     let unknown = state.request(&row.principal, &row.request_id).is_none();
                     state.requests.put(&mut state.digest, Arc::new(row));
@@ -161,6 +167,9 @@ impl State {
             Record::Config(config) => {
                 for blob in config.files.iter().filter_map(|file| file.blob.as_ref()) {
                     self.blobs.refer(&blob.sha256);
+                }
+                for page in &config.pages {
+                    self.config_pages.refer(page);
                 }
                 self.configs.put(digest, Arc::new(config)).is_none()
             }

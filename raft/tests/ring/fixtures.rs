@@ -14,21 +14,22 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use trireme_proto::state::{
-    AcceptDelivery, Agent, Alarm, ApiToken, BlobRef, CommitPlans, ConfigFile, ConfigVersion,
-    CreateJobs, Delivery, Done, FinishJob, IntentState, Job, JobState, JobType, LeaseJob,
-    MergeIntent, NewJob, OpenIntent, Pull, PullRequest, PutBlobChunk, PutConfig, PutPullRequests,
-    PutTimer, PutToken, RegisterAgent, Role, SetAlarm, SettleIntent, StartJob, SweepJobs,
-    TakeOffice, Timer, command::Body, outcome,
+    AcceptDelivery, Agent, Alarm, ApiToken, BlobRef, CommitPlans, ConfigFile, ConfigPage,
+    ConfigVersion, CreateJobs, Delivery, Done, FinishJob, IntentState, Job, JobState, JobType,
+    LeaseJob, MergeIntent, NewJob, OpenIntent, Pull, PullRequest, PutBlobChunk, PutConfig,
+    PutConfigPage, PutPullRequests, PutTimer, PutToken, RegisterAgent, Role, SetAlarm,
+    SettleIntent, StartJob, SweepJobs, TakeOffice, Timer, command::Body, outcome,
 };
 use trireme_raft::{
     Store, StoreConfig,
     offline::{self, Recovery, RestoreOptions},
 };
+use trireme_state::ids::config_page;
 
 use crate::support::{Cluster, archive, eventually, is_archived, put, read, write};
 
 /// All that were made, the present one last.
-const FIXTURES: [&str; 2] = ["0.1.0", "0.1.0-level-3"];
+const FIXTURES: [&str; 3] = ["0.1.0", "0.1.0-level-3", "0.1.0-level-4"];
 
 fn fixtures(version: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -259,6 +260,46 @@ async fn furnish_more(store: &Store) {
     .await;
 }
 
+/// What level 3 did not know: a second configuration, of a page.
+async fn furnish_pages(store: &Store) {
+    let page = ConfigPage {
+        files: vec![ConfigFile {
+            role: "main".to_owned(),
+            path: "config.yaml".to_owned(),
+            blob: Some(BlobRef {
+                sha256: vec![7; 32].into(),
+                size: 12,
+            }),
+        }],
+        ..ConfigPage::default()
+    };
+    let name = config_page(&page.files).to_vec().into();
+    let put = PutConfigPage { page: Some(page) };
+    done(store, Body::PutConfigPage(put)).await;
+    let config = ConfigVersion {
+        pages: vec![name],
+        message: "second".to_owned(),
+        source: "0123456789abcdef0123456789abcdef01234567".to_owned(),
+        ..ConfigVersion::default()
+    };
+    done(
+        store,
+        Body::PutConfig(PutConfig {
+            config: Some(config),
+            expected_current: 1,
+        }),
+    )
+    .await;
+}
+
+fn check_pages(store: &Store) {
+    let view = store.view();
+    let config = view.config().unwrap();
+    assert_eq!((config.number, config.message.as_str()), (2, "second"));
+    let files = view.config_files(config).unwrap();
+    assert_eq!(files[0].path, "config.yaml");
+}
+
 fn check_more(store: &Store) {
     let view = store.view();
     assert_eq!(view.token_by_hash(&[9; 32]).unwrap().name, "ci-bot");
@@ -279,7 +320,7 @@ fn check(store: &Store) {
     assert_eq!(view.job("running").unwrap().state(), JobState::Pending);
     assert_eq!(view.job("waiting").unwrap().state(), JobState::Triggered);
     assert!(view.job("finished").is_none());
-    let config = view.config().unwrap();
+    let config = view.config_version(1).unwrap();
     assert_eq!((config.number, config.message.as_str()), (1, "first"));
     assert!(view.has_blob(&[7; 32]));
     assert!(view.delivery("received").is_some());
@@ -329,6 +370,9 @@ async fn the_data_directory_of_each_version_opens() {
         if version != FIXTURES[0] {
             check_more(&store);
         }
+        if !FIXTURES[..2].contains(&version) {
+            check_pages(&store);
+        }
         write(&store, "new", "1").await;
         store.shutdown().await;
     }
@@ -361,6 +405,9 @@ async fn a_snapshot_saved_by_each_version_is_restored() {
         if version != FIXTURES[0] {
             check_more(&store);
         }
+        if !FIXTURES[..2].contains(&version) {
+            check_pages(&store);
+        }
     }
 }
 
@@ -377,6 +424,7 @@ async fn make_the_fixture() {
     let store = &cluster.stores[&1];
     furnish(store).await;
     furnish_more(store).await;
+    furnish_pages(store).await;
     store.trigger_snapshot().await.unwrap();
     write(store, "last", "word").await;
     let mut saving = store.save_snapshot().await.unwrap();

@@ -8,6 +8,7 @@ use crate::replica::{HOUR_MS, Replica, blob, chunk, config};
 fn sweep(name: u8) -> Body {
     Body::SweepBlobs(pb::SweepBlobs {
         sha256: vec![vec![name; 32].into()],
+        config_pages: vec![],
     })
 }
 

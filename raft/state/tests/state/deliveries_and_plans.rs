@@ -160,6 +160,7 @@ fn a_large_delivery_names_its_blob() {
     let sweep = || {
         Body::SweepBlobs(pb::SweepBlobs {
             sha256: vec![vec![1; 32].into()],
+            config_pages: vec![],
         })
     };
     replica.pass(DAY_MS);
@@ -193,6 +194,7 @@ fn a_blob_stays_while_one_of_two_deliveries_names_it() {
         }));
         let sweep = Body::SweepBlobs(pb::SweepBlobs {
             sha256: vec![vec![1; 32].into()],
+            config_pages: vec![],
         });
         assert_eq!(replica.done(sweep).duplicate, !swept);
     }

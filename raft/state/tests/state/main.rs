@@ -8,6 +8,7 @@ mod archive;
 mod audits;
 mod concurrency;
 mod config_and_blobs;
+mod config_pages;
 mod deliveries_and_plans;
 mod job_creation;
 mod job_lifecycle;

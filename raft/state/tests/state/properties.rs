@@ -9,7 +9,7 @@ use trireme_proto::state::{
 };
 
 use crate::replica::{
-    Answer, DAY_MS, Replica, abort, accept, answer, chunk, command, comment, commit, config,
+    Answer, DAY_MS, Replica, abort, accept, answer, blob, chunk, command, comment, commit, config,
     create, finish, intent, lease, open, periodic, plan, presubmit, pull_request, put_pulls,
     register, release, settle_effect, settle_intent, settle_report, start, start_effect,
     take_office,
@@ -66,6 +66,11 @@ enum Act {
     },
     Config {
         blob: u8,
+        expected: Token,
+    },
+    Paged {
+        blob: u8,
+        other: u8,
         expected: Token,
     },
 }
@@ -244,8 +249,14 @@ fn other_act() -> impl Strategy<Value = Act> {
         3 => (0..3u8, 0..3u32, 1..3u32, 0..2u8)
             .prop_map(|(name, index, count, data)| plain(chunk(name, index, count, &[data]))),
         2 => (0..3u8, token()).prop_map(|(blob, expected)| Act::Config { blob, expected }),
+        3 => (0..3u8, 0..3u8).prop_map(|(name, more)| plain(Body::PutConfigPage(pb::PutConfigPage {
+            page: Some(pb::ConfigPage { files: page(name, more), ..Default::default() }),
+        }))),
+        3 => (0..3u8, 0..3u8, token())
+            .prop_map(|(blob, other, expected)| Act::Paged { blob, other, expected }),
         1 => (0..3u8).prop_map(|name| plain(Body::SweepBlobs(pb::SweepBlobs {
             sha256: vec![vec![name; 32].into()],
+            config_pages: (0..3u8).map(|more| page_name(name, more)).collect(),
         }))),
         2 => (0..3u64, 0..5u64).prop_map(|(node, term)| plain(take_office(node, term))),
         1 => (0..3u8, -1..3i64).prop_map(|(key, at_ms)| plain(Body::PutCursor(pb::PutCursor {
@@ -270,8 +281,25 @@ fn other_act() -> impl Strategy<Value = Act> {
             alarm: Some(pb::Alarm { key: format!("a{key}"), ..Default::default() }),
             clear,
         }))),
-        1 => (0..3u32).prop_map(|level| plain(Body::RaiseFeatureLevel(pb::RaiseFeatureLevel { level }))),
+        1 => (0..6u32).prop_map(|level| plain(Body::RaiseFeatureLevel(pb::RaiseFeatureLevel { level }))),
     ]
+}
+
+/// Two files, or one where both names are the same.
+fn page(name: u8, more: u8) -> Vec<pb::ConfigFile> {
+    let named = std::collections::BTreeSet::from([name, more]);
+    let file = |name: u8| pb::ConfigFile {
+        role: "job".into(),
+        path: format!("{name}"),
+        blob: Some(blob(name, 1000)),
+    };
+    named.into_iter().map(file).collect()
+}
+
+fn page_name(name: u8, more: u8) -> bytes::Bytes {
+    trireme_state::ids::config_page(&page(name, more))
+        .to_vec()
+        .into()
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -401,6 +429,20 @@ fn body(replica: &Replica, act: &Act) -> Body {
             Body::PutConfig(pb::PutConfig {
                 expected_current: choose(*expected, current),
                 ..config(*blob)
+            })
+        }
+        Act::Paged {
+            blob,
+            other,
+            expected,
+        } => {
+            let current = replica.state.config().map_or(0, |config| config.number);
+            Body::PutConfig(pb::PutConfig {
+                config: Some(pb::ConfigVersion {
+                    pages: vec![page_name(*blob, *other)],
+                    ..pb::ConfigVersion::default()
+                }),
+                expected_current: choose(*expected, current),
             })
         }
     }

@@ -102,6 +102,7 @@ fn on_a_full_disk_things_end_but_do_not_begin() {
         Body::AcceptDelivery(pb::AcceptDelivery::default()),
         Body::PutBlobChunk(pb::PutBlobChunk::default()),
         Body::PutConfig(pb::PutConfig::default()),
+        Body::PutConfigPage(pb::PutConfigPage::default()),
         Body::CommitPlans(planned),
         pool(false),
     ] {
