@@ -168,7 +168,11 @@ impl FileSet {
     /// Files below a directory in the order of a walk: names of one directory sorted, directories entered on the way.
     /// What a configuration map holds twice, under names that begin with two dots, is left out (CFG-004).
     fn walk(&self, dir: &str) -> Files<'_> {
-        let prefix = format!("{}/", dir.trim_end_matches('/'));
+        let prefix = match dir {
+            // Paths that begin where the set begins.
+            "" => String::new(),
+            dir => format!("{}/", dir.trim_end_matches('/')),
+        };
         let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
         let mut found: Vec<_> = self
             .files
