@@ -9,6 +9,7 @@
 #[macro_use]
 mod decode;
 
+pub mod changes;
 mod check;
 mod config;
 mod cron;
