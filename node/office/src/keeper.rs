@@ -4,6 +4,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep, timeout_at},
 };
@@ -15,6 +16,9 @@ use crate::{Backoff, Office, OfficeError};
 
 /// How long controllers may take to stop after the office is over, before they are aborted.
 const LEAVE_GRACE: Duration = Duration::from_secs(2);
+
+/// Between tries to hand on a lead that this node must not use.
+const HAND_ON_AGAIN: Duration = Duration::from_secs(30);
 
 /// A controller's own failure; it is started again after a backoff while the office is held.
 #[derive(Debug, thiserror::Error)]
@@ -41,21 +45,36 @@ pub trait Controller: Send + Sync + 'static {
 pub struct Keeper {
     store: Store,
     controllers: Vec<Arc<dyn Controller>>,
+    fit: Option<watch::Receiver<bool>>,
 }
 
 impl Keeper {
     #[must_use]
     pub fn new(store: Store, controllers: Vec<Arc<dyn Controller>>) -> Self {
-        Self { store, controllers }
+        Self {
+            store,
+            controllers,
+            fit: None,
+        }
+    }
+
+    /// While `fit` says no this node takes no office, leaves the one it holds, and hands on the lead.
+    #[must_use]
+    pub fn while_fit(mut self, fit: watch::Receiver<bool>) -> Self {
+        self.fit = Some(fit);
+        self
     }
 
     /// Runs until `stop`; leaves office before it returns.
     pub async fn run(&self, stop: CancellationToken) {
         let mut leadership = self.store.leadership();
+        let mut fit = self.fit.clone();
         let mut failures = 0;
         loop {
             let now = *leadership.borrow_and_update();
-            if now.is_me && now.confirmed {
+            let is_fit = fit.as_mut().is_none_or(|fit| *fit.borrow_and_update());
+            let leads = now.is_me && now.confirmed;
+            if leads && is_fit {
                 match self.take_office(&now).await {
                     Ok(office) => {
                         failures = 0;
@@ -77,10 +96,33 @@ impl Keeper {
                 }
                 continue;
             }
+            let hands_on = leads && !is_fit;
+            if hands_on {
+                self.hand_on().await;
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = leadership.changed() => if changed.is_err() { return },
+                () = changed(&mut fit) => {}
+                () = sleep(HAND_ON_AGAIN), if hands_on => {}
             }
+        }
+    }
+
+    /// Without another voter nobody takes the office.
+    async fn hand_on(&self) {
+        if self.store.view().voters().len() < 2 {
+            tracing::error!("this node leads, but must not take office, and there is no other");
+            return;
+        }
+        match self.store.step_down().await {
+            Ok(handover) => {
+                tracing::warn!(
+                    to = handover.to,
+                    "handed on the lead: this node must not take office"
+                );
+            }
+            Err(why) => tracing::error!(%why, "the lead cannot be handed on"),
         }
     }
 
@@ -134,10 +176,15 @@ impl Keeper {
             };
             running.spawn(keep_running(Arc::clone(controller), office));
         }
+        let mut fit = self.fit.clone();
         loop {
+            if fit.as_mut().is_some_and(|fit| !*fit.borrow_and_update()) {
+                break;
+            }
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = office.resigned.cancelled() => break,
+                () = changed(&mut fit) => {}
                 changed = leadership.changed() => {
                     let now = *leadership.borrow_and_update();
                     if changed.is_err() || !now.is_me || now.term != taken.term {
@@ -148,6 +195,16 @@ impl Keeper {
         }
         leave_office(&office, running).await;
     }
+}
+
+/// Whether the node is fit may be another now; without anybody who says so, never.
+async fn changed(fit: &mut Option<watch::Receiver<bool>>) {
+    if let Some(fit) = fit
+        && fit.changed().await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
 }
 
 async fn leave_office(office: &Office, mut running: JoinSet<()>) {

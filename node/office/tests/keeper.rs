@@ -172,3 +172,36 @@ async fn what_an_older_office_asks_is_rejected_and_ends_it() {
     timeout(BOUND, keeping).await.unwrap().unwrap();
     store.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_not_fit_leaves_office_and_takes_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = store(&directory).await;
+    let (said, mut heard) = mpsc::unbounded_channel();
+    let clerk = Clerk {
+        said,
+        runs: AtomicUsize::new(1),
+    };
+    let (sender, fit) = tokio::sync::watch::channel(true);
+    let stop = CancellationToken::new();
+    let keeper = Keeper::new(store.clone(), vec![Arc::new(clerk)]).while_fit(fit);
+    let kept = stop.clone();
+    let keeping = tokio::spawn(async move { keeper.run(kept).await });
+    let Some(Heard::Began(first)) = timeout(BOUND, heard.recv()).await.unwrap() else {
+        panic!("the controller did not run");
+    };
+    sender.send_replace(false);
+    assert!(matches!(
+        timeout(BOUND, heard.recv()).await.unwrap(),
+        Some(Heard::Ended)
+    ));
+    assert_eq!(store.view().office().epoch, first.epoch());
+    sender.send_replace(true);
+    let Some(Heard::Began(second)) = timeout(BOUND, heard.recv()).await.unwrap() else {
+        panic!("the controller did not run again");
+    };
+    assert!(second.epoch() > first.epoch());
+    stop.cancel();
+    timeout(BOUND, keeping).await.unwrap().unwrap();
+    store.shutdown().await;
+}
