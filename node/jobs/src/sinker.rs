@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use tokio::time::sleep;
 use trireme_config::Config;
 use trireme_office::{ConfigFeed, Controller, ControllerError, Office, OfficeError};
-use trireme_proto::state::{JobType, SweepDeliveries, SweepJobs, command::Body};
+use trireme_proto::state::{JobType, SweepBlobs, SweepDeliveries, SweepJobs, command::Body};
 use trireme_prowjob::MetaDuration;
 use trireme_state::{JobFilter, State, limits::REQUEST_MEMORY_MS};
 
@@ -102,6 +102,7 @@ impl Controller for Sinker {
         while !resigned.is_cancelled() {
             let running = feed.borrow_and_update().clone();
             sweep_deliveries(&office).await?;
+            sweep_blobs(&office).await?;
             let mut period = PERIOD;
             // How long runs stay is not known before there is a configuration.
             if let Some(running) = &running {
@@ -128,6 +129,33 @@ impl Sinker {
         }
         Ok(())
     }
+}
+
+/// What was put for a command that never came, and what only old configurations had.
+async fn sweep_blobs(office: &Office) -> Result<(), OfficeError> {
+    let (view, now) = (office.view(), office.now_ms());
+    let pages: Vec<_> = view.expired_config_pages(now).cloned().collect();
+    for config_pages in pages.chunks(MAX_SWEEP) {
+        office
+            .propose(Body::SweepBlobs(SweepBlobs {
+                config_pages: config_pages.to_vec(),
+                ..SweepBlobs::default()
+            }))
+            .await?;
+    }
+    let blobs: Vec<_> = view
+        .expired_blobs(now)
+        .map(|sha256| bytes::Bytes::copy_from_slice(sha256))
+        .collect();
+    for sha256 in blobs.chunks(MAX_SWEEP) {
+        office
+            .propose(Body::SweepBlobs(SweepBlobs {
+                sha256: sha256.to_vec(),
+                ..SweepBlobs::default()
+            }))
+            .await?;
+    }
+    Ok(())
 }
 
 async fn sweep_deliveries(office: &Office) -> Result<(), OfficeError> {
