@@ -89,7 +89,7 @@ pub(crate) enum Need {
 }
 
 /// Every method of the client door: what it needs, and whether calls go to the audit log.
-const METHODS: [(&str, Need, bool); 40] = [
+const METHODS: [(&str, Need, bool); 42] = [
     ("/grpc.health.v1.Health/Check", Need::Open, false),
     ("/grpc.health.v1.Health/Watch", Need::Open, false),
     (
@@ -184,7 +184,17 @@ const METHODS: [(&str, Need, bool); 40] = [
     ),
     ("/trireme.api.v1.ConfigService/Apply", Need::Operator, true),
     ("/trireme.api.v1.ConfigService/GetFile", Need::Viewer, false),
+    (
+        "/trireme.api.v1.ConfigService/GetVersion",
+        Need::Viewer,
+        false,
+    ),
     ("/trireme.api.v1.ConfigService/History", Need::Viewer, false),
+    (
+        "/trireme.api.v1.ConfigService/PutContents",
+        Need::Operator,
+        true,
+    ),
     (
         "/trireme.api.v1.ConfigService/Rollback",
         Need::Operator,

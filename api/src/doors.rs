@@ -19,15 +19,15 @@ use tonic::Status;
 use trireme_proto::{
     DESCRIPTORS,
     api::{
-        ConfigUpload, DebugFile, Diagnostic, RunningJob, agent_service_server::AgentServiceServer,
+        DebugFile, Diagnostic, RunningJob, agent_service_server::AgentServiceServer,
         auth_service_server::AuthServiceServer, cluster_service_server::ClusterServiceServer,
         config_service_server::ConfigServiceServer, delivery_service_server::DeliveryServiceServer,
         job_service_server::JobServiceServer, pool_service_server::PoolServiceServer,
         watch_service_server::WatchServiceServer,
     },
-    state::Job,
+    state::{ConfigFile, Job},
 };
-use trireme_raft::Store;
+use trireme_raft::{Store, View};
 
 use crate::{
     Attachments, DoorCertificates, Metrics, RunLogs,
@@ -40,8 +40,10 @@ use crate::{
     webhook::{HookDoor, HookSecrets, receive},
 };
 
-/// A configuration of 64 MiB and what surrounds it, coming in or going out.
-const MAX_CONFIG_MESSAGE_BYTES: usize = 72 * 1024 * 1024;
+/// A part of a manifest, or pieces of contents, of 1 MiB, and what surrounds it; coming in.
+const MAX_CONFIG_REQUEST_BYTES: usize = 2 * 1024 * 1024;
+/// Diagnostics of a configuration, or a page of history; going out.
+const MAX_CONFIG_ANSWER_BYTES: usize = 8 * 1024 * 1024;
 /// A webhook's payload of 25 MiB and its plans, going out.
 const MAX_DELIVERY_MESSAGE_BYTES: usize = 72 * 1024 * 1024;
 /// A ProwJob as JSON, or a segment of a log of 1 MiB: what jobs and agents send.
@@ -68,12 +70,35 @@ pub struct Checked {
     pub postsubmits: u32,
     pub periodics: u32,
     pub diagnostics: Vec<Diagnostic>,
+    /// What the version in force has and this one has not; `None` without a version in force, or if it cannot be read.
+    pub retired: Option<Retired>,
+}
+
+/// What a configuration takes away.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Retired {
+    /// `org/repo: context`, of presubmits that report.
+    pub contexts: Vec<String>,
+    /// How many contexts there were.
+    pub contexts_before: usize,
+    /// Names of jobs.
+    pub jobs: Vec<String>,
+    /// How many jobs there were.
+    pub jobs_before: usize,
+}
+
+/// A configuration whose contents are all in the state.
+#[derive(Clone)]
+pub struct Candidate {
+    pub files: Vec<ConfigFile>,
+    /// Holds the contents, and the version in force.
+    pub view: Arc<View>,
 }
 
 /// Reads a whole configuration as the controllers will read it.
 #[async_trait]
 pub trait ConfigCheck: Send + Sync + 'static {
-    async fn check(&self, files: Vec<ConfigUpload>) -> Checked;
+    async fn check(&self, candidate: Candidate) -> Checked;
 }
 
 /// A file that a run left.
@@ -196,8 +221,8 @@ impl Doors {
             )
             .with(
                 ConfigServiceServer::new(config::Door(services.clone()))
-                    .max_decoding_message_size(MAX_CONFIG_MESSAGE_BYTES)
-                    .max_encoding_message_size(MAX_CONFIG_MESSAGE_BYTES),
+                    .max_decoding_message_size(MAX_CONFIG_REQUEST_BYTES)
+                    .max_encoding_message_size(MAX_CONFIG_ANSWER_BYTES),
             )
             .with(
                 DeliveryServiceServer::new(deliveries::Door(services.clone()))
@@ -333,13 +358,18 @@ mod tests {
     use tokio::task::JoinHandle;
     use tonic::Code;
     use trireme_proto::api::{
-        AddNodeRequest, ApplyConfigRequest, CreateJobRequest, CreateTokenRequest, RedriveRequest,
-        RegisterRequest, WatchRequest, create_job_request::What,
+        AddNodeRequest, ApplyConfigHeader, ApplyConfigRequest, CreateJobRequest,
+        CreateTokenRequest, RedriveRequest, RegisterRequest, WatchRequest, apply_config_request,
+        create_job_request::What,
     };
+
+    use trireme_proto::state::{Command, RaiseFeatureLevel, command::Body};
+    use trireme_state::PAGES_LEVEL;
 
     use super::*;
     use crate::{
         client::Client,
+        configs::LocalFile,
         trio::{self, PATIENCE},
     };
 
@@ -348,7 +378,7 @@ mod tests {
 
     #[async_trait]
     impl ConfigCheck for OutOfReach {
-        async fn check(&self, _: Vec<ConfigUpload>) -> Checked {
+        async fn check(&self, _: Candidate) -> Checked {
             panic!("a configuration came in")
         }
     }
@@ -391,13 +421,17 @@ mod tests {
     }
 
     /// Where the doors are, and the task that ends with `stop`.
-    async fn open(store: &Store, stop: CancellationToken) -> (SocketAddr, JoinHandle<()>) {
+    async fn open(
+        store: &Store,
+        check: Arc<dyn ConfigCheck>,
+        stop: CancellationToken,
+    ) -> (SocketAddr, JoinHandle<()>) {
         let out_of_reach = Arc::new(OutOfReach);
         let config = DoorConfig {
             webhook_path: "/hook".to_owned(),
             secrets: HookSecrets::default(),
             storage: String::new(),
-            config: Arc::clone(&out_of_reach) as Arc<_>,
+            config: check,
             runs: Arc::clone(&out_of_reach) as Arc<_>,
             leases: Arc::clone(&out_of_reach) as Arc<_>,
             auth: AuthConfig::default(),
@@ -441,17 +475,88 @@ mod tests {
     }
 
     fn configuration(message: String) -> ApplyConfigRequest {
-        ApplyConfigRequest {
+        let header = ApplyConfigHeader {
             message,
-            ..ApplyConfigRequest::default()
+            ..ApplyConfigHeader::default()
+        };
+        ApplyConfigRequest {
+            part: Some(apply_config_request::Part::Header(header)),
         }
+    }
+
+    /// Finds nothing wrong.
+    struct Content;
+
+    #[async_trait]
+    impl ConfigCheck for Content {
+        async fn check(&self, _: Candidate) -> Checked {
+            Checked {
+                accepted: true,
+                ..Checked::default()
+            }
+        }
+    }
+
+    /// A node of an earlier version in the cluster would not see pages, nor where files come from.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn before_its_level_a_version_holds_its_files_itself() {
+        let store = alone().await;
+        let stop = CancellationToken::new();
+        let (address, serving) = open(&store, Arc::new(Content), stop.clone()).await;
+        let client = Client::connect(&format!("http://{address}")).await.unwrap();
+        let file = |role: &str, path: &str| LocalFile {
+            role: role.to_owned(),
+            path: path.to_owned(),
+            content: format!("# {path}\n").into(),
+        };
+        let files = [file("main", "config.yaml"), file("job", "jobs/a.yaml")];
+        let header = ApplyConfigHeader {
+            source: "commit".to_owned(),
+            request_id: "once".to_owned(),
+            ..ApplyConfigHeader::default()
+        };
+        let applied = client.apply_config(header.clone(), &files, |_| {}).await;
+        let (answer, uploaded) = applied.unwrap();
+        assert_eq!(
+            (answer.version, uploaded.files, answer.new_pages),
+            (1, 2, 0)
+        );
+        let version = store.view().config().unwrap().clone();
+        assert_eq!((version.files.len(), version.pages.len()), (2, 0));
+        assert_eq!(version.source, "");
+        // A retry of the same request finds its version.
+        let again = client.apply_config(header, &files, |_| {}).await.unwrap().0;
+        assert_eq!((again.version, again.accepted), (1, true));
+
+        store
+            .propose(Command {
+                body: Some(Body::RaiseFeatureLevel(RaiseFeatureLevel {
+                    level: PAGES_LEVEL,
+                })),
+                ..Command::default()
+            })
+            .await
+            .unwrap();
+        // The same files are the same, whichever way they are kept.
+        let header = ApplyConfigHeader::default();
+        let same = client.apply_config(header.clone(), &files, |_| {}).await;
+        assert!(same.unwrap().0.unchanged);
+        let files = [file("main", "config.yaml"), file("job", "jobs/b.yaml")];
+        let paged = client.apply_config(header, &files, |_| {}).await.unwrap();
+        assert_eq!((paged.0.version, paged.1.files), (2, 1));
+        let (version, listed) = client.config_version(2).await.unwrap();
+        assert_eq!((version.paged_files, listed.len()), (2, 2));
+        assert_eq!(client.config_version(1).await.unwrap().1.len(), 2);
+        drop(client);
+        stop.cancel();
+        serving.await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_request_above_its_bound_is_refused_with_both_sizes_and_changes_nothing() {
         let store = alone().await;
         let stop = CancellationToken::new();
-        let (address, serving) = open(&store, stop.clone()).await;
+        let (address, serving) = open(&store, Arc::new(OutOfReach), stop.clone()).await;
         let url = format!("http://{address}");
         let client = Client::connect(&url).await.unwrap();
         let before = store.view();
@@ -496,9 +601,10 @@ mod tests {
         let let_in = client.jobs().create_job(sized(limit, job)).await;
         assert_eq!(let_in.map(drop).unwrap_err().code(), Code::InvalidArgument);
 
-        let limit = MAX_CONFIG_MESSAGE_BYTES;
+        let limit = MAX_CONFIG_REQUEST_BYTES;
         let request = sized(limit + 1, configuration);
-        refused(client.config().apply(request).await, limit);
+        let parts = futures::stream::iter([request]);
+        refused(client.config().apply(parts).await, limit);
 
         let after = store.view();
         assert_eq!(after.revision, before.revision);

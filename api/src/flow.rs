@@ -27,8 +27,10 @@ use crate::{entrance::is_grpc, refusal::exhausted};
 const MAX_CONNECTIONS: usize = 4096;
 /// Requests being answered, streams not counted once they have begun.
 const MAX_REQUESTS: usize = 1024;
-/// Configurations being uploaded, of up to 72 MiB each.
+/// Configurations being validated: manifests come in, and each may keep a core busy for seconds.
 const MAX_UPLOADS: usize = 2;
+/// Calls that bring contents of configurations, each of which keeps one content and what is on its way to the log.
+const MAX_CONTENT_UPLOADS: usize = 8;
 /// Followers of the change feed.
 const MAX_WATCHERS: usize = 1000;
 /// Build logs being read.
@@ -45,6 +47,8 @@ const WEBHOOK_UNIT: usize = 1024;
 /// Answered whatever else goes on: they tell that it does.
 const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
 const UPLOAD: &str = "/trireme.api.v1.ConfigService/Apply";
+const ROLLBACK: &str = "/trireme.api.v1.ConfigService/Rollback";
+const CONTENTS: &str = "/trireme.api.v1.ConfigService/PutContents";
 
 /// Something of which there is a bounded number.
 pub(crate) struct Slots {
@@ -91,6 +95,7 @@ pub(crate) struct Flow {
     connections: Slots,
     requests: Slots,
     uploads: Slots,
+    content_uploads: Slots,
     pub(crate) watchers: Slots,
     pub(crate) log_readers: Slots,
     pub(crate) agents: Slots,
@@ -106,6 +111,7 @@ impl Flow {
             connections: slots("connections", MAX_CONNECTIONS),
             requests: slots("requests", MAX_REQUESTS),
             uploads: slots("uploads", MAX_UPLOADS),
+            content_uploads: slots("content_uploads", MAX_CONTENT_UPLOADS),
             watchers: slots("watchers", MAX_WATCHERS),
             log_readers: slots("log_readers", MAX_LOG_READERS),
             agents: slots("attached_agents", MAX_AGENTS),
@@ -155,9 +161,10 @@ impl Flow {
             slot.ok_or_else(|| Box::new(refuse(request, what)))
         };
         let taken = take(&self.requests, "requests")?;
-        let upload = match path == UPLOAD {
-            true => Some(take(&self.uploads, "uploads of configurations")?),
-            false => None,
+        let upload = match path {
+            UPLOAD | ROLLBACK => Some(take(&self.uploads, "uploads of configurations")?),
+            CONTENTS => Some(take(&self.content_uploads, "uploads of contents")?),
+            _ => None,
         };
         Ok(Admitted {
             _request: Some(taken),

@@ -9,6 +9,7 @@ mod attachments;
 pub mod auth;
 pub mod blob;
 pub mod client;
+pub mod configs;
 mod doors;
 mod entrance;
 mod flow;
@@ -25,8 +26,8 @@ mod webhook;
 pub use attachments::Attachments;
 pub use auth::{AUDIT, Anonymous, AuthConfig, OperatorTokenError};
 pub use doors::{
-    Artifact, Checked, ConfigCheck, DebugSource, DoorConfig, DoorError, Doors, LeaseRenewals,
-    RunStore,
+    Artifact, Candidate, Checked, ConfigCheck, DebugSource, DoorConfig, DoorError, Doors,
+    LeaseRenewals, Retired, RunStore,
 };
 pub use listen::DoorCertificates;
 pub use metrics::Metrics;

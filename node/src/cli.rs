@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::output::Format;
+use crate::{
+    commands::config::{ApplyArgs, DiffArgs, HistoryArgs, RollbackArgs, ShowArgs},
+    output::Format,
+};
 
 /// CI/CD as Prow does it, with a memory of its own.
 ///
@@ -203,7 +206,7 @@ pub enum GetCommand {
         target: Target,
     },
     /// Configuration versions, newest first.
-    Configs(Target),
+    Configs(HistoryArgs),
     /// Worker processes and what they hold.
     Agents(Target),
 }
@@ -257,30 +260,32 @@ pub struct LogsArgs {
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
     /// Check files and make them the cluster's configuration, whole or not at all.
-    Apply {
-        #[command(flatten)]
-        files: FileArgs,
-        /// Why, for the history.
-        #[arg(short, long, default_value = "")]
-        message: String,
-        /// Only check, as the cluster would.
-        #[arg(long)]
-        dry_run: bool,
-        #[command(flatten)]
-        target: Target,
-    },
+    ///
+    /// Only what the cluster does not have is uploaded. Nothing changes when the files are those of the version in force, when
+    /// they have errors, or when they would retire many contexts or jobs and --yes is not said.
+    ///
+    ///   trireme config apply .                              a checkout, files in the customary places
+    ///   trireme config apply --git . --ref origin/main      a commit of a local repository, without a checkout
+    ///   trireme config apply --config-path C --job-config-path J --plugin-config P
+    #[command(verbatim_doc_comment)]
+    Apply(ApplyArgs),
+    /// What differs between two versions, or between a version and files: jobs and contexts first, then the text.
+    ///
+    ///   trireme config diff                 the version in force and the one before
+    ///   trireme config diff 3 7
+    ///   trireme config diff --dir .         the version in force and files, as `apply` would take them
+    #[command(verbatim_doc_comment)]
+    Diff(DiffArgs),
     /// Show a job after all defaulting, and where its fields come from.
     Expand(Box<crate::commands::expand::ExpandArgs>),
     /// Say by which rule a job runs, or does not run, for a pull request.
     Why(Box<crate::commands::why::WhyArgs>),
-    /// Versions, newest first.
-    History(Target),
+    /// All versions there ever were, newest first.
+    History(HistoryArgs),
     /// Bring back an earlier version, as a new one.
-    Rollback {
-        version: u64,
-        #[command(flatten)]
-        target: Target,
-    },
+    Rollback(RollbackArgs),
+    /// What stands in a version, or in a file of it.
+    Show(ShowArgs),
 }
 
 #[derive(Debug, Subcommand)]

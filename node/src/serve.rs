@@ -64,8 +64,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
 
-    let registry = Arc::new(registry());
-    let (feeder, feed) = Feeder::new(store.clone(), Arc::clone(&registry));
+    let (feeder, feed) = Feeder::new(store.clone(), Arc::new(registry()));
     tasks.spawn(feeder.run(stop.clone()));
 
     let runs: Arc<dyn RunStore> = Arc::new(LocalRuns::new(settings.storage()));
@@ -78,7 +77,10 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
             webhook_path: settings.webhook.path.clone(),
             secrets: hook_secrets(&settings)?,
             storage: settings.storage(),
-            config: Arc::new(Check { registry }),
+            config: Arc::new(Check {
+                versions: Arc::clone(&feed.versions),
+                feed: feed.config.clone(),
+            }),
             runs,
             leases: Arc::new(leases.clone()),
             auth: AuthConfig {
@@ -108,8 +110,8 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     });
 
     let (controllers, _gauges) =
-        controllers(&settings, leases, &feed, store.queues(), in_repo_metrics).await?;
-    let keeper = Keeper::new(store.clone(), controllers);
+        controllers(&settings, leases, &feed.config, store.queues(), in_repo_metrics).await?;
+    let keeper = Keeper::new(store.clone(), controllers).while_fit(feed.fit);
     let keeping = stop.clone();
     tasks.spawn(async move { keeper.run(keeping).await });
 

@@ -106,28 +106,26 @@ impl Services {
         proposing.map(answered).right_future()
     }
 
-    /// Puts a value as chunks, for a command that names it next.
-    async fn put_blob(
-        &self,
-        who: &Who,
-        value: Bytes,
-    ) -> Result<trireme_proto::state::BlobRef, Status> {
-        let name = crate::blob::name(&value);
-        if self.store.view().has_blob(&name.sha256) {
-            return Ok(name);
-        }
-        let chunking = self
-            .store
-            .host()
-            .blocking(move || crate::blob::chunks(&value));
-        let (name, chunks) = chunking
+    /// Puts a value as chunks, for a command that names it next; whether it was not there before.
+    async fn put_blob(&self, who: &Who, value: Bytes) -> Result<bool, Status> {
+        let now_ms = self.store.now_ms();
+        let view = self.store.view();
+        let chunking = self.store.host().blocking(move || {
+            let name = crate::blob::name(&value);
+            let keeps = view.keeps_blob(&name.sha256, now_ms);
+            (!keeps).then(|| crate::blob::chunks(&value)).transpose()
+        });
+        let chunked = chunking
             .await
             .map_err(|why| Status::internal(why.to_string()))?
             .map_err(|why| Status::internal(why.to_string()))?;
+        let Some((_, chunks)) = chunked else {
+            return Ok(false);
+        };
         for chunk in chunks {
             self.propose(who, "", Body::PutBlobChunk(chunk)).await?;
         }
-        Ok(name)
+        Ok(true)
     }
 }
 
@@ -170,7 +168,7 @@ fn object_of(body: &Body) -> String {
             .as_ref()
             .map_or_else(String::new, |agent| format!("agent {}", agent.id)),
         Body::SetAgent(set) => format!("agent {}", set.id),
-        Body::PutConfig(_) | Body::PutBlobChunk(_) => "config".to_owned(),
+        Body::PutConfig(_) | Body::PutConfigPage(_) | Body::PutBlobChunk(_) => "config".to_owned(),
         Body::PutToken(put) => put.token.as_ref().map_or_else(String::new, |token| {
             format!("token {} {}", token.id, token.name)
         }),

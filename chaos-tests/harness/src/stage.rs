@@ -3,7 +3,8 @@
 use std::{io, path::Path, path::PathBuf};
 
 use bytes::Bytes;
-use trireme_proto::api::{ApplyConfigRequest, ConfigUpload};
+use trireme_api::configs::LocalFile;
+use trireme_proto::api::ApplyConfigHeader;
 use trireme_sandbox::{
     Sandbox, SandboxConfig,
     forge::{HookConfig, HookPolicy, HookScope, Id, Refusal},
@@ -189,24 +190,28 @@ impl Stage {
             .first()
             .map(|member| member.api.to_string())
             .unwrap_or_default();
-        let files = files.into_iter().map(|file| ConfigUpload {
-            role: file.role.to_owned(),
-            path: file.path.to_owned(),
-            content: Bytes::from(
-                file.text
-                    .replace("DECK", &deck)
-                    .replace("FORGE", self.sandbox().url()),
-            ),
-        });
-        let request = ApplyConfigRequest {
-            files: files.collect(),
+        let files: Vec<LocalFile> = files
+            .into_iter()
+            .map(|file| LocalFile {
+                role: file.role.to_owned(),
+                path: file.path.to_owned(),
+                content: Bytes::from(
+                    file.text
+                        .replace("DECK", &deck)
+                        .replace("FORGE", self.sandbox().url()),
+                ),
+            })
+            .collect();
+        let header = ApplyConfigHeader {
             message: message.to_owned(),
             request_id: request_id.to_owned(),
-            ..ApplyConfigRequest::default()
+            // Worlds are told anew with other jobs.
+            retire: true,
+            ..ApplyConfigHeader::default()
         };
         let client = self.cluster.client().await?;
-        let answer = client.config().apply(request).await;
-        let answer = answer.map_err(ClusterError::from)?.into_inner();
+        let answer = client.apply_config(header, &files, |_| {}).await;
+        let (answer, _) = answer.map_err(ClusterError::from)?;
         if answer.accepted {
             return Ok(answer.version);
         }

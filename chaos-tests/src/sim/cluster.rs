@@ -22,15 +22,12 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use trireme_api::{
-    Anonymous, Artifact, AuthConfig, Checked, ConfigCheck, DebugSource, DoorConfig, Doors,
-    HookSecrets, RunStore,
+    Anonymous, Artifact, AuthConfig, Candidate, Checked, ConfigCheck, DebugSource, DoorConfig,
+    Doors, HookSecrets, RunStore,
 };
 use trireme_jobs::{Leases, Periodics, Scheduler, Sinker};
 use trireme_office::{ConfigFeed, Controller, Keeper};
-use trireme_proto::{
-    api::{ConfigUpload, DebugFile},
-    state::Job,
-};
+use trireme_proto::{api::DebugFile, state::Job};
 use trireme_raft::{
     Host, Node, PeerListener, Pipe, Store, StoreConfig, Timing, archive::MemoryHome,
     disk::MemoryDisk, wal::WalOptions,
@@ -553,7 +550,7 @@ struct AnyConfig;
 
 #[async_trait]
 impl ConfigCheck for AnyConfig {
-    async fn check(&self, _: Vec<ConfigUpload>) -> Checked {
+    async fn check(&self, _: Candidate) -> Checked {
         Checked::default()
     }
 }

@@ -6,13 +6,13 @@ use std::{collections::BTreeMap, path::Path, sync::Arc};
 use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches, error::ErrorKind, parser::ValueSource};
 use futures::{StreamExt as _, TryStreamExt as _};
+use tonic::Code;
 use trireme_api::client::Client;
 use trireme_config::{
     Config, Diagnostic, FileSet, PluginConfig,
     in_repo::{InRepoJobs, ProwYaml},
     job::AnyJob,
 };
-use trireme_proto::api::{ConfigHistoryRequest, GetConfigFileRequest};
 use trireme_prowjob::ProwJobType;
 
 use super::{connect_options, files};
@@ -130,32 +130,24 @@ impl Configured {
     /// The files of the version in force.
     async fn download(&self) -> anyhow::Result<(FileSet, String)> {
         let client = self.client().await?;
-        let history = client
-            .config()
-            .history(ConfigHistoryRequest { limit: 1 })
-            .await?
-            .into_inner();
-        let version = history
-            .versions
-            .into_iter()
-            .find(|version| version.number == history.current)
-            .ok_or_else(|| {
-                coded(
+        let (version, files) = client.config_version(0).await.map_err(|status| {
+            match status.code() {
+                Code::NotFound => coded(
                     NOT_FOUND,
                     "the cluster has no configuration; apply one with `trireme config apply`, or name files with --config-path",
-                )
-            })?;
+                ),
+                _ => status.into(),
+            }
+        })?;
         let number = version.number;
-        let files: Vec<(String, String, bytes::Bytes)> = futures::stream::iter(version.files)
+        let files: Vec<(String, String, bytes::Bytes)> = futures::stream::iter(files)
             .map(|file| {
-                let mut config = client.config();
+                let client = &client;
                 async move {
-                    let asked = GetConfigFileRequest {
-                        version: number,
-                        path: file.path.clone(),
-                    };
-                    let content = config.get_file(asked).await?.into_inner().content;
-                    Ok::<_, tonic::Status>((file.role, file.path, content.into()))
+                    let content = client
+                        .config_content(&file.blob.unwrap_or_default())
+                        .await?;
+                    Ok::<_, tonic::Status>((file.role, file.path, content))
                 }
             })
             .buffered(FILES_AT_ONCE)

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use trireme_proto::{
     api::{
-        ConfigHistoryRequest, GetJobRequest, ListAgentsRequest, ListDeliveriesRequest,
-        ListIntentsRequest, ListJobsRequest, ListPoolsRequest,
+        GetJobRequest, ListAgentsRequest, ListDeliveriesRequest, ListIntentsRequest,
+        ListJobsRequest, ListPoolsRequest,
     },
     state::{DeliveryState, IntentState, Job, JobState, JobType, MergePool, PoolAction, PoolPull},
 };
@@ -25,7 +25,7 @@ pub async fn run(command: GetCommand) -> anyhow::Result<()> {
         GetCommand::Job(args) => job(args).await,
         GetCommand::Pools(target) => pools(&target).await,
         GetCommand::Deliveries { unhandled, target } => deliveries(&target, unhandled).await,
-        GetCommand::Configs(target) => configs(&target).await,
+        GetCommand::Configs(args) => super::config::history(&args).await,
         GetCommand::Agents(target) => agents(&target).await,
     }
 }
@@ -354,55 +354,6 @@ async fn deliveries(target: &Target, unhandled: bool) -> anyhow::Result<()> {
         .collect();
     Ok(print(&table(
         &["GUID", "EVENT", "ABOUT", "STATE", "PLANNED BY", "AGE"],
-        &rows,
-    ))?)
-}
-
-pub(super) async fn configs(target: &Target) -> anyhow::Result<()> {
-    let client = connect(target).await?;
-    let answer = client
-        .config()
-        .history(ConfigHistoryRequest { limit: 0 })
-        .await?
-        .into_inner();
-    if target.output == Format::Json {
-        return print_json(&json!({
-            "current": answer.current,
-            "items": answer.versions.iter().map(|version| json!({
-                "version": version.number, "author": version.author, "message": version.message,
-                "created_ms": version.created_ms, "files": version.files.len(),
-                "presubmits": version.presubmits, "postsubmits": version.postsubmits,
-                "periodics": version.periodics,
-                "rollback_of": (version.rollback_of > 0).then_some(version.rollback_of),
-            })).collect::<Vec<_>>(),
-        }));
-    }
-    let now = now_ms();
-    let rows: Vec<Vec<String>> = answer
-        .versions
-        .iter()
-        .map(|version| {
-            let mark = if version.number == answer.current {
-                "*"
-            } else {
-                ""
-            };
-            vec![
-                format!("{}{mark}", version.number),
-                version.files.len().to_string(),
-                version.presubmits.to_string(),
-                version.postsubmits.to_string(),
-                version.periodics.to_string(),
-                version.author.clone(),
-                age(now, version.created_ms),
-                version.message.clone(),
-            ]
-        })
-        .collect();
-    Ok(print(&table(
-        &[
-            "VERSION", "FILES", "PRE", "POST", "PERIODIC", "AUTHOR", "AGE", "MESSAGE",
-        ],
         &rows,
     ))?)
 }

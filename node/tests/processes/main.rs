@@ -6,6 +6,7 @@
 mod cluster;
 mod command;
 mod configuration;
+mod configuration_versions;
 mod data_directory;
 mod deck;
 mod dev;

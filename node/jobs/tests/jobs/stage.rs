@@ -21,7 +21,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 use trireme_api::{
-    Artifact, Checked, ConfigCheck, DebugSource, DoorConfig, Doors, HookSecrets, RunLogs, RunStore,
+    Artifact, Candidate, Checked, ConfigCheck, DebugSource, DoorConfig, Doors, HookSecrets,
+    RunLogs, RunStore,
     client::{Client, ConnectOptions},
 };
 use trireme_config::{Config, FileSet, Layout, LoadOptions};
@@ -31,7 +32,7 @@ use trireme_jobs::{
 };
 use trireme_office::{ConfigFeed, Controller, Keeper, RunningConfig};
 use trireme_proto::{
-    api::{ConfigUpload, DebugFile},
+    api::DebugFile,
     state::{Command, CreateJobs, Done, Job, NewJob, command::Body, outcome},
 };
 use trireme_prowjob::{JobSpec, ProwJob, gcs_paths, record};
@@ -412,7 +413,7 @@ struct NoCheck;
 
 #[async_trait]
 impl ConfigCheck for NoCheck {
-    async fn check(&self, _: Vec<ConfigUpload>) -> Checked {
+    async fn check(&self, _: Candidate) -> Checked {
         Checked::default()
     }
 }

@@ -1,0 +1,411 @@
+//! From a manifest to a version.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use tonic::{Code, Status, Streaming};
+use trireme_proto::{
+    api::{
+        ApplyConfigHeader, ApplyConfigRequest, ApplyConfigResponse, RetiredConfig,
+        apply_config_request::Part,
+    },
+    state::{
+        ConfigFile, ConfigPage, ConfigVersion, Done, PutConfig, PutConfigPage, command::Body,
+        outcome,
+    },
+};
+use trireme_raft::View;
+use trireme_state::{
+    CONFIG_ROLES, PAGES_LEVEL, config_pages,
+    ids::config_root,
+    limits::{
+        MAX_CONFIG_BYTES, MAX_CONFIG_FILES, MAX_INLINE_CONFIG_BYTES, MAX_INLINE_CONFIG_FILES,
+    },
+};
+
+use super::Door;
+use crate::{
+    Candidate, Checked, Retired,
+    auth::Who,
+    configs::{MAX_FILE_BYTES, MAX_RETIRED_PERCENT, Stored},
+};
+
+/// How often a configuration is checked again because another was committed meanwhile.
+const TRIES: usize = 3;
+/// Pages on their way to the log at once.
+const PAGES_AT_ONCE: usize = 16;
+/// Contents of an old version that are put again at once.
+const CONTENTS_AT_ONCE: usize = 32;
+/// Contexts, and jobs, that are named.
+const NAMED: usize = 20;
+
+pub(super) async fn read_manifest(
+    mut parts: Streaming<ApplyConfigRequest>,
+) -> Result<(ApplyConfigHeader, Vec<ConfigFile>), Status> {
+    let first = parts.message().await?.and_then(|request| request.part);
+    let Some(Part::Header(header)) = first else {
+        return Err(Status::invalid_argument("the header comes first"));
+    };
+    let mut files = Vec::new();
+    while let Some(request) = parts.message().await? {
+        let Some(Part::Manifest(manifest)) = request.part else {
+            return Err(Status::invalid_argument(
+                "after the header come parts of the manifest",
+            ));
+        };
+        if files.len() + manifest.files.len() > MAX_CONFIG_FILES {
+            return Err(Status::invalid_argument(format!(
+                "a configuration has at most {MAX_CONFIG_FILES} files"
+            )));
+        }
+        files.extend(manifest.files);
+    }
+    check_manifest(&files)?;
+    Ok((header, files))
+}
+
+fn check_manifest(files: &[ConfigFile]) -> Result<(), Status> {
+    let invalid = |text: String| Err(Status::invalid_argument(text));
+    let mut total = 0_u64;
+    let mut seen = BTreeSet::new();
+    for file in files {
+        if !CONFIG_ROLES.contains(&file.role.as_str()) {
+            return invalid(format!(
+                "{}: role {:?} is none of {CONFIG_ROLES:?}",
+                file.path, file.role
+            ));
+        }
+        if file.path.is_empty() || !seen.insert((file.role.as_str(), file.path.as_str())) {
+            return invalid(format!(
+                "{:?}: every file needs a path of its own",
+                file.path
+            ));
+        }
+        let Some(blob) = file.blob.as_ref().filter(|blob| blob.sha256.len() == 32) else {
+            return invalid(format!("{}: no sha256 of its content", file.path));
+        };
+        if blob.size > MAX_FILE_BYTES as u64 {
+            return invalid(format!(
+                "{}: {} bytes; a file of a configuration is at most {MAX_FILE_BYTES}",
+                file.path, blob.size
+            ));
+        }
+        total = total.saturating_add(blob.size);
+    }
+    if total > MAX_CONFIG_BYTES {
+        return invalid(format!(
+            "the files are {total} bytes together; a configuration is at most {MAX_CONFIG_BYTES}"
+        ));
+    }
+    if files.iter().filter(|file| file.role == "main").count() != 1 {
+        return invalid("exactly one file must have the role main (config.yaml)".to_owned());
+    }
+    Ok(())
+}
+
+fn answer(checked: Checked) -> ApplyConfigResponse {
+    ApplyConfigResponse {
+        accepted: checked.accepted,
+        presubmits: checked.presubmits,
+        postsubmits: checked.postsubmits,
+        periodics: checked.periodics,
+        diagnostics: checked.diagnostics,
+        ..ApplyConfigResponse::default()
+    }
+}
+
+fn of_version(version: &ConfigVersion) -> ApplyConfigResponse {
+    ApplyConfigResponse {
+        version: version.number,
+        revision: version.revision,
+        presubmits: version.presubmits,
+        postsubmits: version.postsubmits,
+        periodics: version.periodics,
+        ..ApplyConfigResponse::default()
+    }
+}
+
+/// Whether more than the share allowed is taken away.
+fn judge(header: &ApplyConfigHeader, retired: &Retired) -> RetiredConfig {
+    let max_percent = header.max_retired_percent.unwrap_or(MAX_RETIRED_PERCENT);
+    let too_many = |gone: usize, before: usize| {
+        gone.saturating_mul(100) > before.saturating_mul(max_percent as usize)
+    };
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let first = |names: &[String]| names.iter().take(NAMED).cloned().collect();
+    let over = too_many(retired.contexts.len(), retired.contexts_before)
+        || too_many(retired.jobs.len(), retired.jobs_before);
+    RetiredConfig {
+        contexts: count(retired.contexts.len()),
+        contexts_before: count(retired.contexts_before),
+        jobs: count(retired.jobs.len()),
+        jobs_before: count(retired.jobs_before),
+        first_contexts: first(&retired.contexts),
+        first_jobs: first(&retired.jobs),
+        refused: over && !header.retire,
+        max_percent,
+    }
+}
+
+fn place(file: &ConfigFile) -> (&str, &str) {
+    (&file.role, &file.path)
+}
+
+/// Whether a version has exactly these files, which are sorted.
+fn is_same(view: &View, version: &ConfigVersion, files: &[ConfigFile]) -> bool {
+    let Some(mut former) = view.config_files(version) else {
+        return false;
+    };
+    former.sort_by(|a, b| place(a).cmp(&place(b)));
+    former == files
+}
+
+fn missing(view: &View, now_ms: i64, files: &[ConfigFile]) -> Vec<u32> {
+    let lacks = |file: &ConfigFile| {
+        let blob = file.blob.as_ref();
+        !blob.is_some_and(|blob| view.keeps_blob(&blob.sha256, now_ms))
+    };
+    let mut seen = BTreeSet::new();
+    (0..)
+        .zip(files)
+        .filter(|(_, file)| lacks(file))
+        // A content that several files have is put once.
+        .filter(|(_, file)| seen.insert(file.blob.as_ref().map(|blob| &blob.sha256)))
+        .map(|(at, _)| at)
+        .collect()
+}
+
+impl Door {
+    /// Validates files whose contents are all there, and commits them as one version. The first answer names what is
+    /// missing, by its place among `files` as they came.
+    pub(super) async fn apply_files(
+        &self,
+        who: &Who,
+        header: &ApplyConfigHeader,
+        mut files: Vec<ConfigFile>,
+        rollback_of: u64,
+    ) -> Result<ApplyConfigResponse, Status> {
+        let mut tries = 1;
+        loop {
+            let view = self.0.view(None).await?;
+            if let Some(number) = remembered(&view, who, &header.request_id) {
+                let made = view.config_version(number).cloned().unwrap_or_default();
+                return Ok(ApplyConfigResponse {
+                    accepted: true,
+                    version: number,
+                    ..of_version(&made)
+                });
+            }
+            let missing = missing(&view, self.0.store.now_ms(), &files);
+            if !missing.is_empty() {
+                return Ok(ApplyConfigResponse {
+                    missing,
+                    ..ApplyConfigResponse::default()
+                });
+            }
+            files.sort_by(|a, b| place(a).cmp(&place(b)));
+            let current = view.config().cloned();
+            let number = current.as_ref().map_or(0, |version| version.number);
+            if header.expected_current != 0 && header.expected_current != number {
+                return Err(Status::failed_precondition(format!(
+                    "configuration {number} is current, not {}: look at it and apply again",
+                    header.expected_current
+                )));
+            }
+            if let Some(current) = current.filter(|current| is_same(&view, current, &files)) {
+                return Ok(ApplyConfigResponse {
+                    accepted: true,
+                    unchanged: true,
+                    ..of_version(&current)
+                });
+            }
+            let candidate = Candidate {
+                files: files.clone(),
+                view: view.clone(),
+            };
+            let checked = self.0.check.check(candidate).await;
+            let retired = checked.retired.as_ref().map(|gone| judge(header, gone));
+            let mut response = answer(checked);
+            let refused = retired.as_ref().is_some_and(|retired| retired.refused);
+            response.retired = retired;
+            if refused {
+                response.accepted = false;
+            }
+            if !response.accepted || header.dry_run {
+                return Ok(response);
+            }
+            let version = ConfigVersion {
+                author: who.name().to_owned(),
+                message: header.message.clone(),
+                source: header.source.clone(),
+                rollback_of,
+                presubmits: response.presubmits,
+                postsubmits: response.postsubmits,
+                periodics: response.periodics,
+                ..ConfigVersion::default()
+            };
+            let committed = self
+                .commit(who, header, &view, version, files.clone(), &mut response)
+                .await;
+            match committed {
+                Ok((revision, done)) => {
+                    response.version = done.config_version;
+                    response.revision = revision;
+                    return Ok(response);
+                }
+                // Another one was committed, or contents left, since the view was taken.
+                Err(status)
+                    if matches!(status.code(), Code::FailedPrecondition | Code::NotFound)
+                        && header.expected_current == 0
+                        && tries < TRIES
+                        && self.0.view(None).await?.revision > view.revision =>
+                {
+                    tries += 1;
+                }
+                Err(status) => return Err(status),
+            }
+        }
+    }
+
+    /// Puts the pages that the version in force does not have, then the version.
+    async fn commit(
+        &self,
+        who: &Who,
+        header: &ApplyConfigHeader,
+        view: &View,
+        mut version: ConfigVersion,
+        files: Vec<ConfigFile>,
+        response: &mut ApplyConfigResponse,
+    ) -> Result<(u64, Done), Status> {
+        let current = view.config();
+        if view.feature_level() < PAGES_LEVEL {
+            // Earlier builds would not see it.
+            version.source.clear();
+            check_inline(&files)?;
+            version.root = config_root(&files).to_vec().into();
+            version.files = files;
+        } else {
+            let kept: BTreeSet<&Bytes> =
+                current.iter().flat_map(|version| &version.pages).collect();
+            let pages = config_pages(files);
+            version.pages = pages.iter().map(|page| page.sha256.clone()).collect();
+            let new: Vec<ConfigPage> = pages
+                .into_iter()
+                .filter(|page| !kept.contains(&page.sha256))
+                .collect();
+            response.new_pages = u32::try_from(new.len()).unwrap_or(u32::MAX);
+            stream::iter(new)
+                .map(|page| {
+                    let put = PutConfigPage { page: Some(page) };
+                    self.0.propose(who, "", Body::PutConfigPage(put))
+                })
+                .buffer_unordered(PAGES_AT_ONCE)
+                .try_for_each(|_| std::future::ready(Ok(())))
+                .await?;
+        }
+        let body = Body::PutConfig(PutConfig {
+            config: Some(version),
+            // What was retired was judged against this one.
+            expected_current: current.map_or(0, |version| version.number),
+        });
+        self.0.propose(who, &header.request_id, body).await
+    }
+
+    /// Puts contents that only the archive has.
+    pub(super) async fn bring_back(
+        &self,
+        who: &Who,
+        stored: &Stored,
+        files: &[ConfigFile],
+    ) -> Result<(), Status> {
+        let lost = missing(stored.view(), self.0.store.now_ms(), files);
+        let host = self.0.store.host();
+        stream::iter(lost)
+            .map(|at| async move {
+                let file = files.get(at as usize);
+                let Some(blob) = file.and_then(|file| file.blob.as_ref()) else {
+                    return Err(Status::data_loss("a file without a content is recorded"));
+                };
+                let content = stored.content(blob, host).await?;
+                self.0.put_blob(who, content).await
+            })
+            .buffer_unordered(CONTENTS_AT_ONCE)
+            .try_for_each(|_| std::future::ready(Ok(())))
+            .await
+    }
+}
+
+/// The version that an earlier try of the same request made.
+fn remembered(view: &View, who: &Who, request_id: &str) -> Option<u64> {
+    let known = view.request(who.name(), request_id)?;
+    match known.outcome.as_ref()?.result.as_ref()? {
+        outcome::Result::Done(done) => Some(done.config_version).filter(|version| *version != 0),
+        outcome::Result::Rejected(_) => None,
+    }
+}
+
+fn check_inline(files: &[ConfigFile]) -> Result<(), Status> {
+    let bytes = files
+        .iter()
+        .filter_map(|file| file.blob.as_ref())
+        .fold(0_u64, |sum, blob| sum.saturating_add(blob.size));
+    if files.len() > MAX_INLINE_CONFIG_FILES || bytes > MAX_INLINE_CONFIG_BYTES {
+        return Err(Status::failed_precondition(format!(
+            "{} files of {bytes} bytes: before feature level {PAGES_LEVEL} a configuration has at most \
+             {MAX_INLINE_CONFIG_FILES} files of {MAX_INLINE_CONFIG_BYTES} bytes. Raise the level once every member runs a \
+             version that knows it",
+            files.len()
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(gone: usize, before: usize, max: Option<u32>, retire: bool) -> bool {
+        let header = ApplyConfigHeader {
+            retire,
+            max_retired_percent: max,
+            ..ApplyConfigHeader::default()
+        };
+        let retired = Retired {
+            contexts: vec![String::new(); gone],
+            contexts_before: before,
+            ..Retired::default()
+        };
+        judge(&header, &retired).refused
+    }
+
+    #[test]
+    fn what_does_not_fit_before_pages_is_refused_in_words() {
+        let many = |count| vec![ConfigFile::default(); count];
+        assert!(check_inline(&many(MAX_INLINE_CONFIG_FILES)).is_ok());
+        let refused = check_inline(&many(MAX_INLINE_CONFIG_FILES + 1)).unwrap_err();
+        assert_eq!(
+            refused.message(),
+            "10001 files of 0 bytes: before feature level 4 a configuration has at most 10000 files of 67108864 bytes. Raise the \
+             level once every member runs a version that knows it"
+        );
+    }
+
+    #[test]
+    fn more_than_a_fifth_is_retired_only_when_that_is_said() {
+        assert!(!judged(0, 0, None, false));
+        assert!(!judged(2, 10, None, false));
+        assert!(judged(3, 10, None, false));
+        assert!(!judged(3, 10, None, true));
+        assert!(!judged(3, 10, Some(30), false));
+        assert!(judged(1, 10, Some(0), false));
+        let retired = Retired {
+            jobs: (0..30).map(|at| at.to_string()).collect(),
+            jobs_before: 40,
+            ..Retired::default()
+        };
+        let judged = judge(&ApplyConfigHeader::default(), &retired);
+        assert!(judged.refused);
+        assert_eq!((judged.jobs, judged.first_jobs.len()), (30, NAMED));
+    }
+}

@@ -1,0 +1,234 @@
+//! A commit of a repository on this machine, read with the git program: nothing is checked out.
+
+use std::{collections::BTreeMap, ops::Bound, path::Path, process::Stdio};
+
+use anyhow::Context as _;
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
+    process::Command,
+};
+use trireme_config::{FileSet, Layout};
+use trireme_state::limits::MAX_CONFIG_BYTES;
+
+use super::find::Tree;
+use crate::exit::{NOT_FOUND, coded};
+
+/// Beside config.yaml it tells the version; in a job tree it hides files.
+const VERSION: &str = "VERSION";
+const IGNORE: &str = ".prowignore";
+
+pub(super) struct Commit {
+    repo: std::path::PathBuf,
+    id: String,
+    /// Regular files: path to object.
+    files: BTreeMap<String, String>,
+}
+
+impl Commit {
+    /// Finds the commit and lists its files.
+    ///
+    /// # Errors
+    /// When there is no git, no repository, or no such commit.
+    pub(super) async fn open(repo: &Path, name: &str) -> anyhow::Result<Self> {
+        let commit = format!("{name}^{{commit}}");
+        let id = git(
+            repo,
+            &[
+                "rev-parse",
+                "--verify",
+                "--quiet",
+                "--end-of-options",
+                &commit,
+            ],
+        )
+        .await
+        .map_err(|why| {
+            coded(
+                NOT_FOUND,
+                format!("{}: no commit {name:?}: {why:#}", repo.display()),
+            )
+        })?;
+        let id = String::from_utf8_lossy(&id).trim().to_owned();
+        let listed = git(repo, &["ls-tree", "-r", "-z", "--full-tree", &id]).await?;
+        let mut files = BTreeMap::new();
+        for line in String::from_utf8_lossy(&listed).split('\0') {
+            let Some((head, path)) = line.split_once('\t') else {
+                continue;
+            };
+            let mut head = head.split(' ');
+            let (mode, _, object) = (head.next(), head.next(), head.next());
+            // Neither links nor submodules.
+            if let (Some("100644" | "100755" | "100664"), Some(object)) = (mode, object) {
+                files.insert(path.to_owned(), object.to_owned());
+            }
+        }
+        Ok(Self {
+            repo: repo.to_owned(),
+            id,
+            files,
+        })
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The paths that a layout names.
+    fn wanted(&self, layout: &Layout) -> anyhow::Result<Vec<&str>> {
+        let named = [Some(&layout.config), layout.plugins.as_ref()];
+        for path in named.into_iter().flatten() {
+            anyhow::ensure!(
+                self.is_file(path),
+                coded(
+                    NOT_FOUND,
+                    format!("commit {} has no file {path:?}", self.id)
+                )
+            );
+        }
+        if let Some(jobs) = &layout.jobs {
+            anyhow::ensure!(
+                self.is_file(jobs) || self.is_dir(jobs),
+                coded(
+                    NOT_FOUND,
+                    format!("commit {} has no file or directory {jobs:?}", self.id)
+                )
+            );
+        }
+        let dir = layout.config.rsplit_once('/').map(|(dir, _)| dir);
+        let version = dir.map_or_else(|| VERSION.to_owned(), |dir| format!("{dir}/{VERSION}"));
+        let ends = |path: &str, suffix: &str| path.ends_with(suffix);
+        let is_wanted = |path: &str| {
+            let is_job = layout.jobs.as_deref().is_some_and(|root| {
+                let name = path.rsplit('/').next().unwrap_or(path);
+                path == root
+                    || below(path, root)
+                        && (ends(path, ".yaml") || ends(path, ".yml") || name == IGNORE)
+            });
+            let supplements = |dirs: &[String], suffix: &str| {
+                ends(path, suffix) && dirs.iter().any(|dir| below(path, dir))
+            };
+            is_job
+                || path == layout.config
+                || layout.plugins.as_deref() == Some(path)
+                || path == version
+                || supplements(&layout.supplemental_dirs, &layout.supplemental_suffix)
+                || supplements(
+                    &layout.plugin_supplemental_dirs,
+                    &layout.plugin_supplemental_suffix,
+                )
+        };
+        let paths = self.files.keys().map(String::as_str);
+        Ok(paths.filter(|path| is_wanted(path)).collect())
+    }
+
+    /// Reads what a layout names.
+    ///
+    /// # Errors
+    /// When a file is not there, or git fails.
+    pub(super) async fn read(&self, layout: Layout) -> anyhow::Result<FileSet> {
+        let paths = self.wanted(&layout)?;
+        let mut set = FileSet::new(layout.clone());
+        let mut child = command(&self.repo, &["cat-file", "--batch"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .spawn()
+            .context("git cannot be started")?;
+        let mut asked = child.stdin.take().context("git takes no input")?;
+        let answered = child.stdout.take().context("git gives no output")?;
+        let names: String = paths
+            .iter()
+            .filter_map(|path| self.files.get(*path))
+            .map(|object| format!("{object}\n"))
+            .collect();
+        let asking = async move {
+            asked.write_all(names.as_bytes()).await?;
+            asked.shutdown().await
+        };
+        let reading = async {
+            let mut answered = BufReader::new(answered);
+            let mut total = 0_u64;
+            for path in &paths {
+                let mut head = String::new();
+                answered.read_line(&mut head).await?;
+                // `<object> blob <size>`.
+                let size = head.trim_end().rsplit(' ').next();
+                let size: u64 = size
+                    .and_then(|size| size.parse().ok())
+                    .with_context(|| format!("{path}: git says {:?}", head.trim_end()))?;
+                total = total.saturating_add(size);
+                anyhow::ensure!(
+                    total <= MAX_CONFIG_BYTES,
+                    "the files are more than {MAX_CONFIG_BYTES} bytes, which a configuration may be at most"
+                );
+                let mut content = vec![0; usize::try_from(size)?];
+                answered.read_exact(&mut content).await?;
+                answered.read_u8().await?;
+                set.insert(*path, content);
+            }
+            Ok(())
+        };
+        let (asked, read) = tokio::join!(asking, reading);
+        read?;
+        asked.context("git stopped reading")?;
+        let status = child.wait().await?;
+        anyhow::ensure!(status.success(), "git cat-file: {status}");
+        if let Some(jobs) = layout.jobs.filter(|jobs| self.is_dir(jobs)) {
+            // An empty tree is valid, and a set knows directories by their files only.
+            let prefix = format!("{jobs}/");
+            if !set.iter().any(|(path, _)| path.starts_with(&prefix)) {
+                set.insert(format!("{jobs}/{IGNORE}"), Vec::new());
+            }
+        }
+        Ok(set)
+    }
+}
+
+fn below(path: &str, dir: &str) -> bool {
+    dir.is_empty()
+        || path
+            .strip_prefix(dir.trim_end_matches('/'))
+            .is_some_and(|rest| rest.starts_with('/'))
+}
+
+impl Tree for Commit {
+    fn is_file(&self, path: &str) -> bool {
+        self.files.contains_key(path)
+    }
+
+    fn is_dir(&self, path: &str) -> bool {
+        let prefix = format!("{}/", path.trim_end_matches('/'));
+        let from = (Bound::Included(prefix.as_str()), Bound::Unbounded);
+        let first = self.files.range::<str, _>(from).next();
+        first.is_some_and(|(path, _)| path.starts_with(&prefix))
+    }
+}
+
+fn command(repo: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new("git");
+    command
+        .arg("-C")
+        .arg(repo)
+        .args(arguments)
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .env("GIT_OPTIONAL_LOCKS", "0")
+        .env("LC_ALL", "C")
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    command
+}
+
+async fn git(repo: &Path, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
+    let output = command(repo, arguments)
+        .output()
+        .await
+        .context("git cannot be started")?;
+    if output.status.success() {
+        return Ok(output.stdout);
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    match said.trim() {
+        "" => Err(anyhow::anyhow!("there is none of that name")),
+        said => Err(anyhow::anyhow!("{said}")),
+    }
+}

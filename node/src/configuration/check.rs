@@ -1,0 +1,142 @@
+//! What a door asks before it lets a configuration in.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use trireme_api::{Candidate, Checked, ConfigCheck, Retired};
+use trireme_config::{Config, Diagnostic, changes};
+use trireme_office::ConfigFeed;
+use trireme_proto::api;
+
+use super::Versions;
+
+/// The largest number of findings a check answers with.
+const MAX_DIAGNOSTICS: usize = 1000;
+
+/// Checks candidates as controllers will read them.
+pub struct Check {
+    pub versions: Arc<Versions>,
+    /// What is in force, parsed already.
+    pub feed: ConfigFeed,
+}
+
+#[async_trait]
+impl ConfigCheck for Check {
+    async fn check(&self, candidate: Candidate) -> Checked {
+        let versions = Arc::clone(&self.versions);
+        let running = self.feed.borrow().clone();
+        // A large configuration takes seconds; other requests go on meanwhile.
+        let checked = tokio::task::spawn_blocking(move || {
+            let in_force = candidate.view.config().map(|version| {
+                let parsed = running.filter(|running| running.version == version.number);
+                match parsed {
+                    Some(running) => Ok(Arc::clone(&running.config)),
+                    None => in_force(&candidate, &versions),
+                }
+            });
+            check(&candidate, &versions, in_force)
+        })
+        .await;
+        checked.unwrap_or_else(|why| failed(format!("the check itself failed: {why}")))
+    }
+}
+
+fn failed(message: String) -> Checked {
+    Checked {
+        accepted: false,
+        diagnostics: vec![diagnostic("error", message)],
+        ..Checked::default()
+    }
+}
+
+fn diagnostic(severity: &str, message: String) -> api::Diagnostic {
+    api::Diagnostic {
+        severity: severity.to_owned(),
+        message,
+        ..api::Diagnostic::default()
+    }
+}
+
+/// For a node that has not parsed it yet.
+fn in_force(candidate: &Candidate, versions: &Versions) -> anyhow::Result<Arc<Config>> {
+    let version = candidate
+        .view
+        .config()
+        .ok_or_else(|| anyhow::anyhow!("there is none"))?;
+    let files = candidate
+        .view
+        .config_files(version)
+        .ok_or_else(|| anyhow::anyhow!("it misses a page"))?;
+    let loaded = versions.load(&candidate.view, &files)?;
+    let (config, _) = loaded
+        .accepted()
+        .map_err(|errors| anyhow::anyhow!("it has {} errors", errors.len()))?;
+    Ok(config)
+}
+
+fn check(
+    candidate: &Candidate,
+    versions: &Versions,
+    in_force: Option<anyhow::Result<Arc<Config>>>,
+) -> Checked {
+    let loaded = match versions.load(&candidate.view, &candidate.files) {
+        Ok(loaded) => loaded,
+        Err(why) => return failed(format!("{why:#}")),
+    };
+    let mut diagnostics: Vec<_> = loaded
+        .errors
+        .iter()
+        .chain(&loaded.warnings)
+        .take(MAX_DIAGNOSTICS)
+        .map(finding)
+        .collect();
+    let retired = match in_force {
+        None => None,
+        Some(Ok(config)) => Some(retired(&config, &loaded.config)),
+        Some(Err(why)) => {
+            diagnostics.push(diagnostic(
+                "warning",
+                format!(
+                    "this node cannot read the version in force, so that what would be retired is not known: {why:#}"
+                ),
+            ));
+            None
+        }
+    };
+    let (presubmits, postsubmits, periodics) = loaded.config.job_counts();
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Checked {
+        accepted: loaded.errors.is_empty(),
+        presubmits: count(presubmits),
+        postsubmits: count(postsubmits),
+        periodics: count(periodics),
+        diagnostics,
+        // What is not whole would seem to retire the rest.
+        retired: retired.filter(|_| loaded.errors.is_empty()),
+    }
+}
+
+fn retired(before: &Config, after: &Config) -> Retired {
+    let found = changes::retired(before, after);
+    let context = |(repo, context): &(String, String)| format!("{repo}: {context}");
+    Retired {
+        contexts: found.contexts.iter().map(context).collect(),
+        contexts_before: found.contexts_before,
+        jobs: found.jobs.iter().map(ToString::to_string).collect(),
+        jobs_before: found.jobs_before,
+    }
+}
+
+fn finding(found: &Diagnostic) -> api::Diagnostic {
+    api::Diagnostic {
+        severity: match found.severity {
+            trireme_config::Severity::Error => "error".to_owned(),
+            trireme_config::Severity::Warning => "warning".to_owned(),
+        },
+        file: found.file.clone(),
+        line: found.line,
+        column: found.column,
+        field: found.field.clone(),
+        message: found.message.clone(),
+    }
+}

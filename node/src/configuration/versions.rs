@@ -1,0 +1,56 @@
+//! From files in the state to a parsed configuration: what the last one had by path and content is not read again.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use trireme_api::blob;
+use trireme_config::{ConfigCache, FileSet, Loaded, files::ContentId, plugins::Registry};
+use trireme_proto::state::ConfigFile;
+use trireme_state::State;
+
+use super::{layout, options};
+
+/// Loads one configuration after the other, for whoever asks: a version that a door has checked is parsed when it is
+/// committed.
+pub struct Versions {
+    registry: Arc<Registry>,
+    cache: Mutex<ConfigCache>,
+}
+
+impl Versions {
+    #[must_use]
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self {
+            registry,
+            cache: Mutex::default(),
+        }
+    }
+
+    /// Loads files whose contents the state has. Takes as long as what is new in them needs, and longer while another
+    /// configuration is loaded: not for a thread that others wait for.
+    ///
+    /// # Errors
+    /// When the state lacks a content, or has another than its name says.
+    pub fn load(&self, state: &State, files: &[ConfigFile]) -> anyhow::Result<Loaded> {
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = files.iter().map(|file| (&*file.role, &*file.path));
+        let mut set = FileSet::new(layout(names));
+        for file in files {
+            let name = file
+                .blob
+                .as_ref()
+                .with_context(|| format!("{}: the version names no content", file.path))?;
+            let id = ContentId::try_from(&name.sha256[..])
+                .with_context(|| format!("{}: its content has no proper name", file.path))?;
+            let bytes = match cache.knows(&file.path, &id) {
+                true => None,
+                false => {
+                    let content = blob::read(state, name).with_context(|| file.path.clone())?;
+                    Some(Arc::from(&content[..]))
+                }
+            };
+            set.insert_known(&*file.path, id, bytes);
+        }
+        Ok(cache.load(&set, options(&self.registry)))
+    }
+}
