@@ -30,13 +30,17 @@ use trireme_proto::{
 use trireme_raft::{Store, View};
 
 use crate::{
-    Attachments, DoorCertificates, Metrics, RunLogs,
+    Attachments, ConfigHealth, DoorCertificates, Metrics, RunLogs,
     auth::{AuthConfig, Gate, OperatorTokenError, Remote},
     entrance::{Entrance, GrpcServices, Inside, is_grpc},
     flow::{Counted, Flow},
     listen::DoorListener,
     neighbours::Neighbours,
-    services::{Services, agents, auth, cluster, config, deliveries, jobs, pools, watch},
+    services::{
+        Services, agents, auth, cluster,
+        config::{self, ConfigDoor},
+        deliveries, jobs, pools, watch,
+    },
     webhook::{HookDoor, HookSecrets, receive},
 };
 
@@ -99,6 +103,12 @@ pub struct Candidate {
 #[async_trait]
 pub trait ConfigCheck: Send + Sync + 'static {
     async fn check(&self, candidate: Candidate) -> Checked;
+
+    /// Why a run of a configured job may not be repeated under the version in force: its job is gone.
+    fn gone(&self, job: &Job) -> Option<String> {
+        let _ = job;
+        None
+    }
 }
 
 /// A file that a run left.
@@ -148,6 +158,8 @@ pub struct DoorConfig {
     /// Where agents put artifacts: a directory or an object store URL.
     pub storage: String,
     pub config: Arc<dyn ConfigCheck>,
+    /// Written by whatever loads the configuration, shown here.
+    pub config_health: ConfigHealth,
     pub runs: Arc<dyn RunStore>,
     pub leases: Arc<dyn LeaseRenewals>,
     pub auth: AuthConfig,
@@ -164,6 +176,7 @@ pub struct DoorConfig {
 pub struct Doors {
     inside: Inside,
     gate: Gate,
+    services: Services,
     attachments: Attachments,
     flow: Arc<Flow>,
     tls: Option<DoorCertificates>,
@@ -173,7 +186,11 @@ impl Doors {
     /// # Errors
     /// When the operator's token cannot be read, or the descriptors for reflection do not load.
     pub async fn new(store: Store, config: DoorConfig) -> Result<Self, DoorError> {
-        let metrics = Arc::new(Metrics::new(config.tls.clone(), config.metrics));
+        let metrics = Arc::new(Metrics::new(
+            config.tls.clone(),
+            config.config_health.clone(),
+            config.metrics,
+        ));
         let gate = Gate::new(
             store.clone(),
             config.auth,
@@ -197,6 +214,7 @@ impl Doors {
             },
             metrics: Arc::clone(&metrics),
             debug: config.debug,
+            config_health: config.config_health,
         };
         store.answer_doors(Arc::new(Neighbours::new(services.clone())));
         let pages = (config.pages)(RunLogs::new(services.clone()));
@@ -243,7 +261,7 @@ impl Doors {
                     .max_decoding_message_size(MAX_REQUEST_BYTES),
             )
             .with(
-                AgentServiceServer::new(agents::Door(services))
+                AgentServiceServer::new(agents::Door(services.clone()))
                     .max_decoding_message_size(MAX_JOB_MESSAGE_BYTES),
             );
         let hook = Arc::new(HookDoor::new(
@@ -266,10 +284,18 @@ impl Doors {
         Ok(Self {
             inside: Inside { grpc, rest },
             gate,
+            services,
             attachments,
             flow,
             tls: config.tls,
         })
+    }
+
+    /// The door for configurations, for a part of this node that goes through it as clients do; `part` is the author of
+    /// what it applies.
+    #[must_use]
+    pub fn config_for(&self, part: String) -> ConfigDoor {
+        ConfigDoor::new(self.services.clone(), part)
     }
 
     /// Serves until `stop`, then lets requests under way finish for up to 5 s (DECK-001).
@@ -432,6 +458,7 @@ mod tests {
             secrets: HookSecrets::default(),
             storage: String::new(),
             config: check,
+            config_health: ConfigHealth::default(),
             runs: Arc::clone(&out_of_reach) as Arc<_>,
             leases: Arc::clone(&out_of_reach) as Arc<_>,
             auth: AuthConfig::default(),

@@ -9,6 +9,7 @@ mod attachments;
 pub mod auth;
 pub mod blob;
 pub mod client;
+mod config_health;
 pub mod configs;
 mod doors;
 mod entrance;
@@ -25,6 +26,7 @@ mod webhook;
 
 pub use attachments::Attachments;
 pub use auth::{AUDIT, Anonymous, AuthConfig, OperatorTokenError};
+pub use config_health::{ConfigHealth, ConfigState, Load};
 pub use doors::{
     Artifact, Candidate, Checked, ConfigCheck, DebugSource, DoorConfig, DoorError, Doors,
     LeaseRenewals, Retired, RunStore,
@@ -32,4 +34,5 @@ pub use doors::{
 pub use listen::DoorCertificates;
 pub use metrics::Metrics;
 pub use run_logs::{BUILD_LOG, LogChunk, RunLogs};
-pub use webhook::{HookSecrets, MAX_WEBHOOK_BYTES};
+pub use services::config::ConfigDoor;
+pub use webhook::{HookSecrets, HookTokens, MAX_WEBHOOK_BYTES};

@@ -1,6 +1,7 @@
 //! What a node tells Prometheus.
 
 mod cluster;
+mod config;
 
 use std::{
     fmt,
@@ -16,8 +17,8 @@ use tonic::Code;
 use trireme_proto::state::JobState;
 use trireme_raft::{Status, Store, View, tls::TlsHealth};
 
-use self::cluster::Cluster;
-use crate::DoorCertificates;
+use self::{cluster::Cluster, config::Config};
+use crate::{ConfigHealth, DoorCertificates};
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WebhookLabels {
@@ -92,6 +93,8 @@ pub struct Metrics {
     stage_count: Family<StageLabels, Counter>,
     health: Health,
     cluster: Cluster,
+    config: Config,
+    config_health: ConfigHealth,
     refused: Family<ReasonLabels, Counter>,
     expires: Family<ListenerLabels, Gauge>,
     reloads: Family<ListenerLabels, Gauge>,
@@ -254,14 +257,18 @@ impl Health {
 
 impl Default for Metrics {
     fn default() -> Self {
-        Self::new(None, |_| ())
+        Self::new(None, ConfigHealth::default(), |_| ())
     }
 }
 
 impl Metrics {
     /// `more` adds what others have to tell.
     #[must_use]
-    pub fn new(door: Option<DoorCertificates>, more: impl FnOnce(&mut Registry)) -> Self {
+    pub fn new(
+        door: Option<DoorCertificates>,
+        config_health: ConfigHealth,
+        more: impl FnOnce(&mut Registry),
+    ) -> Self {
         let mut registry = Registry::default();
         more(&mut registry);
         let webhooks = Family::default();
@@ -325,6 +332,7 @@ impl Metrics {
         );
         let health = Health::new(&mut registry);
         let cluster = Cluster::new(&mut registry);
+        let config = Config::new(&mut registry);
         let (refused, refused_peer_calls) = (Family::default(), Gauge::default());
         registry.register(
             "trireme_auth_refused",
@@ -361,6 +369,8 @@ impl Metrics {
         Self {
             health,
             cluster,
+            config,
+            config_health,
             registry,
             webhooks,
             jobs,
@@ -506,6 +516,7 @@ impl Metrics {
         }
         self.health.set(store, &view, &status);
         self.cluster.set(&view, &status);
+        self.config.set(&self.config_health.get());
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)
@@ -518,7 +529,7 @@ fn clamp(value: u64) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
+    use std::{collections::BTreeSet, time::Duration};
 
     use regex::Regex;
     use serde_json::Value;
@@ -556,7 +567,10 @@ mod tests {
             ..Command::default()
         };
         store.propose(command).await.unwrap();
-        let metrics = Metrics::new(None, |_| ());
+        let health = ConfigHealth::default();
+        health.in_force(1, "sha", Duration::ZERO);
+        health.followed(Some("broken"), Duration::ZERO);
+        let metrics = Metrics::new(None, health, |_| ());
         metrics.webhook("ping", 503);
         metrics
             .refused

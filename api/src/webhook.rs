@@ -4,7 +4,7 @@
 //! 25 MiB (413, HOOK-012), a node that cannot commit answers 503 in time so that the forge shows the delivery as failed
 //! and it can be sent again (HOOK-010, HOOK-044), and a delivery id is taken once (HOOK-011).
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
 use axum::body::HttpBody as _;
 use axum::{
@@ -38,34 +38,57 @@ const SAY_AGAIN: Duration = Duration::from_millis(50);
 /// Bounds of what is taken from headers into a record.
 const MAX_HEADER_BYTES: usize = 200;
 
-/// Webhook secrets by scope: `org/repo`, `org` or `*` (HOOK-006).
-#[derive(Debug, Clone, Default)]
+/// Tokens by scope: `org/repo`, `org` or `*`. Several of one scope are all good, so that they can be rotated.
+pub type HookTokens = BTreeMap<String, Vec<String>>;
+
+/// Webhook secrets (HOOK-006), asked for at each delivery, so that a changed file is honoured without a restart (CFG-099).
+#[derive(Clone)]
 pub struct HookSecrets {
-    by_scope: BTreeMap<String, Vec<String>>,
+    tokens: Arc<dyn Fn() -> Arc<HookTokens> + Send + Sync>,
+}
+
+impl fmt::Debug for HookSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("HookSecrets(…)")
+    }
+}
+
+impl Default for HookSecrets {
+    /// None: every delivery is refused.
+    fn default() -> Self {
+        Self::new([])
+    }
 }
 
 impl HookSecrets {
-    /// One secret for everything.
+    /// One secret for everything, for good.
     #[must_use]
     pub fn single(secret: &str) -> Self {
         Self::new([("*".to_owned(), vec![secret.trim().to_owned()])])
     }
 
-    /// Secrets per scope; several of one scope are all good, so that they can be rotated.
+    /// Secrets per scope, for good.
     pub fn new(scopes: impl IntoIterator<Item = (String, Vec<String>)>) -> Self {
+        let tokens: Arc<HookTokens> = Arc::new(scopes.into_iter().collect());
+        Self::asked(move || Arc::clone(&tokens))
+    }
+
+    /// Whatever they are when a delivery comes in.
+    #[must_use]
+    pub fn asked(tokens: impl Fn() -> Arc<HookTokens> + Send + Sync + 'static) -> Self {
         Self {
-            by_scope: scopes.into_iter().collect(),
+            tokens: Arc::new(tokens),
         }
     }
 
     /// HOOK-007: only the most specific scope counts; a mismatch there never falls through to a wider one.
-    fn of(&self, full_name: &str) -> Option<&[String]> {
+    fn of(&self, full_name: &str) -> Option<Vec<String>> {
         let org = full_name.split('/').next().unwrap_or_default();
+        let tokens = (self.tokens)();
         [full_name, org, "*"]
             .into_iter()
             .filter(|scope| !scope.is_empty())
-            .find_map(|scope| self.by_scope.get(scope))
-            .map(Vec::as_slice)
+            .find_map(|scope| tokens.get(scope).cloned())
     }
 }
 

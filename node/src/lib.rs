@@ -10,6 +10,7 @@ pub mod configuration;
 mod debug_source;
 pub mod demo;
 pub mod exit;
+mod follow;
 pub mod output;
 mod recent_log;
 pub mod run_store;

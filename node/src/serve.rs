@@ -5,7 +5,7 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 use anyhow::{Context as _, anyhow};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use trireme_api::{Anonymous, AuthConfig, DoorConfig, Doors, HookSecrets, RunStore};
+use trireme_api::{Anonymous, AuthConfig, ConfigHealth, DoorConfig, Doors, HookSecrets, RunStore};
 use trireme_config::{plugins::Registry, yaml};
 use trireme_forge::{
     Forge,
@@ -26,7 +26,9 @@ use crate::{
     configuration::{Check, Feeder},
     debug_source::NodeDebug,
     exit::{CORRUPT, DIVERGED, REMOVED, TOO_OLD, coded},
-    exit_with_parent, interrupted,
+    exit_with_parent,
+    follow::Follower,
+    interrupted,
     run_store::LocalRuns,
     settings::{AnonymousSetting, GitHubSettings, RaiseFeatureLevel, Settings},
 };
@@ -47,6 +49,9 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut settings = Settings::load(&args.config)?;
     override_settings(&mut settings, &args);
     settings.check()?;
+    if let Some(follow) = &settings.config.follow {
+        follow.check_paths()?;
+    }
     let tls = match &settings.tls {
         Some(tls) => Some(Arc::new(
             DoorTls {
@@ -64,13 +69,15 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
 
-    let (feeder, feed) = Feeder::new(store.clone(), Arc::new(registry()));
+    let config_health = ConfigHealth::default();
+    let (feeder, feed) = Feeder::new(store.clone(), Arc::new(registry()), config_health.clone());
     tasks.spawn(feeder.run(stop.clone()));
 
     let runs: Arc<dyn RunStore> = Arc::new(LocalRuns::new(settings.storage()));
     let leases = Leases::default();
     let pages_store = store.clone();
     let pages_runs = Arc::clone(&runs);
+    let pages_config = config_health.clone();
     let doors = Doors::new(
         store.clone(),
         DoorConfig {
@@ -81,6 +88,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
                 versions: Arc::clone(&feed.versions),
                 feed: feed.config.clone(),
             }),
+            config_health: config_health.clone(),
             runs,
             leases: Arc::new(leases.clone()),
             auth: AuthConfig {
@@ -94,10 +102,17 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
             tls,
             debug: Arc::new(NodeDebug::new(settings.clone())),
             metrics: Box::new(move |registry| told.register(registry)),
-            pages: Box::new(move |logs| trireme_deck::pages(pages_store, pages_runs, logs)),
+            pages: Box::new(move |logs| {
+                trireme_deck::pages(pages_store, pages_runs, pages_config, logs)
+            }),
         },
     )
     .await?;
+    let follower = Follower::new(
+        settings.config.follow.as_ref(),
+        doors.config_for(Follower::author(settings.node_id)),
+        config_health,
+    );
     let listener = TcpListener::bind(&settings.listen)
         .await
         .with_context(|| format!("listen: {} cannot be used", settings.listen))?;
@@ -109,8 +124,9 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         }
     });
 
-    let (controllers, _gauges) =
+    let (mut controllers, _gauges) =
         controllers(&settings, leases, &feed.config, store.queues(), in_repo_metrics).await?;
+    controllers.push(Arc::new(follower));
     let keeper = Keeper::new(store.clone(), controllers).while_fit(feed.fit);
     let keeping = stop.clone();
     tasks.spawn(async move { keeper.run(keeping).await });

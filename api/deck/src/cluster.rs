@@ -2,6 +2,7 @@
 
 use askama::Template;
 use axum::{extract::State, response::Response};
+use trireme_api::Load;
 
 use crate::{Deck, html, instant};
 
@@ -33,9 +34,24 @@ struct Page {
     leader: u64,
     is_leader: bool,
     alarms: Vec<(String, String)>,
+    config_errors: Vec<String>,
     facts: Vec<(&'static str, String)>,
     members: Vec<Member>,
     agents: Vec<Agent>,
+}
+
+fn loaded(load: Option<&Load>) -> String {
+    load.map_or_else(
+        || "not by this node".to_owned(),
+        |load| {
+            let result = if load.error.is_none() {
+                "good"
+            } else {
+                "failed"
+            };
+            format!("{result} at {}, {:.1?}", instant(load.at_ms), load.took)
+        },
+    )
 }
 
 pub(crate) async fn page(State(deck): State<Deck>) -> Response {
@@ -44,6 +60,11 @@ pub(crate) async fn page(State(deck): State<Deck>) -> Response {
     let known =
         |value: Option<u64>| value.map_or_else(|| "–".to_owned(), |value| value.to_string());
     let office = view.office();
+    let config = deck.config.get();
+    let loads = [
+        ("The version in force elsewhere", &config.parsed),
+        ("The watched directory", &config.followed),
+    ];
     html(&Page {
         page: "cluster",
         revision: view.revision,
@@ -53,6 +74,15 @@ pub(crate) async fn page(State(deck): State<Deck>) -> Response {
         alarms: view
             .alarms()
             .map(|alarm| (alarm.key.clone(), alarm.message.clone()))
+            .collect(),
+        config_errors: loads
+            .iter()
+            .filter_map(|(what, load)| {
+                let error = load.as_ref()?.error.as_ref()?;
+                Some(format!(
+                    "{what} is not taken, the former configuration stays: {error}"
+                ))
+            })
             .collect(),
         facts: vec![
             ("Cluster", status.cluster_id.clone()),
@@ -91,6 +121,16 @@ pub(crate) async fn page(State(deck): State<Deck>) -> Response {
                 ),
             ),
             ("Office changed hands", format!("{} times", office.changes)),
+            (
+                "Configuration here",
+                match (config.version, config.version_sha.trim()) {
+                    (0, _) => "none yet".to_owned(),
+                    (version, "") => format!("version {version}"),
+                    (version, sha) => format!("version {version} ({sha})"),
+                },
+            ),
+            ("Last parsed", loaded(config.parsed.as_ref())),
+            ("Watched directory", loaded(config.followed.as_ref())),
         ],
         members: status
             .members

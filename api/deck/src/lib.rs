@@ -18,7 +18,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::get,
 };
-use trireme_api::{RunLogs, RunStore};
+use trireme_api::{ConfigHealth, RunLogs, RunStore};
 use trireme_raft::Store;
 
 /// What pages read.
@@ -27,10 +27,11 @@ pub(crate) struct Deck {
     store: Store,
     logs: RunLogs,
     runs: Arc<dyn RunStore>,
+    config: ConfigHealth,
 }
 
 /// The routes of all pages.
-pub fn pages(store: Store, runs: Arc<dyn RunStore>, logs: RunLogs) -> Router {
+pub fn pages(store: Store, runs: Arc<dyn RunStore>, config: ConfigHealth, logs: RunLogs) -> Router {
     Router::new()
         .route("/", get(jobs::page))
         .route("/prowjobs.js", get(prowjobs::list))
@@ -43,7 +44,12 @@ pub fn pages(store: Store, runs: Arc<dyn RunStore>, logs: RunLogs) -> Router {
         .route("/cluster", get(cluster::page))
         .route("/static/deck.css", get(style))
         .route("/static/follow.js", get(script))
-        .with_state(Deck { store, logs, runs })
+        .with_state(Deck {
+            store,
+            logs,
+            runs,
+            config,
+        })
 }
 
 /// Assets do not change while the binary runs, but an upgrade changes them.

@@ -67,6 +67,7 @@ impl Door {
             millis_since_quorum_ack: status
                 .millis_since_quorum_ack
                 .map_or(-1, |millis| i64::try_from(millis).unwrap_or(i64::MAX)),
+            config: Some(self.0.config_health.get().to_proto()),
         }
     }
 

@@ -26,6 +26,11 @@ use crate::{LogChunk, RunLogs, auth::Who};
 
 pub(crate) struct Door(pub(crate) Services);
 
+/// In the origin of every run that a client asked for.
+const BY_REQUEST: &str = " request ";
+/// Reruns of reruns that are followed to what was run first.
+const MAX_RERUNS: usize = 100;
+
 fn not_found(id: &str) -> Status {
     Status::not_found(format!(
         "no job {id:?} in memory; `trireme get jobs` lists them"
@@ -202,6 +207,11 @@ impl Door {
     fn again(&self, who: &Who, request_id: &str, old: &str) -> Result<(String, Body), Status> {
         let view = self.0.store.view();
         let old = view.job(old).ok_or_else(|| not_found(old))?;
+        if !is_by_hand(&view, old)
+            && let Some(why) = self.0.check.gone(old)
+        {
+            return Err(Status::failed_precondition(why));
+        }
         let job = record::prow_job(old).map_err(|why| Status::data_loss(why.to_string()))?;
         new_job(who, request_id, "rerun", job, Some(old), &view)
     }
@@ -226,6 +236,21 @@ impl Door {
     }
 }
 
+/// What a client sends has no job in the configuration that could be gone from it, nor has what is a rerun of that.
+fn is_by_hand(state: &State, job: &Job) -> bool {
+    let mut first = job;
+    for _ in 0..MAX_RERUNS {
+        if first.rerun_of.is_empty() {
+            return first.origin.contains(BY_REQUEST);
+        }
+        match state.job(&first.rerun_of) {
+            Some(before) => first = before,
+            None => return false,
+        }
+    }
+    false
+}
+
 fn new_job(
     who: &Who,
     request_id: &str,
@@ -242,7 +267,7 @@ fn new_job(
         ..Default::default()
     };
     let source = record::Source {
-        origin: format!("{who} request {request_id}"),
+        origin: format!("{who}{BY_REQUEST}{request_id}"),
         config_version: view.config().map_or(0, |config| config.number),
         reporters: old.map(|old| old.reporters.clone()).unwrap_or_default(),
         rerun_of: old.map(|old| old.id.clone()).unwrap_or_default(),
@@ -261,7 +286,57 @@ fn new_job(
 
 #[cfg(test)]
 mod tests {
+    use trireme_proto::state::{Batch, Command};
+
     use super::*;
+
+    #[test]
+    fn what_a_client_sent_is_by_hand_and_so_are_its_reruns() {
+        let mut state = State::new();
+        let mut index = 0;
+        let mut add = |id: &str, origin: &str, rerun_of: &str| {
+            let job = Job {
+                id: id.to_owned(),
+                job: "x".to_owned(),
+                r#type: JobType::Periodic.into(),
+                state: JobState::Triggered.into(),
+                prowjob: Bytes::from_static(b"{}"),
+                origin: origin.to_owned(),
+                rerun_of: rerun_of.to_owned(),
+                ..Job::default()
+            };
+            let body = Body::CreateJobs(CreateJobs {
+                jobs: vec![NewJob {
+                    job: Some(Box::new(job)),
+                    ..NewJob::default()
+                }],
+                cursors: Vec::new(),
+            });
+            index += 1;
+            let command = Command {
+                principal: "test".to_owned(),
+                body: Some(body),
+                ..Command::default()
+            };
+            state.apply(
+                index,
+                Batch {
+                    stamp_ms: 1,
+                    commands: vec![command],
+                },
+            );
+        };
+        add("sent", "alice request 1", "");
+        add("again", "alice request 2", "sent");
+        add("due", "periodic x due 5", "");
+        add("due-again", "alice request 3", "due");
+        add("orphan", "alice request 4", "gone");
+        let by_hand = |id: &str| is_by_hand(&state, state.job(id).unwrap());
+        assert_eq!(
+            ["sent", "again", "due", "due-again", "orphan"].map(by_hand),
+            [true, true, false, false, false]
+        );
+    }
 
     #[test]
     fn the_same_request_makes_the_same_id() {

@@ -13,7 +13,7 @@ use trireme_raft::{Applied, ProposeError, Store, View};
 use trireme_state::Seq;
 
 use crate::{
-    Attachments, ConfigCheck, DebugSource, LeaseRenewals, Metrics, RunStore,
+    Attachments, ConfigCheck, ConfigHealth, DebugSource, LeaseRenewals, Metrics, RunStore,
     auth::Who,
     flow::Flow,
     refusal::{done, unavailable},
@@ -53,6 +53,7 @@ pub(crate) struct Services {
     pub(crate) scheme: &'static str,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) debug: Arc<dyn DebugSource>,
+    pub(crate) config_health: ConfigHealth,
 }
 
 impl Services {

@@ -505,6 +505,7 @@ async fn serve(store: Store, leases: Leases, arriving: Arriving, stop: Cancellat
         secrets: HookSecrets::single(WEBHOOK_SECRET),
         storage: "file:///nowhere".to_owned(),
         config: Arc::new(AnyConfig),
+        config_health: trireme_api::ConfigHealth::default(),
         runs: Arc::new(NoRuns),
         leases: Arc::new(leases),
         auth: AuthConfig {

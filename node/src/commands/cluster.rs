@@ -2,6 +2,7 @@
 
 mod all;
 mod compare;
+mod loads;
 mod scrub;
 
 use serde_json::{Value, json};
@@ -143,6 +144,7 @@ fn status_json(status: &ClusterStatusResponse) -> Value {
         "office": status.office.map(|office| json!({
             "epoch": office.epoch, "node": office.node_id, "changes": office.changes,
         })),
+        "config": status.config.as_ref().map(loads::to_json),
         "alarms": status.alarms.iter().map(|alarm| json!({"key": alarm.key, "message": alarm.message})).collect::<Vec<_>>(),
         "nodes": status.nodes.iter().map(node_json).collect::<Vec<_>>(),
     })
@@ -163,6 +165,9 @@ fn status_text(status: &ClusterStatusResponse) -> String {
         status.last_log_index,
         node_table(&status.nodes, status.leader_id),
     );
+    if let Some(config) = &status.config {
+        text.push_str(&loads::to_text(config));
+    }
     for alarm in &status.alarms {
         text.push_str(&format!("\nALARM {}: {}\n", alarm.key, alarm.message));
     }

@@ -5,8 +5,11 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use trireme_api::{Candidate, Checked, ConfigCheck, Retired};
 use trireme_config::{Config, Diagnostic, changes};
-use trireme_office::ConfigFeed;
-use trireme_proto::api;
+use trireme_office::{ConfigFeed, RunningConfig};
+use trireme_proto::{
+    api,
+    state::{Job, JobType},
+};
 
 use super::Versions;
 
@@ -39,6 +42,39 @@ impl ConfigCheck for Check {
         .await;
         checked.unwrap_or_else(|why| failed(format!("the check itself failed: {why}")))
     }
+
+    fn gone(&self, job: &Job) -> Option<String> {
+        let running = self.feed.borrow().clone();
+        running.and_then(|running| gone(&running, job))
+    }
+}
+
+/// Why a run may not be repeated: nothing configures its job any more. What stands in repositories themselves is not known
+/// here, and not refused.
+fn gone(running: &RunningConfig, job: &Job) -> Option<String> {
+    let config = &running.config;
+    let repo = format!("{}/{}", job.org, job.repo);
+    let (there, of) = match job.r#type() {
+        JobType::Periodic => (config.periodic(&job.job).is_some(), String::new()),
+        _ if config.prow.in_repo_config_enabled(&repo) => return None,
+        JobType::Postsubmit => {
+            let mut jobs = config.postsubmits(&repo);
+            let there = jobs.any(|known| known.base.name == job.job);
+            (there, format!(" of {repo}"))
+        }
+        JobType::Presubmit | JobType::Batch => {
+            let mut jobs = config.presubmits(&repo);
+            let there = jobs.any(|known| known.base.name == job.job);
+            (there, format!(" of {repo}"))
+        }
+        JobType::Unspecified => return None,
+    };
+    (!there).then(|| {
+        format!(
+            "{}{of} is not configured any more (version {}), so it is not run again; `trireme config history` tells who changed it",
+            job.job, running.version
+        )
+    })
 }
 
 fn failed(message: String) -> Checked {

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, anyhow};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use trireme_api::ConfigHealth;
 use trireme_config::plugins::Registry;
 use trireme_office::{ConfigFeed, RunningConfig};
 use trireme_proto::state::{Alarm, Command, ConfigVersion, SetAlarm, command::Body};
@@ -30,6 +31,7 @@ pub struct Feed {
 pub struct Feeder {
     store: Store,
     versions: Arc<Versions>,
+    health: ConfigHealth,
     sender: watch::Sender<Option<Arc<RunningConfig>>>,
     fit: watch::Sender<bool>,
 }
@@ -59,7 +61,7 @@ fn parse(
 
 impl Feeder {
     #[must_use]
-    pub fn new(store: Store, registry: Arc<Registry>) -> (Self, Feed) {
+    pub fn new(store: Store, registry: Arc<Registry>, health: ConfigHealth) -> (Self, Feed) {
         let (sender, config) = watch::channel(None);
         let (fit, is_fit) = watch::channel(true);
         let versions = Arc::new(Versions::new(registry));
@@ -71,6 +73,7 @@ impl Feeder {
         let feeder = Self {
             store,
             versions,
+            health,
             sender,
             fit,
         };
@@ -100,13 +103,22 @@ impl Feeder {
                 {
                     Ok(running) => {
                         let millis = began.elapsed().as_millis();
-                        tracing::info!(version = wanted, millis, "configuration in force");
+                        // CFG-013
+                        let sha = &running.config.prow.config_version_sha;
+                        tracing::info!(
+                            version = wanted,
+                            config_version_sha = sha.trim(),
+                            millis,
+                            "configuration in force"
+                        );
+                        self.health.in_force(wanted, sha, began.elapsed());
                         serving = wanted;
                         self.sender.send_replace(Some(Arc::new(running)));
                         self.fit.send_replace(true);
                     }
                     Err(why) => {
                         let why = format!("{why:#}");
+                        self.health.not_parsed(&why, began.elapsed());
                         tracing::error!(
                             version = wanted,
                             why,
@@ -250,7 +262,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_version_that_does_not_parse_raises_an_alarm_and_the_former_one_stays() {
         let store = alone().await;
-        let (feeder, mut feed) = Feeder::new(store.clone(), Arc::new(registry()));
+        let (feeder, mut feed) = Feeder::new(store.clone(), Arc::new(registry()), ConfigHealth::default());
         let stop = CancellationToken::new();
         let feeding = tokio::spawn(feeder.run(stop.clone()));
         put(&store, "prowjob_namespace: first\n").await;

@@ -65,7 +65,7 @@ pub(super) async fn read_manifest(
     Ok((header, files))
 }
 
-fn check_manifest(files: &[ConfigFile]) -> Result<(), Status> {
+pub(super) fn check_manifest(files: &[ConfigFile]) -> Result<(), Status> {
     let invalid = |text: String| Err(Status::invalid_argument(text));
     let mut total = 0_u64;
     let mut seen = BTreeSet::new();

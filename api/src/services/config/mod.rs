@@ -20,6 +20,9 @@ use crate::configs::{PIECE_BYTES, Stored, brief, manifest_parts};
 
 mod apply;
 mod contents;
+mod part;
+
+pub use part::ConfigDoor;
 
 /// Versions on one page of history when the client names no number, and at most.
 const HISTORY: u64 = 50;

@@ -386,6 +386,7 @@ async fn serve(
         secrets: HookSecrets::default(),
         storage: storage.display().to_string(),
         config: Arc::new(NoCheck),
+        config_health: trireme_api::ConfigHealth::default(),
         runs: Arc::new(Stored { root: storage }),
         leases: Arc::new(leases),
         debug: Arc::new(NoDebug),

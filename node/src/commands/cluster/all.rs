@@ -9,6 +9,7 @@ use trireme_proto::api::{
     NodeStatus,
 };
 
+use super::loads;
 use crate::{
     cli::{Access, Target},
     commands::{ask_member, connect},
@@ -164,6 +165,7 @@ fn to_json(asked: &ClusterStatusResponse, rows: &[Row]) -> Value {
                     );
                     value["ring_delay_micros"] = told.ring_delay_micros.into();
                     value["wal_segments"] = told.wal_segments.into();
+                    value["config"] = json!(status.config.as_ref().map(loads::to_json));
                 }
                 (told, _) => {
                     value["error"] = json!(told.as_ref().err());
@@ -241,6 +243,10 @@ fn to_text(asked: &ClusterStatusResponse, rows: &[Row]) -> String {
                 row.node.id, told.archive_incomplete
             )),
             Ok(_) => {}
+        }
+        let config = row.status().and_then(|status| status.config.as_ref());
+        for error in config.into_iter().flat_map(loads::errors) {
+            caution(format!("node {}: {error}", row.node.id));
         }
     }
     if rows

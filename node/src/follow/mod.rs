@@ -1,0 +1,291 @@
+//! A directory of Prow's files, followed as Prow follows it (CFG-090 to CFG-092): what stands there becomes the next
+//! version, on the way that `config apply` takes.
+//!
+//! Every node may have the files; the one that holds the office acts. What it last took from there is a cursor in the
+//! state, so that a new leader does not take it again, and that a version which somebody applied or rolled back by hand
+//! stays until the files change.
+
+mod directory;
+#[cfg(test)]
+mod kubelet;
+mod look;
+mod message;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tokio::{task::spawn_blocking, time::Instant};
+use tonic::Code;
+use trireme_api::{ConfigDoor, ConfigHealth, blob, configs::LocalFile};
+use trireme_config::{FileSet, Layout};
+use trireme_office::{Controller, ControllerError, Office, OfficeError};
+use trireme_proto::{
+    api::{ApplyConfigHeader, ApplyConfigResponse},
+    state::{Alarm, Cursor, PutCursor, SetAlarm, command::Body},
+};
+
+use self::directory::{Directory, Timing};
+use crate::{configuration::role, settings::FollowSettings};
+
+/// The cursor that holds the digest of the files that were last taken.
+const CURSOR: &str = "config/followed";
+/// The alarm while the files are not taken.
+const ALARM: &str = "config/followed";
+
+/// Applies what stands in a directory while this node holds the office.
+pub(crate) struct Follower {
+    layout: Option<Layout>,
+    max_retired_percent: u32,
+    door: ConfigDoor,
+    health: ConfigHealth,
+}
+
+impl Follower {
+    /// Without settings nothing is followed; an alarm that another node raised about its files is lowered.
+    pub(crate) fn new(
+        settings: Option<&FollowSettings>,
+        door: ConfigDoor,
+        health: ConfigHealth,
+    ) -> Self {
+        Self {
+            layout: settings.map(FollowSettings::layout),
+            max_retired_percent: settings.map_or(0, |settings| settings.max_retired_percent),
+            door,
+            health,
+        }
+    }
+
+    /// The author of its versions.
+    pub(crate) fn author(node_id: u64) -> String {
+        format!("follow:node-{node_id}")
+    }
+}
+
+/// What became of one state of the files.
+enum Taken {
+    /// It is a new version.
+    New(u64),
+    /// It was taken before.
+    Before,
+}
+
+/// Tells the state of the office's end, whatever ended it.
+struct Told<'a>(&'a ConfigHealth);
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        self.0.follows_nothing();
+    }
+}
+
+#[async_trait]
+impl Controller for Follower {
+    fn name(&self) -> &'static str {
+        "follow"
+    }
+
+    async fn run(&self, office: Office) -> Result<(), ControllerError> {
+        let resigned = office.resigned();
+        let Some(layout) = &self.layout else {
+            alarm(&office, None).await?;
+            resigned.cancelled().await;
+            return Ok(());
+        };
+        let _told = Told(&self.health);
+        let mut directory = Directory::new(layout.clone(), Timing::default());
+        let mut failed = false;
+        loop {
+            let found = tokio::select! {
+                () = resigned.cancelled() => return Ok(()),
+                found = directory.next(failed) => found,
+            };
+            let started = Instant::now();
+            let taken = match found {
+                Ok(files) => self.take(&office, files).await?,
+                Err(trouble) => Err(trouble.to_string()),
+            };
+            match &taken {
+                Ok(Taken::New(version)) => {
+                    tracing::info!(version, "the watched directory is a new version");
+                }
+                Ok(Taken::Before) => {}
+                Err(why) => tracing::error!(
+                    why,
+                    "the watched directory is not taken, the former configuration stays in force"
+                ),
+            }
+            let error = taken.as_ref().err().map(String::as_str);
+            self.health
+                .followed(error, directory.took() + started.elapsed());
+            alarm(&office, error).await?;
+            failed = taken.is_err();
+        }
+    }
+}
+
+impl Follower {
+    /// The inner error is what is wrong with the files; the outer one begins the controller anew.
+    async fn take(
+        &self,
+        office: &Office,
+        files: FileSet,
+    ) -> Result<Result<Taken, String>, ControllerError> {
+        let found = spawn_blocking(move || Found::new(&files)).await;
+        let found = found.map_err(|why| ControllerError::Failed(why.into()))?;
+        let view = office.view();
+        let taken_before = view.cursor(CURSOR);
+        if taken_before.is_some_and(|cursor| cursor.value == found.digest) {
+            return Ok(Ok(Taken::Before));
+        }
+        let before = message::in_force(&view);
+        let message = message::words(found.version, &before, &found.sums);
+        drop(view);
+        office.assert_held().await?;
+        let mut taken = Taken::Before;
+        if before != found.sums {
+            let header = ApplyConfigHeader {
+                message,
+                max_retired_percent: Some(self.max_retired_percent),
+                ..ApplyConfigHeader::default()
+            };
+            taken = match self.door.apply(header, &found.files).await {
+                Ok(answer) if answer.unchanged => Taken::Before,
+                Ok(answer) if answer.accepted => Taken::New(answer.version),
+                Ok(answer) => return Ok(Err(refused(&answer))),
+                Err(why) if is_about_the_files(why.code()) => {
+                    return Ok(Err(why.message().to_owned()));
+                }
+                Err(why) => return Err(ControllerError::Failed(why.into())),
+            };
+        }
+        let cursor = Cursor {
+            key: CURSOR.to_owned(),
+            at_ms: office.now_ms(),
+            value: found.digest,
+            version: 0,
+        };
+        let cursors = vec![cursor];
+        office
+            .propose(Body::PutCursor(PutCursor { cursors }))
+            .await?;
+        Ok(Ok(taken))
+    }
+}
+
+/// Whether trying again with the same files would end the same way.
+fn is_about_the_files(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidArgument | Code::FailedPrecondition | Code::ResourceExhausted
+    )
+}
+
+/// The files as the door takes them, and what tells them from others.
+struct Found {
+    files: Vec<LocalFile>,
+    sums: message::Sums,
+    /// Over all of the sums.
+    digest: String,
+    version: Option<String>,
+}
+
+impl Found {
+    fn new(set: &FileSet) -> Self {
+        let file = |(path, content): (&str, &Arc<[u8]>)| LocalFile {
+            role: role(&set.layout, path).to_owned(),
+            path: path.to_owned(),
+            content: Bytes::copy_from_slice(content),
+        };
+        let files: Vec<LocalFile> = set.iter().map(file).collect();
+        let mut sums = message::Sums::new();
+        let mut digest = Sha256::new();
+        for file in &files {
+            let sum = blob::name(&file.content).sha256;
+            for part in [file.role.as_bytes(), file.path.as_bytes(), &sum] {
+                digest.update((part.len() as u64).to_be_bytes());
+                digest.update(part);
+            }
+            sums.insert(file.path.clone(), sum);
+        }
+        Self {
+            files,
+            sums,
+            digest: hex::encode(digest.finalize()),
+            version: message::version(set),
+        }
+    }
+}
+
+fn refused(answer: &ApplyConfigResponse) -> String {
+    if let Some(gone) = answer.retired.as_ref().filter(|gone| gone.refused) {
+        return format!(
+            "it would retire {} of {} contexts and {} of {} jobs, more than the {} % that config.follow.max_retired_percent \
+             allows: apply these files once with `trireme config apply --yes` if all of that is meant to go",
+            gone.contexts, gone.contexts_before, gone.jobs, gone.jobs_before, gone.max_percent
+        );
+    }
+    let errors: Vec<_> = answer
+        .diagnostics
+        .iter()
+        .filter(|found| found.severity == "error")
+        .collect();
+    let first = errors.first().map_or_else(
+        || "it was refused without a reason".to_owned(),
+        |first| {
+            let place = match (first.line, first.column) {
+                (0, _) => String::new(),
+                (line, 0) => format!(":{line}"),
+                (line, column) => format!(":{line}:{column}"),
+            };
+            let field = match first.field.as_str() {
+                "" => String::new(),
+                field => format!("{field}: "),
+            };
+            format!("{}{place}: {field}{}", first.file, first.message)
+        },
+    );
+    match errors.len() {
+        0 | 1 => first,
+        number => format!("{number} errors, the first: {first}"),
+    }
+}
+
+/// Raises or lowers the alarm, unless it is as it should be.
+async fn alarm(office: &Office, error: Option<&str>) -> Result<(), OfficeError> {
+    let view = office.view();
+    let there = view.alarm(ALARM);
+    let message = error.map(|error| {
+        format!("the watched directory is not taken, the former configuration stays: {error}")
+    });
+    let is_right = match (&message, there) {
+        (None, None) => true,
+        // The state may keep less of it.
+        (Some(message), Some(there)) => message.starts_with(&there.message),
+        _ => false,
+    };
+    drop(view);
+    if is_right {
+        return Ok(());
+    }
+    let alarm = SetAlarm {
+        clear: message.is_none(),
+        alarm: Some(Alarm {
+            key: ALARM.to_owned(),
+            message: message.unwrap_or_default(),
+            raised_ms: office.now_ms(),
+            node_id: office.node_id(),
+        }),
+    };
+    match office.propose(Body::SetAlarm(alarm)).await {
+        // There are as many alarms as there may be: enough to look at.
+        Err(why @ OfficeError::Rejected { .. }) => {
+            tracing::warn!(%why, "the alarm is not raised");
+            Ok(())
+        }
+        told => told.map(|_| ()),
+    }
+}
