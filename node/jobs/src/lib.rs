@@ -9,6 +9,7 @@ mod leases;
 mod periodics;
 mod scheduler;
 mod sinker;
+mod unfit;
 mod waiting;
 
 pub use leases::Leases;

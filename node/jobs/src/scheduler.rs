@@ -13,7 +13,7 @@ use trireme_api::LeaseRenewals as _;
 use trireme_config::Config;
 use trireme_office::{ConfigFeed, Controller, ControllerError, Office, OfficeError};
 use trireme_proto::state::{
-    Agent, Job, JobState, LeaseJob, ReleaseLease, SetAgent, TriggerJob, command::Body,
+    Agent, FinishJob, Job, JobState, LeaseJob, ReleaseLease, SetAgent, TriggerJob, command::Body,
 };
 use trireme_prowjob::record;
 use trireme_raft::{Changes, Watch, WatchError};
@@ -21,6 +21,7 @@ use trireme_state::{BUILD_ID_MARK, Change, State};
 
 use crate::{
     Leases,
+    unfit::{self, Unfit},
     waiting::{Answer, Limits, Waiting},
 };
 
@@ -83,7 +84,8 @@ struct Grant {
     incarnation: u64,
 }
 
-/// EXE-042: the capacity of the job's queue. In a queue that the configuration does not know nothing starts.
+/// EXE-042: the capacity of the job's queue. In a queue that the configuration does not know nothing starts; what waits in
+/// one ends (see [`unfit`]).
 fn queue_limit(config: Option<&Config>, job: &Job) -> Option<u32> {
     if job.queue.is_empty() {
         return None;
@@ -268,10 +270,11 @@ impl Scheduler {
             let now = Instant::now();
             refused.retain(|_, until| *until > now);
             let triggered = trigger(office, &view, config).await?;
+            let (ended, next_end) = end_unfit(office, &view, config, &waiting).await?;
             let tried = self
                 .grant(office, &view, config, &waiting, &mut refused)
                 .await?;
-            if triggered || tried {
+            if triggered || ended || tried {
                 // Each changed what is free, or is held back now. The changes are there already: a proposal returns
                 // once it is applied here.
                 if follow_ready(&mut watch, &mut waiting).is_err() {
@@ -286,6 +289,7 @@ impl Scheduler {
                 .values()
                 .copied()
                 .chain([self.next_expiry(&view)])
+                .chain(next_end)
                 .min()
                 .unwrap_or(now)
                 .max(now + MIN_WAIT);
@@ -416,6 +420,41 @@ impl Scheduler {
     }
 }
 
+/// EXE-052: jobs whose cluster or queue is gone end in error. Whether any did, and when to look again by the clock.
+async fn end_unfit(
+    office: &Office,
+    state: &State,
+    config: Option<&Config>,
+    waiting: &Waiting,
+) -> Result<(bool, Option<Instant>), OfficeError> {
+    let Some(config) = config else {
+        return Ok((false, None));
+    };
+    let now_ms = office.now_ms();
+    let found = unfit::find(state, config, waiting, now_ms, MAX_GRANTS);
+    let mut any = false;
+    for Unfit { id, why } in found.unfit {
+        tracing::warn!(job = id, why, "cannot start any more, ends in error");
+        let body = Body::FinishJob(FinishJob {
+            id,
+            state: JobState::Error.into(),
+            description: why,
+            ..FinishJob::default()
+        });
+        match office.propose(body).await {
+            Ok(_) => any = true,
+            // Leased or ended since the view was taken; the next look tells.
+            Err(why @ OfficeError::Rejected { .. }) => tracing::debug!(%why, "not ended"),
+            Err(why) => return Err(why),
+        }
+    }
+    let until = |next_ms: i64| {
+        let millis = u64::try_from(next_ms.saturating_sub(now_ms)).unwrap_or_default();
+        Instant::now() + Duration::from_millis(millis)
+    };
+    Ok((any, found.next_ms.map(until)))
+}
+
 /// EXE-020: jobs that wait for a cluster get it and may start. False when there were none.
 async fn trigger(
     office: &Office,
@@ -531,25 +570,45 @@ mod tests {
             self
         }
 
+        /// What ends under a configuration this long after the last command, and when to look again.
+        fn unfit_under(
+            &self,
+            config: &str,
+            later: Duration,
+        ) -> (Vec<(String, String)>, Option<i64>) {
+            let now_ms = i64::try_from(self.index).unwrap() * 1000;
+            let now_ms = now_ms + i64::try_from(later.as_millis()).unwrap();
+            let waiting = Waiting::of(&self.state);
+            let found = unfit::find(&self.state, &parsed(config), &waiting, now_ms, MAX_GRANTS);
+            let unfit = found.unfit.into_iter();
+            (
+                unfit.map(|unfit| (unfit.id, unfit.why)).collect(),
+                found.next_ms,
+            )
+        }
+
         fn granted(&self) -> Vec<(String, String)> {
             self.granted_under("{}")
         }
 
         fn granted_under(&self, config: &str) -> Vec<(String, String)> {
-            let mut files = FileSet::new(Layout {
-                config: "config.yaml".to_owned(),
-                ..Layout::default()
-            });
-            files.insert("config.yaml", config.as_bytes().to_vec());
-            let (config, _) = Config::load(&files, LoadOptions::default())
-                .accepted()
-                .unwrap();
+            let config = parsed(config);
             let waiting = Waiting::of(&self.state);
             grants(&self.state, Some(&config), &waiting, |_| true, |_| false)
                 .into_iter()
                 .map(|grant| (grant.job, grant.agent))
                 .collect()
         }
+    }
+
+    fn parsed(config: &str) -> Arc<Config> {
+        let mut files = FileSet::new(Layout {
+            config: "config.yaml".to_owned(),
+            ..Layout::default()
+        });
+        files.insert("config.yaml", config.as_bytes().to_vec());
+        let loaded = Config::load(&files, LoadOptions::default());
+        loaded.accepted().unwrap().0
     }
 
     fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -625,6 +684,63 @@ mod tests {
             book.granted_under("plank: {max_concurrency: 2}"),
             pairs(&[("1", "a"), ("2", "a")])
         );
+    }
+
+    /// EXE-042, EXE-052: a version without the queue, or without the cluster, ends what waits for it, with a reason.
+    #[test]
+    fn what_waits_for_something_that_is_gone_ends_in_error() {
+        let queued = |queue: &'static str| move |job: &mut Job| job.queue = queue.to_owned();
+        let book = Book::new()
+            .agent("a", &["default", "old"], 9)
+            .job_with("1", "x", "default", queued("kept"))
+            .job_with("2", "y", "default", queued("gone"))
+            .job("3", "z", "old", 0);
+        let config = "plank: {job_queue_capacities: {kept: 0, gone: 1}}";
+        assert_eq!(book.unfit_under(config, Duration::ZERO), (vec![], None));
+        let config = "disabled_clusters: [old]\nplank: {job_queue_capacities: {kept: 0}}";
+        assert_eq!(
+            book.unfit_under(config, Duration::ZERO).0,
+            pairs(&[
+                (
+                    "2",
+                    "Terminal error: job queue \"gone\" is not in plank.job_queue_capacities any more."
+                ),
+                (
+                    "3",
+                    "Terminal error: cluster \"old\" is disabled by the configuration."
+                ),
+            ])
+        );
+    }
+
+    /// EXE-057: a cluster that nobody knows is not one whose agents are away.
+    #[test]
+    fn exe_057_unknown_clusters_end_what_waits_for_them_and_silent_ones_do_not() {
+        let minutes = |minutes: u64| Duration::from_secs(minutes * 60);
+        let book = Book::new().job("1", "x", "gpu", 0);
+        // No agent was ever set up.
+        assert_eq!(book.unfit_under("{}", minutes(600)), (vec![], None));
+        let mut book = book.agent("a", &["default"], 1);
+        let (unfit, next_ms) = book.unfit_under("{}", minutes(4));
+        assert_eq!((unfit, next_ms), (vec![], Some(1000 + 300_000)));
+        assert_eq!(
+            book.unfit_under("{}", minutes(5)).0,
+            pairs(&[(
+                "1",
+                "Terminal error: unknown cluster alias \"gpu\": no agent serves it, and none came within 300s."
+            )])
+        );
+        let patient = "plank: {pod_unscheduled_timeout: 1h}";
+        assert_eq!(book.unfit_under(patient, minutes(5)).0, vec![]);
+        book = book.agent("g", &["gpu"], 1);
+        book.apply(Body::SetAgent(SetAgent {
+            id: "g".to_owned(),
+            incarnation: book.state.agent("g").unwrap().incarnation,
+            lost: true,
+            ..SetAgent::default()
+        }));
+        assert!(book.state.agent("g").unwrap().lost);
+        assert_eq!(book.unfit_under("{}", minutes(600)), (vec![], None));
     }
 
     /// EXE-033

@@ -95,6 +95,29 @@ impl Waiting {
         self.jobs.insert(seq, Arc::clone(job));
     }
 
+    /// Clusters that jobs wait for.
+    pub(crate) fn clusters(&self) -> impl Iterator<Item = &str> {
+        self.by_cluster.keys().map(String::as_str)
+    }
+
+    /// Those that wait for a cluster, kind by kind.
+    pub(crate) fn of_cluster(&self, cluster: &str) -> impl Iterator<Item = &Arc<Job>> {
+        let groups = self.by_cluster.get(cluster).into_iter();
+        let seqs = groups.flat_map(BTreeMap::values).flatten();
+        seqs.filter_map(|seq| self.jobs.get(seq))
+    }
+
+    /// Queues that jobs wait in.
+    pub(crate) fn queues(&self) -> impl Iterator<Item = &str> {
+        self.by_queue.keys().map(String::as_str)
+    }
+
+    /// Those that wait in a queue, oldest first.
+    pub(crate) fn of_queue(&self, queue: &str) -> impl Iterator<Item = &Arc<Job>> {
+        let seqs = self.by_queue.get(queue).into_iter().flatten();
+        seqs.filter_map(|seq| self.jobs.get(seq))
+    }
+
     /// Offers the jobs of these clusters, oldest first, until `offer` has had enough.
     ///
     /// A job is offered with how many of its name, and of its queue, came before it (EXE-041: one that still waits takes
