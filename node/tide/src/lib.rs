@@ -25,6 +25,7 @@ pub mod pool;
 pub mod pull;
 mod query;
 mod resume;
+mod retired;
 mod session;
 mod statuses;
 mod sweep;

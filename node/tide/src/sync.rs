@@ -22,6 +22,7 @@ use crate::{
     pull::Pull,
     query,
     resume::{self, Interrupted},
+    retired,
     session::{PullKey, Session, Trouble},
 };
 
@@ -196,7 +197,8 @@ impl Session {
             repo: mirror.repo.clone(),
             number: mirror.number,
         };
-        let pull = facts::pull(state, mirror, &self.memory.search_only(&key));
+        let mut pull = facts::pull(state, mirror, &self.memory.search_only(&key));
+        retired::drop_retired(state, &mut pull, &scene.rules.presubmits, &scene.policy);
         let method = scene.rules.method(&pull);
         let forbidden = merging::forbidden(&pull, method, allowed, scene.rules.blocks());
         let meets = scene
