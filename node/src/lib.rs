@@ -14,6 +14,7 @@ mod follow;
 pub mod output;
 mod recent_log;
 pub mod run_store;
+mod secrets;
 pub mod serve;
 pub mod settings;
 mod worker;
@@ -25,6 +26,7 @@ use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use cli::{Cli, Command};
 use recent_log::RecentLog;
+use secrets::{Censor, Censored};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -109,7 +111,7 @@ fn fail(why: &anyhow::Error) -> ExitCode {
         reason = "this is where a program says why it failed"
     )]
     {
-        eprintln!("trireme: {}", words(why));
+        eprintln!("trireme: {}", Censor::of_process().clean_text(&words(why)));
     }
     exit::code(why)
 }
@@ -131,13 +133,13 @@ fn start_log(command: &Command) {
     };
     let filter = EnvFilter::try_from_env("TRIREME_LOG").unwrap_or_else(|_| EnvFilter::new(default));
     let layer = fmt::layer()
-        .with_writer(std::io::stderr)
+        .with_writer(Censored::new(Censor::of_process(), std::io::stderr))
         .with_ansi(std::io::stderr().is_terminal());
     // What a debug bundle shows is the same, whatever the terminal shows; without the line that each change leaves, or a
     // busy node would soon keep nothing else.
     let recent = matches!(command, Command::Serve(_)).then(|| {
         fmt::layer()
-            .with_writer(RecentLog::of_process())
+            .with_writer(Censored::new(Censor::of_process(), RecentLog::of_process()))
             .with_ansi(false)
             .with_filter(EnvFilter::new(format!(
                 "{default},{}=off",

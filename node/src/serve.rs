@@ -1,16 +1,22 @@
 //! `serve`: one node put together.
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use anyhow::{Context as _, anyhow};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use trireme_api::{Anonymous, AuthConfig, ConfigHealth, DoorConfig, Doors, HookSecrets, RunStore};
+use trireme_api::{
+    Anonymous, AuthConfig, ConfigHealth, DoorConfig, Doors, HookSecrets, HookTokens, RunStore,
+};
 use trireme_config::{plugins::Registry, yaml};
 use trireme_forge::{
     Forge,
     git::{MirrorLimits, Mirrors, MirrorsOptions},
-    github::{Credentials, GitHub, GitHubOptions, SecretSource},
+    github::{Credentials, GitHub, GitHubOptions, SecretSource, TokenObserver},
     owners::OwnersLoader,
 };
 use trireme_in_repo::{InRepo, InRepoMetrics};
@@ -30,6 +36,7 @@ use crate::{
     follow::Follower,
     interrupted,
     run_store::LocalRuns,
+    secrets::{Censor, Parsed, SecretFile, Secrets},
     settings::{AnonymousSetting, GitHubSettings, RaiseFeatureLevel, Settings},
 };
 
@@ -52,6 +59,10 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     if let Some(follow) = &settings.config.follow {
         follow.check_paths()?;
     }
+    let censor = Censor::of_process();
+    censor.show_shorter_than(settings.log.minimum_secret_length);
+    let secrets = Secrets::new(censor);
+    hide_others(&settings, &secrets)?;
     let tls = match &settings.tls {
         Some(tls) => Some(Arc::new(
             DoorTls {
@@ -82,7 +93,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         store.clone(),
         DoorConfig {
             webhook_path: settings.webhook.path.clone(),
-            secrets: hook_secrets(&settings)?,
+            secrets: hook_secrets(&settings, &secrets)?,
             storage: settings.storage(),
             config: Arc::new(Check {
                 versions: Arc::clone(&feed.versions),
@@ -125,7 +136,9 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     });
 
     let (mut controllers, _gauges) =
-        controllers(&settings, leases, &feed.config, store.queues(), in_repo_metrics).await?;
+        controllers(&settings, &secrets, leases, &feed.config, store.queues(), in_repo_metrics)
+            .await?;
+    tasks.spawn(secrets.run(stop.clone()));
     controllers.push(Arc::new(follower));
     let keeper = Keeper::new(store.clone(), controllers).while_fit(feed.fit);
     let keeping = stop.clone();
@@ -258,21 +271,19 @@ async fn failed(joining: tokio::task::JoinHandle<anyhow::Result<()>>) -> anyhow:
 }
 
 /// HOOK-006: Prow's map of scopes to tokens, or one token for everything.
-fn hook_secrets(settings: &Settings) -> anyhow::Result<HookSecrets> {
+fn hook_secrets(settings: &Settings, secrets: &Secrets) -> anyhow::Result<HookSecrets> {
     let Some(path) = &settings.webhook.hmac_secret_file else {
         return Ok(HookSecrets::default());
     };
-    let text = std::fs::read_to_string(path)
-        .with_context(|| format!("webhook.hmac_secret_file: {}", path.display()))?;
-    anyhow::ensure!(
-        !text.trim().is_empty(),
-        "webhook.hmac_secret_file: {} is empty",
-        path.display()
-    );
-    Ok(parse_secrets(&text))
+    let tokens = secrets.typed("webhook.hmac_secret_file", path, |text| {
+        let value = hook_tokens(text);
+        let parts = value.values().flatten().cloned().collect();
+        Ok(Parsed { value, parts })
+    })?;
+    Ok(HookSecrets::asked(move || tokens.get()))
 }
 
-fn parse_secrets(text: &str) -> HookSecrets {
+fn hook_tokens(text: &str) -> HookTokens {
     let value = yaml::parse(text.as_bytes())
         .ok()
         .and_then(|document| document.root.to_json().ok());
@@ -288,47 +299,45 @@ fn parse_secrets(text: &str) -> HookSecrets {
                     .collect::<Option<Vec<_>>>()?;
                 Some((scope.clone(), tokens))
             })
-            .collect::<Option<Vec<_>>>()
+            .collect()
     });
-    match scopes {
-        Some(scopes) => HookSecrets::new(scopes),
-        None => HookSecrets::single(text),
+    scopes.unwrap_or_else(|| [("*".to_owned(), vec![text.trim().to_owned()])].into())
+}
+
+/// A token as it stands in a header.
+fn header_token(text: &str) -> Result<Parsed<String>, String> {
+    let value = text.trim().to_owned();
+    if !value.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err("a token is one line of visible ASCII characters without spaces".to_owned());
     }
+    let parts = Vec::new();
+    Ok(Parsed { value, parts })
 }
 
-/// Read again whenever it is needed, so that a rotated file takes effect without a restart.
-fn secret_file(key: &str, path: &Path) -> anyhow::Result<SecretSource> {
-    let read = |path: &Path| std::fs::read_to_string(path).map(|text| text.trim().to_owned());
-    let mut last = read(path).with_context(|| format!("{key}: {}", path.display()))?;
-    anyhow::ensure!(!last.is_empty(), "{key}: {} is empty", path.display());
-    let path = path.to_owned();
-    let known = std::sync::Mutex::new(std::mem::take(&mut last));
-    Ok(Arc::new(move || {
-        let mut known = known
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        match read(&path) {
-            Ok(text) if !text.is_empty() => *known = text,
-            // HOOK-008: a read error keeps the old value.
-            Ok(_) => {
-                tracing::warn!(path = %path.display(), "the secret file is empty, the former secret is kept")
-            }
-            Err(why) => tracing::warn!(path = %path.display(), %why, "the former secret is kept"),
-        }
-        known.clone()
-    }))
+fn app_key(text: &str) -> Result<Parsed<String>, String> {
+    trireme_forge::github::check_app_key(text)?;
+    Ok(Parsed {
+        value: text.trim().to_owned(),
+        parts: Vec::new(),
+    })
 }
 
-fn credentials(github: &GitHubSettings) -> anyhow::Result<Credentials> {
+fn credentials(github: &GitHubSettings, secrets: &Secrets) -> anyhow::Result<Credentials> {
+    let asked =
+        |file: SecretFile<String>| -> SecretSource { Arc::new(move || file.get().to_string()) };
     match (
         &github.token_file,
         github.app_id,
         &github.app_private_key_file,
     ) {
-        (Some(path), _, _) => Ok(Credentials::Token(secret_file("github.token_file", path)?)),
+        (Some(path), _, _) => Ok(Credentials::Token(asked(secrets.typed(
+            "github.token_file",
+            path,
+            header_token,
+        )?))),
         (None, Some(id), Some(path)) => Ok(Credentials::App {
             id,
-            key: secret_file("github.app_private_key_file", path)?,
+            key: asked(secrets.typed("github.app_private_key_file", path, app_key)?),
         }),
         _ => Err(anyhow!(
             "github: give either token_file, or app_id with app_private_key_file"
@@ -336,8 +345,27 @@ fn credentials(github: &GitHubSettings) -> anyhow::Result<Credentials> {
     }
 }
 
+/// Secrets that others read by themselves, for the log alone.
+fn hide_others(settings: &Settings, secrets: &Secrets) -> anyhow::Result<()> {
+    let others = [
+        (
+            "auth.operator_token_file",
+            settings.auth.operator_token_file.as_ref(),
+        ),
+        ("peer.key", settings.peer.key.as_ref()),
+        ("tls.key", settings.tls.as_ref().map(|tls| &tls.key)),
+    ];
+    for (key, path) in others {
+        if let Some(path) = path {
+            let _read = secrets.text(key, path)?;
+        }
+    }
+    Ok(())
+}
+
 async fn controllers(
     settings: &Settings,
+    secrets: &Secrets,
     leases: Leases,
     feed: &ConfigFeed,
     queues: &Queues,
@@ -351,10 +379,15 @@ async fn controllers(
     let Some(github) = &settings.github else {
         return Ok((controllers, Vec::new()));
     };
-    let client = Arc::new(GitHub::new(GitHubOptions::new(
+    let client = GitHub::new(GitHubOptions::new(
         github.endpoint.parse().context("github.endpoint")?,
-        credentials(github)?,
-    ))?);
+        credentials(github, secrets)?,
+    ))?;
+    let censor = secrets.censor().clone();
+    let client = Arc::new(client.telling(TokenObserver::new(move |token, expires| {
+        let seconds = u64::try_from(expires.as_second()).unwrap_or_default();
+        censor.hide_until(token, UNIX_EPOCH + Duration::from_secs(seconds));
+    })));
     let mirrors = Mirrors::open(MirrorsOptions {
         dir: settings.data_dir.with_file_name("git"),
         remote: github.url.parse().context("github.url")?,
@@ -405,11 +438,28 @@ mod tests {
     /// HOOK-006
     #[test]
     fn secrets_are_a_map_or_one_token() {
-        let debug = |text: &str| format!("{:?}", parse_secrets(text));
-        assert!(debug("s3cret\n").contains("\"*\": [\"s3cret\"]"));
-        let map = debug(
-            "org/repo:\n- value: a\n  created_at: 2026-01-01T00:00:00Z\n- value: b\n'*':\n- value: c\n",
+        let all = |scopes: &[(&str, &[&str])]| -> HookTokens {
+            let owned = |tokens: &[&str]| tokens.iter().map(|token| (*token).to_owned()).collect();
+            let scopes = scopes.iter();
+            scopes
+                .map(|(scope, tokens)| ((*scope).to_owned(), owned(tokens)))
+                .collect()
+        };
+        assert_eq!(hook_tokens("s3cret\n"), all(&[("*", &["s3cret"])]));
+        assert_eq!(
+            hook_tokens(
+                "org/repo:\n- value: a\n  created_at: 2026-01-01T00:00:00Z\n- value: b\n'*':\n- value: c\n",
+            ),
+            all(&[("org/repo", &["a", "b"]), ("*", &["c"])])
         );
-        assert!(map.contains("\"org/repo\": [\"a\", \"b\"]"), "{map}");
+        assert_eq!(hook_tokens("{}"), all(&[]));
+    }
+
+    /// CFG-096: what could not be sent, or not be signed with, is not taken.
+    #[test]
+    fn cfg_096_tokens_and_keys_are_taken_by_their_form() {
+        assert_eq!(header_token("ghp_x\n").unwrap().value, "ghp_x");
+        assert!(header_token("two\nlines").is_err());
+        assert!(app_key("-----BEGIN RSA PRIVATE KEY-----\nhalf").is_err());
     }
 }

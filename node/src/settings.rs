@@ -61,6 +61,15 @@ pub struct Settings {
     pub auth: AuthSettings,
     #[serde(default)]
     pub config: ConfigSettings,
+    #[serde(default)]
+    pub log: LogSettings,
+}
+
+#[derive(Debug, Clone, Copy, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LogSettings {
+    /// Shorter secrets are not censored (CFG-098), in bytes.
+    pub minimum_secret_length: usize,
 }
 
 /// Prow's configuration, where the cluster takes it from files by itself.
@@ -751,6 +760,8 @@ mod tests {
             "operator_token_file",
             "anonymous",
             "raise_feature_level",
+            "[log]",
+            "minimum_secret_length",
             "[config.follow]",
             "config_path",
             "job_config_path",

@@ -4,7 +4,13 @@ use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 use trireme_jobs::agent::{self, AgentOptions, Utility};
 
-use crate::{PREFIX, cli::AgentArgs, commands::connect_options, exit_with_parent, interrupted};
+use crate::{
+    PREFIX,
+    cli::AgentArgs,
+    commands::connect_options,
+    exit_with_parent, interrupted,
+    secrets::{Censor, Secrets},
+};
 
 /// The pod utilities are this binary under a hidden verb.
 fn utility() -> anyhow::Result<Utility> {
@@ -25,6 +31,12 @@ pub(crate) async fn run(args: AgentArgs) -> anyhow::Result<()> {
         exit_with_parent()?;
     }
     let stop = CancellationToken::new();
+    let secrets = Secrets::new(Censor::of_process());
+    if let Some(path) = &args.access.token_file {
+        // The client reads the file itself, at each call.
+        let _read = secrets.text("--token-file", path)?;
+    }
+    tokio::spawn(secrets.run(stop.clone()));
     let options = AgentOptions {
         nodes: args
             .server

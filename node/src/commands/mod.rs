@@ -24,7 +24,10 @@ use std::time::Duration;
 
 use trireme_api::client::{Client, ConnectOptions, Token};
 
-use crate::cli::{Access, Target};
+use crate::{
+    cli::{Access, Target},
+    secrets::Censor,
+};
 
 async fn connect(target: &Target) -> anyhow::Result<Client> {
     Ok(Client::connect_with(&target.server, &connect_options(&target.access)).await?)
@@ -37,11 +40,15 @@ pub(crate) fn connect_options(access: &Access) -> ConnectOptions {
             .ok()
             .filter(|token| !token.trim().is_empty())
     };
+    let given = given();
+    if let Some(token) = &given {
+        Censor::of_process().hide("TRIREME_TOKEN", vec![token.clone().into_bytes()]);
+    }
     ConnectOptions {
         ca: access.ca.clone(),
         token: match &access.token_file {
             Some(path) => Token::File(path.clone()),
-            None => given().map_or(Token::None, Token::Text),
+            None => given.map_or(Token::None, Token::Text),
         },
     }
 }

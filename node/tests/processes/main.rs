@@ -19,5 +19,6 @@ mod readme;
 mod replicas;
 mod retries;
 mod scene;
+mod secrets;
 mod security;
 mod stories;

@@ -35,7 +35,7 @@ fn offline(directory: &Path, arguments: &[&str]) -> String {
 }
 
 /// Killed when dropped.
-struct Served(Child);
+pub(crate) struct Served(Child);
 
 impl Drop for Served {
     fn drop(&mut self) {
@@ -45,7 +45,7 @@ impl Drop for Served {
     }
 }
 
-fn serve(directory: &Path, name: &str, settings: &str) -> (Served, PathBuf) {
+pub(crate) fn serve(directory: &Path, name: &str, settings: &str) -> (Served, PathBuf) {
     let file = directory.join(format!("{name}.toml"));
     fs::write(&file, settings).unwrap();
     let log = directory.join(format!("{name}.log"));

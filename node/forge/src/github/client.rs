@@ -15,7 +15,8 @@ use url::Url;
 
 use super::answer::{complaint, decode, next_page, redirect, scopes};
 use super::credentials::{
-    Behalf, Credentials, InstallationToken, Installations, WireInstallation, app_jwt, bearer,
+    Behalf, Credentials, InstallationToken, Installations, TokenObserver, WireInstallation,
+    app_jwt, bearer,
 };
 use super::etag::{EtagCache, Key};
 use super::limits::{Budget, Gate, Limited, limited};
@@ -147,6 +148,7 @@ pub(super) struct Client {
     etags: EtagCache,
     gate: Gate,
     installations: Installations,
+    pub(super) observer: TokenObserver,
     in_flight: Arc<Semaphore>,
 }
 
@@ -177,6 +179,7 @@ impl Client {
             etags: EtagCache::default(),
             gate: Gate::default(),
             installations: Installations::default(),
+            observer: TokenObserver::default(),
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
         }
     }
@@ -523,6 +526,7 @@ impl Client {
             None,
         );
         let token: InstallationToken = self.json(&call).await?;
+        self.observer.tell(&token);
         let secret = token.token.clone();
         self.installations.got_token(id, token);
         Ok(secret)

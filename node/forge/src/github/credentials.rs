@@ -21,6 +21,30 @@ pub fn fixed_secret(secret: impl Into<String>) -> SecretSource {
     Arc::new(move || secret.clone())
 }
 
+/// Told of each short-lived token and of when it ends, before the token is used: whoever keeps secrets out of logs.
+#[derive(Clone, Default)]
+pub struct TokenObserver(Option<Arc<Told>>);
+
+type Told = dyn Fn(&str, Timestamp) + Send + Sync;
+
+impl TokenObserver {
+    pub fn new(told: impl Fn(&str, Timestamp) + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(told)))
+    }
+
+    pub(super) fn tell(&self, token: &InstallationToken) {
+        if let Some(told) = &self.0 {
+            told(&token.token, token.expires_at);
+        }
+    }
+}
+
+impl fmt::Debug for TokenObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TokenObserver(…)")
+    }
+}
+
 #[derive(Clone)]
 pub enum Credentials {
     /// Reads of public data only.
@@ -167,11 +191,22 @@ pub(super) fn bearer(secret: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
+fn signing_key(key: &str) -> Result<octocrab::EncodingKey, String> {
+    octocrab::EncodingKey::from_rsa_pem(key.trim().as_bytes())
+        .map_err(|error| format!("the GitHub App's private key is not an RSA key in PEM: {error}"))
+}
+
+/// Whether a text can be a GitHub App's private key.
+///
+/// # Errors
+/// Why not.
+pub fn check_app_key(key: &str) -> Result<(), String> {
+    signing_key(key).map(drop)
+}
+
 /// The short-lived proof that we are the app, or why the key is no good.
 pub(super) fn app_jwt(id: u64, key: &SecretSource) -> Result<String, String> {
-    let key = octocrab::EncodingKey::from_rsa_pem(key().trim().as_bytes()).map_err(|error| {
-        format!("the GitHub App's private key is not an RSA key in PEM: {error}")
-    })?;
+    let key = signing_key(&key())?;
     let app = AppAuth {
         app_id: AppId(id),
         key,

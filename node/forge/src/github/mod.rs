@@ -24,7 +24,7 @@ use url::Url;
 
 use client::Client;
 pub use client::{MUTATION_TIMEOUT, RetryPolicy};
-pub use credentials::{Credentials, SecretSource, fixed_secret};
+pub use credentials::{Credentials, SecretSource, TokenObserver, check_app_key, fixed_secret};
 use transport::Transport;
 
 use crate::error::Result;
@@ -113,6 +113,13 @@ impl GitHub {
             client: Client::new(api, graphql, credentials, retry, transport),
             bot: OnceLock::new(),
         })
+    }
+
+    /// Tells of every short-lived token that this client is given.
+    #[must_use]
+    pub fn telling(mut self, observer: TokenObserver) -> Self {
+        self.client.observer = observer;
+        self
     }
 }
 
