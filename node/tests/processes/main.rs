@@ -13,6 +13,7 @@ mod dev;
 mod doors;
 mod explaining;
 mod flood;
+mod follow;
 mod operating;
 mod prow_jobs;
 mod readme;
