@@ -14,6 +14,7 @@ mod doors;
 mod explaining;
 mod flood;
 mod follow;
+mod gone_jobs;
 mod operating;
 mod prow_jobs;
 mod readme;

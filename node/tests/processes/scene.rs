@@ -163,7 +163,13 @@ impl Scene {
             nodes: Nodes { cluster, directory },
             agent,
         };
-        let at = |name| scene.nodes.directory.path().join(name);
+        scene.apply().await;
+        scene
+    }
+
+    /// Applies the configuration's files as they are.
+    pub(crate) async fn apply(&self) {
+        let at = |name| self.nodes.directory.path().join(name);
         let (config, plugins, jobs) = (at("config.yaml"), at("plugins.yaml"), at("jobs.yaml"));
         let apply = [
             "config",
@@ -175,8 +181,14 @@ impl Scene {
             "--job-config-path",
             text(&jobs),
         ];
-        scene.nodes.run(&apply).await.done();
-        scene
+        self.nodes.run(&apply).await.done();
+    }
+
+    /// Changes one of the configuration's files; it is in force once it is applied.
+    pub(crate) fn edit(&self, name: &str, change: impl FnOnce(&str) -> String) {
+        let path = self.nodes.directory.path().join(name);
+        let content = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(path, change(&content)).unwrap();
     }
 
     pub(crate) fn storage(&self) -> PathBuf {
