@@ -90,8 +90,10 @@ struct Watched {
     path: PathBuf,
     stamp: Option<Stamp>,
     /// Takes the content if it can.
-    take: Box<dyn Fn(&str) -> Result<(), String> + Send>,
+    take: Box<Take>,
 }
+
+type Take = dyn Fn(&str) -> Result<(), String> + Send;
 
 impl Watched {
     /// Reads it again if it changed, or in any case; what is no good changes nothing.
