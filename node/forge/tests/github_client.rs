@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 use stub::{Reply, Stub, answer, ok};
 use trireme_forge::git::GitCredentials as _;
-use trireme_forge::github::{Credentials, GitHub, GitHubOptions, RetryPolicy, fixed_secret};
+use trireme_forge::github::{
+    Credentials, GitHub, GitHubOptions, RetryPolicy, TokenObserver, fixed_secret,
+};
 use trireme_forge::{
     Comments, ForgeError, Identity, Labels, Membership, MergeError, MergeMethod, MergeRequest,
     Merges, PullRequests, Refusal, RepoId, Repositories, Search, SearchRequest, Statuses,
@@ -420,7 +422,7 @@ fn app(stub: &Stub) -> GitHub {
     as_whom(&stub.url, Credentials::App { id: 42, key })
 }
 
-/// HOOK-022
+/// HOOK-022, CFG-098: whoever keeps secrets out of logs is told of each token and of its end.
 #[tokio::test]
 async fn an_app_acts_as_its_installation_in_each_organisation() {
     let installations =
@@ -444,7 +446,10 @@ async fn an_app_acts_as_its_installation_in_each_organisation() {
         ok(LABELS),
     ])
     .await;
-    let github = app(&stub);
+    let (tell, told) = std::sync::mpsc::channel();
+    let github = app(&stub).telling(TokenObserver::new(move |token, expires| {
+        tell.send((token.to_owned(), expires.to_string())).unwrap();
+    }));
     let bot = github.bot_user().await.unwrap();
     assert!(bot.app && bot.is("trireme-bot[bot]"));
     assert_eq!(github.bot_user().await.unwrap(), bot);
@@ -454,6 +459,11 @@ async fn an_app_acts_as_its_installation_in_each_organisation() {
     assert_eq!(
         (secret.username.as_str(), secret.password.as_str()),
         ("x-access-token", "two")
+    );
+    let end = "2999-01-01T00:00:00Z".to_owned();
+    assert_eq!(
+        told.try_iter().collect::<Vec<_>>(),
+        [("one".to_owned(), end.clone()), ("two".to_owned(), end)]
     );
 
     insta::assert_snapshot!(stub.lines().join("\n"), @r"
