@@ -89,7 +89,7 @@ mod tests {
         jobs/a.yaml:5:22: presubmits["org/repo"][0].max_concurrency: cannot use a string as an integer
         jobs/a.yaml:10:28: presubmits["org/repo"][0].spec.containers[0].env[0].value: cannot use a number as a string; put it in quotes
         jobs/b.yaml:2:1: error unmarshalling: yaml: line 2: while parsing a node, did not find expected node content
-        jobs/a.yaml:4:5: presubmits["org/repo"][0].decorat: unknown field "decorat"
+        jobs/a.yaml:4:5: presubmits["org/repo"][0].decorat: unknown field "decorat"; did you mean "decorate"?
         "#);
         insta::assert_snapshot!(told(&report(&[("config.yaml", config)], None)), @r#"
         config.yaml:3:5: tide.queries: tide query (index 0) is invalid: orgs[0]: "a/b" contains a '/' which is not valid

@@ -44,6 +44,9 @@ pub struct Diagnostic {
     /// The field, as in `presubmits["org/repo"][3].spec.containers[0].env`; empty if none is meant.
     pub field: String,
     pub message: String,
+    /// What to do about it, where that is known; else empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub help: String,
 }
 
 impl Diagnostic {
@@ -58,6 +61,7 @@ impl Diagnostic {
             rule,
             field: String::new(),
             message: message.into(),
+            help: String::new(),
         }
     }
 
@@ -71,6 +75,22 @@ impl Diagnostic {
     pub fn field(mut self, field: impl Into<String>) -> Self {
         self.field = field.into();
         self
+    }
+
+    #[must_use]
+    pub fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = help.into();
+        self
+    }
+
+    /// The message with what to do about it, as one sentence.
+    #[must_use]
+    pub fn advice(&self) -> String {
+        if self.help.is_empty() {
+            self.message.clone()
+        } else {
+            format!("{}; {}", self.message, self.help)
+        }
     }
 
     #[must_use]
@@ -102,6 +122,6 @@ impl std::fmt::Display for Diagnostic {
         if !self.field.is_empty() {
             write!(f, "{}: ", self.field)?;
         }
-        write!(f, "{}", self.message)
+        write!(f, "{}", self.advice())
     }
 }

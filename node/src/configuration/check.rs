@@ -173,6 +173,6 @@ fn finding(found: &Diagnostic) -> api::Diagnostic {
         line: found.line,
         column: found.column,
         field: found.field.clone(),
-        message: found.message.clone(),
+        message: found.advice(),
     }
 }

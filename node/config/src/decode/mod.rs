@@ -22,6 +22,7 @@ pub(crate) use object::{Empty, Object, decode as decode_object};
 pub(crate) use schema::{describe as describe_object, in_field_order};
 
 use crate::diagnostic::{Diagnostic, Rule};
+use crate::suggest;
 use crate::yaml::{Node, NodeValue, Position};
 
 /// Errors, and warnings, that are told of one file; there may be as many as there are values.
@@ -135,7 +136,13 @@ impl<'n> Cx<'n> {
         );
     }
 
-    pub(crate) fn unknown_field(&mut self, key: &'n str, at: Position) {
+    /// `known` are the names that would be read here.
+    pub(crate) fn unknown_field<'k>(
+        &mut self,
+        key: &'n str,
+        at: Position,
+        known: impl IntoIterator<Item = &'k str>,
+    ) {
         self.path.push(Step::Key(key));
         let found = Diagnostic::error(
             Rule::UnknownField,
@@ -144,6 +151,7 @@ impl<'n> Cx<'n> {
         )
         .at(at)
         .field(self.path())
+        .help(suggest::did_you_mean(key, known))
         .warning();
         self.path.pop();
         self.tell(found);

@@ -59,7 +59,7 @@ pub(crate) fn decode<'n, T: Object>(node: &'n Node, cx: &mut Cx<'n>) -> T {
                 set(&mut object, name, entry, cx);
             }
             Some(name) => cx.shadowed_field(&entry.key, name, entry.key_at),
-            None => cx.unknown_field(&entry.key, entry.key_at),
+            None => cx.unknown_field(&entry.key, entry.key_at, names.iter().copied()),
         }
     }
     object

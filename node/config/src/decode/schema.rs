@@ -265,7 +265,8 @@ fn object<'n>(of: &Type, node: &'n Node, cx: &mut Cx<'n>) -> Value {
     }
     // Fields newer than the table are handed on all the same (JOB-077).
     for entry in unknown {
-        cx.unknown_field(&entry.key, entry.key_at);
+        let known = of.fields.iter().map(|field| field.name);
+        cx.unknown_field(&entry.key, entry.key_at, known);
         let value = cx.under(&entry.key, |cx| cx.json(&entry.value));
         map.insert(entry.key.clone(), value);
     }

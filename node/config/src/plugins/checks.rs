@@ -23,11 +23,13 @@ pub(super) fn check(
                           field,
                           about,
                           message,
+                          help,
                       }: Finding| {
         let (file, at) = place_of_text(sources, field, &about);
         Diagnostic::error(Rule::Invalid, file, message)
             .at(at)
             .field(field)
+            .help(help)
     };
     wrong.into_iter().map(diagnostic).collect()
 }
@@ -37,6 +39,7 @@ struct Finding {
     field: &'static str,
     about: String,
     message: String,
+    help: String,
 }
 
 impl Finding {
@@ -45,6 +48,7 @@ impl Finding {
             field,
             about: about.to_owned(),
             message,
+            help: String::new(),
         }
     }
 }
@@ -60,11 +64,10 @@ fn unknown(config: &PluginConfig, registry: Option<&Registry>, wrong: &mut Findi
         .values()
         .flat_map(|plugins| &plugins.plugins);
     let unknown: BTreeSet<_> = all.filter(|plugin| !registry.knows(plugin)).collect();
-    wrong.extend(
-        unknown
-            .into_iter()
-            .map(|plugin| Finding::new("plugins", plugin, format!("unknown plugin: {plugin}"))),
-    );
+    wrong.extend(unknown.into_iter().map(|plugin| Finding {
+        help: registry.instead_of(plugin),
+        ..Finding::new("plugins", plugin, format!("unknown plugin: {plugin}"))
+    }));
 }
 
 fn both<'a>(of_repo: &[&'a str], of_org: &[&str]) -> Vec<&'a str> {

@@ -399,22 +399,20 @@ fn read<'n>(
     let mut sections = BTreeMap::new();
     let mut known = Vec::new();
     Core::names(&mut known);
+    let registered = registry.into_iter().flat_map(Registry::keys);
+    let keys: Vec<&str> = PLUGIN_SECTIONS.iter().copied().chain(registered).collect();
     for entry in cx.entries(root, "a mapping") {
         let is = |name: &str| name.eq_ignore_ascii_case(&entry.key);
         if let Some(name) = known.iter().find(|name| is(name)) {
             cx.under(&entry.key, |cx| core.set(name, &entry.value, cx));
             continue;
         }
-        let mut keys = PLUGIN_SECTIONS
-            .iter()
-            .copied()
-            .chain(registry.into_iter().flat_map(Registry::keys));
-        match keys.find(|key| is(key)) {
+        match keys.iter().find(|key| is(key)) {
             Some(key) => {
                 let value = cx.under(&entry.key, |cx| cx.json(&entry.value));
-                sections.insert(key.to_owned(), value);
+                sections.insert((*key).to_owned(), value);
             }
-            None => cx.unknown_field(&entry.key, entry.key_at),
+            None => cx.unknown_field(&entry.key, entry.key_at, known.iter().chain(&keys).copied()),
         }
     }
     (core, sections)

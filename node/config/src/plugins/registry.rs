@@ -9,7 +9,11 @@ use serde_json::Value;
 
 use super::as_go::AsGo;
 use crate::diagnostic::{Diagnostic, Rule};
+use crate::suggest;
 use crate::yaml::{Node, NodeValue, Position};
+
+/// Plugins of earlier versions of Prow, and what they are called now.
+const RENAMED_PLUGINS: [(&str, &str); 1] = [("transfer-issue", "issue-management")];
 
 /// Something wrong with a section.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -179,6 +183,15 @@ impl Registry {
         self.names
             .as_ref()
             .is_none_or(|names| names.iter().any(|name| name == plugin))
+    }
+
+    /// What somebody who names an unknown plugin should do.
+    pub(super) fn instead_of(&self, plugin: &str) -> String {
+        if let Some((_, now)) = RENAMED_PLUGINS.iter().find(|(former, _)| *former == plugin) {
+            return format!("Prow renamed it {now:?}");
+        }
+        let names = self.names.iter().flatten().map(String::as_str);
+        suggest::did_you_mean(plugin, names)
     }
 
     pub(super) fn parse(
