@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::check::Warning;
 use crate::yaml::Position;
 
 /// Whether a configuration with this finding is refused.
@@ -10,11 +11,12 @@ use crate::yaml::Position;
 pub enum Severity {
     Error,
     Warning,
+    /// Good to know, and nothing wrong.
+    Note,
 }
 
 /// The kind of a finding; checkconfig's switches name it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
     /// A file that is no YAML, cannot be read, or clashes with another one.
     File,
@@ -28,6 +30,30 @@ pub enum Rule {
     ExtraDocument,
     /// A value that is well-formed and wrong.
     Invalid,
+    /// What one of checkconfig's warnings looks for.
+    Warning(Warning),
+}
+
+impl Rule {
+    /// The name in reports. That of a warning is what `--warnings` and `--exclude-warning` take.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Type => "type",
+            Self::UnknownField => "unknown-field",
+            Self::DuplicateKey => "duplicate-key",
+            Self::ExtraDocument => "extra-document",
+            Self::Invalid => "invalid",
+            Self::Warning(warning) => warning.name(),
+        }
+    }
+}
+
+impl Serialize for Rule {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.name())
+    }
 }
 
 /// One finding. Ordered by file and place.
@@ -99,6 +125,11 @@ impl Diagnostic {
             severity: Severity::Warning,
             ..self
         }
+    }
+
+    #[must_use]
+    pub(crate) fn rule(self, rule: Rule) -> Self {
+        Self { rule, ..self }
     }
 
     #[must_use]

@@ -10,7 +10,7 @@
 mod decode;
 
 pub mod changes;
-mod check;
+pub mod check;
 mod config;
 mod cron;
 mod diagnostic;
@@ -33,7 +33,6 @@ mod template;
 pub mod tide;
 pub mod yaml;
 
-pub use check::{Report, checkconfig};
 pub use config::{Config, JobConfig, JobList};
 pub use cron::{CronError, CronSchedule};
 pub use diagnostic::{Diagnostic, Rule, Severity};

@@ -7,7 +7,7 @@ const MAX_WORD: usize = 64;
 
 /// The known word that somebody who wrote `word` most likely meant. Case and the choice between `-`, `_` and nothing do
 /// not count; otherwise at most a third of the letters may differ.
-pub fn closest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn closest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     if word.len() > MAX_WORD {
         return None;
     }

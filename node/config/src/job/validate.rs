@@ -594,22 +594,30 @@ fn clone_uris(utility: &UtilityConfig) -> Result<(), String> {
         .decoration_config
         .as_ref()
         .is_some_and(|d| d.oauth_token_secret.is_some());
-    let check = |uri: &str| {
-        let uri = uri.split_once('@').map_or(uri, |(_, rest)| rest);
-        let scheme =
-            go_url::scheme(uri).map_err(|e| format!("couldn't parse uri from clone_uri: {e}"))?;
-        if oauth && !matches!(scheme.as_str(), "http" | "https") {
-            return Err(format!(
-                "scheme must be http or https when OAuth secret is specified: {uri}"
-            ));
-        }
-        Ok(())
-    };
+    let check = |uri: &str| clone_uri_problem(uri, oauth).map_or(Ok(()), Err);
     check(&utility.clone_uri)?;
     for (n, refs) in utility.extra_refs.iter().enumerate() {
         check(&refs.clone_uri).map_err(|e| format!("extra_ref[{n}]: {e}"))?;
     }
     Ok(())
+}
+
+/// What is wrong with a URI to clone from.
+pub(crate) fn clone_uri_problem(uri: &str, oauth: bool) -> Option<String> {
+    let uri = uri.split_once('@').map_or(uri, |(_, rest)| rest);
+    match go_url::scheme(uri) {
+        Err(e) => Some(format!("couldn't parse uri from clone_uri: {e}")),
+        Ok(scheme) if oauth && !matches!(scheme.as_str(), "http" | "https") => Some(format!(
+            "scheme must be http or https when OAuth secret is specified: {uri}"
+        )),
+        Ok(_) => None,
+    }
+}
+
+/// Whether the job runs a pod; upstream ends its checks early where it does not.
+pub(crate) fn has_containers(job: &JobBase) -> bool {
+    let pod = job.spec.as_ref().and_then(|spec| spec.view().ok());
+    pod.is_some_and(|pod| !pod.containers().is_empty())
 }
 
 /// JOB-042.

@@ -9,7 +9,7 @@ mod file;
 mod jobs;
 mod sections;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -22,6 +22,7 @@ use self::cache::Sources;
 use self::file::JobFile;
 use self::jobs::{DefaultedFile, Known};
 use self::sections::Sections;
+use crate::check::{Warning, follow_up};
 use crate::config::{Config, JobConfig};
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::files::{Content, FileSet};
@@ -36,6 +37,9 @@ pub struct LoadOptions<'a> {
     pub now: Option<Timestamp>,
     /// Two job files of one name in different directories are a warning instead of an error (CFG-007).
     pub allow_duplicate_basenames: bool,
+    /// Judge later phases in spite of the errors of earlier ones, without what only follows from those (CFG-016). Then
+    /// there are more errors than upstream tells; whether there are any is the same.
+    pub all_phases: bool,
     /// The plugins whose sections are checked; without them every section is carried as it is.
     pub plugins: Option<&'a Registry>,
 }
@@ -142,7 +146,8 @@ impl<'a> Loader<'a> {
             prow_ignored: sections.jobs.prow_ignored.clone(),
             ..JobConfig::default()
         };
-        if self.failed() {
+        let first = self.failed().then_some(self.found.len());
+        if first.is_some() && !self.options.all_phases {
             return Arc::new(Config {
                 jobs,
                 prow: sections.prow,
@@ -194,10 +199,16 @@ impl<'a> Loader<'a> {
         if self.keep {
             self.cache.shared.prune();
         }
-        Arc::new(Config {
+        let config = Config {
             jobs,
             prow: sections.prow,
-        })
+        };
+        if let Some(first) = first {
+            let later = self.found.split_off(first);
+            let later = follow_up::without(&config, files, &self.found, later);
+            self.found.extend(later);
+        }
+        Arc::new(config)
     }
 
     fn sections(&mut self, files: &FileSet) -> Sections {
@@ -214,7 +225,7 @@ impl<'a> Loader<'a> {
             files,
             &self.cache.small,
             &mut self.cache.shards,
-            self.options.now,
+            self.options,
         );
         self.cache.sections = Some((sources, sections.clone()));
         sections
@@ -266,18 +277,26 @@ impl<'a> Loader<'a> {
 
     /// CFG-006, CFG-007.
     fn unique<'f>(&mut self, paths: Vec<(&'f str, &'f Content)>) -> Vec<(&'f str, &'f Content)> {
-        let mut names = HashSet::with_capacity(paths.len());
+        let mut names = HashMap::with_capacity(paths.len());
         let mut unique = Vec::with_capacity(paths.len());
         for (path, content) in paths {
             let name = path.rsplit('/').next().unwrap_or(path);
-            if !names.insert(name) {
+            if let Some(first) = names.get(name) {
                 let message = format!("duplicated basename is not allowed: {name}");
-                let found = Diagnostic::error(Rule::File, path, message);
-                if !self.options.allow_duplicate_basenames {
+                let rule = Rule::Warning(Warning::DuplicateBasename);
+                let found = Diagnostic::error(rule, path, message).help(format!(
+                    "Prow refuses a second file of this name; the first is {first}"
+                ));
+                if self.options.allow_duplicate_basenames {
+                    self.found.push(found.warning());
+                } else {
                     self.found.push(found);
-                    continue;
+                    if !self.options.all_phases {
+                        continue;
+                    }
                 }
-                self.found.push(found.warning());
+            } else {
+                names.insert(name, path);
             }
             unique.push((path, content));
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use super::LoadOptions;
 use super::cache::{Small, Sources, Unchanged};
 use super::file::{decoded, document, place_jobs, place_of};
 use crate::config::{Config, JobConfig};
@@ -65,7 +66,7 @@ impl Sections {
         files: &FileSet,
         small: &Small,
         shards: &mut Unchanged<Shard>,
-        now: Option<Timestamp>,
+        options: LoadOptions<'_>,
     ) -> Self {
         let main = &files.layout.config;
         let mut read = Vec::new();
@@ -96,13 +97,13 @@ impl Sections {
             read,
             ..Self::default()
         };
-        if !sections.read.iter().any(Diagnostic::is_error) {
+        if options.all_phases || !sections.read.iter().any(Diagnostic::is_error) {
             let version = files.version();
             prow.config_version_sha = version
                 .and_then(|(path, _)| small.bytes(files, path, &mut sections.read))
                 .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
                 .unwrap_or(prow.config_version_sha);
-            sections.finish(&mut prow, root.as_deref(), main, now);
+            sections.finish(&mut prow, root.as_deref(), main, options.now);
         }
         sections.prow = Arc::new(prow);
         sections

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::{Core, Owners, PluginConfig};
+use super::{Core, PluginConfig};
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::prow::insert_new;
 
@@ -18,7 +18,7 @@ pub(super) fn merge(
     let mut refuse = |message: String| {
         wrong.push(Diagnostic::error(Rule::Invalid, path, message));
     };
-    if serde_json::to_value(&core.owners).ok() != serde_json::to_value(Owners::default()).ok() {
+    if !core.owners.is_unset() {
         refuse(
             "supplemental plugin configuration has config that doesn't support merging: owners"
                 .to_owned(),

@@ -233,6 +233,17 @@ impl PluginConfig {
         config
     }
 
+    /// Reads one file as it stands, without defaults and checks.
+    pub(crate) fn read_alone(path: &str, root: &Node) -> Self {
+        let mut cx = Cx::new(path, true);
+        let (core, sections) = read(root, None, &mut cx);
+        Self {
+            core,
+            sections,
+            ..Self::default()
+        }
+    }
+
     fn set_defaults(&mut self) {
         for plugin in self.core.external_plugins.values_mut().flatten() {
             if plugin.endpoint.is_empty() {

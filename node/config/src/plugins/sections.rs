@@ -118,6 +118,11 @@ object! {
 }
 
 impl Owners {
+    /// Whether a file that was just read says nothing about them.
+    pub(crate) fn is_unset(&self) -> bool {
+        serde_json::to_value(self).ok() == serde_json::to_value(Self::default()).ok()
+    }
+
     pub(super) fn set_defaults(&mut self) {
         self.labels_denylist
             .get_or_insert_with(|| vec!["approved".to_owned(), "lgtm".to_owned()]);
