@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::{
-    commands::config::{ApplyArgs, DiffArgs, HistoryArgs, RollbackArgs, ShowArgs},
+    commands::{
+        checkconfig::{self, CheckconfigArgs},
+        config::{ApplyArgs, DiffArgs, HistoryArgs, RollbackArgs, ShowArgs},
+    },
     output::Format,
 };
 
@@ -23,6 +26,7 @@ use crate::{
 ///    4  there is no such object
 ///    5  the configuration has errors
 ///    6  it is not allowed: no token, or one whose role is not enough
+///    7  the configuration has warnings, and --strict was given
 ///   70  this build is too old for the log: install the newer version
 ///   74  the data directory, or a snapshot file, cannot be trusted, or its disk failed or is full
 ///   75  a node's state differed from the majority's: start that node again, it then fetches another
@@ -74,7 +78,8 @@ pub enum Command {
     #[command(subcommand)]
     Debug(DebugCommand),
     /// Check Prow configuration files without a cluster.
-    Checkconfig(CheckconfigArgs),
+    #[command(args_override_self = true, after_long_help = checkconfig::table_of_warnings())]
+    Checkconfig(Box<CheckconfigArgs>),
     /// Print the JSON Schema of a kind of configuration file, for editors.
     Schema(crate::commands::schema::SchemaArgs),
     /// Make a ProwJob for a job of the configuration: print it, or run it and wait.
@@ -529,32 +534,6 @@ pub enum CertsCommand {
         #[arg(long, default_value_t = 365)]
         days: u32,
     },
-}
-
-/// Prow's own flags.
-#[derive(Debug, Clone, Args)]
-pub struct FileArgs {
-    /// Prow's config.yaml.
-    #[arg(long, value_name = "FILE")]
-    pub config_path: PathBuf,
-    /// A job file or the root of the job tree.
-    #[arg(long, value_name = "PATH")]
-    pub job_config_path: Option<PathBuf>,
-    /// Prow's plugins.yaml.
-    #[arg(long, value_name = "FILE")]
-    pub plugin_config: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-pub struct CheckconfigArgs {
-    #[command(flatten)]
-    pub files: FileArgs,
-    /// Warnings are errors.
-    #[arg(long)]
-    pub strict: bool,
-    /// text for people, json for programs.
-    #[arg(short, long, value_enum, default_value_t)]
-    pub output: Format,
 }
 
 /// Two nodes survive no more than one does.

@@ -12,6 +12,8 @@ pub const NOT_FOUND: u8 = 4;
 pub const CONFIG: u8 = 5;
 /// There is no token, or its role is not enough.
 pub const DENIED: u8 = 6;
+/// The configuration has warnings, and they were to be taken as errors.
+pub const WARNINGS: u8 = 7;
 /// The log holds commands that this build does not know.
 pub const TOO_OLD: u8 = 70;
 /// The data directory cannot be trusted.

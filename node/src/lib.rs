@@ -11,6 +11,7 @@ mod debug_source;
 pub mod demo;
 pub mod exit;
 mod follow;
+mod go_flags;
 pub mod output;
 mod recent_log;
 pub mod run_store;
@@ -21,7 +22,7 @@ mod worker;
 
 use std::{ffi::OsString, io::IsTerminal as _, path::Path, process::ExitCode, sync::OnceLock};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, Parser as _};
 use tracing_subscriber::{EnvFilter, fmt, prelude::*};
 
 use cli::{Cli, Command};
@@ -61,7 +62,7 @@ fn run_program(arguments: Vec<OsString>) -> ExitCode {
     if arguments.get(1).is_some_and(|verb| verb == "podutils") {
         return trireme_podutils::main(arguments.into_iter().skip(1));
     }
-    let cli = Cli::parse_from(arguments);
+    let cli = Cli::parse_from(go_flags::doubled(&Cli::command(), arguments));
     // Refused only when somebody installed one before.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     start_log(&cli.command);
@@ -97,7 +98,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Snapshot(command) => commands::snapshot::run(command).await,
         Command::Recover(args) => commands::recover::run(args).await,
         Command::Debug(command) => commands::debug::run(command).await,
-        Command::Checkconfig(args) => commands::checkconfig::run(&args),
+        Command::Checkconfig(args) => commands::checkconfig::run(*args).await,
         Command::Schema(args) => commands::schema::run(&args),
         Command::Mkpj(args) => commands::mkpj::run(*args).await,
         Command::Mkpod(args) => commands::mkpod::run(&args),

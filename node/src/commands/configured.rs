@@ -1,9 +1,8 @@
 //! The configuration that a command speaks of, from files by Prow's flags or from the cluster, and the jobs of a name in
 //! it.
 
-use std::{collections::BTreeMap, path::Path, sync::Arc};
+use std::{path::Path, sync::Arc};
 
-use anyhow::Context as _;
 use clap::{ArgMatches, Args, FromArgMatches, error::ErrorKind, parser::ValueSource};
 use futures::{StreamExt as _, TryStreamExt as _};
 use tonic::Code;
@@ -15,9 +14,13 @@ use trireme_config::{
 };
 use trireme_prowjob::ProwJobType;
 
-use super::{connect_options, files};
+use super::{
+    connect_options,
+    files::{self, FileArgs},
+    own_files,
+};
 use crate::{
-    cli::{Access, FileArgs},
+    cli::Access,
     configuration::{file_set, load},
     exit::{CONFIG, NOT_FOUND, USAGE, coded},
     serve::registry,
@@ -27,8 +30,6 @@ use crate::{
 const FILES_AT_ONCE: usize = 16;
 /// Names that are suggested at most.
 const MAX_NEAR_NAMES: usize = 5;
-/// Of a file of a checkout; in-repo configuration is never larger.
-const MAX_OWN_FILE_BYTES: u64 = 16 << 20;
 
 /// Where the configuration is: in files if --config-path is given, else in the cluster.
 #[derive(Debug, Clone, Args)]
@@ -61,7 +62,8 @@ impl FromArgMatches for PerhapsFiles {
             )
         };
         let any = flags.get_arguments().any(given);
-        if any && !matches.contains_id("config_path") {
+        let main = matches.try_get_one::<String>("config_path").ok().flatten();
+        if any && main.is_none_or(String::is_empty) {
             return Err(clap::Error::raw(
                 ErrorKind::MissingRequiredArgument,
                 "files are read from disk only with --config-path <FILE>; without any flag about files the cluster's configuration is taken\n",
@@ -329,33 +331,7 @@ fn near_names<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a s
 /// # Errors
 /// When its files cannot be read or its jobs are refused.
 pub fn in_checkout(config: &Config, repo: &str, checkout: &Path) -> anyhow::Result<InRepoJobs> {
-    let mut files = BTreeMap::new();
-    let plain = checkout.join(".prow.yaml");
-    if plain.is_file() {
-        files.insert(".prow.yaml".to_owned(), read_own(&plain)?);
-    }
-    let ignored = checkout.join(".prowignore");
-    if ignored.is_file() {
-        files.insert(".prowignore".to_owned(), read_own(&ignored)?);
-    }
-    let mut directories = vec![(checkout.join(".prow"), ".prow".to_owned())];
-    while let Some((directory, name)) = directories.pop() {
-        if !directory.is_dir() {
-            continue;
-        }
-        let entries =
-            std::fs::read_dir(&directory).with_context(|| directory.display().to_string())?;
-        for entry in entries {
-            let entry = entry.with_context(|| directory.display().to_string())?;
-            let name = format!("{name}/{}", entry.file_name().to_string_lossy());
-            let kind = entry.file_type().with_context(|| name.clone())?;
-            if kind.is_dir() {
-                directories.push((entry.path(), name));
-            } else if kind.is_file() {
-                files.insert(name, read_own(&entry.path())?);
-            }
-        }
-    }
+    let files = own_files::read(checkout)?;
     if files.is_empty() {
         return Err(coded(
             NOT_FOUND,
@@ -373,19 +349,6 @@ pub fn in_checkout(config: &Config, repo: &str, checkout: &Path) -> anyhow::Resu
     config
         .with_in_repo_jobs(own, repo)
         .map_err(|found| refused(&found))
-}
-
-fn read_own(path: &Path) -> anyhow::Result<Arc<[u8]>> {
-    let size = std::fs::metadata(path)
-        .with_context(|| path.display().to_string())?
-        .len();
-    anyhow::ensure!(
-        size <= MAX_OWN_FILE_BYTES,
-        "{}: {size} bytes; at most {MAX_OWN_FILE_BYTES} are read",
-        path.display()
-    );
-    let content = std::fs::read(path).with_context(|| path.display().to_string())?;
-    Ok(content.into())
 }
 
 #[cfg(test)]

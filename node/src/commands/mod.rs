@@ -13,6 +13,7 @@ pub mod get;
 pub mod github;
 pub mod mkpj;
 pub mod mkpod;
+mod own_files;
 pub mod recover;
 pub mod runs;
 pub mod schema;

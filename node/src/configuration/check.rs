@@ -168,6 +168,7 @@ fn finding(found: &Diagnostic) -> api::Diagnostic {
         severity: match found.severity {
             trireme_config::Severity::Error => "error".to_owned(),
             trireme_config::Severity::Warning => "warning".to_owned(),
+            trireme_config::Severity::Note => "note".to_owned(),
         },
         file: found.file.clone(),
         line: found.line,

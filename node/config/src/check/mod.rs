@@ -52,6 +52,15 @@ impl OwnFiles {
             dir => format!("{dir}/{path}"),
         }
     }
+
+    /// The content of a file that reports name so.
+    #[must_use]
+    pub fn bytes(&self, told: &str) -> Option<&Arc<[u8]>> {
+        self.files
+            .iter()
+            .find(|(path, _)| self.told(path) == told)
+            .map(|(_, bytes)| bytes)
+    }
 }
 
 /// What a check looks for, and what it must be told.

@@ -25,7 +25,7 @@ pub fn read(layout: Layout) -> Result<FileSet, Vec<Diagnostic>> {
         reader.wrong.push(Diagnostic::error(
             Rule::File,
             "",
-            "the path of the main configuration is mandatory",
+            "--config-path is mandatory",
         ));
     } else if Path::new(&layout.config).is_dir() {
         let message = format!("prowConfig cannot be a dir - {}", layout.config);

@@ -9,6 +9,7 @@ mod deliveries;
 mod etag;
 mod issues;
 mod limits;
+mod listings;
 mod people;
 mod pulls;
 mod repositories;
