@@ -500,3 +500,39 @@ async fn an_app_acts_as_its_installation_in_each_organisation() {
         "{error}"
     );
 }
+
+/// CFG-115: what the expensive checks of a configuration ask.
+#[tokio::test]
+async fn cfg_115_repositories_of_an_org_and_installations_of_an_app_are_listed_to_the_end() {
+    let page = r#"[{"name":"a","full_name":"org/a","owner":{"login":"org"},"archived":true}]"#;
+    let stub = Stub::start([]).await;
+    let next = format!(
+        "<{}orgs/org/repos?per_page=100&page=2>; rel=\"next\"",
+        stub.url
+    );
+    stub.then(answer(200, &[("link", &next)], page));
+    stub.then(ok(
+        r#"[{"name":"b","full_name":"org/b","owner":{"login":"org"}}]"#,
+    ));
+    let installations = r#"[{"id":1,"account":{"login":"org"}},{"id":2,"account":null},{"id":3,"account":{"login":"Other"}}]"#;
+    stub.then(ok(installations));
+    let github = github(&stub);
+    let repos = github.org_repositories("org").await.unwrap();
+    let names: Vec<_> = repos
+        .iter()
+        .map(|repo| (repo.id.to_string(), repo.archived))
+        .collect();
+    assert_eq!(
+        names,
+        [("org/a".to_owned(), true), ("org/b".to_owned(), false)]
+    );
+    assert_eq!(github.app_installations().await.unwrap(), ["org", "Other"]);
+    assert_eq!(
+        stub.lines(),
+        [
+            "GET /orgs/org/repos?per_page=100",
+            "GET /orgs/org/repos?per_page=100&page=2",
+            "GET /app/installations?per_page=100"
+        ]
+    );
+}

@@ -245,6 +245,68 @@ pub(super) fn extra_refs(config: &Config) -> Vec<Diagnostic> {
     found
 }
 
+/// Agents that run jobs. Others are taken, with a line in a log that nobody reads.
+const AGENTS: [&str; 3] = [KUBERNETES, "jenkins", "tekton-pipeline"];
+
+/// `unknown-agent`.
+pub(super) fn agents(config: &Config) -> Vec<Diagnostic> {
+    all(config, |(_, job)| {
+        let job = job.base();
+        (!AGENTS.contains(&job.agent.as_str())).then(|| {
+            let message = format!(
+                "job {}: nobody runs jobs of agent {:?}",
+                job.name, job.agent
+            );
+            of_job(job, "agent", Warning::UnknownAgent, message)
+                .help(suggest::did_you_mean(&job.agent, AGENTS))
+        })
+    })
+}
+
+/// States that jobs have.
+const STATES: [&str; 7] = [
+    "scheduling",
+    "triggered",
+    "pending",
+    "success",
+    "failure",
+    "aborted",
+    "error",
+];
+
+/// What somebody who wrote a state that no job has should know; none if it is one.
+pub(super) fn unknown_state(state: &str) -> Option<(String, String)> {
+    (!STATES.contains(&state)).then(|| {
+        let message = format!("no job is ever in state {state:?}");
+        let meant = suggest::closest(state, STATES).map_or_else(
+            || format!("states are {}", STATES.join(", ")),
+            |state| format!("did you mean {state:?}?"),
+        );
+        (message, meant)
+    })
+}
+
+/// `unknown-state`, as jobs have it.
+pub(super) fn states(config: &Config) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for (_, job) in config.all_jobs() {
+        let job = job.base();
+        let slack = job
+            .reporter_config
+            .as_ref()
+            .and_then(|reporter| reporter.slack.as_ref());
+        let states = slack.and_then(|slack| slack.job_states_to_report.as_ref());
+        for (n, state) in states.into_iter().flatten().enumerate() {
+            if let Some((message, help)) = unknown_state(state) {
+                let field = format!("reporter_config.slack.job_states_to_report[{n}]");
+                let message = format!("job {}: {message}", job.name);
+                found.push(of_job(job, &field, Warning::UnknownState, message).help(help));
+            }
+        }
+    }
+    found
+}
+
 /// JOB-041: what the loader checks in jobs with a pod only.
 pub(super) fn podless(config: &Config) -> Vec<Diagnostic> {
     let mut found = Vec::new();
@@ -381,6 +443,20 @@ mod tests {
             .config(config)
             .job_file("jobs/a.yaml", text);
         insta::assert_snapshot!(told(files, &["long-job-names"]), @r#"jobs/a.yaml:7:20: presubmits["o/r"][1].rerun_command: rerun command /check b in job b does not conform to test command requirements,please make sure the trigger regex is a subset of ^/(test|retest) and the rerun command matches the trigger regex"#);
+    }
+
+    #[test]
+    fn agents_and_states_that_there_are_not() {
+        let text = "periodics:\n- name: a\n  agent: kuberntes\n  interval: 1h\n- name: b\n  interval: 1h\n  spec: {containers: [{image: i}]}\n  reporter_config: {slack: {job_states_to_report: [failed, success, odd]}}\n";
+        let files = Files::default()
+            .config("slack_reporter_configs: {'*': {channel: c, job_states_to_report: [failure, errors]}}\n")
+            .job_file("jobs/a.yaml", text);
+        insta::assert_snapshot!(told(files, &["unknown-agent", "unknown-state"]), @r#"
+        config.yaml:1:44: slack_reporter_configs["*"].job_states_to_report: no job is ever in state "errors"; did you mean "error"?
+        jobs/a.yaml:3:10: periodics[0].agent: job a: nobody runs jobs of agent "kuberntes"; did you mean "kubernetes"?
+        jobs/a.yaml:8:52: periodics[1].reporter_config.slack.job_states_to_report[0]: job b: no job is ever in state "failed"; states are scheduling, triggered, pending, success, failure, aborted, error
+        jobs/a.yaml:8:69: periodics[1].reporter_config.slack.job_states_to_report[2]: job b: no job is ever in state "odd"; states are scheduling, triggered, pending, success, failure, aborted, error
+        "#);
     }
 
     #[test]

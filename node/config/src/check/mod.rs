@@ -283,6 +283,13 @@ fn warnings(files: &FileSet, loaded: &Loaded, options: &CheckOptions) -> Vec<Dia
     if wanted(Warning::PodlessJobs, true) {
         found.extend(jobs::podless(config));
     }
+    if wanted(Warning::UnknownAgent, true) {
+        found.extend(jobs::agents(config));
+    }
+    if wanted(Warning::UnknownState, config_read) {
+        found.extend(jobs::states(config));
+        found.extend(protection::states(prow, &of_config));
+    }
     if wanted(Warning::OverlappingBranches, true) {
         found.extend(overlap::check(config));
     }

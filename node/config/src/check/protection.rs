@@ -129,6 +129,20 @@ pub(super) fn webhooks(prow: &ProwConfig, sources: &Sources<'_>) -> Vec<Diagnost
     told.collect()
 }
 
+/// `unknown-state`, as the central settings have it.
+pub(super) fn states(prow: &ProwConfig, sources: &Sources<'_>) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for (key, reporter) in &prow.slack_reporter_configs {
+        for state in reporter.job_states_to_report.iter().flatten() {
+            if let Some((message, help)) = super::jobs::unknown_state(state) {
+                let place = sources.place(&["slack_reporter_configs", key, "job_states_to_report"]);
+                found.push(warning(Warning::UnknownState, message, place).help(help));
+            }
+        }
+    }
+    found
+}
+
 /// `validate-urls`.
 pub(super) fn urls(prow: &ProwConfig, sources: &Sources<'_>) -> Vec<Diagnostic> {
     let link = &prow.status_error_link;

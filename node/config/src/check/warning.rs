@@ -113,6 +113,10 @@ warnings! {
         "the clone_uri of an extra ref is no URI; not among Prow's";
     PodlessJobs "podless-jobs" Default false
         "a job without a pod has a setting that is refused in a job with one; not among Prow's";
+    UnknownAgent "unknown-agent" Default false
+        "a job names an agent that nobody is; not among Prow's";
+    UnknownState "unknown-state" Default false
+        "job_states_to_report names a state that no job has; not among Prow's";
     OverlappingBranches "overlapping-branches" Default false
         "two jobs of one name or context run on the same branch; not among Prow's";
 }
