@@ -258,11 +258,12 @@ mod tests {
         }
     }
 
-    /// A version that another build let in may be one that this one cannot parse.
+    /// CFG-090: the last good one stays active. A version that another build let in may be one that this one cannot parse.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_version_that_does_not_parse_raises_an_alarm_and_the_former_one_stays() {
         let store = alone().await;
-        let (feeder, mut feed) = Feeder::new(store.clone(), Arc::new(registry()), ConfigHealth::default());
+        let (feeder, mut feed) =
+            Feeder::new(store.clone(), Arc::new(registry()), ConfigHealth::default());
         let stop = CancellationToken::new();
         let feeding = tokio::spawn(feeder.run(stop.clone()));
         put(&store, "prowjob_namespace: first\n").await;
