@@ -135,9 +135,15 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         }
     });
 
-    let (mut controllers, _gauges) =
-        controllers(&settings, &secrets, leases, &feed.config, store.queues(), in_repo_metrics)
-            .await?;
+    let (mut controllers, _gauges) = controllers(
+        &settings,
+        &secrets,
+        leases,
+        &feed.config,
+        store.queues(),
+        in_repo_metrics,
+    )
+    .await?;
     tasks.spawn(secrets.run(stop.clone()));
     controllers.push(Arc::new(follower));
     let keeper = Keeper::new(store.clone(), controllers).while_fit(feed.fit);

@@ -5,8 +5,12 @@ use std::path::{Component, Path, PathBuf};
 use bytes::Bytes;
 use clap::Args;
 use trireme_api::configs::LocalFile;
-use trireme_config::{FileSet, Layout, files};
+use trireme_config::{
+    FileSet, Layout,
+    files::{self, DEFAULT_PLUGIN_SUPPLEMENTAL_SUFFIX, DEFAULT_SUPPLEMENTAL_SUFFIX},
+};
 
+use super::super::files::FileArgs;
 use super::{
     find::{Tree, find},
     git::Commit,
@@ -19,29 +23,8 @@ use crate::{
 /// Where files come from, beside a directory.
 #[derive(Debug, Clone, Args)]
 pub struct SourceArgs {
-    /// Prow's config.yaml.
-    #[arg(long, value_name = "FILE")]
-    pub config_path: Option<PathBuf>,
-    /// A job file or the root of the job tree.
-    #[arg(long, value_name = "PATH", requires = "config_path")]
-    pub job_config_path: Option<PathBuf>,
-    /// Prow's plugins.yaml.
-    #[arg(long, value_name = "FILE", requires = "config_path")]
-    pub plugin_config: Option<PathBuf>,
-    /// Root of a tree with further parts of config.yaml, `*_prowconfig.yaml`; may be given several times.
-    #[arg(
-        long = "supplemental-prow-config-dir",
-        value_name = "DIR",
-        requires = "config_path"
-    )]
-    pub supplemental_prow_config_dirs: Vec<PathBuf>,
-    /// Root of a tree with further parts of plugins.yaml, `*_pluginconfig.yaml`; may be given several times.
-    #[arg(
-        long = "supplemental-plugin-config-dir",
-        value_name = "DIR",
-        requires = "config_path"
-    )]
-    pub supplemental_plugin_config_dirs: Vec<PathBuf>,
+    #[command(flatten)]
+    pub files: FileArgs,
     /// A git repository on this machine: files are read from a commit, without a checkout. With --config-path and the other
     /// flags, those are paths in the repository.
     #[arg(long, value_name = "REPO")]
@@ -68,9 +51,13 @@ pub(super) struct Taken {
 }
 
 impl SourceArgs {
+    fn names_files(&self) -> bool {
+        !self.files.config_path.is_empty()
+    }
+
     /// Whether any place is named.
     pub(super) fn names_something(&self, dir: Option<&PathBuf>) -> bool {
-        dir.is_some() || self.config_path.is_some() || self.git.is_some()
+        dir.is_some() || self.names_files() || self.git.is_some()
     }
 
     /// Reads the files.
@@ -78,50 +65,61 @@ impl SourceArgs {
     /// # Errors
     /// When it is not clear which, or they cannot be read.
     pub(super) async fn read(&self, dir: Option<&PathBuf>) -> anyhow::Result<Taken> {
-        match (dir, &self.git, &self.config_path) {
-            (Some(_), Some(_), _) | (Some(_), _, Some(_)) => Err(coded(
+        match (dir, &self.git) {
+            (Some(_), Some(_)) => Err(coded(
                 USAGE,
-                "name a directory, or a git repository, or the files with --config-path and the other flags",
+                "name a directory or a git repository, not both",
             )),
-            (_, Some(repo), _) => self.read_commit(repo).await,
-            (Some(dir), _, _) => read_dir(dir),
-            (_, _, Some(config)) => {
-                let layout = self.layout(config);
-                let set = files::read(layout).map_err(refused)?;
+            (Some(_), None) if self.names_files() => Err(coded(
+                USAGE,
+                "name a directory, or the files with --config-path and the other flags, not both",
+            )),
+            (Some(dir), None) => read_dir(dir),
+            (None, Some(repo)) => self.read_commit(repo).await,
+            (None, None) if self.names_files() => {
+                let set = files::read(self.layout()?).map_err(refused)?;
                 Ok(named_by_place(&set))
             }
-            (None, None, None) => Err(coded(
+            (None, None) => Err(coded(
                 USAGE,
                 "which files? Give a directory, --git REPO, or --config-path FILE with Prow's other flags",
             )),
         }
     }
 
-    fn layout(&self, config: &Path) -> Layout {
-        let text = |path: &PathBuf| path.display().to_string();
-        Layout {
-            config: config.display().to_string(),
-            jobs: self.job_config_path.as_ref().map(text),
-            plugins: self.plugin_config.as_ref().map(text),
-            supplemental_dirs: self
-                .supplemental_prow_config_dirs
-                .iter()
-                .map(text)
-                .collect(),
-            plugin_supplemental_dirs: self
-                .supplemental_plugin_config_dirs
-                .iter()
-                .map(text)
-                .collect(),
-            ..Layout::default()
+    /// As the flags say it.
+    fn layout(&self) -> anyhow::Result<Layout> {
+        let layout = self.files.layout();
+        for (flag, suffix, known) in [
+            (
+                "--supplemental-prow-configs-filename-suffix",
+                &layout.supplemental_suffix,
+                DEFAULT_SUPPLEMENTAL_SUFFIX,
+            ),
+            (
+                "--supplemental-plugin-configs-filename-suffix",
+                &layout.plugin_supplemental_suffix,
+                DEFAULT_PLUGIN_SUPPLEMENTAL_SUFFIX,
+            ),
+        ] {
+            anyhow::ensure!(
+                suffix.ends_with(known),
+                coded(
+                    USAGE,
+                    format!(
+                        "{flag}: {suffix:?} does not end in {known:?}, by which a version knows supplemental files; rename them"
+                    )
+                )
+            );
         }
+        Ok(layout)
     }
 
     async fn read_commit(&self, repo: &Path) -> anyhow::Result<Taken> {
         let commit = Commit::open(repo, &self.git_ref).await?;
-        let (layout, said) = match &self.config_path {
-            Some(config) => (self.layout(config), true),
-            None => {
+        let (layout, said) = match self.names_files() {
+            true => (self.layout()?, true),
+            false => {
                 let found = find(&commit).map_err(|why| {
                     coded(
                         USAGE,
