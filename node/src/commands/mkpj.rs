@@ -71,7 +71,7 @@ pub struct MkpjArgs {
     )]
     pub base_sha: String,
     /// Pull request under test.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     pub pull_number: Option<i64>,
     /// Head commit of the pull request.
     #[arg(
