@@ -159,7 +159,23 @@ impl CronSchedule {
 }
 
 impl Fields {
+    /// Whether some field holds nothing, as `,` does: looking for such an instant would go through years second by second.
+    fn is_never_due(&self) -> bool {
+        let empty = |bits: u64| bits & !STAR == 0;
+        let others = [self.second, self.minute, self.hour, self.month];
+        let starred = (self.day | self.weekday) & STAR != 0;
+        others.into_iter().any(empty)
+            || if starred {
+                empty(self.day) || empty(self.weekday)
+            } else {
+                empty(self.day) && empty(self.weekday)
+            }
+    }
+
     fn next_after(&self, instant: Timestamp) -> Option<Timestamp> {
+        if self.is_never_due() {
+            return None;
+        }
         let start = Timestamp::from_second(instant.as_second().checked_add(1)?).ok()?;
         let mut t = start.to_zoned_datetime(self.zone.clone());
         let last_year = t.year().checked_add(HORIZON_YEARS)?;
@@ -403,6 +419,9 @@ mod tests {
         assert_eq!(next("0 0 */2 * 1").as_deref(), Some("2026-01-03T00:00:00Z"));
         assert_eq!(next("0 0 * * 1").as_deref(), Some("2026-01-05T00:00:00Z"));
         assert_eq!(next("0 0 30 2 *"), None);
+        assert_eq!(next("0 0 , * *"), None);
+        assert_eq!(next("0 0 , * 1").as_deref(), Some("2026-01-05T00:00:00Z"));
+        assert_eq!(next("0 0 3 * ,").as_deref(), Some("2026-01-03T00:00:00Z"));
         assert_eq!(next("@every 90s").as_deref(), Some("2026-01-01T00:01:30Z"));
         assert!(CronSchedule::parse_for_scheduler("TZ=Europe/Berlin 0 0 * * *").is_err());
         assert!(CronSchedule::parse("0 22, 10 * * *").is_ok());

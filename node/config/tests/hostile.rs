@@ -549,6 +549,9 @@ fn cfg_029_templates_are_bounded() {
 fn job_020_cfg_027_schedules_and_durations_are_bounded() {
     let cases: Vec<(&str, String, &str)> = vec![
         ("never", "0 0 31 2 *".into(), "None"),
+        ("no second", ", * * * * *".into(), "None"),
+        ("no minute", ", * * * *".into(), "None"),
+        ("no day at all", "0 0 , * ,".into(), "None"),
         (
             "in leap years",
             "59 59 23 29 2 *".into(),
