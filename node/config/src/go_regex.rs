@@ -191,7 +191,8 @@ impl<'a> Translator<'a> {
 
     /// Where the name of a class ends that starts here.
     fn named_class(&mut self) -> Option<usize> {
-        let end = self.rest.find(":]");
+        // Behind the opening: the two of `[:]` are no name.
+        let end = self.rest[2..].find(":]").map(|end| end + 2);
         self.closes_named_class = end.is_some();
         end
     }
@@ -672,6 +673,8 @@ mod tests {
         let found = |regex: &str, text: &str| GoRegex::new(regex).unwrap().find(text);
         assert_eq!(found(r"a{,2}", "a{,2}"), Some(0..5));
         assert_eq!(found(r"[[&&]", "&"), Some(0..1));
+        assert_eq!(found("[[:]", ":"), Some(0..1));
+        assert_eq!(found("[[:]{", "[{"), Some(0..2));
         assert_eq!(found(r"\d", "٣"), None);
         assert_eq!(found(r"\bé", "é"), None);
         assert_eq!(found(r"\Qa.b\E", "axb a.b"), Some(4..7));
