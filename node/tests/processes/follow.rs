@@ -216,7 +216,7 @@ async fn cfg_092_a_node_makes_a_version_of_every_change_of_its_mounts() {
     node.until_version(3).await;
 
     // What somebody brings back by hand stays until the files change, also when the node is started again.
-    run(&node.server(), &["config", "rollback", "1"])
+    run(&node.server(), &["config", "rollback", "1", "--yes"])
         .await
         .done();
     node.until_version(4).await;
@@ -234,6 +234,33 @@ async fn cfg_092_a_node_makes_a_version_of_every_change_of_its_mounts() {
         (&fifth["periodics"], &fifth["author"]),
         (&json!(2), &json!("follow:node-1"))
     );
+
+    // What takes away too much is for a person to decide.
+    part.update(&[("README", b"no jobs here any more")]);
+    let told = until("the alarm", async || alarm(&node.status().await?)).await;
+    let told = told["message"].as_str().unwrap();
+    let wanted = "it would retire 0 of 0 contexts and 1 of 2 jobs, more than the 20 % that config.follow.max_retired_percent allows: ";
+    assert!(told.contains(wanted), "{told}");
+    node.until_version(5).await;
+    let (files, jobs) = (below(&root, "config/config.yaml"), below(&root, "jobs"));
+    let apply = [
+        "config",
+        "apply",
+        "--config-path",
+        &files,
+        "--job-config-path",
+        &jobs,
+        "--yes",
+    ];
+    run(&node.server(), &apply).await.done();
+    node.until_version(6).await;
+    config.update(&[("config.yaml", CONFIG), ("VERSION", b"v3")]);
+    let seventh = node.until_version(7).await;
+    assert_eq!(message(&seventh), "VERSION v3; the same files");
+    until("the alarm to go", async || {
+        alarm(&node.status().await?).is_none().then_some(())
+    })
+    .await;
 }
 
 /// What was taken is remembered by the cluster, so a new leader takes only what is new.

@@ -167,7 +167,7 @@ impl Scene {
         scene
     }
 
-    /// Applies the configuration's files as they are.
+    /// Applies the configuration's files as they are, whatever they take away.
     pub(crate) async fn apply(&self) {
         let at = |name| self.nodes.directory.path().join(name);
         let (config, plugins, jobs) = (at("config.yaml"), at("plugins.yaml"), at("jobs.yaml"));
@@ -180,6 +180,7 @@ impl Scene {
             text(&plugins),
             "--job-config-path",
             text(&jobs),
+            "--yes",
         ];
         self.nodes.run(&apply).await.done();
     }
