@@ -101,6 +101,8 @@ fn options(registry: &Registry) -> LoadOptions<'_> {
     LoadOptions {
         now: Some(jiff::Timestamp::now()),
         plugins: Some(registry),
+        // Files are kept by their whole path; checkconfig warns of what Prow would refuse (CFG-007).
+        allow_duplicate_basenames: true,
         ..LoadOptions::default()
     }
 }

@@ -15,4 +15,5 @@ mod schemas;
 mod sections;
 mod synthetic;
 mod waived;
+mod warnings;
 mod yaml;

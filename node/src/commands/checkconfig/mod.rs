@@ -477,6 +477,42 @@ mod tests {
         "#);
     }
 
+    /// CFG-116: what the schema of SARIF 2.1.0 requires.
+    #[test]
+    fn cfg_116_sarif_has_what_its_schema_requires() {
+        let mut report = report(&set(), &["unknown-fields-all", "non-decorated-jobs"]);
+        let about_nothing = Diagnostic::error(Rule::Invalid, "", "everything").warning();
+        report.add(vec![about_nothing]);
+        let sarif = sarif::render(&report, usize::MAX);
+        assert_eq!(sarif["version"], "2.1.0");
+        let run = &sarif["runs"][0];
+        assert!(run["tool"]["driver"]["name"].is_string());
+        let rules = run["tool"]["driver"]["rules"].as_array().unwrap();
+        let results = run["results"].as_array().unwrap();
+        assert_eq!(results.len(), 5);
+        for result in results {
+            assert!(
+                result["message"]["text"]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty())
+            );
+            assert!(["error", "warning", "note"].contains(&result["level"].as_str().unwrap()));
+            let rule = usize::try_from(result["ruleIndex"].as_u64().unwrap()).unwrap();
+            assert_eq!(rules[rule]["id"], result["ruleId"]);
+            let Some(location) = result.get("locations") else {
+                continue;
+            };
+            let place = &location[0]["physicalLocation"];
+            let uri = place["artifactLocation"]["uri"].as_str().unwrap();
+            assert!(!uri.starts_with('/') && !uri.contains(' '), "{uri}");
+            assert!(
+                place["region"]["startLine"]
+                    .as_u64()
+                    .is_some_and(|line| line > 0)
+            );
+        }
+    }
+
     #[test]
     fn cfg_116_the_report_as_workflow_commands() {
         let report = report(&set(), &["unknown-fields-all", "non-decorated-jobs"]);
