@@ -1,5 +1,5 @@
 //! Findings that know their field and not its place get line and column from the file; those of a job get the field's
-//! own place instead of the job's. Files are parsed one at a time.
+//! own place instead of the job's. A file is parsed for that once, and forgotten.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,11 +8,14 @@ use super::Warning;
 use super::follow_up::job_of;
 use super::sources::entry;
 use crate::diagnostic::{Diagnostic, Rule};
-use crate::load::document;
+use crate::load::{document, in_parallel};
 use crate::yaml::{Node, NodeValue, Position};
 
 /// Looks up the fields of all findings that came without the place of their own field.
-pub(super) fn refine<'f>(found: &mut [Diagnostic], file: impl Fn(&str) -> Option<&'f Arc<[u8]>>) {
+pub(super) fn refine<'f>(
+    found: &mut [Diagnostic],
+    file: impl Fn(&str) -> Option<&'f Arc<[u8]>> + Sync,
+) {
     let mut by_file: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     for (n, finding) in found.iter().enumerate() {
         let is_placed = finding.line > 0 && job_of(&finding.field).is_none();
@@ -20,17 +23,18 @@ pub(super) fn refine<'f>(found: &mut [Diagnostic], file: impl Fn(&str) -> Option
             by_file.entry(finding.file.clone()).or_default().push(n);
         }
     }
-    for (path, findings) in by_file {
-        let Some(root) = file(&path).and_then(|bytes| document(&path, bytes, &mut Vec::new()))
-        else {
-            continue;
+    let by_file: Vec<(String, Vec<usize>)> = by_file.into_iter().collect();
+    let size = |(path, _): &(String, Vec<usize>)| file(path).map_or(0, |bytes| bytes.len());
+    let places = in_parallel(&by_file, size, |(path, findings)| {
+        let root = file(path).and_then(|bytes| document(path, bytes, &mut Vec::new()));
+        let place = |n: &usize| {
+            let steps = steps(&found[*n].field)?;
+            Some((*n, deepest(root.as_deref()?, &steps)?))
         };
-        for n in findings {
-            let finding = &mut found[n];
-            if let Some(at) = steps(&finding.field).and_then(|steps| deepest(&root, &steps)) {
-                (finding.line, finding.column) = (at.line, at.column);
-            }
-        }
+        findings.iter().filter_map(place).collect::<Vec<_>>()
+    });
+    for (n, at) in places.into_iter().flatten() {
+        (found[n].line, found[n].column) = (at.line, at.column);
     }
 }
 

@@ -433,7 +433,7 @@ fn looked_at(prow: &ProwConfig, jobs: &JobConfig) -> String {
 
 /// Does the work for all items on all processors, the largest first, so that none is left for the end; the answers are in
 /// the order of the items.
-fn in_parallel<T: Sync, R: Send>(
+pub(crate) fn in_parallel<T: Sync, R: Send>(
     items: &[T],
     size: impl Fn(&T) -> usize,
     work: impl Fn(&T) -> R + Sync,

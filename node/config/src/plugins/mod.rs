@@ -3,6 +3,7 @@
 
 mod as_go;
 mod checks;
+mod fields;
 mod merge;
 mod registry;
 mod scope;

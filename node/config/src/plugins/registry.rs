@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::as_go::AsGo;
+use super::fields;
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::suggest;
 use crate::yaml::{Node, NodeValue, Position};
@@ -23,6 +24,8 @@ pub struct Problem {
     pub message: String,
     /// Whether the configuration can be used all the same.
     pub is_warning: bool,
+    /// What to do about it; empty if unknown.
+    pub help: String,
 }
 
 impl Problem {
@@ -33,6 +36,7 @@ impl Problem {
             path: path.into(),
             message: message.into(),
             is_warning: false,
+            help: String::new(),
         }
     }
 
@@ -78,8 +82,15 @@ impl Section {
                 let read: Result<T, _> =
                     serde_ignored::deserialize(deserializer, |path| unknown.push(path.to_string()));
                 problems.extend(unknown.into_iter().map(|path| {
-                    let field = path.rsplit('.').next().unwrap_or_default().to_owned();
-                    Problem::warning(path.replace(".?", ""), format!("unknown field {field:?}"))
+                    let steps: Vec<&str> = path.split('.').filter(|step| *step != "?").collect();
+                    let (field, parent) = steps.split_last().unwrap_or((&"", &[]));
+                    Problem {
+                        help: suggest::did_you_mean(
+                            field,
+                            fields::known::<T>(parent).iter().copied(),
+                        ),
+                        ..Problem::warning(steps.join("."), format!("unknown field {field:?}"))
+                    }
                 }));
                 match read {
                     Ok(value) => value,
@@ -205,7 +216,13 @@ impl Registry {
             let (value, problems) =
                 (section.parse)(values.get(section.key).unwrap_or(&Value::Null));
             for problem in problems {
-                let (file, at) = place(sources, section.key, &problem.path);
+                let (file, places) = place(sources, section.key, &problem.path);
+                // What nobody reads is the key; what is wrong is the value.
+                let at = if problem.is_warning {
+                    places.key
+                } else {
+                    places.value
+                };
                 let rule = if problem.is_warning {
                     Rule::UnknownField
                 } else {
@@ -217,7 +234,8 @@ impl Registry {
                 };
                 let diagnostic = Diagnostic::error(rule, file, problem.message)
                     .at(at)
-                    .field(field);
+                    .field(field)
+                    .help(problem.help);
                 found.push(if problem.is_warning {
                     diagnostic.warning()
                 } else {
@@ -253,40 +271,48 @@ pub(super) fn place_of_text(
     let found = sources
         .iter()
         .find_map(|(file, root)| Some((file.clone(), find(root.get(key)?, text)?)));
-    found.unwrap_or_else(|| place(sources, key, ""))
+    found.unwrap_or_else(|| {
+        let (file, places) = place(sources, key, "");
+        (file, places.value)
+    })
+}
+
+/// Where a key stands, and its value; the same for an item of a list.
+#[derive(Clone, Copy, Default)]
+struct Places {
+    key: Position,
+    value: Position,
 }
 
 /// The deepest part of a path that some file has. Merged lists count through the files, so that this is a guess for
 /// supplements.
-fn place(sources: &[(String, Arc<Node>)], key: &str, path: &str) -> (String, Position) {
+fn place(sources: &[(String, Arc<Node>)], key: &str, path: &str) -> (String, Places) {
     for (file, root) in sources {
         let Some(mut node) = root.get(key) else {
             continue;
         };
         let mut rest = path;
+        let mut key = node.at;
         while !rest.is_empty() {
-            let Some((child, after)) = step(node, rest) else {
+            let Some((child, at, after)) = step(node, rest) else {
                 break;
             };
-            (node, rest) = (child, after);
+            (node, key, rest) = (child, at, after);
         }
-        return (file.clone(), node.at);
+        let value = node.at;
+        return (file.clone(), Places { key, value });
     }
-    (
-        sources
-            .first()
-            .map(|(file, _)| file.clone())
-            .unwrap_or_default(),
-        Position::default(),
-    )
+    let first = sources.first().map(|(file, _)| file.clone());
+    (first.unwrap_or_default(), Places::default())
 }
 
-/// The child that a path leads to first. Keys may hold dots: the longest that fits is taken.
-fn step<'n, 'p>(node: &'n Arc<Node>, path: &'p str) -> Option<(&'n Arc<Node>, &'p str)> {
+/// The child that a path leads to first, and where its key stands. Keys may hold dots: the longest that fits is taken.
+fn step<'n, 'p>(node: &'n Arc<Node>, path: &'p str) -> Option<(&'n Arc<Node>, Position, &'p str)> {
     match &node.value {
         NodeValue::Sequence(items) => {
             let (index, rest) = path.split_once('.').unwrap_or((path, ""));
-            Some((items.get(index.parse::<usize>().ok()?)?, rest))
+            let item = items.get(index.parse::<usize>().ok()?)?;
+            Some((item, item.at, rest))
         }
         NodeValue::Mapping(entries) => entries
             .iter()
@@ -297,9 +323,9 @@ fn step<'n, 'p>(node: &'n Arc<Node>, path: &'p str) -> Option<(&'n Arc<Node>, &'
                 } else {
                     rest.strip_prefix('.')?
                 };
-                Some((&entry.value, rest))
+                Some((&entry.value, entry.key_at, rest))
             })
-            .min_by_key(|(_, rest)| rest.len()),
+            .min_by_key(|(_, _, rest)| rest.len()),
         _ => None,
     }
 }
