@@ -332,7 +332,7 @@ fn near_names<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a s
 /// When its files cannot be read or its jobs are refused.
 pub fn in_checkout(config: &Config, repo: &str, checkout: &Path) -> anyhow::Result<InRepoJobs> {
     let files = own_files::read(checkout)?;
-    if files.is_empty() {
+    if files.files.is_empty() && !files.has_dir {
         return Err(coded(
             NOT_FOUND,
             format!(
@@ -346,9 +346,21 @@ pub fn in_checkout(config: &Config, repo: &str, checkout: &Path) -> anyhow::Resu
     if found.iter().any(Diagnostic::is_error) {
         return Err(refused(&found));
     }
-    config
-        .with_in_repo_jobs(own, repo)
-        .map_err(|found| refused(&found))
+    let own = config
+        .in_repo_jobs(own, repo)
+        .map_err(|found| refused(&found))?;
+    Ok(InRepoJobs {
+        presubmits: config
+            .presubmits(repo)
+            .cloned()
+            .chain(own.presubmits)
+            .collect(),
+        postsubmits: config
+            .postsubmits(repo)
+            .cloned()
+            .chain(own.postsubmits)
+            .collect(),
+    })
 }
 
 #[cfg(test)]

@@ -27,23 +27,23 @@ pub use warning::{Enabled, Set, UnknownWarning, Warning};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Rule, Severity};
 use crate::files::FileSet;
-use crate::in_repo::ProwYaml;
+use crate::in_repo::{OwnFile, OwnFiles, ProwYaml};
 use crate::job::{AnyJob, JobBase};
 use crate::load::{LoadOptions, Loaded};
 use follow_up::{Broken, job_of};
 use sources::{Place, Sources};
 
-/// A repository's own files, by their paths in it.
+/// A repository on this disk that has jobs of its own.
 #[derive(Clone, Debug, Default)]
-pub struct OwnFiles {
+pub struct Checkout {
     /// `org/repo`, or a Gerrit repository with its scheme.
     pub identifier: String,
-    /// The directory that they were read from, for reports.
+    /// Where it is, for reports.
     pub dir: String,
-    pub files: BTreeMap<String, Arc<[u8]>>,
+    pub own: OwnFiles,
 }
 
-impl OwnFiles {
+impl Checkout {
     /// The path of a file as reports name it.
     #[must_use]
     pub fn told(&self, path: &str) -> String {
@@ -56,10 +56,19 @@ impl OwnFiles {
     /// The content of a file that reports name so.
     #[must_use]
     pub fn bytes(&self, told: &str) -> Option<&Arc<[u8]>> {
-        self.files
-            .iter()
-            .find(|(path, _)| self.told(path) == told)
-            .map(|(_, bytes)| bytes)
+        let mut paths = self.own.files.keys();
+        self.content(paths.find(|path| self.told(path) == told)?)
+    }
+
+    fn content(&self, path: &str) -> Option<&Arc<[u8]>> {
+        match self.own.files.get(path)? {
+            OwnFile::Bytes(bytes) => Some(bytes),
+            OwnFile::Dangling(_) | OwnFile::NoFile(_) => None,
+        }
+    }
+
+    fn has(&self, path: &str) -> bool {
+        self.own.files.contains_key(path)
     }
 }
 
@@ -71,7 +80,7 @@ pub struct CheckOptions {
     pub required_job_annotations: Vec<String>,
     /// What plank wrote about the build clusters, by alias; none if it wrote nothing yet.
     pub cluster_statuses: Option<BTreeMap<String, String>>,
-    pub own: Option<OwnFiles>,
+    pub checkout: Option<Checkout>,
 }
 
 /// What checkconfig found.
@@ -145,14 +154,14 @@ pub fn check(files: &FileSet, loaded: &Loaded, options: &CheckOptions) -> Report
     );
     refine::refine(&mut found, |path| files.get(path));
     report.add(found);
-    if let Some(own) = &options.own {
-        let mut found = in_repo(loaded, own, &options.enabled);
+    if let Some(checkout) = &options.checkout {
+        let mut found = in_repo(loaded, checkout, &options.enabled);
         refine::refine(&mut found, |path| {
-            own.files.get(path).or_else(|| files.get(path))
+            checkout.content(path).or_else(|| files.get(path))
         });
         for finding in &mut found {
-            if own.files.contains_key(&finding.file) {
-                finding.file = own.told(&finding.file);
+            if checkout.has(&finding.file) {
+                finding.file = checkout.told(&finding.file);
             }
         }
         report.add(found);
@@ -188,7 +197,16 @@ fn of_load(files: &FileSet, warnings: &[Diagnostic], enabled: &Enabled) -> Vec<D
         .iter()
         .filter_map(|found| {
             let warning = name(found).filter(|warning| enabled.has(*warning))?;
-            Some(found.clone().rule(Rule::Warning(warning)))
+            let found = found.clone().rule(Rule::Warning(warning));
+            let is_unread = matches!(warning, Warning::UnknownFields | Warning::UnknownFieldsAll);
+            let is_manifest = is_unread && found.field == "apiVersion";
+            Some(if is_manifest {
+                found.help(
+                    "this is a Kubernetes manifest: give the file that stands in its data instead",
+                )
+            } else {
+                found
+            })
         })
         .collect()
 }
@@ -311,9 +329,9 @@ fn warnings(files: &FileSet, loaded: &Loaded, options: &CheckOptions) -> Vec<Dia
 }
 
 /// CFG-113: the repository's own files together with the configuration. All of it is an error.
-fn in_repo(loaded: &Loaded, own: &OwnFiles, enabled: &Enabled) -> Vec<Diagnostic> {
+fn in_repo(loaded: &Loaded, checkout: &Checkout, enabled: &Enabled) -> Vec<Diagnostic> {
     let mut found = Vec::new();
-    let read = ProwYaml::read(&own.files, &mut found);
+    let read = ProwYaml::read(&checkout.own, &mut found);
     let strict = enabled.has(Warning::UnknownFieldsAll);
     found.retain(|finding| {
         finding.is_error()
@@ -336,12 +354,9 @@ fn in_repo(loaded: &Loaded, own: &OwnFiles, enabled: &Enabled) -> Vec<Diagnostic
     if found.iter().any(Diagnostic::is_error) || !loaded.errors.is_empty() {
         return found;
     }
-    match loaded.config.with_in_repo_jobs(read, &own.identifier) {
+    match loaded.config.in_repo_jobs(read, &checkout.identifier) {
         Ok(jobs) => {
             for job in &jobs.presubmits {
-                if !own.files.contains_key(job.base.source.file.as_ref()) {
-                    continue;
-                }
                 if let Some(message) = jobs::rerun_command_problem(&loaded.config, job) {
                     found.push(crate::load::of_job(&job.base, "rerun_command", message));
                 }
@@ -448,13 +463,19 @@ mod tests {
         }
 
         fn own(mut self, files: &[(&str, &str)]) -> Self {
-            let files = files
-                .iter()
-                .map(|(path, text)| ((*path).to_owned(), Arc::from(text.as_bytes())));
-            self.options.own = Some(OwnFiles {
+            let file = |(path, text): &(&str, &str)| {
+                (
+                    (*path).to_owned(),
+                    OwnFile::Bytes(Arc::from(text.as_bytes())),
+                )
+            };
+            self.options.checkout = Some(Checkout {
                 identifier: "o/r".to_owned(),
                 dir: "here".to_owned(),
-                files: files.collect(),
+                own: OwnFiles {
+                    has_dir: false,
+                    files: files.iter().map(file).collect(),
+                },
             });
             self
         }
@@ -524,6 +545,19 @@ mod tests {
         "#);
         assert_eq!(all.lines().count(), 5, "{all}");
         assert_eq!(told(files(), &["long-job-names"]), "");
+        let manifest = told(
+            Files::default().config("apiVersion: v1\nkind: ConfigMap\n"),
+            &["unknown-fields"],
+        );
+        assert!(
+            manifest.contains("this is a Kubernetes manifest"),
+            "{manifest}"
+        );
+        let section = report(
+            &[("plugins.yaml", "size: {nams: [a]}\n")],
+            Some(&registry()),
+        );
+        insta::assert_snapshot!(lines(&section), @r#"plugins.yaml:1:8: size.nams: unknown field "nams"; did you mean "names"?"#);
     }
 
     #[test]
@@ -717,7 +751,7 @@ mod tests {
         insta::assert_snapshot!(lines(&report(&[("plugins.yaml", text)], Some(&registry()))), @r#"
         plugins.yaml:2:25: plugins: unknown plugin: nope
         plugins.yaml:4:6: size.s: one of the smaller sizes is bigger than a larger one
-        plugins.yaml:5:11: size.colour: unknown field "colour"
+        plugins.yaml:5:3: size.colour: unknown field "colour"
         plugins.yaml:7:1: foo: unknown field "foo"
         "#);
         let text = "size:\n  names: [a, {b: c}]\n";

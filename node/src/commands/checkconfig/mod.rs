@@ -13,7 +13,7 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use serde_json::{Value, json};
-use trireme_config::check::{self, CheckOptions, Enabled, OwnFiles, Report, Set, Warning};
+use trireme_config::check::{self, CheckOptions, Checkout, Enabled, Report, Set, Warning};
 use trireme_config::{Diagnostic, FileSet, LoadOptions, Rule, Severity};
 
 pub use args::{CheckconfigArgs, GitHubArgs, ReportFormat, StorageArgs, WarningArgs};
@@ -43,10 +43,10 @@ pub async fn run(args: CheckconfigArgs) -> anyhow::Result<()> {
     )
     .map_err(|why| coded(USAGE, why.to_string()))?;
     let github = remote::Asked::new(&args, &enabled)?;
-    let (set, own, report) = match files::read(&args.files) {
+    let (set, checkout, report) = match files::read(&args.files) {
         Ok(set) => {
-            let (own, report) = checked(&args, &set, enabled, github).await?;
-            (set, own, report)
+            let (checkout, report) = checked(&args, &set, enabled, github).await?;
+            (set, checkout, report)
         }
         Err(errors) => {
             let report = Report {
@@ -57,7 +57,7 @@ pub async fn run(args: CheckconfigArgs) -> anyhow::Result<()> {
         }
     };
     show(&args, &report, |path| {
-        let own_bytes = || own.as_ref().and_then(|own| own.bytes(path));
+        let own_bytes = || checkout.as_ref().and_then(|checkout| checkout.bytes(path));
         set.get(path).or_else(own_bytes).map(|bytes| &bytes[..])
     })?;
     if !report.errors.is_empty() {
@@ -75,7 +75,7 @@ async fn checked(
     set: &FileSet,
     enabled: Enabled,
     github: remote::Asked,
-) -> anyhow::Result<(Option<OwnFiles>, Report)> {
+) -> anyhow::Result<(Option<Checkout>, Report)> {
     let registry = registry();
     let options = LoadOptions {
         now: Some(jiff::Timestamp::now()),
@@ -84,9 +84,9 @@ async fn checked(
         ..LoadOptions::default()
     };
     let loaded = check::load(set, options);
-    let own = match args.warnings.prow_yaml_repo_name.as_str() {
+    let checkout = match args.warnings.prow_yaml_repo_name.as_str() {
         "" => None,
-        repo => Some(own(repo, &args.warnings.prow_yaml_path)?),
+        repo => Some(checkout(repo, &args.warnings.prow_yaml_path)?),
     };
     let location = &loaded.config.prow.plank.build_cluster_status_file;
     let wants_statuses = enabled.has(Warning::ValidateClusterField) && !location.is_empty();
@@ -99,26 +99,26 @@ async fn checked(
         enabled,
         required_job_annotations: args.warnings.required_job_annotations.clone(),
         cluster_statuses,
-        own,
+        checkout,
     };
     let mut report = check::check(set, &loaded, &options);
     report.add(notices);
     report.add(github.findings(set, &loaded).await?);
-    Ok((options.own, report))
+    Ok((options.checkout, report))
 }
 
 /// The jobs in the directory of a file; without one, in the working directory.
-fn own(repo: &str, file: &str) -> anyhow::Result<OwnFiles> {
+fn checkout(repo: &str, file: &str) -> anyhow::Result<Checkout> {
     let dir = Path::new(file).parent().unwrap_or(Path::new(""));
-    let checkout = if dir.as_os_str().is_empty() {
+    let root = if dir.as_os_str().is_empty() {
         Path::new(".")
     } else {
         dir
     };
-    Ok(OwnFiles {
+    Ok(Checkout {
         identifier: repo.to_owned(),
         dir: dir.display().to_string(),
-        files: own_files::read(checkout).context("failed to read Prow YAML")?,
+        own: own_files::read(root).context("failed to read Prow YAML")?,
     })
 }
 
