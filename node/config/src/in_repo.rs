@@ -42,6 +42,21 @@ pub struct OwnFiles {
     pub files: BTreeMap<String, OwnFile>,
 }
 
+impl OwnFiles {
+    /// Files of a checkout, by their paths in it; what is no file was left out.
+    #[must_use]
+    pub fn checked_out(files: &BTreeMap<String, Arc<[u8]>>) -> Self {
+        let has_dir = files.keys().any(|path| path.starts_with(".prow/"));
+        let files = files.iter();
+        Self {
+            has_dir,
+            files: files
+                .map(|(path, bytes)| (path.clone(), OwnFile::Bytes(bytes.clone())))
+                .collect(),
+        }
+    }
+}
+
 /// One of these files.
 #[derive(Clone, Debug)]
 pub enum OwnFile {

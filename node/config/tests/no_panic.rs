@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use trireme_config::in_repo::ProwYaml;
+use trireme_config::in_repo::{OwnFiles, ProwYaml};
 use trireme_config::plugins::{PROW_PLUGINS, Registry};
 use trireme_config::{Config, CronSchedule, FileSet, GoRegex, Layout, LoadOptions, Template, yaml};
 use trireme_prowjob::GoDuration;
@@ -200,8 +200,8 @@ proptest! {
         }
         let own = [(".prow.yaml".to_owned(), Arc::from(jobs.as_slice()))].into();
         let mut found = Vec::new();
-        let own = ProwYaml::read(&own, &mut found);
-        let _ = loaded.config.with_in_repo_jobs(own, "o/r");
+        let own = ProwYaml::read(&OwnFiles::checked_out(&own), &mut found);
+        let _ = loaded.config.in_repo_jobs(own, "o/r");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use tonic::Code;
 use trireme_api::client::Client;
 use trireme_config::{
     Config, Diagnostic, FileSet, PluginConfig,
-    in_repo::{InRepoJobs, ProwYaml},
+    in_repo::{InRepoJobs, OwnFiles, ProwYaml},
     job::AnyJob,
 };
 use trireme_prowjob::ProwJobType;
@@ -214,8 +214,8 @@ impl Found<'_> {
     }
 }
 
-/// The jobs of a name: presubmits before postsubmits before periodics (ADM-183). `own` are the jobs of a repository
-/// together with its in-repo jobs; they take the place of those that the configuration has for it.
+/// The jobs of a name: presubmits before postsubmits before periodics (ADM-183). `own` are the jobs that
+/// stand in a repository itself; they come after those that the configuration has for it (CFG-081).
 ///
 /// # Errors
 /// When there is none; names that are close are then suggested.
@@ -228,7 +228,6 @@ pub fn find<'a>(
     let mut all: Vec<Found<'a>> = config
         .all_jobs()
         .map(|(repo, job)| Found { repo, job })
-        .filter(|found| own.is_none_or(|(repo, _)| found.repo != Some(repo)))
         .collect();
     if let Some((repo, jobs)) = own {
         for job in &jobs.presubmits {
@@ -326,7 +325,7 @@ fn near_names<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a s
     near.into_iter().map(|(_, name)| name).collect()
 }
 
-/// The jobs of a repository with those that stand in a checkout of it on this disk (CFG-078).
+/// The jobs that stand in a checkout of a repository on this disk (CFG-078).
 ///
 /// # Errors
 /// When its files cannot be read or its jobs are refused.
@@ -342,25 +341,13 @@ pub fn in_checkout(config: &Config, repo: &str, checkout: &Path) -> anyhow::Resu
         ));
     }
     let mut found = Vec::new();
-    let own = ProwYaml::read(&files, &mut found);
+    let own = ProwYaml::read(&OwnFiles::checked_out(&files), &mut found);
     if found.iter().any(Diagnostic::is_error) {
         return Err(refused(&found));
     }
-    let own = config
+    config
         .in_repo_jobs(own, repo)
-        .map_err(|found| refused(&found))?;
-    Ok(InRepoJobs {
-        presubmits: config
-            .presubmits(repo)
-            .cloned()
-            .chain(own.presubmits)
-            .collect(),
-        postsubmits: config
-            .postsubmits(repo)
-            .cloned()
-            .chain(own.postsubmits)
-            .collect(),
-    })
+        .map_err(|found| refused(&found))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use trireme_config::in_repo::ProwYaml;
+use trireme_config::in_repo::{OwnFiles, ProwYaml};
 use trireme_config::{Config, FileSet, Layout, LoadOptions};
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
@@ -42,6 +42,6 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     }
     let own = [(".prow.yaml".to_owned(), Arc::from(parts[1].as_slice()))].into();
     let mut found = Vec::new();
-    let own = ProwYaml::read(&own, &mut found);
-    let _ = loaded.config.with_in_repo_jobs(own, "org/repo");
+    let own = ProwYaml::read(&OwnFiles::checked_out(&own), &mut found);
+    let _ = loaded.config.in_repo_jobs(own, "org/repo");
 });
