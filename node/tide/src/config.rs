@@ -77,7 +77,7 @@ impl<'a> Rules<'a> {
         prow.in_repo_config_enabled(&self.full_repo)
     }
 
-    fn all<'o>(&'o self, own: &'o InRepoJobs) -> impl Iterator<Item = &'o Presubmit> {
+    pub(crate) fn all<'o>(&'o self, own: &'o InRepoJobs) -> impl Iterator<Item = &'o Presubmit> {
         self.presubmits.iter().copied().chain(&own.presubmits)
     }
 

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use trireme_config::Presubmit;
 use trireme_config::in_repo::InRepoJobs;
 use trireme_config::tide::{ContextPolicy as ConfiguredPolicy, TideQuery};
 use trireme_forge::{MergeMethod, RepoId, git::MergeOutcome};
@@ -198,7 +199,10 @@ impl Session {
             number: mirror.number,
         };
         let mut pull = facts::pull(state, mirror, &self.memory.search_only(&key));
-        retired::drop_retired(state, &mut pull, &scene.rules.presubmits, &scene.policy);
+        // Of a repository's own jobs nothing is known yet: none of their contexts may go for want of a job.
+        if !scene.rules.has_own_jobs() {
+            retired::drop_retired(state, &mut pull, &scene.rules.presubmits, &scene.policy);
+        }
         let method = scene.rules.method(&pull);
         let forbidden = merging::forbidden(&pull, method, allowed, scene.rules.blocks());
         let meets = scene
@@ -220,6 +224,7 @@ impl Session {
     /// Learns the repository's own jobs with this head; without them it stays out of the pool (TIDE-024).
     async fn learn_own_jobs(
         &self,
+        state: &State,
         scene: &mut Scene<'_>,
         onlooker: &mut Onlooker,
     ) -> Result<(), Trouble> {
@@ -232,7 +237,11 @@ impl Session {
             Err(why) => Err(Unusable { why, again: None }),
         });
         match learned {
-            Ok(learned) => (onlooker.own, onlooker.policy) = learned,
+            Ok((own, policy)) => {
+                let presubmits: Vec<&Presubmit> = scene.rules.all(&own).collect();
+                retired::drop_retired(state, &mut onlooker.pull, &presubmits, &policy);
+                (onlooker.own, onlooker.policy) = (own, policy);
+            }
             Err(Unusable { why, again }) => {
                 tracing::info!(pool = %scene.pool.key, number = onlooker.pull.number, why, "left out");
                 scene.next_look = sooner(scene.next_look, again);
@@ -250,7 +259,7 @@ impl Session {
         meets: bool,
     ) -> Result<(), Trouble> {
         if meets && onlooker.forbidden.is_none() {
-            self.learn_own_jobs(scene, &mut onlooker).await?;
+            self.learn_own_jobs(state, scene, &mut onlooker).await?;
         }
         if meets && onlooker.forbidden.is_none() {
             let own = &onlooker.own;

@@ -13,7 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 use scene::Scene;
 use trireme_in_repo::{CacheLimits, InRepo, InRepoMetrics};
-use trireme_proto::state::{Job, JobState, JobType};
+use trireme_proto::state::{CreateJobs, Job, JobState, JobType, NewJob, Pull, command::Body};
 use trireme_sandbox::{
     FileChange,
     forge::{NewStatus, StatusState},
@@ -71,6 +71,40 @@ async fn ready(scene: &Scene, branch: &str, files: &[(&str, &str)]) -> Pr {
     let pr = pr.opened_by("author").await;
     scene.world.label(BOT, &pr, "lgtm").await;
     pr
+}
+
+/// As trigger does, which is not part of these stories: a run for the head.
+async fn create_run(scene: &Scene, pr: &Pr, name: &str) {
+    let job = Job {
+        id: format!("run-of-{name}"),
+        job: name.to_owned(),
+        context: name.to_owned(),
+        r#type: JobType::Presubmit.into(),
+        org: ORG.to_owned(),
+        repo: REPO.to_owned(),
+        base_ref: "main".to_owned(),
+        pulls: vec![Pull {
+            number: pr.number,
+            head_sha: scene.world.head(pr),
+            ..Pull::default()
+        }],
+        state: JobState::Triggered.into(),
+        reporters: vec![trireme_state::GITHUB_REPORTER.to_owned()],
+        prowjob: bytes::Bytes::from_static(b"{}"),
+        ..Job::default()
+    };
+    let new = NewJob {
+        job: Some(Box::new(job)),
+        ..NewJob::default()
+    };
+    let create = CreateJobs {
+        jobs: vec![new],
+        ..CreateJobs::default()
+    };
+    scene.propose(Body::CreateJobs(create)).await;
+    scene
+        .run_job(&format!("run-of-{name}"), JobState::Failure)
+        .await;
 }
 
 /// As our reporter does, which is not part of these stories.
@@ -143,6 +177,22 @@ async fn tide_022_a_job_that_a_pull_request_adds_binds_it_alone() {
     scene.world.expect_merged(&other).await;
     until_told(&scene, &adding, "Job own has not succeeded.").await;
     assert!(!scene.world.is_merged(&adding));
+}
+
+/// TIDE-022, TIDE-043: an own job that is required where it ran holds up with its failure, though the configuration
+/// knows no job that reports it.
+#[tokio::test]
+async fn tide_022_a_failed_own_job_that_need_not_run_holds_up() {
+    let docs = OWN.replace("always_run: true", "run_if_changed: ^docs/");
+    let mut scene = with(&[(".prow.yaml", &docs)]).await;
+    let pr = ready(&scene, "feature", &[]).await;
+    create_run(&scene, &pr, "own").await;
+    set_status(&scene, &pr, "own", StatusState::Failure).await;
+    let other = ready(&scene, "other", &[]).await;
+    serve(&mut scene).await;
+    scene.world.expect_merged(&other).await;
+    until_told(&scene, &pr, "Job own has not succeeded.").await;
+    assert!(!scene.world.is_merged(&pr));
 }
 
 /// TIDE-024, CFG-088: broken files keep out whoever brings them, say why, and nobody else.
