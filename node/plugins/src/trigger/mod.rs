@@ -202,11 +202,14 @@ impl Plugin for Trigger {
             let live = live_presubmits(cx, &on);
             let shown = own::shown(cx, pr);
             let moved = pull_request::moves(event);
+            let newest = own::is_newest(cx, pr);
             let decide = |facts: &Facts| {
                 let mut verdict =
                     pull_request::decide(event, &options, cx.bot, &jobs, &live, facts)?;
-                let notice = own::notice(&standing, pr, moved, shown, cx.bot, facts)?;
-                verdict.effects.extend(notice);
+                if newest {
+                    let notice = own::notice(&standing, pr, moved, shown, cx.bot, facts)?;
+                    verdict.effects.extend(notice);
+                }
                 Ok(verdict)
             };
             let verdict = gather(cx, &on, facts, decide).await?;

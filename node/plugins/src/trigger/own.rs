@@ -158,6 +158,13 @@ fn may_be_heard(cx: &Planning<'_>, comment: &GenericComment, identifier: &str) -
     remembered.is_none_or(|own| is_relevant(body, own.presubmits.iter()))
 }
 
+/// Whether no newer head is known: an event that comes late must not tell about files that nobody sees any more.
+pub(super) fn is_newest(cx: &Planning<'_>, pr: &PullRequest) -> bool {
+    let RepoId { org, repo } = &pr.repo;
+    let known = cx.state.pull_request(org, repo, pr.number);
+    known.is_none_or(|pull| pull.head_sha == pr.head.sha)
+}
+
 /// What the pull request shows already.
 pub(super) fn shown<'a>(cx: &Planning<'a>, pr: &PullRequest) -> Option<&'a Context> {
     let RepoId { org, repo } = &pr.repo;
@@ -381,4 +388,159 @@ fn cut(description: &str) -> String {
         .last()
         .unwrap_or_default();
     format!("{}...", &description[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use trireme_config::Rule;
+    use trireme_forge::git::GitError;
+
+    use super::*;
+    use crate::decision::Decision;
+    use crate::testing::{bot, bot_comment, pull_request};
+
+    fn finding(line: u32, message: &str) -> Diagnostic {
+        Diagnostic {
+            line,
+            ..Diagnostic::error(Rule::Type, ".prow.yaml", message)
+        }
+    }
+
+    fn broken(changed: bool) -> Standing {
+        Standing::Wrong(Wrong::Broken {
+            found: [finding(3, "wrong")].into(),
+            changed,
+        })
+    }
+
+    fn fine(changed: bool) -> Standing {
+        Standing::Fine(Own {
+            changed,
+            ..Own::default()
+        })
+    }
+
+    fn context(state: ContextState, description: &str) -> Context {
+        Context {
+            context: CONTEXT.to_owned(),
+            state: state.into(),
+            description: description.to_owned(),
+            ..Context::default()
+        }
+    }
+
+    /// What is done where these comments stand; none were asked for unless they are given.
+    fn told(
+        standing: &Standing,
+        moved: bool,
+        shown: Option<&Context>,
+        comments: Option<&[&str]>,
+    ) -> String {
+        let facts = Facts {
+            comments: comments.map(|bodies| {
+                let bodies = bodies.iter().enumerate();
+                bodies
+                    .map(|(n, body)| bot_comment(n as u64 + 1, body))
+                    .collect()
+            }),
+            ..Facts::default()
+        };
+        match notice(standing, &pull_request(), moved, shown, &bot(), &facts) {
+            Ok(effects) => Decision::from(effects)
+                .to_string()
+                .replace(&"a".repeat(40), "head"),
+            Err(missing) => format!("asks for {missing}"),
+        }
+    }
+
+    /// CFG-087, CFG-088: nothing is written, and nothing read, that nobody needs.
+    #[test]
+    fn cfg_088_what_is_as_it_should_be_is_left_alone() {
+        assert_eq!(told(&fine(false), false, None, None), "nothing");
+        assert_eq!(told(&Standing::Off, true, None, None), "nothing");
+        assert_eq!(told(&Standing::Unasked, true, None, None), "nothing");
+        let green = context(
+            ContextState::Success,
+            "In order: 0 presubmits, 0 postsubmits.",
+        );
+        assert_eq!(told(&fine(true), false, Some(&green), None), "nothing");
+        let red = context(ContextState::Failure, ".prow.yaml:3: wrong");
+        assert_eq!(told(&broken(true), false, Some(&red), None), "nothing");
+        // A new head may have a comment of the former one.
+        assert_eq!(told(&fine(false), true, None, None), "asks for Comments");
+        assert_eq!(told(&fine(false), true, None, Some(&["hi"])), "nothing");
+    }
+
+    #[test]
+    fn cfg_088_what_was_wrong_and_is_right_is_taken_back() {
+        let red = context(ContextState::Failure, "x");
+        let had = format!("old\n{MARKER}");
+        let comments = ["hi", had.as_str()];
+        insta::assert_snapshot!(told(&fine(false), false, Some(&red), Some(&comments)), @r"
+        status in-repo-config on head: success, In order: 0 presubmits, 0 postsubmits.
+        delete [2]
+        ");
+        insta::assert_snapshot!(told(&Standing::Off, false, Some(&red), Some(&comments)), @r"
+        status in-repo-config on head: success, In-repo configuration is off.
+        delete [2]
+        ");
+        assert_eq!(
+            told(&fine(false), true, None, Some(&comments)),
+            "delete [2]"
+        );
+    }
+
+    #[test]
+    fn cfg_088_one_comment_is_kept_and_edited() {
+        let had = format!("old\n{MARKER}");
+        let twice = told(&broken(true), true, None, Some(&[&had, "hi", &had]));
+        let lines: Vec<&str> = twice.lines().collect();
+        assert_eq!(
+            lines[..2],
+            [
+                "status in-repo-config on head: failure, .prow.yaml:3: wrong",
+                "edit 1: The jobs in this repository's own configuration are **not run** on this pull request, because they could not be used once it is merged into `main`:"
+            ]
+        );
+        assert_eq!(lines.last(), Some(&"delete [3]"));
+        let same = comment(&[finding(3, "wrong")], "main");
+        let red = context(ContextState::Failure, ".prow.yaml:3: wrong");
+        assert_eq!(
+            told(&broken(true), true, Some(&red), Some(&[&same])),
+            "nothing"
+        );
+    }
+
+    #[test]
+    fn cfg_088_what_is_not_the_authors_fault_is_a_status_alone() {
+        let conflict = Standing::Wrong(Wrong::Conflict {
+            paths: vec!["a".into(), "b".into()],
+        });
+        insta::assert_snapshot!(told(&conflict, false, None, Some(&[])), @"status in-repo-config on head: failure, Conflicts with main in a, b");
+        insta::assert_snapshot!(told(&broken(false), false, None, Some(&[])), @"status in-repo-config on head: failure, Not by this change: .prow.yaml:3: wrong");
+        let gone = GitError::NotFound {
+            repo: RepoId::new("org", "repo"),
+            what: "commit".into(),
+        };
+        let unreadable = Standing::Wrong(Wrong::Unreadable(gone.to_string()));
+        insta::assert_snapshot!(told(&unreadable, false, None, Some(&[])), @"status in-repo-config on head: failure, Not read, /test all tries again: org/repo: commit not found");
+    }
+
+    /// What strangers write into their files comes into a text of ours: it mentions nobody, ends no block and commands
+    /// nothing.
+    #[test]
+    fn cfg_088_a_finding_cannot_break_out_of_its_block() {
+        let nasty = finding(1, "unknown ``` @org/team\n/lgtm\n```` x");
+        let text = comment(&vec![nasty; 25], "main");
+        let fences: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("```"))
+            .collect();
+        assert_eq!(fences, ["`````", "`````"]);
+        assert!(text.lines().all(|line| !line.starts_with('/')));
+        assert!(text.contains("\nand 5 more\n"));
+        let long = "é".repeat(200);
+        let cut = cut(&long);
+        assert!(cut.len() <= MAX_DESCRIPTION && cut.ends_with("é..."));
+    }
 }
