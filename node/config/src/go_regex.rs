@@ -441,10 +441,8 @@ impl<'a> Translator<'a> {
             }
             // A hyphen is literal at either end, and Go refuses it between other items.
             if c == '-' && !first && !self.rest.starts_with("-]") {
-                return Err(error(
-                    "invalid character class range",
-                    &self.rest[..self.rest.len().min(2)],
-                ));
+                let range: String = self.rest.chars().take(2).collect();
+                return Err(error("invalid character class range", &range));
             }
             first = false;
             if self.rest.starts_with("[:")
@@ -691,6 +689,7 @@ mod tests {
             "*",
             "[z-a]",
             "[a-c-e]",
+            "[a-c-é]",
             "(",
             ")",
             r"\",
