@@ -481,6 +481,8 @@ fn cfg_029_templates_are_bounded() {
             ),
             LONG,
         ),
+        ("places", r#"{{printf "%.100000f" 1.5}}"#.into(), "1.5000"),
+        ("more places", r#"{{printf "%.9999999f" 1.5}}"#.into(), LONG),
         (
             "a text that doubles",
             r#"{{$x := "xx"}}{{range 60}}{{$x = print $x $x}}{{end}}"#.into(),

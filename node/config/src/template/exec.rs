@@ -10,6 +10,8 @@ use super::{Parsed, TemplateError};
 const MAX_OUTPUT: usize = 1 << 20;
 /// Templates that call each other deeper than this are refused.
 const MAX_CALLS: usize = 50;
+/// Binary places of the smallest float, and so decimal ones.
+const FLOAT_PLACES: usize = 1074;
 /// Actions, rounds of loops and calls of one execution.
 const MAX_STEPS: usize = 1_000_000;
 /// Branches, loops and templates in each other, however they are written: what the stack bears.
@@ -647,7 +649,12 @@ fn printf(format: &str, values: &[Val<'_>]) -> Result<String> {
             ('d', Val::Int(i)) => i.to_string(),
             ('x', Val::Int(i)) => format!("{i:x}"),
             ('t', Val::Bool(b)) => b.to_string(),
-            ('f', Val::Float(f)) => format!("{f:.*}", precision.unwrap_or(6)),
+            ('f', Val::Float(f)) => {
+                // Beyond these there are only zeros, and the formatter takes no more than 65535.
+                let places = precision.unwrap_or(6);
+                let exact = places.min(FLOAT_PLACES);
+                format!("{f:.exact$}{}", "0".repeat(places - exact))
+            }
             (verb, value) => format!("%!{verb}({})", print(value)),
         };
         let padding = width.unwrap_or(0).saturating_sub(formatted.chars().count());
