@@ -116,10 +116,12 @@ fn canonical(parts: &Parts<'_>) -> Option<String> {
         ));
     }
     let mut exponent = parts.exponent.checked_sub(scale)?;
-    while exponent < -9 {
+    while exponent < -9 && digits > 1 {
         digits = digits / 10 + i128::from(digits % 10 != 0);
         exponent += 1;
     }
+    // Rounded up, one stays one however far it goes.
+    exponent = exponent.max(-9);
     Some(format!(
         "{sign}{}",
         with_suffix(digits, exponent, parts.format)
@@ -184,6 +186,8 @@ mod tests {
             ("5e2", "500"),
             ("-4000m", "-4"),
             ("0m", "0"),
+            ("1e-10", "1e-9"),
+            ("1e-2147483000", "1e-9"),
             ("0", "0"),
         ] {
             assert_eq!(spelling(text).as_deref(), Some(expected), "{text}");

@@ -328,6 +328,19 @@ fn cfg_014_large_configurations_take_no_square_of_time() {
             ),
             "ok",
         ),
+        (
+            "small quantities",
+            (
+                String::new(),
+                "periodics:\n".to_owned()
+                    + &lines(200, |n| {
+                        let limits = "resources: {limits: {cpu: '1e-2147483000'}}";
+                        let pod = format!("containers: [{{image: x, {limits}}}]");
+                        format!("- {{name: j{n}, interval: 1h, spec: {{{pod}}}}}\n")
+                    }),
+            ),
+            "ok",
+        ),
         ("environment of a preset", presets("env", "name"), "ok"),
         ("volumes of a preset", presets("volumes", "name"), "ok"),
         (
