@@ -9,7 +9,7 @@ use tonic::Code;
 use trireme_api::client::Client;
 use trireme_config::{
     Config, Diagnostic, FileSet, PluginConfig,
-    in_repo::{InRepoJobs, OwnFiles, ProwYaml},
+    in_repo::{InRepoJobs, ProwYaml},
     job::AnyJob,
 };
 use trireme_prowjob::ProwJobType;
@@ -341,7 +341,7 @@ pub fn in_checkout(config: &Config, repo: &str, checkout: &Path) -> anyhow::Resu
         ));
     }
     let mut found = Vec::new();
-    let own = ProwYaml::read(&OwnFiles::checked_out(&files), &mut found);
+    let own = ProwYaml::read(&files, &mut found);
     if found.iter().any(Diagnostic::is_error) {
         return Err(refused(&found));
     }

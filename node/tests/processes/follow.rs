@@ -177,8 +177,8 @@ async fn cfg_092_a_node_makes_a_version_of_every_change_of_its_mounts() {
         .replace("cron: 0 0 1 1 *", "interval: a fortnight")
         .into_bytes();
     part.update(&[("b.yaml", &broken), ("c.yaml", &c)]);
-    let alarm = until("the alarm", async || alarm(&node.status().await?)).await;
-    let told = alarm["message"].as_str().unwrap();
+    let raised = until("the alarm", async || alarm(&node.status().await?)).await;
+    let told = raised["message"].as_str().unwrap();
     let place = below(&root, "jobs/part-1/b.yaml");
     assert!(told.contains(&format!("{place}:2:3: ")), "{told}");
     assert!(told.contains("cannot parse duration for b"), "{told}");
