@@ -75,7 +75,14 @@ pub(super) fn decide<'j>(
     facts: &Facts,
 ) -> Result<Verdict<'j>, Missing> {
     // What runs may come from a former configuration, or from the repository, which is not asked about an end.
-    if (jobs.is_empty() && live.is_empty()) || !counts(event, bot) {
+    let ends_runs = !live.is_empty()
+        && matches!(
+            event.action,
+            PullRequestAction::Closed
+                | PullRequestAction::ConvertedToDraft
+                | PullRequestAction::Synchronize
+        );
+    if (jobs.is_empty() && !ends_runs) || !counts(event, bot) {
         return Ok(Verdict::default());
     }
     let pr = &event.pull_request;
