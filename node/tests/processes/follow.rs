@@ -117,8 +117,8 @@ impl Following {
 fn alarm(status: &Value) -> Option<Value> {
     let alarms = status["alarms"].as_array()?.iter();
     alarms
-        .cloned()
         .find(|alarm| alarm["key"] == "config/followed")
+        .cloned()
 }
 
 fn message(version: &Value) -> &str {
