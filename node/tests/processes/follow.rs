@@ -115,7 +115,7 @@ impl Following {
 }
 
 fn alarm(status: &Value) -> Option<Value> {
-    let alarms = status["alarms"].as_array()?.iter();
+    let mut alarms = status["alarms"].as_array()?.iter();
     alarms
         .find(|alarm| alarm["key"] == "config/followed")
         .cloned()
