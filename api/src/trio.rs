@@ -90,6 +90,11 @@ impl Trio {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         self.listeners.insert(id, listener);
         self.open(id).await;
+        // Until a leader has committed the first membership no other one is taken.
+        let leader = self.leader_at(IDS[0]).await;
+        let mut leadership = self.store(leader).leadership();
+        let confirmed = timeout(PATIENCE, leadership.wait_for(|seen| seen.confirmed)).await;
+        confirmed.expect("a leader in time").unwrap();
         let seeds = IDS.map(|seed| self.address(seed));
         self.store(id).join(&seeds).await.unwrap();
     }
