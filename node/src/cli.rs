@@ -239,6 +239,9 @@ pub struct GetJobsArgs {
     /// At most this many.
     #[arg(long, default_value_t = 50)]
     pub limit: u32,
+    /// The columns that kubectl shows of Prow's ProwJobs.
+    #[arg(long)]
+    pub wide: bool,
     #[command(flatten)]
     pub target: Target,
 }

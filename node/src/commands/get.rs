@@ -91,6 +91,7 @@ async fn jobs(args: GetJobsArgs) -> anyhow::Result<()> {
             let items: Vec<Value> = jobs.iter().map(job_json).collect::<anyhow::Result<_>>()?;
             print_json(&json!({ "items": items }))
         }
+        Format::Text if args.wide => Ok(print(&wide_table(&jobs))?),
         Format::Text => Ok(print(&job_table(&jobs, now_ms()))?),
     }
 }
@@ -130,6 +131,45 @@ fn job_table(jobs: &[Job], now: i64) -> String {
         .collect();
     table(
         &["ID", "JOB", "TYPE", "ABOUT", "STATE", "ATTEMPT", "AGE"],
+        &rows,
+    )
+}
+
+/// JOB-055.
+fn wide_table(jobs: &[Job]) -> String {
+    let instant = |ms: i64| match jiff::Timestamp::from_millisecond(ms) {
+        Ok(at) if ms > 0 => at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        _ => String::new(),
+    };
+    let rows: Vec<Vec<String>> = jobs
+        .iter()
+        .map(|job| {
+            let pulls: Vec<_> = job.pulls.iter().map(|p| p.number.to_string()).collect();
+            vec![
+                job.job.clone(),
+                job.build_id.clone(),
+                record::prow_type(job.r#type()).to_string(),
+                job.org.clone(),
+                job.repo.clone(),
+                pulls.join(","),
+                instant(job.created_ms),
+                instant(job.completed_ms),
+                record::prow_state(job.state()).to_string(),
+            ]
+        })
+        .collect();
+    table(
+        &[
+            "JOB",
+            "BUILDID",
+            "TYPE",
+            "ORG",
+            "REPO",
+            "PULLS",
+            "STARTTIME",
+            "COMPLETIONTIME",
+            "STATE",
+        ],
         &rows,
     )
 }
@@ -446,5 +486,38 @@ mod tests {
                 .to_string()
                 .contains("one of scheduling")
         );
+    }
+
+    #[test]
+    fn job_055_the_columns_of_listings() {
+        let batch = Job {
+            job: "unit".to_owned(),
+            build_id: "42".to_owned(),
+            r#type: JobType::Batch.into(),
+            org: "org".to_owned(),
+            repo: "repo".to_owned(),
+            pulls: [7, 8]
+                .map(|number| trireme_proto::state::Pull {
+                    number,
+                    ..Default::default()
+                })
+                .to_vec(),
+            state: JobState::Success.into(),
+            created_ms: 1_767_225_600_000,
+            completed_ms: 1_767_225_661_999,
+            ..Job::default()
+        };
+        let periodic = Job {
+            job: "nightly".to_owned(),
+            r#type: JobType::Periodic.into(),
+            state: JobState::Triggered.into(),
+            created_ms: 1_767_225_600_000,
+            ..Job::default()
+        };
+        insta::assert_snapshot!(wide_table(&[batch, periodic]), @r"
+        JOB      BUILDID  TYPE      ORG  REPO  PULLS  STARTTIME             COMPLETIONTIME        STATE
+        unit     42       batch     org  repo  7,8    2026-01-01T00:00:00Z  2026-01-01T00:01:01Z  success
+        nightly           periodic                    2026-01-01T00:00:00Z                        triggered
+        ");
     }
 }
