@@ -122,7 +122,7 @@ impl FileSet {
         self.files.insert(path.into(), content);
     }
 
-    /// Adds a file whose sha256 is known, without its bytes if the loader has them ([`crate::ConfigCache::knows`]).
+    /// Adds a file whose sha256 is known, without its bytes if the loader has them ([`crate::ConfigCache::missing`]).
     pub fn insert_known(
         &mut self,
         path: impl Into<String>,
@@ -145,6 +145,13 @@ impl FileSet {
     #[must_use]
     pub fn content(&self, path: &str) -> Option<&Content> {
         self.files.get(path)
+    }
+
+    /// All files, by path.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&str, &Content)> {
+        self.files
+            .iter()
+            .map(|(path, content)| (path.as_str(), content))
     }
 
     /// How many files there are.

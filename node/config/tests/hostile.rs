@@ -47,6 +47,18 @@ fn bomb(levels: usize, width: usize) -> String {
     first + &(1..levels).map(next).collect::<String>()
 }
 
+/// Lists in lists, each with the one before it at its bottom.
+fn chain(links: usize) -> String {
+    let link = |n: usize| {
+        let inner = match n {
+            0 => "x".to_owned(),
+            n => format!("*a{}", n - 1),
+        };
+        format!("- &a{n} {}{inner}{}\n", "[".repeat(90), "]".repeat(90))
+    };
+    (0..links).map(link).collect()
+}
+
 /// CFG-020: nesting, aliases, wide collections, long lines, big scalars.
 #[test]
 fn cfg_020_documents_are_bounded() {
@@ -75,6 +87,7 @@ fn cfg_020_documents_are_bounded() {
         ),
         ("items in items", "- ".repeat(MIB / 2), LEVELS),
         ("keys of keys", "? ".repeat(MIB / 2), LEVELS),
+        ("a chain of aliases", chain(60), LEVELS),
         ("a wide list", format!("[{}]", "1,".repeat(N)), "ok"),
         (
             "too wide a list",

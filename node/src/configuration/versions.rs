@@ -1,6 +1,9 @@
 //! From files in the state to a parsed configuration: what the last one had by path and content is not read again.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use anyhow::Context as _;
 use trireme_api::blob;
@@ -35,6 +38,7 @@ impl Versions {
         let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let names = files.iter().map(|file| (&*file.role, &*file.path));
         let mut set = FileSet::new(layout(names));
+        let mut blobs = HashMap::with_capacity(files.len());
         for file in files {
             let name = file
                 .blob
@@ -42,14 +46,16 @@ impl Versions {
                 .with_context(|| format!("{}: the version names no content", file.path))?;
             let id = ContentId::try_from(&name.sha256[..])
                 .with_context(|| format!("{}: its content has no proper name", file.path))?;
-            let bytes = match cache.knows(&file.path, &id) {
-                true => None,
-                false => {
-                    let content = blob::read(state, name).with_context(|| file.path.clone())?;
-                    Some(Arc::from(&content[..]))
-                }
+            set.insert_known(&*file.path, id, None);
+            blobs.insert(&*file.path, (id, name));
+        }
+        let missing: Vec<String> = cache.missing(&set).into_iter().map(str::to_owned).collect();
+        for path in missing {
+            let Some((id, name)) = blobs.get(path.as_str()) else {
+                continue;
             };
-            set.insert_known(&*file.path, id, bytes);
+            let content = blob::read(state, name).with_context(|| path.clone())?;
+            set.insert_known(path, *id, Some(Arc::from(&content[..])));
         }
         Ok(cache.load(&set, options(&self.registry)))
     }

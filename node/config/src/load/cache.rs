@@ -1,12 +1,13 @@
 //! What a loader remembers from one configuration to the next, so that only changed files are read again.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::jobs::{Known, Merged};
-use super::sections::{Sections, Shard};
+use super::plugin_sources;
+use super::sections::{Sections, Shard, sources};
 use crate::diagnostic::{Diagnostic, Rule};
-use crate::files::{ContentId, FileSet};
+use crate::files::{ContentId, FileSet, IGNORE_FILE};
 use crate::job::{Postsubmit, Presubmit, Shared};
 use crate::plugins::PluginConfig;
 use crate::yaml::Node;
@@ -46,14 +47,31 @@ impl ConfigCache {
         Self::default()
     }
 
-    /// Whether a file of this path and sha256 can be loaded without its bytes.
+    /// Paths of the files whose bytes a load of this set needs, and which are neither in it nor known from the former one. A
+    /// file that is known as something else, a job file that has become a supplement, say, is not known.
     #[must_use]
-    pub fn knows(&self, path: &str, id: &ContentId) -> bool {
-        self.small.get(path, id).is_some()
-            || self
-                .job_files
-                .get(path)
-                .is_some_and(|(known, _)| known == id)
+    pub fn missing<'f>(&self, files: &'f FileSet) -> Vec<&'f str> {
+        let is_known = |path: &str, id: &ContentId| self.small.get(path, id).is_some();
+        let small = files.all().filter(|(path, content)| {
+            let is_ignore_file = path.rsplit('/').next() == Some(IGNORE_FILE);
+            content.bytes().is_none() && (is_ignore_file || !is_known(path, content.id()))
+        });
+        let mut sources: BTreeSet<String> =
+            sources(files).into_iter().map(|(path, _)| path).collect();
+        sources.extend(plugin_sources(files).into_iter().map(|(path, _)| path));
+        let mut missing: BTreeSet<&str> = small
+            .map(|(path, _)| path)
+            .filter(|path| sources.contains(*path) || path.ends_with(IGNORE_FILE))
+            .collect();
+        let jobs = files.job_files().unwrap_or_default().into_iter();
+        missing.extend(
+            jobs.filter(|(path, content)| {
+                let known = self.job_files.get(*path);
+                content.bytes().is_none() && known.is_none_or(|(id, _)| id != content.id())
+            })
+            .map(|(path, _)| path),
+        );
+        missing.into_iter().collect()
     }
 }
 

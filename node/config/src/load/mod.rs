@@ -77,7 +77,8 @@ impl Config {
 }
 
 impl ConfigCache {
-    /// Loads a configuration; of what [`Self::knows`] answers for, the set need not hold the bytes.
+    /// Loads a configuration; the set need hold only the bytes of what [`Self::missing`] names. Without these there is
+    /// nothing but an error for each of them, and the cache stays as it is.
     #[must_use]
     pub fn load(&mut self, files: &FileSet, options: LoadOptions<'_>) -> Loaded {
         Loader::new(self, options, true).load(files)
@@ -103,9 +104,15 @@ impl<'a> Loader<'a> {
     }
 
     fn load(mut self, files: &FileSet) -> Loaded {
-        self.small_files(files);
-        let config = self.config(files);
-        let plugins = self.plugins(files);
+        let missing = self.cache.missing(files);
+        let (config, plugins) = if missing.is_empty() {
+            self.small_files(files);
+            (self.config(files), self.plugins(files))
+        } else {
+            // Nothing is remembered of a load that could not be one.
+            self.found.extend(missing.into_iter().map(cache::absent));
+            Default::default()
+        };
         self.found.sort();
         // Aliases bring the same place up more than once.
         self.found.dedup();
@@ -246,13 +253,13 @@ impl<'a> Loader<'a> {
         let parsed = in_parallel(&unique, size, |(path, content)| match before.get(*path) {
             Some((id, known)) if id == content.id() => known.clone(),
             _ => Known {
-                written: Arc::new(match content.bytes() {
-                    Some(bytes) => JobFile::parse(path, bytes),
-                    None => JobFile {
-                        found: vec![cache::absent(path)],
-                        ..JobFile::default()
-                    },
-                }),
+                // Bytes that are not there were told before.
+                written: Arc::new(
+                    content
+                        .bytes()
+                        .map(|bytes| JobFile::parse(path, bytes))
+                        .unwrap_or_default(),
+                ),
                 defaulted: None,
             },
         });

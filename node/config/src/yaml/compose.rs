@@ -183,12 +183,38 @@ fn refuse_unread_prefixes(text: &str) -> Result<(), YamlError> {
     Ok(())
 }
 
-/// A node with the number of nodes that it expands to, and how many of them come from aliases.
+/// A node with the number of nodes that it expands to, how many of them come from aliases, and how many levels they have.
 #[derive(Clone)]
 struct Composed {
     node: Arc<Node>,
     nodes: u64,
     aliased: u64,
+    height: usize,
+}
+
+/// What a collection is made of, counted.
+struct Collected {
+    value: NodeValue,
+    nodes: u64,
+    aliased: u64,
+    height: usize,
+}
+
+impl Collected {
+    fn new(value: NodeValue) -> Self {
+        Self {
+            value,
+            nodes: 1,
+            aliased: 0,
+            height: 0,
+        }
+    }
+
+    fn count(&mut self, child: &Composed) {
+        self.nodes = self.nodes.saturating_add(child.nodes);
+        self.aliased = self.aliased.saturating_add(child.aliased);
+        self.height = self.height.max(child.height + 1);
+    }
 }
 
 struct Composer<'input> {
@@ -261,9 +287,14 @@ impl<'input> Composer<'input> {
                 format!("more than {MAX_NODES} values in one document; split the file"),
             ));
         }
-        let (anchor, value, nodes, aliased) = match event {
+        let (anchor, collected) = match event {
             Event::Alias(id) => {
                 return match self.anchors.get(&id) {
+                    // What it stands for counts as if it stood here: a chain of aliases is no way around the bound.
+                    Some(Some(anchored)) if depth + anchored.height > MAX_DEPTH => Err(at_span(
+                        span,
+                        format!("nested deeper than {MAX_DEPTH} levels"),
+                    )),
                     Some(Some(anchored)) => Ok(Composed {
                         aliased: anchored.nodes,
                         ..anchored.clone()
@@ -275,32 +306,27 @@ impl<'input> Composer<'input> {
                 if self.odd_escapes && style == ScalarStyle::DoubleQuoted {
                     self.refuse_odd_escapes(span)?;
                 }
-                (
-                    anchor,
-                    meaning(text.into_owned(), style, tag.as_deref(), span)?,
-                    1,
-                    0,
-                )
+                let value = meaning(text.into_owned(), style, tag.as_deref(), span)?;
+                (anchor, Collected::new(value))
             }
             Event::SequenceStart(anchor, _) => {
                 self.open(anchor);
-                let (value, nodes, aliased) = self.sequence(depth)?;
-                (anchor, value, nodes, aliased)
+                (anchor, self.sequence(depth)?)
             }
             Event::MappingStart(anchor, _) => {
                 self.open(anchor);
-                let (value, nodes, aliased) = self.mapping(depth)?;
-                (anchor, value, nodes, aliased)
+                (anchor, self.mapping(depth)?)
             }
             _ => return Err(at_span(span, "did not find expected node content")),
         };
         let composed = Composed {
             node: Arc::new(Node {
-                value,
+                value: collected.value,
                 at: position(span),
             }),
-            nodes,
-            aliased,
+            nodes: collected.nodes,
+            aliased: collected.aliased,
+            height: collected.height,
         };
         if anchor != 0 {
             self.anchors.insert(anchor, Some(composed.clone()));
@@ -315,28 +341,32 @@ impl<'input> Composer<'input> {
         }
     }
 
-    fn sequence(&mut self, depth: usize) -> Result<(NodeValue, u64, u64), YamlError> {
-        let (mut items, mut nodes, mut aliased) = (Vec::new(), 1u64, 0u64);
+    fn sequence(&mut self, depth: usize) -> Result<Collected, YamlError> {
+        let mut items = Vec::new();
+        let mut all = Collected::new(NodeValue::Null);
         loop {
             match self.next()? {
-                (Event::SequenceEnd, _) => return Ok((NodeValue::Sequence(items), nodes, aliased)),
+                (Event::SequenceEnd, _) => {
+                    all.value = NodeValue::Sequence(items);
+                    return Ok(all);
+                }
                 (event, span) => {
                     let item = self.node(event, span, depth + 1)?;
-                    nodes = nodes.saturating_add(item.nodes);
-                    aliased = aliased.saturating_add(item.aliased);
+                    all.count(&item);
                     items.push(item.node);
                 }
             }
         }
     }
 
-    fn mapping(&mut self, depth: usize) -> Result<(NodeValue, u64, u64), YamlError> {
+    fn mapping(&mut self, depth: usize) -> Result<Collected, YamlError> {
         let mut building = Building::default();
-        let (mut nodes, mut aliased) = (1u64, 0u64);
+        let mut all = Collected::new(NodeValue::Null);
         loop {
             let (event, span) = match self.next()? {
                 (Event::MappingEnd, _) => {
-                    return Ok((NodeValue::Mapping(building.entries), nodes, aliased));
+                    all.value = NodeValue::Mapping(building.entries);
+                    return Ok(all);
                 }
                 key => key,
             };
@@ -345,8 +375,8 @@ impl<'input> Composer<'input> {
             let key = self.node(event, span, depth + 1)?;
             let (event, span) = self.next()?;
             let value = self.node(event, span, depth + 1)?;
-            nodes = nodes.saturating_add(1).saturating_add(value.nodes);
-            aliased = aliased.saturating_add(value.aliased);
+            all.count(&value);
+            all.nodes = all.nodes.saturating_add(1);
             if is_merge {
                 building.merge(&value.node)?;
                 continue;
