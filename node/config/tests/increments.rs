@@ -190,3 +190,41 @@ fn what_was_never_read_is_not_taken_for_empty() {
     sup/a_prowconfig.yaml: error reading sup/a_prowconfig.yaml: its content is not at hand
     ");
 }
+
+/// A main file among the job files is read as both, every time.
+#[test]
+fn a_main_file_in_the_job_tree_is_two_files() {
+    let mut files = FileSet::new(Layout {
+        config: "jobs/config.yaml".into(),
+        jobs: Some("jobs".into()),
+        ..Layout::default()
+    });
+    let text = "presubmits: {org/a: [{name: main, context: CONTEXT, branches: [x], spec: {containers: [{image: i}]}}]}\n";
+    files.insert("jobs/config.yaml", text.as_bytes());
+    let mut cache = ConfigCache::new();
+    for context in ["one", "two", "three"] {
+        let other = text.replace("main", "other").replace("CONTEXT", context);
+        files.insert("jobs/b.yaml", other.into_bytes());
+        let alone = Config::load(&files, LoadOptions::default());
+        let after = cache.load(&files, LoadOptions::default());
+        assert_eq!(told(&after), told(&alone));
+        assert_eq!(after.config.job_counts().0, 3);
+    }
+}
+
+/// CFG-011: who has two presets for the same label must find them.
+#[test]
+fn cfg_011_clashing_presets_are_told_with_their_files() {
+    let mut files = set(&[]);
+    for path in ["config.yaml", "plugins.yaml"] {
+        files.insert(path, Vec::new());
+    }
+    for path in ["jobs/a.yaml", "jobs/b.yaml"] {
+        files.insert(path, &b"presets: [{labels: {p: q}}]\n"[..]);
+    }
+    let found = Config::load(&files, LoadOptions::default()).errors;
+    let [clash] = &found[..] else {
+        panic!("{found:?}")
+    };
+    insta::assert_snapshot!(clash, @"jobs/b.yaml: presets: duplicated preset 'label:value' pair : p:q; the other one is in jobs/a.yaml");
+}

@@ -95,13 +95,16 @@ pub struct Report {
     pub warnings: Vec<Diagnostic>,
     /// Good to know; they count for nothing.
     pub notes: Vec<Diagnostic>,
+    /// How many of the warnings `--strict` does not mind ([`Enabled::counts`]).
+    #[serde(skip)]
+    pub unminded: usize,
 }
 
 impl Report {
-    /// Whether the configuration may be used; with `strict`, whether there is nothing to say about it.
+    /// Whether the configuration may be used; with `strict`, whether there is nothing to say about it either.
     #[must_use]
     pub fn passes(&self, strict: bool) -> bool {
-        self.errors.is_empty() && (!strict || self.warnings.is_empty())
+        self.errors.is_empty() && (!strict || self.warnings.len() == self.unminded)
     }
 
     /// Adds findings and sorts them in.
@@ -166,6 +169,12 @@ pub fn check(files: &FileSet, loaded: &Loaded, options: &CheckOptions) -> Report
         }
         report.add(found);
     }
+    let is_minded = |found: &Diagnostic| match found.rule {
+        Rule::Warning(warning) => options.enabled.counts(warning),
+        _ => true,
+    };
+    let warnings = report.warnings.iter();
+    report.unminded = warnings.filter(|found| !is_minded(found)).count();
     report
 }
 

@@ -122,6 +122,21 @@ warnings! {
 }
 
 impl Warning {
+    /// Whether Prow accepts in silence what it complains about. Two job files of one name Prow refuses.
+    #[must_use]
+    pub const fn is_beyond_prow(self) -> bool {
+        matches!(
+            self,
+            Self::DuplicateKey
+                | Self::ExtraDocument
+                | Self::ExtraRefsCloneUri
+                | Self::PodlessJobs
+                | Self::UnknownAgent
+                | Self::UnknownState
+                | Self::OverlappingBranches
+        )
+    }
+
     /// By its name. An old misspelling of Prow's is taken too.
     #[must_use]
     pub fn from_name(name: &str) -> Option<Self> {
@@ -148,9 +163,9 @@ fn names() -> String {
     format!("[{}]", names.join(" "))
 }
 
-/// The warnings that are looked for.
+/// The warnings that are looked for, and those of them that were asked for by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Enabled(BTreeSet<Warning>);
+pub struct Enabled(BTreeSet<Warning>, BTreeSet<Warning>);
 
 impl Enabled {
     /// CFG-112: those that are named; without a name, or with `defaults`, the default ones too, and with `expensive`
@@ -176,6 +191,7 @@ impl Enabled {
             })?;
             enabled.insert(known);
         }
+        let by_name = enabled.clone();
         if named.is_empty() || defaults {
             let wanted = |warning: &&Warning| expensive || warning.set() == Set::Default;
             enabled.extend(Warning::ALL.iter().filter(wanted));
@@ -188,7 +204,14 @@ impl Enabled {
                 enabled.remove(&warning);
             }
         }
-        Ok(Self(enabled))
+        Ok(Self(enabled, by_name))
+    }
+
+    /// Whether `--strict` minds it: what Prow does not warn of only where it was asked for, so that a script that passes
+    /// there passes here.
+    #[must_use]
+    pub fn counts(&self, warning: Warning) -> bool {
+        !warning.is_beyond_prow() || self.1.contains(&warning)
     }
 
     #[must_use]
@@ -257,6 +280,21 @@ mod tests {
         );
         let old = enabled(&["validate-supplemental-prow-config-hirarchy"], &[], none);
         assert!(old.has(Warning::ValidateSupplementalProwConfigHierarchy));
+    }
+
+    /// CFG-025, JOB-033: `--strict` is no stricter than Prow's.
+    #[test]
+    fn cfg_110_what_prow_accepts_in_silence_counts_when_it_is_asked_for() {
+        let usual = enabled(&[], &[], [false; 3]);
+        assert!(usual.has(Warning::DuplicateKey) && !usual.counts(Warning::DuplicateKey));
+        assert!(usual.counts(Warning::LongJobNames) && usual.counts(Warning::DuplicateBasename));
+        let asked = enabled(&["duplicate-key"], &[], [false; 3]);
+        assert!(asked.counts(Warning::DuplicateKey));
+        for warning in Warning::ALL {
+            let said = warning.about().ends_with("not among Prow's");
+            let known = warning.is_beyond_prow() || *warning == Warning::DuplicateBasename;
+            assert_eq!(said, known, "{}", warning.name());
+        }
     }
 
     #[test]

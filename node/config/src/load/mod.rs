@@ -145,7 +145,7 @@ impl<'a> Loader<'a> {
         }
         let sections = self.sections(files);
         self.found.extend(sections.read.iter().cloned());
-        let mut parsed = self.job_files(files);
+        let parsed = self.job_files(files);
         let decorate_all_jobs = sections.jobs.decorate_all_jobs;
         let mut jobs = JobConfig {
             presets: sections.jobs.presets.clone(),
@@ -162,12 +162,14 @@ impl<'a> Loader<'a> {
         }
 
         self.found.extend(sections.checked.iter().cloned());
-        for (_, known) in &parsed {
-            jobs.presets
-                .extend(known.written.jobs.presets.iter().cloned());
+        let mut origins = vec![main.as_str(); jobs.presets.len()];
+        for (path, known) in &parsed {
+            let presets = &known.written.jobs.presets;
+            jobs.presets.extend(presets.iter().cloned());
+            origins.resize(jobs.presets.len(), *path);
         }
         if files.layout.jobs.is_some() {
-            self.preset_clashes(&jobs.presets);
+            self.preset_clashes(&jobs.presets, &origins);
         }
         let main_jobs = Known {
             written: Arc::new(JobFile {
@@ -176,7 +178,9 @@ impl<'a> Loader<'a> {
             }),
             defaulted: None,
         };
-        parsed.insert(0, (main.as_str(), main_jobs));
+        let parsed = parsed.into_iter().map(|(path, known)| (Some(path), known));
+        // The main file may lie among the job files, and is one of them then as well.
+        let parsed = std::iter::once((None, main_jobs)).chain(parsed).collect();
         let defaulted = self.defaulted(&sections.prow, &jobs, parsed);
         for file in &defaulted {
             self.found.extend(file.found.iter().cloned());
@@ -310,14 +314,19 @@ impl<'a> Loader<'a> {
         unique
     }
 
-    /// CFG-011.
-    fn preset_clashes(&mut self, presets: &[Preset]) {
-        let mut pairs = BTreeSet::new();
-        for (label, value) in presets.iter().flat_map(|p| p.labels.iter().flatten()) {
-            if !pairs.insert((label, value)) {
+    /// CFG-011. `origins` are the files that the presets stand in.
+    fn preset_clashes(&mut self, presets: &[Preset], origins: &[&str]) {
+        let mut pairs = HashMap::new();
+        for (preset, file) in presets.iter().zip(origins) {
+            for pair in preset.labels.iter().flatten() {
+                let Some(first) = pairs.insert(pair, file) else {
+                    continue;
+                };
+                let (label, value) = pair;
                 let message = format!("duplicated preset 'label:value' pair : {label}:{value}");
+                let found = Diagnostic::error(Rule::Invalid, *file, message).field("presets");
                 self.found
-                    .push(Diagnostic::error(Rule::Invalid, "", message));
+                    .push(found.help(format!("the other one is in {first}")));
             }
         }
     }
@@ -327,7 +336,7 @@ impl<'a> Loader<'a> {
         &mut self,
         prow: &ProwConfig,
         jobs: &JobConfig,
-        files: Vec<(&str, Known)>,
+        files: Vec<(Option<&str>, Known)>,
     ) -> Vec<Arc<DefaultedFile>> {
         let depends_on = looked_at(prow, jobs);
         if self.cache.defaults.0 != depends_on {
@@ -360,7 +369,7 @@ impl<'a> Loader<'a> {
                 }
                 let written = Arc::unwrap_or_clone(known.written);
                 let defaulted = Arc::new(DefaultedFile::new(written.jobs, &defaults));
-                Some((Some(*path), defaulted))
+                Some((*path, defaulted))
             },
         );
         let mut defaulted = Vec::with_capacity(done.len());
