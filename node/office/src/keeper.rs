@@ -3,6 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
+use rand::RngExt as _;
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -17,8 +18,16 @@ use crate::{Backoff, Office, OfficeError};
 /// How long controllers may take to stop after the office is over, before they are aborted.
 const LEAVE_GRACE: Duration = Duration::from_secs(2);
 
-/// Between tries to hand on a lead that this node must not use.
+/// Between two tries of one node to hand on a lead that it must not use, at least; jitter adds up to half of it.
 const HAND_ON_AGAIN: Duration = Duration::from_secs(30);
+/// Between looks at whether the state says that this node is not fit.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The alarm of a node that must not take office, because it cannot read the configuration in force.
+#[must_use]
+pub fn unfit_alarm(node_id: u64) -> String {
+    format!("config/node-{node_id}")
+}
 
 /// A controller's own failure; it is started again after a backoff while the office is held.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +67,8 @@ impl Keeper {
         }
     }
 
-    /// While `fit` says no this node takes no office, leaves the one it holds, and hands on the lead.
+    /// While `fit` says no this node takes no office and leaves the one it holds. Once the state has its [`unfit_alarm`]
+    /// it hands on the lead to a voter that has none; while all have one it keeps the lead.
     #[must_use]
     pub fn while_fit(mut self, fit: watch::Receiver<bool>) -> Self {
         self.fit = Some(fit);
@@ -70,6 +80,7 @@ impl Keeper {
         let mut leadership = self.store.leadership();
         let mut fit = self.fit.clone();
         let mut failures = 0;
+        let mut hand_on_at = Instant::now();
         loop {
             let now = *leadership.borrow_and_update();
             let is_fit = fit.as_mut().is_none_or(|fit| *fit.borrow_and_update());
@@ -96,33 +107,34 @@ impl Keeper {
                 }
                 continue;
             }
-            let hands_on = leads && !is_fit;
-            if hands_on {
+            let unfit = leads && !is_fit;
+            // Before its alarm is raised, others may not have found either whether they are fit.
+            if unfit && self.is_known_unfit(self.store.node_id()) && Instant::now() >= hand_on_at {
                 self.hand_on().await;
+                let jitter = rand::rng().random_range(1.0..1.5);
+                hand_on_at = Instant::now() + HAND_ON_AGAIN.mul_f64(jitter);
             }
             tokio::select! {
                 () = stop.cancelled() => return,
                 changed = leadership.changed() => if changed.is_err() { return },
                 () = changed(&mut fit) => {}
-                () = sleep(HAND_ON_AGAIN), if hands_on => {}
+                () = sleep(LOOK), if unfit => {}
             }
         }
     }
 
-    /// Without another voter nobody takes the office.
+    fn is_known_unfit(&self, node_id: u64) -> bool {
+        self.store.view().alarm(&unfit_alarm(node_id)).is_some()
+    }
+
+    /// Without another voter that is fit nobody takes the office.
     async fn hand_on(&self) {
-        if self.store.view().voters().len() < 2 {
-            tracing::error!("this node leads, but must not take office, and there is no other");
-            return;
-        }
-        match self.store.step_down().await {
-            Ok(handover) => {
-                tracing::warn!(
-                    to = handover.to,
-                    "handed on the lead: this node must not take office"
-                );
-            }
-            Err(why) => tracing::error!(%why, "the lead cannot be handed on"),
+        match self.store.hand_on(|id| !self.is_known_unfit(id)).await {
+            Ok(to) => tracing::warn!(to, "handed on the lead: this node must not take office"),
+            Err(why) => tracing::error!(
+                %why,
+                "this node leads without office, which it must not take, and cannot hand on the lead"
+            ),
         }
     }
 

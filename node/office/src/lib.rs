@@ -11,6 +11,6 @@ mod office;
 mod queue;
 
 pub use config::{ConfigFeed, RunningConfig};
-pub use keeper::{Controller, ControllerError, Keeper};
+pub use keeper::{Controller, ControllerError, Keeper, unfit_alarm};
 pub use office::{Office, OfficeError};
 pub use queue::{Backoff, KeyedQueue, Work};

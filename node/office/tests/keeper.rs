@@ -17,8 +17,10 @@ use std::{
 use async_trait::async_trait;
 use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
-use trireme_office::{Controller, ControllerError, Keeper, Office, OfficeError};
-use trireme_proto::state::{Command, Cursor, PutCursor, TakeOffice, command::Body};
+use trireme_office::{Controller, ControllerError, Keeper, Office, OfficeError, unfit_alarm};
+use trireme_proto::state::{
+    Alarm, Command, Cursor, PutCursor, SetAlarm, TakeOffice, command::Body,
+};
 use trireme_raft::{Node, PeerListener, Store, StoreConfig};
 
 const BOUND: Duration = Duration::from_secs(20);
@@ -207,4 +209,91 @@ async fn a_node_that_is_not_fit_leaves_office_and_takes_none() {
     stop.cancel();
     timeout(BOUND, keeping).await.unwrap().unwrap();
     store.shutdown().await;
+}
+
+/// Three voters.
+async fn three(directory: &tempfile::TempDir) -> Vec<Store> {
+    let listeners = [1, 2, 3].map(|id| (id, TcpListener::bind("127.0.0.1:0").unwrap()));
+    let members: Vec<Node> = listeners
+        .iter()
+        .map(|(id, listener)| Node {
+            id: *id,
+            peer_address: listener.local_addr().unwrap().to_string(),
+            ..Node::default()
+        })
+        .collect();
+    let mut stores = Vec::new();
+    for (id, listener) in listeners {
+        let address = listener.local_addr().unwrap();
+        let mut config = StoreConfig::new(directory.path().join(id.to_string()), id, address);
+        config.peer_listener = PeerListener::Bound(listener);
+        stores.push(Box::pin(Store::open(config)).await.unwrap());
+    }
+    for store in &stores {
+        store.bootstrap(members.clone()).await.unwrap();
+    }
+    stores
+}
+
+async fn is_unfit(store: &Store, node_id: u64) {
+    let alarm = Alarm {
+        key: unfit_alarm(node_id),
+        message: "it cannot parse".to_owned(),
+        node_id,
+        ..Alarm::default()
+    };
+    let command = Command {
+        min_level: 1,
+        principal: format!("node:{node_id}"),
+        body: Some(Body::SetAlarm(SetAlarm {
+            alarm: Some(alarm),
+            clear: false,
+        })),
+        ..Command::default()
+    };
+    store.propose(command).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unfit_node_hands_on_the_lead_to_a_voter_that_is_fit_or_keeps_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let stores = three(&directory).await;
+    let mut leaderships = stores[0].leadership();
+    let led = leaderships.wait_for(|now| now.leader.is_some());
+    let led = timeout(BOUND, led).await.unwrap().unwrap().leader.unwrap();
+    let store = stores.iter().find(|store| store.node_id() == led).unwrap();
+    let mut confirmed = store.leadership();
+    let confirmed = confirmed.wait_for(|now| now.is_me && now.confirmed);
+    timeout(BOUND, confirmed).await.unwrap().unwrap();
+    // With as much of the log as another, the voter with the larger id would be the best.
+    let mut others = [1, 2, 3].into_iter().filter(|id| *id != led);
+    let (fit, unfit) = (others.next().unwrap(), others.next().unwrap());
+    is_unfit(store, led).await;
+    is_unfit(store, unfit).await;
+
+    let (_sender, is_fit) = tokio::sync::watch::channel(false);
+    let stop = CancellationToken::new();
+    let keeper = Keeper::new(store.clone(), Vec::new()).while_fit(is_fit);
+    let kept = stop.clone();
+    let keeping = tokio::spawn(async move { keeper.run(kept).await });
+    let mut leadership = store.leadership();
+    let another = leadership.wait_for(|now| now.leader.is_some_and(|leader| leader != led));
+    let another = timeout(BOUND, another).await.unwrap().unwrap().leader;
+    assert_eq!(another, Some(fit));
+    stop.cancel();
+    timeout(BOUND, keeping).await.unwrap().unwrap();
+
+    let leader = stores.iter().find(|store| store.node_id() == fit).unwrap();
+    let kept = leader.hand_on(|_| false).await.unwrap_err().to_string();
+    assert_eq!(
+        kept,
+        format!(
+            "nobody else can lead now: node {} may not; node {} may not",
+            led.min(unfit),
+            led.max(unfit)
+        )
+    );
+    for store in &stores {
+        store.shutdown().await;
+    }
 }

@@ -185,7 +185,7 @@ impl Feeder {
 
 /// The alarm of a node that cannot parse the version in force.
 fn alarm_key(node_id: u64) -> String {
-    format!("config/node-{node_id}")
+    trireme_office::unfit_alarm(node_id)
 }
 
 fn trouble(node_id: u64, wanted: u64, serving: u64, why: &str) -> String {

@@ -110,7 +110,7 @@ impl Inner {
                 self.replace_here(started, replace.old_id, new).await
             }
             Change::TransferLeader(BEST) => {
-                let best = self.best_voter(&pulse)?;
+                let best = self.best_voter(&pulse, |_| true)?;
                 self.transfer_here(started, &pulse, best).await
             }
             Change::TransferLeader(to) => self.transfer_here(started, &pulse, to).await,
@@ -266,13 +266,22 @@ impl Inner {
         if pulse.seen.leader != Some(self.node_id) {
             return None;
         }
-        self.best_voter(&pulse).ok()
+        self.best_voter(&pulse, |_| true).ok()
     }
 
-    /// The voter that has most of the log, other than this node; why none is able to lead.
-    fn best_voter(&self, pulse: &Pulse) -> Result<u64, MembershipError> {
+    /// The voter that has most of the log, of those that may lead, other than this node; why none is able to.
+    fn best_voter(
+        &self,
+        pulse: &Pulse,
+        may_lead: impl Fn(u64) -> bool,
+    ) -> Result<u64, MembershipError> {
         let (mut best, mut unable) = (None, Vec::new());
-        for id in voters(pulse).into_iter().filter(|id| *id != self.node_id) {
+        let others = voters(pulse).into_iter().filter(|id| *id != self.node_id);
+        for id in others {
+            if !may_lead(id) {
+                unable.push(format!("node {id} may not"));
+                continue;
+            }
             match self.caught_up(pulse, id) {
                 Ok(()) => {
                     let matched = pulse.matched.get(&id).copied().flatten();
@@ -488,6 +497,22 @@ impl Store {
                 to: seen.leader.unwrap_or_default(),
             }),
             Ok(Err(_)) | Err(_) => Err(MembershipError::Timeout),
+        }
+    }
+
+    /// Lets the best of the voters that may lead take the lead from this node; which one did.
+    ///
+    /// # Errors
+    /// When this node does not lead, or none of those can; then nothing changes.
+    pub async fn hand_on(&self, may_lead: impl Fn(u64) -> bool) -> Result<u64, MembershipError> {
+        let started = self.inner.started().ok_or(MembershipError::NotStarted)?;
+        let to = self.inner.best_voter(&started.ring.pulse(), may_lead)?;
+        let changing = self.inner.change_here(started, Change::TransferLeader(to));
+        let changed = timeout_at(Instant::now() + CHANGE, changing);
+        match self.inner.unless_closed(changed).await {
+            Some(Ok(done)) => done.map(|()| to),
+            Some(Err(_)) => Err(MembershipError::Timeout),
+            None => Err(MembershipError::Stopped(self.inner.stop_reason())),
         }
     }
 
