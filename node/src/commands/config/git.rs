@@ -1,6 +1,11 @@
 //! A commit of a repository on this machine, read with the git program: nothing is checked out.
 
-use std::{collections::BTreeMap, ops::Bound, path::Path, process::Stdio};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Bound,
+    path::Path,
+    process::Stdio,
+};
 
 use anyhow::Context as _;
 use tokio::{
@@ -22,6 +27,8 @@ pub(super) struct Commit {
     id: String,
     /// Regular files: path to object.
     files: BTreeMap<String, String>,
+    /// Symbolic links, which are not followed.
+    links: BTreeSet<String>,
 }
 
 impl Commit {
@@ -50,22 +57,29 @@ impl Commit {
         })?;
         let id = String::from_utf8_lossy(&id).trim().to_owned();
         let listed = git(repo, &["ls-tree", "-r", "-z", "--full-tree", &id]).await?;
-        let mut files = BTreeMap::new();
+        let (mut files, mut links) = (BTreeMap::new(), BTreeSet::new());
         for line in String::from_utf8_lossy(&listed).split('\0') {
             let Some((head, path)) = line.split_once('\t') else {
                 continue;
             };
             let mut head = head.split(' ');
             let (mode, _, object) = (head.next(), head.next(), head.next());
-            // Neither links nor submodules.
-            if let (Some("100644" | "100755" | "100664"), Some(object)) = (mode, object) {
-                files.insert(path.to_owned(), object.to_owned());
+            match (mode, object) {
+                (Some("100644" | "100755" | "100664"), Some(object)) => {
+                    files.insert(path.to_owned(), object.to_owned());
+                }
+                (Some("120000"), _) => {
+                    links.insert(path.to_owned());
+                }
+                // Submodules.
+                _ => {}
             }
         }
         Ok(Self {
             repo: repo.to_owned(),
             id,
             files,
+            links,
         })
     }
 
@@ -73,8 +87,15 @@ impl Commit {
         &self.id
     }
 
-    /// The paths that a layout names.
+    /// The paths that a layout names; none of them may be a link, of which a commit has only the name.
     fn wanted(&self, layout: &Layout) -> anyhow::Result<Vec<&str>> {
+        if let Some(link) = self.links.iter().find(|path| is_wanted(layout, path)) {
+            anyhow::bail!(
+                "commit {}: {link:?} is a symbolic link (mode 120000), and links of a commit are not followed: commit the file \
+                 itself in its place, or check the commit out and apply the checkout",
+                self.id
+            );
+        }
         let named = [Some(&layout.config), layout.plugins.as_ref()];
         for path in named.into_iter().flatten() {
             anyhow::ensure!(
@@ -94,31 +115,8 @@ impl Commit {
                 )
             );
         }
-        let dir = layout.config.rsplit_once('/').map(|(dir, _)| dir);
-        let version = dir.map_or_else(|| VERSION.to_owned(), |dir| format!("{dir}/{VERSION}"));
-        let ends = |path: &str, suffix: &str| path.ends_with(suffix);
-        let is_wanted = |path: &str| {
-            let is_job = layout.jobs.as_deref().is_some_and(|root| {
-                let name = path.rsplit('/').next().unwrap_or(path);
-                path == root
-                    || below(path, root)
-                        && (ends(path, ".yaml") || ends(path, ".yml") || name == IGNORE)
-            });
-            let supplements = |dirs: &[String], suffix: &str| {
-                ends(path, suffix) && dirs.iter().any(|dir| below(path, dir))
-            };
-            is_job
-                || path == layout.config
-                || layout.plugins.as_deref() == Some(path)
-                || path == version
-                || supplements(&layout.supplemental_dirs, &layout.supplemental_suffix)
-                || supplements(
-                    &layout.plugin_supplemental_dirs,
-                    &layout.plugin_supplemental_suffix,
-                )
-        };
         let paths = self.files.keys().map(String::as_str);
-        Ok(paths.filter(|path| is_wanted(path)).collect())
+        Ok(paths.filter(|path| is_wanted(layout, path)).collect())
     }
 
     /// Reads what a layout names.
@@ -184,6 +182,27 @@ impl Commit {
     }
 }
 
+fn is_wanted(layout: &Layout, path: &str) -> bool {
+    let dir = layout.config.rsplit_once('/').map(|(dir, _)| dir);
+    let version = dir.map_or_else(|| VERSION.to_owned(), |dir| format!("{dir}/{VERSION}"));
+    let ends = |suffix: &str| path.ends_with(suffix);
+    let is_job = layout.jobs.as_deref().is_some_and(|root| {
+        let name = path.rsplit('/').next().unwrap_or(path);
+        path == root || below(path, root) && (ends(".yaml") || ends(".yml") || name == IGNORE)
+    });
+    let supplements =
+        |dirs: &[String], suffix: &str| ends(suffix) && dirs.iter().any(|dir| below(path, dir));
+    is_job
+        || path == layout.config
+        || layout.plugins.as_deref() == Some(path)
+        || path == version
+        || supplements(&layout.supplemental_dirs, &layout.supplemental_suffix)
+        || supplements(
+            &layout.plugin_supplemental_dirs,
+            &layout.plugin_supplemental_suffix,
+        )
+}
+
 fn below(path: &str, dir: &str) -> bool {
     dir.is_empty()
         || path
@@ -230,5 +249,34 @@ async fn git(repo: &Path, arguments: &[&str]) -> anyhow::Result<Vec<u8>> {
     match said.trim() {
         "" => Err(anyhow::anyhow!("there is none of that name")),
         said => Err(anyhow::anyhow!("{said}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Left out without a word, the jobs of a linked file would be retired.
+    #[test]
+    fn a_link_in_the_place_of_a_wanted_file_is_refused_by_its_path() {
+        let object = |path: &str| (path.to_owned(), "object".to_owned());
+        let commit = |links: &[&str]| Commit {
+            repo: "/repo".into(),
+            id: "c0ffee".to_owned(),
+            files: ["config.yaml", "jobs/a.yaml"].map(object).into(),
+            links: links.iter().map(|path| (*path).to_owned()).collect(),
+        };
+        let layout = Layout {
+            config: "config.yaml".into(),
+            jobs: Some("jobs".into()),
+            ..Layout::default()
+        };
+        let elsewhere = commit(&["README.md", "jobs/OWNERS"]);
+        assert_eq!(
+            elsewhere.wanted(&layout).unwrap(),
+            ["config.yaml", "jobs/a.yaml"]
+        );
+        let linked = commit(&["jobs/b.yaml"]);
+        insta::assert_snapshot!(linked.wanted(&layout).unwrap_err(), @r#"commit c0ffee: "jobs/b.yaml" is a symbolic link (mode 120000), and links of a commit are not followed: commit the file itself in its place, or check the commit out and apply the checkout"#);
     }
 }
