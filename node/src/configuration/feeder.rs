@@ -22,7 +22,8 @@ const PARSE_AGAIN: Duration = Duration::from_secs(30);
 pub struct Feed {
     /// The newest version that this node has parsed.
     pub config: ConfigFeed,
-    /// False from when this node finds that it cannot parse the version in force until it can: it must not take office.
+    /// Whether this node may take office: it has parsed the version in force, or there is none. A version that it cannot
+    /// parse makes it unfit until it can.
     pub fit: watch::Receiver<bool>,
     pub versions: Arc<Versions>,
 }
@@ -63,7 +64,7 @@ impl Feeder {
     #[must_use]
     pub fn new(store: Store, registry: Arc<Registry>, health: ConfigHealth) -> (Self, Feed) {
         let (sender, config) = watch::channel(None);
-        let (fit, is_fit) = watch::channel(true);
+        let (fit, is_fit) = watch::channel(false);
         let versions = Arc::new(Versions::new(registry));
         let feed = Feed {
             config,
@@ -133,6 +134,8 @@ impl Feeder {
             } else {
                 // Held on, it would keep alive what is replaced in the state meanwhile.
                 drop(view);
+                // Nothing to parse.
+                self.fit.send_replace(true);
             }
             if again.is_none() && !self.tell(None).await {
                 again = Some(tokio::time::Instant::now() + PARSE_AGAIN);
@@ -264,8 +267,12 @@ mod tests {
         let store = alone().await;
         let (feeder, mut feed) =
             Feeder::new(store.clone(), Arc::new(registry()), ConfigHealth::default());
+        assert!(!*feed.fit.borrow(), "nothing is parsed yet");
         let stop = CancellationToken::new();
         let feeding = tokio::spawn(feeder.run(stop.clone()));
+        let fit = feed.fit.wait_for(|fit| *fit);
+        tokio::time::timeout(BOUND, fit).await.unwrap().unwrap();
+        assert!(feed.config.borrow().is_none(), "there is none");
         put(&store, "prowjob_namespace: first\n").await;
         let first = feed.config.wait_for(Option::is_some);
         tokio::time::timeout(BOUND, first).await.unwrap().unwrap();
