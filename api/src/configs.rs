@@ -17,7 +17,10 @@ use trireme_proto::{
     state::{BlobRef, ConfigFile, ConfigPage, ConfigVersion},
 };
 use trireme_raft::{ArchiveReader, Host, View};
-use trireme_state::{archive_keys as keys, archive_keys::Key, config_file_count};
+use trireme_state::{
+    archive_keys::{self as keys, Chunk, Key},
+    config_file_count,
+};
 
 use crate::{blob, client::Client};
 
@@ -174,6 +177,12 @@ impl Stored {
             let ours = rows.into_iter().take_while(mine);
             let before = found.len();
             found.extend(ours);
+            // What follows is left from when it was larger.
+            let first = found.first().map(|(key, value)| Chunk::split(key, value));
+            let count = first.transpose().map_err(|why| failed(&why))?;
+            if count.is_some_and(|first| found.len() >= usize::from(first.count)) {
+                break;
+            }
             match found.last() {
                 Some((last, _)) if found.len() - before == ROWS && read == ROWS => {
                     from = Bound::Excluded(last.clone());

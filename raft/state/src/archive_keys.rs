@@ -3,7 +3,8 @@
 //! A key is one byte for the kind, then its parts. Names end with a zero byte (they hold no control characters),
 //! numbers are big-endian, and where ranges are read newest first they are inverted. A record is cut into chunks of at
 //! most [`MAX_ARCHIVE_VALUE`] bytes: each key ends with the chunk's number (two bytes), each value begins with the
-//! count of chunks (two bytes). A record is whole when as many chunks are there.
+//! count of chunks (two bytes). A record is whole when as many chunks are there. Written again with fewer chunks it keeps
+//! the last ones of before: those do not count.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use trireme_proto::state::Job;
@@ -256,6 +257,11 @@ pub fn join<'a>(
                 }
             }
         };
+        // Left from when the record was larger.
+        if part.next == part.count && at >= part.count {
+            open = Some(part);
+            continue;
+        }
         if at != part.next {
             return Err(ArchiveReadError::Gap {
                 prefix: part.prefix,
@@ -310,6 +316,27 @@ mod tests {
                 ..
             })
         ));
+    }
+
+    #[test]
+    fn a_record_that_is_written_again_with_fewer_chunks_is_read_without_the_old_ones() {
+        let cut = |pieces: usize, byte| chunked(&blob(b"name"), &vec![byte; pieces * PIECE]);
+        let mut kept: std::collections::BTreeMap<_, _> = cut(4, b'a').into_iter().collect();
+        kept.extend(cut(2, b'b'));
+        kept.extend(chunked(&blob(b"next"), b"c"));
+        let kept: Vec<_> = kept.into_iter().collect();
+        assert_eq!(kept.len(), 5);
+        let joined = join(rows(&kept)).unwrap();
+        let records: Vec<_> = joined.iter().map(|(_, record)| record.len()).collect();
+        assert_eq!(records, [2 * PIECE, 1]);
+        assert!(joined[0].1.iter().all(|byte| *byte == b'b'));
+        // Without its first chunks it is not whole.
+        assert!(join(rows(&kept[1..])).is_err());
+        // Larger again, it is what was written last.
+        let mut kept: std::collections::BTreeMap<_, _> = kept.into_iter().collect();
+        kept.extend(cut(5, b'd'));
+        let kept: Vec<_> = kept.into_iter().collect();
+        assert_eq!(join(rows(&kept)).unwrap()[0].1.len(), 5 * PIECE);
     }
 
     #[test]
