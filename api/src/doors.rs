@@ -74,8 +74,8 @@ pub struct Checked {
     pub postsubmits: u32,
     pub periodics: u32,
     pub diagnostics: Vec<Diagnostic>,
-    /// What the version in force has and this one has not; `None` without a version in force, or if it cannot be read.
-    pub retired: Option<Retired>,
+    /// What the version in force has and this one has not, or why that is not known; `None` without a version in force.
+    pub retired: Option<Result<Retired, String>>,
 }
 
 /// What a configuration takes away.

@@ -119,26 +119,17 @@ fn check(
         Ok(loaded) => loaded,
         Err(why) => return failed(format!("{why:#}")),
     };
-    let mut diagnostics: Vec<_> = loaded
+    let diagnostics: Vec<_> = loaded
         .errors
         .iter()
         .chain(&loaded.warnings)
         .take(MAX_DIAGNOSTICS)
         .map(finding)
         .collect();
-    let retired = match in_force {
-        None => None,
-        Some(Ok(config)) => Some(retired(&config, &loaded.config)),
-        Some(Err(why)) => {
-            diagnostics.push(diagnostic(
-                "warning",
-                format!(
-                    "this node cannot read the version in force, so that what would be retired is not known: {why:#}"
-                ),
-            ));
-            None
-        }
-    };
+    let retired = in_force.map(|in_force| match in_force {
+        Ok(config) => Ok(retired(&config, &loaded.config)),
+        Err(why) => Err(format!("{why:#}")),
+    });
     let (presubmits, postsubmits, periodics) = loaded.config.job_counts();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Checked {
@@ -175,5 +166,51 @@ fn finding(found: &Diagnostic) -> api::Diagnostic {
         column: found.column,
         field: found.field.clone(),
         message: found.advice(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trireme_proto::state::ConfigFile;
+    use trireme_raft::{Node, Store, StoreConfig, archive::MemoryHome, disk::MemoryDisk};
+
+    use super::*;
+    use crate::serve::registry;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_version_in_force_that_cannot_be_read_is_not_like_none() {
+        let mut config = StoreConfig::new("/data".into(), 1, "127.0.0.1:0".parse().unwrap());
+        config.disk = Arc::new(MemoryDisk::new());
+        config.archive = Some(Arc::new(MemoryHome::default()));
+        let store = Box::pin(Store::open(config)).await.unwrap();
+        let me = Node {
+            id: 1,
+            peer_address: "127.0.0.1:1".to_owned(),
+            ..Node::default()
+        };
+        store.bootstrap(vec![me]).await.unwrap();
+        store.at_least(1).await;
+        let (name, chunks) = trireme_api::blob::chunks(b"prowjob_namespace: first\n").unwrap();
+        for chunk in chunks {
+            let command = trireme_proto::state::Command {
+                body: Some(trireme_proto::state::command::Body::PutBlobChunk(chunk)),
+                ..Default::default()
+            };
+            store.propose(command).await.unwrap();
+        }
+        let candidate = Candidate {
+            files: vec![ConfigFile {
+                role: "main".to_owned(),
+                path: "config.yaml".to_owned(),
+                blob: Some(name),
+            }],
+            view: store.view(),
+        };
+        let versions = Versions::new(Arc::new(registry()));
+        let none = check(&candidate, &versions, None);
+        assert!(none.accepted && none.retired.is_none());
+        let unread = check(&candidate, &versions, Some(Err(anyhow::anyhow!("no page"))));
+        assert_eq!(unread.retired, Some(Err("no page".to_owned())));
+        store.shutdown().await;
     }
 }

@@ -7,7 +7,7 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use tonic::{Code, Status, Streaming};
 use trireme_proto::{
     api::{
-        ApplyConfigHeader, ApplyConfigRequest, ApplyConfigResponse, RetiredConfig,
+        ApplyConfigHeader, ApplyConfigRequest, ApplyConfigResponse, Diagnostic, RetiredConfig,
         apply_config_request::Part,
     },
     state::{
@@ -148,6 +148,42 @@ fn judge(header: &ApplyConfigHeader, retired: &Retired) -> RetiredConfig {
     }
 }
 
+/// Refuses what would retire too much, or nobody knows how much.
+fn guarded(header: &ApplyConfigHeader, mut checked: Checked) -> ApplyConfigResponse {
+    let retired = checked.retired.take();
+    let mut response = answer(checked);
+    match retired {
+        None => {}
+        Some(Ok(gone)) => {
+            let judged = judge(header, &gone);
+            response.accepted &= !judged.refused;
+            response.retired = Some(judged);
+        }
+        Some(Err(why)) => {
+            let what = format!(
+                "this node cannot read the version in force, so that what would be retired is not known: {why}"
+            );
+            let (severity, message) = match header.retire {
+                true => ("warning", what),
+                false => (
+                    "error",
+                    format!(
+                        "{what}. Nothing was changed: apply it at a node that can read it, or say --yes if whatever goes is \
+                         meant to go"
+                    ),
+                ),
+            };
+            response.accepted &= header.retire;
+            response.diagnostics.push(Diagnostic {
+                severity: severity.to_owned(),
+                message,
+                ..Diagnostic::default()
+            });
+        }
+    }
+    response
+}
+
 fn place(file: &ConfigFile) -> (&str, &str) {
     (&file.role, &file.path)
 }
@@ -225,13 +261,7 @@ impl Door {
                 view: view.clone(),
             };
             let checked = self.0.check.check(candidate).await;
-            let retired = checked.retired.as_ref().map(|gone| judge(header, gone));
-            let mut response = answer(checked);
-            let refused = retired.as_ref().is_some_and(|retired| retired.refused);
-            response.retired = retired;
-            if refused {
-                response.accepted = false;
-            }
+            let mut response = guarded(header, checked);
             if !response.accepted || header.dry_run {
                 return Ok(response);
             }
@@ -377,6 +407,39 @@ mod tests {
             ..Retired::default()
         };
         judge(&header, &retired).refused
+    }
+
+    #[test]
+    fn what_is_retired_unknown_is_refused_unless_that_is_said() {
+        let apply = |retire| {
+            let header = ApplyConfigHeader {
+                retire,
+                ..ApplyConfigHeader::default()
+            };
+            let checked = Checked {
+                accepted: true,
+                retired: Some(Err("it misses a page".to_owned())),
+                ..Checked::default()
+            };
+            let answer = guarded(&header, checked);
+            let found = &answer.diagnostics[0];
+            let (severity, message) = (found.severity.clone(), found.message.clone());
+            (answer.accepted, severity, message)
+        };
+        let (accepted, severity, message) = apply(false);
+        assert_eq!((accepted, severity.as_str()), (false, "error"));
+        assert_eq!(
+            message,
+            "this node cannot read the version in force, so that what would be retired is not known: it misses a page. Nothing \
+             was changed: apply it at a node that can read it, or say --yes if whatever goes is meant to go"
+        );
+        let (accepted, severity, _) = apply(true);
+        assert_eq!((accepted, severity.as_str()), (true, "warning"));
+        let none = Checked {
+            accepted: true,
+            ..Checked::default()
+        };
+        assert!(guarded(&ApplyConfigHeader::default(), none).accepted);
     }
 
     #[test]
