@@ -219,9 +219,12 @@ impl Door {
         &self,
         who: &Who,
         header: &ApplyConfigHeader,
-        mut files: Vec<ConfigFile>,
+        files: Vec<ConfigFile>,
         rollback_of: u64,
     ) -> Result<ApplyConfigResponse, Status> {
+        // What is missing is named by the places of `files`, at every try.
+        let mut sorted = files.clone();
+        sorted.sort_by(|a, b| place(a).cmp(&place(b)));
         let mut tries = 1;
         loop {
             let view = self.0.view(None).await?;
@@ -240,7 +243,6 @@ impl Door {
                     ..ApplyConfigResponse::default()
                 });
             }
-            files.sort_by(|a, b| place(a).cmp(&place(b)));
             let current = view.config().cloned();
             let number = current.as_ref().map_or(0, |version| version.number);
             if header.expected_current != 0 && header.expected_current != number {
@@ -249,7 +251,7 @@ impl Door {
                     header.expected_current
                 )));
             }
-            if let Some(current) = current.filter(|current| is_same(&view, current, &files)) {
+            if let Some(current) = current.filter(|current| is_same(&view, current, &sorted)) {
                 return Ok(ApplyConfigResponse {
                     accepted: true,
                     unchanged: true,
@@ -257,7 +259,7 @@ impl Door {
                 });
             }
             let candidate = Candidate {
-                files: files.clone(),
+                files: sorted.clone(),
                 view: view.clone(),
             };
             let checked = self.0.check.check(candidate).await;
@@ -276,7 +278,7 @@ impl Door {
                 ..ConfigVersion::default()
             };
             let committed = self
-                .commit(who, header, &view, version, files.clone(), &mut response)
+                .commit(who, header, &view, version, sorted.clone(), &mut response)
                 .await;
             match committed {
                 Ok((revision, done)) => {
