@@ -389,7 +389,9 @@ mod tests {
         create_job_request::What,
     };
 
-    use trireme_proto::state::{Command, RaiseFeatureLevel, command::Body};
+    use trireme_proto::state::{
+        Command, ConfigVersion, PutConfig, RaiseFeatureLevel, command::Body,
+    };
     use trireme_state::PAGES_LEVEL;
 
     use super::*;
@@ -527,6 +529,57 @@ mod tests {
                 ..Checked::default()
             }
         }
+    }
+
+    /// Lets another first version in while it checks one.
+    struct Rival(Store);
+
+    #[async_trait]
+    impl ConfigCheck for Rival {
+        async fn check(&self, candidate: Candidate) -> Checked {
+            let put = PutConfig {
+                config: Some(ConfigVersion {
+                    files: candidate.files,
+                    ..ConfigVersion::default()
+                }),
+                expected_current: 0,
+            };
+            let command = Command {
+                body: Some(Body::PutConfig(put)),
+                ..Command::default()
+            };
+            self.0.propose(command).await.unwrap();
+            Checked {
+                accepted: true,
+                ..Checked::default()
+            }
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_two_first_versions_the_later_one_is_told_of_the_other() {
+        let store = alone().await;
+        let stop = CancellationToken::new();
+        let rival = Arc::new(Rival(store.clone()));
+        let (address, serving) = open(&store, rival, stop.clone()).await;
+        let client = Client::connect(&format!("http://{address}")).await.unwrap();
+        let file = LocalFile {
+            role: "main".to_owned(),
+            path: "config.yaml".to_owned(),
+            content: "{}\n".into(),
+        };
+        let header = ApplyConfigHeader::default();
+        let told = client.apply_config(header, &[file], |_| {}).await;
+        let told = told.unwrap_err();
+        assert_eq!(told.code(), Code::Aborted);
+        assert_eq!(
+            told.message(),
+            "version 2 is in force, but version 1 came in between, and what is retired of that was not judged: compare them \
+             with `trireme config diff`; `trireme config rollback 1` puts the other one back"
+        );
+        drop(client);
+        stop.cancel();
+        serving.await.unwrap();
     }
 
     /// A node of an earlier version in the cluster would not see pages, nor where files come from.

@@ -341,7 +341,17 @@ impl Door {
             // What was retired was judged against this one.
             expected_current: current.map_or(0, |version| version.number),
         });
-        self.0.propose(who, &header.request_id, body).await
+        let (revision, done) = self.0.propose(who, &header.request_id, body).await?;
+        // Without a version in force there is none to compare with when it is applied.
+        match (current, done.config_version) {
+            (None, made) if made > 1 => Err(Status::aborted(format!(
+                "version {made} is in force, but version {} came in between, and what is retired of that was not judged: \
+                 compare them with `trireme config diff`; `trireme config rollback {}` puts the other one back",
+                made - 1,
+                made - 1
+            ))),
+            _ => Ok((revision, done)),
+        }
     }
 
     /// Puts contents that only the archive has.
