@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
+use prost::Message as _;
 use tonic::{Code, Status, Streaming};
 use trireme_proto::{
     api::{
-        ApplyConfigHeader, ApplyConfigRequest, ApplyConfigResponse, Diagnostic, RetiredConfig,
-        apply_config_request::Part,
+        ApplyConfigHeader, ApplyConfigRequest, ApplyConfigResponse, ConfigManifest, Diagnostic,
+        RetiredConfig, apply_config_request::Part,
     },
     state::{
         ConfigFile, ConfigPage, ConfigVersion, Done, PutConfig, PutConfigPage, command::Body,
@@ -21,6 +22,7 @@ use trireme_state::{
     ids::config_root,
     limits::{
         MAX_CONFIG_BYTES, MAX_CONFIG_FILES, MAX_INLINE_CONFIG_BYTES, MAX_INLINE_CONFIG_FILES,
+        MAX_NAME_BYTES,
     },
 };
 
@@ -37,6 +39,8 @@ const TRIES: usize = 3;
 const PAGES_AT_ONCE: usize = 16;
 /// Contents of an old version that are put again at once.
 const CONTENTS_AT_ONCE: usize = 32;
+/// One manifest, encoded.
+const MAX_MANIFEST_BYTES: usize = 64 << 20;
 /// Contexts, and jobs, that are named.
 const NAMED: usize = 20;
 
@@ -48,50 +52,90 @@ pub(super) async fn read_manifest(
         return Err(Status::invalid_argument("the header comes first"));
     };
     let mut files = Vec::new();
+    let mut bytes = 0_usize;
     while let Some(request) = parts.message().await? {
         let Some(Part::Manifest(manifest)) = request.part else {
             return Err(Status::invalid_argument(
                 "after the header come parts of the manifest",
             ));
         };
-        if files.len() + manifest.files.len() > MAX_CONFIG_FILES {
-            return Err(Status::invalid_argument(format!(
-                "a configuration has at most {MAX_CONFIG_FILES} files"
-            )));
-        }
+        bytes = bytes.saturating_add(manifest.encoded_len());
+        check_part(&manifest, files.len(), bytes)?;
         files.extend(manifest.files);
     }
     check_manifest(&files)?;
     Ok((header, files))
 }
 
+fn invalid<T>(text: String) -> Result<T, Status> {
+    Err(Status::invalid_argument(text))
+}
+
+/// Before it is kept: a part after so many files, with which the manifest has so many bytes.
+fn check_part(part: &ConfigManifest, before: usize, bytes: usize) -> Result<(), Status> {
+    if part.files.is_empty() {
+        return invalid("a part of the manifest has no files".to_owned());
+    }
+    if before.saturating_add(part.files.len()) > MAX_CONFIG_FILES {
+        return invalid(format!(
+            "a configuration has at most {MAX_CONFIG_FILES} files"
+        ));
+    }
+    if bytes > MAX_MANIFEST_BYTES {
+        return invalid(format!(
+            "a manifest is at most {MAX_MANIFEST_BYTES} bytes: shorten the paths"
+        ));
+    }
+    part.files.iter().try_for_each(check_file)
+}
+
+fn check_file(file: &ConfigFile) -> Result<(), Status> {
+    let ConfigFile { role, path, blob } = file;
+    if path.len() > MAX_NAME_BYTES {
+        let start: String = path.chars().take(NAMED).collect();
+        return invalid(format!(
+            "{start:?}...: a path of {} bytes; the path of a file is at most {MAX_NAME_BYTES}",
+            path.len()
+        ));
+    }
+    if path.is_empty() {
+        return invalid("a file without a path".to_owned());
+    }
+    if !CONFIG_ROLES.contains(&role.as_str()) {
+        let role: String = role.chars().take(NAMED).collect();
+        return invalid(format!("{path}: role {role:?} is none of {CONFIG_ROLES:?}"));
+    }
+    let Some(blob) = blob.as_ref().filter(|blob| blob.sha256.len() == 32) else {
+        return invalid(format!("{path}: no sha256 of its content"));
+    };
+    if blob.size > MAX_FILE_BYTES as u64 {
+        return invalid(format!(
+            "{path}: {} bytes; a file of a configuration is at most {MAX_FILE_BYTES}",
+            blob.size
+        ));
+    }
+    Ok(())
+}
+
 pub(super) fn check_manifest(files: &[ConfigFile]) -> Result<(), Status> {
-    let invalid = |text: String| Err(Status::invalid_argument(text));
+    if files.len() > MAX_CONFIG_FILES {
+        return invalid(format!(
+            "{} files; a configuration has at most {MAX_CONFIG_FILES}",
+            files.len()
+        ));
+    }
     let mut total = 0_u64;
     let mut seen = BTreeSet::new();
     for file in files {
-        if !CONFIG_ROLES.contains(&file.role.as_str()) {
-            return invalid(format!(
-                "{}: role {:?} is none of {CONFIG_ROLES:?}",
-                file.path, file.role
-            ));
-        }
-        if file.path.is_empty() || !seen.insert((file.role.as_str(), file.path.as_str())) {
+        check_file(file)?;
+        // Loaders know a file by its path alone.
+        if !seen.insert(&file.path) {
             return invalid(format!(
                 "{:?}: every file needs a path of its own",
                 file.path
             ));
         }
-        let Some(blob) = file.blob.as_ref().filter(|blob| blob.sha256.len() == 32) else {
-            return invalid(format!("{}: no sha256 of its content", file.path));
-        };
-        if blob.size > MAX_FILE_BYTES as u64 {
-            return invalid(format!(
-                "{}: {} bytes; a file of a configuration is at most {MAX_FILE_BYTES}",
-                file.path, blob.size
-            ));
-        }
-        total = total.saturating_add(blob.size);
+        total = total.saturating_add(file.blob.as_ref().map_or(0, |blob| blob.size));
     }
     if total > MAX_CONFIG_BYTES {
         return invalid(format!(
@@ -452,6 +496,41 @@ mod tests {
             ..Checked::default()
         };
         assert!(guarded(&ApplyConfigHeader::default(), none).accepted);
+    }
+
+    #[test]
+    fn a_manifest_is_bounded_part_by_part() {
+        let file = |role: &str, path: &str| ConfigFile {
+            role: role.to_owned(),
+            path: path.to_owned(),
+            blob: Some(crate::blob::name(b"{}")),
+        };
+        let part = |files: Vec<ConfigFile>| check_part(&ConfigManifest { files }, 0, 0);
+        let told = |answer: Result<(), Status>| answer.unwrap_err().message().to_owned();
+        assert!(part(vec![file("main", &"x".repeat(MAX_NAME_BYTES))]).is_ok());
+        let long = part(vec![file("main", &"x".repeat(MAX_NAME_BYTES + 1))]);
+        insta::assert_snapshot!(told(long), @r#""xxxxxxxxxxxxxxxxxxxx"...: a path of 1025 bytes; the path of a file is at most 1024"#);
+        insta::assert_snapshot!(told(part(Vec::new())), @"a part of the manifest has no files");
+        let role = part(vec![file(&"r".repeat(1000), "a")]);
+        assert!(told(role).len() < 200);
+        let unnamed = ConfigFile {
+            blob: None,
+            ..file("job", "a")
+        };
+        insta::assert_snapshot!(told(part(vec![unnamed])), @"a: no sha256 of its content");
+        let one = ConfigManifest {
+            files: vec![file("job", "a")],
+        };
+        assert!(check_part(&one, MAX_CONFIG_FILES - 1, MAX_MANIFEST_BYTES).is_ok());
+        assert!(check_part(&one, MAX_CONFIG_FILES, 0).is_err());
+        insta::assert_snapshot!(told(check_part(&one, 0, MAX_MANIFEST_BYTES + 1)), @"a manifest is at most 67108864 bytes: shorten the paths");
+        let twice = [
+            file("main", "a"),
+            file("job", "b"),
+            file("supplemental", "b"),
+        ];
+        assert!(check_manifest(&twice[..2]).is_ok());
+        insta::assert_snapshot!(told(check_manifest(&twice)), @r#""b": every file needs a path of its own"#);
     }
 
     #[test]
