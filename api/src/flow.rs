@@ -6,6 +6,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use axum::{
@@ -17,6 +18,7 @@ use axum::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Instant, timeout_at},
 };
 use tonic::Status;
 use trireme_raft::{QueueGauge, Queues};
@@ -43,6 +45,13 @@ const MAX_WEBHOOKS: usize = 256;
 const MAX_WEBHOOK_BYTES: usize = 64 << 20;
 /// One slot of `webhook_bytes`.
 const WEBHOOK_UNIT: usize = 1024;
+
+/// Between two messages of an upload, which holds a slot meanwhile.
+const MAX_UPLOAD_PAUSE: Duration = Duration::from_secs(30);
+/// A whole manifest, coming in.
+pub(crate) const MANIFEST_TIME: Duration = Duration::from_secs(120);
+/// A call with contents, coming in and committed.
+pub(crate) const CONTENTS_TIME: Duration = Duration::from_secs(600);
 
 /// Answered whatever else goes on: they tell that it does.
 const PROBES: [&str; 3] = ["/healthz", "/readyz", "/metrics"];
@@ -140,6 +149,46 @@ pub(crate) fn too_many(what: &str) -> Status {
     exhausted(format!(
         "too many {what} on this node: try again later, or another node"
     ))
+}
+
+/// How long an upload may take: a client that stops sending must not keep a slot.
+pub(crate) struct Patience {
+    pause: Duration,
+    whole: Duration,
+    end: Instant,
+}
+
+impl Patience {
+    /// From now on.
+    pub(crate) fn of(whole: Duration) -> Self {
+        Self {
+            pause: MAX_UPLOAD_PAUSE,
+            whole,
+            end: Instant::now() + whole,
+        }
+    }
+
+    /// The next message, unless it comes too late.
+    ///
+    /// # Errors
+    /// Those of the stream, or `DEADLINE_EXCEEDED`.
+    pub(crate) async fn next<T>(
+        &self,
+        message: impl Future<Output = Result<Option<T>, Status>>,
+    ) -> Result<Option<T>, Status> {
+        let next = Instant::now() + self.pause;
+        match timeout_at(next.min(self.end), message).await {
+            Ok(message) => message,
+            Err(_) if next < self.end => Err(Status::deadline_exceeded(format!(
+                "no part of the upload came for {} s, so that it was given up: send it again",
+                self.pause.as_secs()
+            ))),
+            Err(_) => Err(Status::deadline_exceeded(format!(
+                "the upload was not whole after {} s, so that it was given up: send it again over a faster connection",
+                self.whole.as_secs()
+            ))),
+        }
+    }
 }
 
 /// What a request holds while it is answered.
@@ -304,6 +353,29 @@ mod tests {
         assert_eq!((full.depth, full.capacity), (1024, 1024));
         drop(taken);
         assert_eq!(ask("/x", "text/plain").status(), StatusCode::OK);
+    }
+
+    #[tokio::test]
+    async fn an_upload_that_stops_or_drags_on_is_given_up() {
+        let patience = |pause, whole| Patience {
+            pause: Duration::from_millis(pause),
+            whole: Duration::from_millis(whole),
+            end: Instant::now() + Duration::from_millis(whole),
+        };
+        let came = patience(60_000, 60_000).next(std::future::ready(Ok(Some(1))));
+        assert_eq!(came.await.unwrap(), Some(1));
+        let never = std::future::pending::<Result<Option<()>, Status>>;
+        let stopped = patience(1, 60_000).next(never()).await.unwrap_err();
+        assert_eq!(stopped.code(), tonic::Code::DeadlineExceeded);
+        assert_eq!(
+            stopped.message(),
+            "no part of the upload came for 0 s, so that it was given up: send it again"
+        );
+        let slow = patience(60_000, 1).next(never()).await.unwrap_err();
+        assert_eq!(
+            slow.message(),
+            "the upload was not whole after 0 s, so that it was given up: send it again over a faster connection"
+        );
     }
 
     #[test]

@@ -31,6 +31,7 @@ use crate::{
     Candidate, Checked, Retired,
     auth::Who,
     configs::{MAX_FILE_BYTES, MAX_RETIRED_PERCENT, Stored},
+    flow::{MANIFEST_TIME, Patience},
 };
 
 /// How often a configuration is checked again because another was committed meanwhile.
@@ -47,13 +48,15 @@ const NAMED: usize = 20;
 pub(super) async fn read_manifest(
     mut parts: Streaming<ApplyConfigRequest>,
 ) -> Result<(ApplyConfigHeader, Vec<ConfigFile>), Status> {
-    let first = parts.message().await?.and_then(|request| request.part);
+    let patience = Patience::of(MANIFEST_TIME);
+    let first = patience.next(parts.message()).await?;
+    let first = first.and_then(|request| request.part);
     let Some(Part::Header(header)) = first else {
         return Err(Status::invalid_argument("the header comes first"));
     };
     let mut files = Vec::new();
     let mut bytes = 0_usize;
-    while let Some(request) = parts.message().await? {
+    while let Some(request) = patience.next(parts.message()).await? {
         let Some(Part::Manifest(manifest)) = request.part else {
             return Err(Status::invalid_argument(
                 "after the header come parts of the manifest",

@@ -9,6 +9,7 @@ use trireme_proto::api::{PutConfigContentsRequest, PutConfigContentsResponse};
 use crate::{
     auth::Who,
     configs::{MAX_FILE_BYTES, MAX_LOAD_FILES},
+    flow::{CONTENTS_TIME, Patience},
     services::Services,
 };
 
@@ -26,7 +27,8 @@ pub(super) async fn take(
     let mut content = BytesMut::new();
     let mut putting = FuturesUnordered::new();
     let mut bytes = 0;
-    while let Some(part) = parts.message().await? {
+    let patience = Patience::of(CONTENTS_TIME);
+    while let Some(part) = patience.next(parts.message()).await? {
         for piece in part.pieces {
             if content.len() + piece.data.len() > MAX_FILE_BYTES {
                 return Err(Status::invalid_argument(format!(
