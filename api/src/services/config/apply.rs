@@ -9,7 +9,7 @@ use tonic::{Code, Status, Streaming};
 use trireme_proto::{
     api::{
         ApplyConfigHeader, ApplyConfigRequest, ApplyConfigResponse, ConfigManifest, Diagnostic,
-        RetiredConfig, apply_config_request::Part,
+        Freshness, ReadOptions, RetiredConfig, apply_config_request::Part,
     },
     state::{
         ConfigFile, ConfigPage, ConfigVersion, Done, PutConfig, PutConfigPage, command::Body,
@@ -259,6 +259,14 @@ fn missing(view: &View, now_ms: i64, files: &[ConfigFile]) -> Vec<u32> {
         .collect()
 }
 
+/// Whether a version is in force, and which, is told as of now, not as of what this node has heard.
+pub(super) fn newest() -> ReadOptions {
+    ReadOptions {
+        freshness: Freshness::Linearizable.into(),
+        ..ReadOptions::default()
+    }
+}
+
 impl Door {
     /// Validates files whose contents are all there, and commits them as one version. The first answer names what is
     /// missing, by its place among `files` as they came.
@@ -274,7 +282,7 @@ impl Door {
         sorted.sort_by(|a, b| place(a).cmp(&place(b)));
         let mut tries = 1;
         loop {
-            let view = self.0.view(None).await?;
+            let view = self.0.view(Some(&newest())).await?;
             if let Some(number) = remembered(&view, who, &header.request_id) {
                 let made = view.config_version(number).cloned().unwrap_or_default();
                 return Ok(ApplyConfigResponse {

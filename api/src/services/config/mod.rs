@@ -95,7 +95,8 @@ impl ConfigService for Door {
     ) -> Result<Response<ApplyConfigResponse>, Status> {
         let who = caller(&request);
         let asked = request.into_inner();
-        let stored = Stored::new(self.0.view(None).await?, self.0.store.archive());
+        let view = self.0.view(Some(&apply::newest())).await?;
+        let stored = Stored::new(view, self.0.store.archive());
         let old = stored.named(asked.version).await?;
         let files = stored.files(&old).await?;
         self.bring_back(&who, &stored, &files).await?;
