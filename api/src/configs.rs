@@ -310,7 +310,8 @@ impl Client {
         version: u64,
     ) -> Result<(ConfigVersion, Vec<ConfigFile>), Status> {
         let request = GetConfigVersionRequest { version };
-        let mut parts = self.config().get_version(request).await?.into_inner();
+        let answer = busy(|| async move { self.config().get_version(request).await }).await?;
+        let mut parts = answer.into_inner();
         let mut version = None;
         let mut files = Vec::new();
         while let Some(part) = parts.message().await? {
@@ -333,7 +334,8 @@ impl Client {
             blob: Some(name.clone()),
             ..GetConfigFileRequest::default()
         };
-        let mut pieces = self.config().get_file(request).await?.into_inner();
+        let answer = busy(|| async { self.config().get_file(request.clone()).await }).await?;
+        let mut pieces = answer.into_inner();
         let mut content = Vec::new();
         while let Some(piece) = pieces.message().await? {
             content.extend_from_slice(&piece.content);

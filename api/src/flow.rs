@@ -37,6 +37,8 @@ const MAX_CONTENT_UPLOADS: usize = 8;
 const MAX_WATCHERS: usize = 1000;
 /// Build logs being read.
 const MAX_LOG_READERS: usize = 500;
+/// Versions and contents of configurations on their way out: each keeps a manifest or a content in memory.
+const MAX_CONFIG_READERS: usize = 64;
 /// Agents attached.
 const MAX_AGENTS: usize = 2000;
 /// Deliveries being read or committed.
@@ -107,6 +109,7 @@ pub(crate) struct Flow {
     content_uploads: Slots,
     pub(crate) watchers: Slots,
     pub(crate) log_readers: Slots,
+    pub(crate) config_readers: Slots,
     pub(crate) agents: Slots,
     pub(crate) webhooks: Slots,
     pub(crate) webhook_bytes: Slots,
@@ -123,6 +126,7 @@ impl Flow {
             content_uploads: slots("content_uploads", MAX_CONTENT_UPLOADS),
             watchers: slots("watchers", MAX_WATCHERS),
             log_readers: slots("log_readers", MAX_LOG_READERS),
+            config_readers: slots("config_readers", MAX_CONFIG_READERS),
             agents: slots("attached_agents", MAX_AGENTS),
             webhooks: slots("webhooks", MAX_WEBHOOKS),
             webhook_bytes: Slots::new(queues, "webhook_bytes", MAX_WEBHOOK_BYTES, WEBHOOK_UNIT),

@@ -16,7 +16,10 @@ use trireme_proto::{
 };
 
 use super::{Services, caller};
-use crate::configs::{PIECE_BYTES, Stored, brief, manifest_parts};
+use crate::{
+    configs::{MAX_FILE_BYTES, PIECE_BYTES, Stored, brief, manifest_parts},
+    flow::{Slot, too_many},
+};
 
 mod apply;
 mod contents;
@@ -29,6 +32,14 @@ const HISTORY: u64 = 50;
 const MAX_HISTORY: u64 = 200;
 
 pub(crate) struct Door(pub(crate) Services);
+
+impl Door {
+    /// For as long as its answer is on its way.
+    fn reader(&self) -> Result<Slot, Status> {
+        let slot = self.0.flow.config_readers.take();
+        slot.ok_or_else(|| too_many("readers of configurations"))
+    }
+}
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -122,13 +133,17 @@ impl ConfigService for Door {
         &self,
         request: Request<GetConfigVersionRequest>,
     ) -> Result<Response<Self::GetVersionStream>, Status> {
+        let slot = self.reader()?;
         let stored = Stored::new(self.0.view(None).await?, self.0.store.archive());
         let version = stored.named(request.get_ref().version).await?;
         let files = stored.files(&version).await?;
         let first = Part::Version(brief(&version));
         let parts = std::iter::once(first)
             .chain(manifest_parts(files).map(Part::Manifest))
-            .map(|part| Ok(GetConfigVersionResponse { part: Some(part) }));
+            .map(move |part| {
+                let _held = &slot;
+                Ok(GetConfigVersionResponse { part: Some(part) })
+            });
         Ok(Response::new(stream::iter(parts).boxed()))
     }
 
@@ -136,6 +151,7 @@ impl ConfigService for Door {
         &self,
         request: Request<GetConfigFileRequest>,
     ) -> Result<Response<Self::GetFileStream>, Status> {
+        let slot = self.reader()?;
         let asked = request.into_inner();
         let stored = Stored::new(self.0.view(None).await?, self.0.store.archive());
         let name: BlobRef = match asked.blob {
@@ -152,10 +168,17 @@ impl ConfigService for Door {
                 })?
             }
         };
+        if name.size > MAX_FILE_BYTES as u64 {
+            return Err(Status::invalid_argument(format!(
+                "a content of {} bytes; a file of a configuration is at most {MAX_FILE_BYTES}",
+                name.size
+            )));
+        }
         let host = self.0.store.host().clone();
         let content = stored.content(&name, &host).await?;
         let mut rest = content;
         let pieces = std::iter::from_fn(move || {
+            let _held = &slot;
             let piece = rest.split_to(rest.len().min(PIECE_BYTES));
             (!piece.is_empty()).then_some(Ok(GetConfigFileResponse { content: piece }))
         });
