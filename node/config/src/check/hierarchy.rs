@@ -1,145 +1,13 @@
 //! `validate-supplemental-prow-config-hierarchy`: supplemental files stand in directories named like the org and
 //! repository that they are about (CFG-059). Files directly below the root may be about anything.
 
-use std::collections::BTreeSet;
-
-use serde_json::Value;
-
 use super::Warning;
 use crate::decode::{Cx, Decode as _};
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::files::{Content, FileSet};
 use crate::load::document;
 use crate::plugins::PluginConfig;
-use crate::prow::ProwConfig;
-
-/// What a supplemental file is about.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Scope {
-    global: bool,
-    orgs: BTreeSet<String>,
-    repos: BTreeSet<String>,
-}
-
-impl Scope {
-    fn add(&mut self, key: &str) {
-        if key.contains('/') {
-            self.repos.insert(key.to_owned());
-        } else {
-            self.orgs.insert(key.to_owned());
-        }
-    }
-
-    fn of_config(prow: &ProwConfig) -> Self {
-        let protection = &prow.branch_protection;
-        let mut scope = Self {
-            global: protection.protect_tested_repos.is_some()
-                || protection.allow_disabled_policies.is_some()
-                || protection.allow_disabled_job_policies.is_some()
-                || protection.protect_repos_with_optional_jobs.is_some()
-                || protection.policy.is_set()
-                || prow.slack_reporter_configs.contains_key("*")
-                || !prow.is_mergeable(),
-            ..Self::default()
-        };
-        for (org, of_org) in &protection.orgs {
-            if of_org.policy.is_set() {
-                scope.orgs.insert(org.clone());
-            }
-            for repo in of_org.repos.keys() {
-                scope.repos.insert(format!("{org}/{repo}"));
-            }
-        }
-        for key in prow.tide.merge_methods.keys() {
-            scope.add(key);
-        }
-        for query in &prow.tide.queries {
-            scope.orgs.extend(query.orgs.iter().cloned());
-            scope.repos.extend(query.repos.iter().cloned());
-        }
-        for key in prow.slack_reporter_configs.keys().filter(|key| *key != "*") {
-            scope.add(key);
-        }
-        scope
-    }
-
-    fn of_plugins(plugins: &PluginConfig) -> Self {
-        let mut scope = Self::default();
-        let core = &plugins.core;
-        scope.global = !core.owners.is_unset();
-        for key in core.plugins.0.keys().chain(core.external_plugins.keys()) {
-            scope.add(key);
-        }
-        let lists = core
-            .approve
-            .iter()
-            .map(|approve| &approve.repos)
-            .chain(core.lgtm.iter().map(|lgtm| &lgtm.repos))
-            .chain(core.triggers.iter().map(|trigger| &trigger.repos));
-        for key in lists.flatten() {
-            scope.add(key);
-        }
-        for (section, value) in &plugins.sections {
-            scope.section(section, value);
-        }
-        scope
-    }
-
-    fn section(&mut self, name: &str, value: &Value) {
-        let fields = || value.as_object().into_iter().flatten();
-        match name {
-            _ if value.is_null() => {}
-            "welcome" => {
-                for entry in value.as_array().into_iter().flatten() {
-                    let repos = entry.get("repos").and_then(Value::as_array);
-                    for key in repos.into_iter().flatten().filter_map(Value::as_str) {
-                        self.add(key);
-                    }
-                }
-            }
-            "label" => {
-                for (field, value) in fields() {
-                    if field != "restricted_labels" {
-                        self.global |= !value.is_null();
-                        continue;
-                    }
-                    for key in value
-                        .as_object()
-                        .into_iter()
-                        .flat_map(serde_json::Map::keys)
-                    {
-                        if key == "*" {
-                            self.global = true;
-                        } else {
-                            self.add(key);
-                        }
-                    }
-                }
-            }
-            "bugzilla" => {
-                for (field, value) in fields() {
-                    if field != "orgs" {
-                        self.global |= !value.is_null();
-                        continue;
-                    }
-                    for (org, options) in value.as_object().into_iter().flatten() {
-                        if options
-                            .get("default")
-                            .is_some_and(|default| !default.is_null())
-                        {
-                            self.orgs.insert(org.clone());
-                        }
-                        let repos = options.get("repos").and_then(Value::as_object);
-                        for repo in repos.into_iter().flat_map(serde_json::Map::keys) {
-                            self.repos.insert(format!("{org}/{repo}"));
-                        }
-                    }
-                }
-            }
-            _ => self.global = true,
-        }
-    }
-}
+use crate::prow::{ProwConfig, Scope};
 
 /// Looks at all supplemental files; those that do not parse were reported when they were loaded.
 pub(super) fn check(files: &FileSet) -> Vec<Diagnostic> {
@@ -148,7 +16,7 @@ pub(super) fn check(files: &FileSet) -> Vec<Diagnostic> {
     let of_config = |path: &str, content: &Content| {
         let root = document(path, content.bytes()?, &mut Vec::new())?;
         let mut cx = Cx::new(path, false);
-        Some(Scope::of_config(&ProwConfig::decode(&root, &mut cx)))
+        Some(ProwConfig::decode(&root, &mut cx).scope())
     };
     for (path, content) in files.supplementals() {
         let Some(root) = root_of(path, &layout.supplemental_dirs) else {
@@ -158,8 +26,7 @@ pub(super) fn check(files: &FileSet) -> Vec<Diagnostic> {
     }
     let of_plugins = |path: &str, content: &Content| {
         let root = document(path, content.bytes()?, &mut Vec::new())?;
-        let plugins = PluginConfig::read_alone(path, &root);
-        Some(Scope::of_plugins(&plugins))
+        Some(PluginConfig::read_alone(path, &root).scope())
     };
     for (path, content) in files.plugin_supplementals() {
         let Some(root) = root_of(path, &layout.plugin_supplemental_dirs) else {

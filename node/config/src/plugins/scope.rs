@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Owners, PluginConfig};
+use super::PluginConfig;
 use crate::prow::Scope;
 
 impl PluginConfig {
@@ -11,8 +11,7 @@ impl PluginConfig {
     pub fn scope(&self) -> Scope {
         let core = &self.core;
         let mut scope = Scope {
-            global: serde_json::to_value(&core.owners).ok()
-                != serde_json::to_value(Owners::default()).ok(),
+            global: !core.owners.is_unset(),
             ..Scope::default()
         };
         let lists = (core.approve.iter().map(|approve| &approve.repos))
