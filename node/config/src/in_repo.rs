@@ -224,21 +224,22 @@ impl Config {
             let wrong = defaults.postsubmit(job, identifier);
             found.extend(wrong.into_iter().map(|e| of_job(&job.base, "", e)));
         }
-        // The configuration's jobs first: of two that clash it is the later one that is named, and people see its file.
+        for job in &presubmits {
+            let wrong = job::validate::presubmit(&self.prow, job).into_iter();
+            found.extend(wrong.map(|(field, e)| of_job(&job.base, field, e)));
+        }
+        for job in &postsubmits {
+            let wrong = job::validate::postsubmit(&self.prow, job).into_iter();
+            found.extend(wrong.map(|(field, e)| of_job(&job.base, field, e)));
+        }
+        // Those of the configuration were found good when it was loaded. They come first: of two that clash it is the
+        // later one that is named, and people see its file.
         let all: Vec<_> = self.presubmits(identifier).chain(&presubmits).collect();
-        let wrong = job::validate::presubmits(&self.prow, &all);
-        found.extend(
-            wrong
-                .into_iter()
-                .map(|finding| of_job(&all[finding.index].base, finding.field, finding.message)),
-        );
+        let wrong = job::validate::presubmit_clashes(&all).into_iter();
+        found.extend(wrong.map(|clash| of_job(&all[clash.index].base, clash.field, clash.message)));
         let all: Vec<_> = self.postsubmits(identifier).chain(&postsubmits).collect();
-        let wrong = job::validate::postsubmits(&self.prow, &all);
-        found.extend(
-            wrong
-                .into_iter()
-                .map(|finding| of_job(&all[finding.index].base, finding.field, finding.message)),
-        );
+        let wrong = job::validate::postsubmit_clashes(&all).into_iter();
+        found.extend(wrong.map(|clash| of_job(&all[clash.index].base, clash.field, clash.message)));
         for base in presubmits
             .iter()
             .map(|job| &job.base)

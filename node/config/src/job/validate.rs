@@ -154,30 +154,6 @@ pub(crate) fn periodic(prow: &ProwConfig, job: &mut Periodic) -> Vec<Problem> {
     wrong
 }
 
-/// JOB-030 for the presubmits of one repository, and each of them by itself.
-pub(crate) fn presubmits(prow: &ProwConfig, jobs: &[&Presubmit]) -> Vec<Finding> {
-    let mut wrong = presubmit_clashes(jobs);
-    for (n, job) in jobs.iter().enumerate() {
-        wrong.extend(each(n, presubmit(prow, job)));
-    }
-    wrong
-}
-
-/// As [`presubmits`].
-pub(crate) fn postsubmits(prow: &ProwConfig, jobs: &[&Postsubmit]) -> Vec<Finding> {
-    let mut wrong = postsubmit_clashes(jobs);
-    for (n, job) in jobs.iter().enumerate() {
-        wrong.extend(each(n, postsubmit(prow, job)));
-    }
-    wrong
-}
-
-fn each(index: usize, problems: Vec<Problem>) -> impl Iterator<Item = Finding> {
-    problems
-        .into_iter()
-        .map(move |(field, message)| Finding::of(index, message).in_field(field))
-}
-
 /// JOB-030 for the presubmits of one repository.
 pub(crate) fn presubmit_clashes(jobs: &[&Presubmit]) -> Vec<Finding> {
     let parts: Vec<_> = jobs
