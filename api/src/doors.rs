@@ -381,16 +381,17 @@ async fn scrape(State((store, metrics)): State<(Store, Arc<Metrics>)>) -> Respon
 #[cfg(test)]
 mod tests {
     use prost::Message;
+    use rand::RngExt as _;
     use tokio::task::JoinHandle;
     use tonic::Code;
     use trireme_proto::api::{
         AddNodeRequest, ApplyConfigHeader, ApplyConfigRequest, CreateJobRequest,
-        CreateTokenRequest, RedriveRequest, RegisterRequest, WatchRequest, apply_config_request,
-        create_job_request::What,
+        CreateTokenRequest, GetConfigFileRequest, RedriveRequest, RegisterRequest, WatchRequest,
+        apply_config_request, create_job_request::What,
     };
 
     use trireme_proto::state::{
-        Command, ConfigVersion, PutConfig, RaiseFeatureLevel, command::Body,
+        BlobRef, Command, ConfigVersion, PutConfig, RaiseFeatureLevel, command::Body,
     };
     use trireme_state::PAGES_LEVEL;
 
@@ -576,6 +577,66 @@ mod tests {
             told.message(),
             "version 2 is in force, but version 1 came in between, and what is retired of that was not judged: compare them \
              with `trireme config diff`; `trireme config rollback 1` puts the other one back"
+        );
+        drop(client);
+        stop.cancel();
+        serving.await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_content_counts_until_it_is_read_and_what_is_no_file_is_refused() {
+        let store = alone().await;
+        let stop = CancellationToken::new();
+        let (address, serving) = open(&store, Arc::new(Content), stop.clone()).await;
+        let client = Client::connect(&format!("http://{address}")).await.unwrap();
+        let mut noise = vec![0_u8; 12 << 20];
+        rand::rng().fill(&mut noise[..]);
+        let file = |role: &str, path: &str, content: Bytes| LocalFile {
+            role: role.to_owned(),
+            path: path.to_owned(),
+            content,
+        };
+        let files = [
+            file("main", "config.yaml", "{}\n".into()),
+            file("job", "large.yaml", noise.into()),
+        ];
+        let header = ApplyConfigHeader::default();
+        client.apply_config(header, &files, |_| {}).await.unwrap();
+        let readers = || {
+            let queues = store.queues().depths();
+            let readers = queues.iter().find(|queue| queue.name == "config_readers");
+            readers.unwrap().depth
+        };
+        let request = GetConfigFileRequest {
+            path: "large.yaml".to_owned(),
+            ..GetConfigFileRequest::default()
+        };
+        let pieces = client.config().get_file(request).await.unwrap();
+        let mut pieces = pieces.into_inner();
+        assert_eq!(readers(), 1, "nobody has read it");
+        let mut read = 0;
+        while let Some(piece) = pieces.message().await.unwrap() {
+            read += piece.content.len();
+        }
+        assert_eq!(read, 12 << 20);
+        drop(pieces);
+        let free = async {
+            while readers() > 0 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let free = tokio::time::timeout(PATIENCE, free).await;
+        free.expect("the slot is given back");
+
+        let larger = BlobRef {
+            sha256: vec![0; 32].into(),
+            size: 25 << 20,
+        };
+        let refused = client.config_content(&larger).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert_eq!(
+            refused.message(),
+            "a content of 26214400 bytes; a file of a configuration is at most 16777216"
         );
         drop(client);
         stop.cancel();

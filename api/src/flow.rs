@@ -366,8 +366,9 @@ mod tests {
             whole: Duration::from_millis(whole),
             end: Instant::now() + Duration::from_millis(whole),
         };
-        let came = patience(60_000, 60_000).next(std::future::ready(Ok(Some(1))));
-        assert_eq!(came.await.unwrap(), Some(1));
+        let patient = patience(60_000, 60_000);
+        let came = patient.next(std::future::ready(Ok(Some(1)))).await;
+        assert_eq!(came.unwrap(), Some(1));
         let never = std::future::pending::<Result<Option<()>, Status>>;
         let stopped = patience(1, 60_000).next(never()).await.unwrap_err();
         assert_eq!(stopped.code(), tonic::Code::DeadlineExceeded);

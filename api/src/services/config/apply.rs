@@ -520,28 +520,40 @@ mod tests {
         let told = |answer: Result<(), Status>| answer.unwrap_err().message().to_owned();
         assert!(part(vec![file("main", &"x".repeat(MAX_NAME_BYTES))]).is_ok());
         let long = part(vec![file("main", &"x".repeat(MAX_NAME_BYTES + 1))]);
-        insta::assert_snapshot!(told(long), @r#""xxxxxxxxxxxxxxxxxxxx"...: a path of 1025 bytes; the path of a file is at most 1024"#);
-        insta::assert_snapshot!(told(part(Vec::new())), @"a part of the manifest has no files");
+        assert_eq!(
+            told(long),
+            r#""xxxxxxxxxxxxxxxxxxxx"...: a path of 1025 bytes; the path of a file is at most 1024"#
+        );
+        assert_eq!(
+            told(part(Vec::new())),
+            "a part of the manifest has no files"
+        );
         let role = part(vec![file(&"r".repeat(1000), "a")]);
         assert!(told(role).len() < 200);
         let unnamed = ConfigFile {
             blob: None,
             ..file("job", "a")
         };
-        insta::assert_snapshot!(told(part(vec![unnamed])), @"a: no sha256 of its content");
+        assert_eq!(told(part(vec![unnamed])), "a: no sha256 of its content");
         let one = ConfigManifest {
             files: vec![file("job", "a")],
         };
         assert!(check_part(&one, MAX_CONFIG_FILES - 1, MAX_MANIFEST_BYTES).is_ok());
         assert!(check_part(&one, MAX_CONFIG_FILES, 0).is_err());
-        insta::assert_snapshot!(told(check_part(&one, 0, MAX_MANIFEST_BYTES + 1)), @"a manifest is at most 67108864 bytes: shorten the paths");
+        assert_eq!(
+            told(check_part(&one, 0, MAX_MANIFEST_BYTES + 1)),
+            "a manifest is at most 67108864 bytes: shorten the paths"
+        );
         let twice = [
             file("main", "a"),
             file("job", "b"),
             file("supplemental", "b"),
         ];
         assert!(check_manifest(&twice[..2]).is_ok());
-        insta::assert_snapshot!(told(check_manifest(&twice)), @r#""b": every file needs a path of its own"#);
+        assert_eq!(
+            told(check_manifest(&twice)),
+            r#""b": every file needs a path of its own"#
+        );
     }
 
     #[test]
