@@ -4,9 +4,10 @@
 //! As there, a symbolic link to one of these files stands for it, directories behind links are not entered, and
 //! whatever a link leads to elsewhere does not exist.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::rc::Rc;
 
-use gix::bstr::ByteSlice;
+use gix::bstr::{BStr, BString, ByteSlice};
 use gix::objs::tree::EntryMode;
 
 use super::GitError;
@@ -23,7 +24,7 @@ const MAX_TARGET: u64 = 4096;
 /// How much of a repository may be looked at. What goes beyond is an error that says so.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConeLimits {
-    /// Files, links and directories that are looked at, wanted or not.
+    /// Files, links and directories that are looked at, wanted or not, and the steps of the paths that links lead along.
     pub entries: usize,
     /// Files that are read.
     pub files: usize,
@@ -143,11 +144,17 @@ enum Found {
     Directory(String),
 }
 
+/// What stands in a directory. Of a name that is there twice, the first counts.
+type Children = BTreeMap<BString, (EntryMode, gix::ObjectId)>;
+
 struct Look<'r> {
     commit: &'r Commit,
     repository: &'r gix::Repository,
     root: gix::ObjectId,
     request: ConeRequest,
+    /// Those that were inflated; as many entries as the budget has.
+    trees: HashMap<gix::ObjectId, Rc<Children>>,
+    /// Charged so far, of `limits.entries`.
     entries: usize,
 }
 
@@ -163,6 +170,7 @@ impl Listing {
             repository,
             root,
             request,
+            trees: HashMap::new(),
             entries: 0,
         };
         let mut listing = Self {
@@ -170,7 +178,8 @@ impl Listing {
             found: Vec::new(),
         };
         let mut dir = None;
-        for (name, mode, id) in look.children(root)? {
+        for (name, &(mode, id)) in look.children(root)?.iter() {
+            let name = name.to_str_lossy().into_owned();
             if name == request.dir {
                 if mode.is_tree() {
                     (listing.has_dir, dir) = (true, Some(id));
@@ -179,14 +188,14 @@ impl Listing {
                     listing.has_dir = true;
                 } else {
                     match look.follow("", mode, id)? {
-                        Found::Blob(id) => listing.found.push((name, Found::Blob(id))),
+                        Found::Blob(id) => listing.add(&look, name, Found::Blob(id))?,
                         Found::Directory(_) => listing.has_dir = true,
                         Found::Dangling(_) => {}
                     }
                 }
             } else if (request.select)(&name) {
                 let found = look.follow("", mode, id)?;
-                listing.found.push((name, found));
+                listing.add(&look, name, found)?;
             }
         }
         let mut pending: Vec<(String, gix::ObjectId)> = dir
@@ -194,25 +203,30 @@ impl Listing {
             .into_iter()
             .collect();
         while let Some((dir, id)) = pending.pop() {
-            for (name, mode, id) in look.children(id)? {
+            for (name, &(mode, id)) in look.children(id)?.iter() {
+                let name = name.to_str_lossy();
                 let path = format!("{dir}/{name}");
                 if mode.is_tree() {
                     pending.push((path, id));
                 } else if !mode.is_commit() && (request.select)(&path) {
                     let found = look.follow(&dir, mode, id)?;
-                    listing.found.push((path, found));
+                    listing.add(&look, path, found)?;
                 }
             }
-        }
-        if listing.found.len() > request.limits.files {
-            return Err(look.too_many("files that are read", request.limits.files));
         }
         listing.found.sort_by(|a, b| a.0.cmp(&b.0));
         Ok(listing)
     }
-}
 
-type Child = (String, EntryMode, gix::ObjectId);
+    fn add(&mut self, look: &Look<'_>, path: String, found: Found) -> Result<(), GitError> {
+        let limit = look.request.limits.files;
+        if self.found.len() >= limit {
+            return Err(look.too_many("files that are read", limit));
+        }
+        self.found.push((path, found));
+        Ok(())
+    }
+}
 
 impl Look<'_> {
     fn too_many(&self, what: &str, limit: usize) -> GitError {
@@ -223,44 +237,58 @@ impl Look<'_> {
         }
     }
 
-    fn children(&mut self, tree: gix::ObjectId) -> Result<Vec<Child>, GitError> {
+    /// Counts what is looked at, before it is.
+    fn charge(&mut self, entries: usize) -> Result<(), GitError> {
+        self.entries = self.entries.saturating_add(entries);
+        if self.entries > self.request.limits.entries {
+            return Err(self.too_many("entries", self.request.limits.entries));
+        }
+        Ok(())
+    }
+
+    /// Inflates a tree at most once.
+    fn tree(&mut self, id: gix::ObjectId) -> Result<Rc<Children>, GitError> {
+        if let Some(known) = self.trees.get(&id) {
+            return Ok(Rc::clone(known));
+        }
         let tree = self
             .repository
-            .find_tree(tree)
+            .find_tree(id)
             .map_err(|error| self.commit.failed(error))?;
-        let mut children = Vec::new();
+        let mut children = Children::new();
         for entry in tree.iter() {
             let entry = entry.map_err(|error| self.commit.failed(error))?;
-            self.entries += 1;
-            if self.entries > self.request.limits.entries {
-                return Err(self.too_many("entries", self.request.limits.entries));
-            }
-            let name = entry.filename().to_str_lossy().into_owned();
-            children.push((name, entry.mode(), entry.object_id()));
+            self.charge(1)?;
+            children
+                .entry(entry.filename().to_owned())
+                .or_insert((entry.mode(), entry.object_id()));
+        }
+        let children = Rc::new(children);
+        self.trees.insert(id, Rc::clone(&children));
+        Ok(children)
+    }
+
+    /// All that stands in a directory. One tree may stand at many paths: each time counts.
+    fn children(&mut self, id: gix::ObjectId) -> Result<Rc<Children>, GitError> {
+        let known = self.trees.contains_key(&id);
+        let children = self.tree(id)?;
+        if known {
+            self.charge(children.len())?;
         }
         Ok(children)
     }
 
     fn child(
-        &self,
+        &mut self,
         tree: gix::ObjectId,
         name: &str,
     ) -> Result<Option<(EntryMode, gix::ObjectId)>, GitError> {
-        let tree = self
-            .repository
-            .find_tree(tree)
-            .map_err(|error| self.commit.failed(error))?;
-        for entry in tree.iter() {
-            let entry = entry.map_err(|error| self.commit.failed(error))?;
-            if entry.filename().as_bytes() == name.as_bytes() {
-                return Ok(Some((entry.mode(), entry.object_id())));
-            }
-        }
-        Ok(None)
+        self.charge(1)?;
+        Ok(self.tree(tree)?.get(BStr::new(name)).copied())
     }
 
     /// What an entry of a directory stands for, once links are followed.
-    fn follow(&self, dir: &str, mode: EntryMode, id: gix::ObjectId) -> Result<Found, GitError> {
+    fn follow(&mut self, dir: &str, mode: EntryMode, id: gix::ObjectId) -> Result<Found, GitError> {
         if mode.is_tree() || mode.is_commit() {
             return Ok(Found::Directory("it is a directory".to_owned()));
         }
@@ -279,6 +307,7 @@ impl Look<'_> {
         if first.starts_with('/') {
             return dangling("which is outside of the repository");
         }
+        self.charge(rest.len())?;
         let mut hops = 1;
         while let Some(part) = rest.pop_front() {
             if part.is_empty() || part == "." {
@@ -306,6 +335,7 @@ impl Look<'_> {
                 if target.starts_with('/') {
                     return dangling("which is outside of the repository");
                 }
+                self.charge(target.split('/').count())?;
                 for part in target.split('/').rev() {
                     rest.push_front(part.to_owned());
                 }
@@ -348,5 +378,142 @@ impl Look<'_> {
             Ok(target) if !target.is_empty() => Ok(target.to_owned()),
             _ => Err("it is a link whose target is no UTF-8".to_owned()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use gix::objs::tree::{Entry, EntryKind};
+
+    use super::*;
+
+    struct Made {
+        _dir: tempfile::TempDir,
+        repository: gix::Repository,
+    }
+
+    impl Made {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let repository = gix::init_bare(dir.path()).unwrap();
+            Self {
+                _dir: dir,
+                repository,
+            }
+        }
+
+        fn blob(&self, content: &str) -> gix::ObjectId {
+            self.repository.write_blob(content).unwrap().detach()
+        }
+
+        fn tree(&self, entries: Vec<(String, EntryKind, gix::ObjectId)>) -> gix::ObjectId {
+            let mut entries: Vec<_> = entries
+                .into_iter()
+                .map(|(name, kind, oid)| Entry {
+                    mode: kind.into(),
+                    filename: name.into(),
+                    oid,
+                })
+                .collect();
+            entries.sort();
+            let tree = gix::objs::Tree { entries };
+            self.repository.write_object(&tree).unwrap().detach()
+        }
+
+        /// Of `.prow` with these entries.
+        fn list(
+            &self,
+            entries: Vec<(String, EntryKind, gix::ObjectId)>,
+            limits: ConeLimits,
+        ) -> Result<Listing, GitError> {
+            let dir = self.tree(entries);
+            let tree = self.tree(vec![(".prow".to_owned(), EntryKind::Tree, dir)]);
+            let who = gix::actor::Signature::default();
+            let commit = gix::objs::Commit {
+                tree,
+                parents: Default::default(),
+                author: who.clone(),
+                committer: who,
+                encoding: None,
+                message: "m".into(),
+                extra_headers: Vec::new(),
+            };
+            let id = self.repository.write_object(&commit).unwrap().to_string();
+            let commit = Commit::new(&RepoId::new("org", "repo"), &id).unwrap();
+            let request = ConeRequest {
+                dir: ".prow",
+                select: |path| path.ends_with(".yaml"),
+                limits,
+            };
+            Listing::of(&commit, &self.repository, request)
+        }
+    }
+
+    const LIMITS: ConeLimits = ConeLimits {
+        entries: 10_000,
+        files: 100,
+        bytes: 1 << 20,
+    };
+
+    /// CFG-086: a chain of links, each of which leads a long way, costs as much as the limit allows and no more.
+    #[test]
+    fn cfg_086_links_that_lead_long_ways_count_as_entries() {
+        let made = Made::new();
+        let file = made.blob("presubmits: {}");
+        // Entries that every step would look at anew.
+        let padded: Vec<_> = (0..1000)
+            .map(|number| (format!("pad-{number}"), EntryKind::Blob, file))
+            .collect();
+        let links = |chains: usize, turns: usize| {
+            let mut entries = padded.clone();
+            let inner = made.tree(vec![("x".to_owned(), EntryKind::Blob, file)]);
+            entries.push(("deep".to_owned(), EntryKind::Tree, inner));
+            entries.push(("link-0".to_owned(), EntryKind::Blob, file));
+            for number in 1..=30 {
+                let target = format!("{}link-{}", "deep/../".repeat(turns), number - 1);
+                entries.push((
+                    format!("link-{number}"),
+                    EntryKind::Link,
+                    made.blob(&target),
+                ));
+            }
+            for chain in 0..chains {
+                let target = made.blob("link-30");
+                entries.push((format!("{chain}.yaml"), EntryKind::Link, target));
+            }
+            entries
+        };
+        let found = made.list(links(10, 2), LIMITS).unwrap().found;
+        assert_eq!(found.len(), 10);
+        assert!(found.iter().all(|(_, found)| *found == Found::Blob(file)));
+
+        let told = made.list(links(10, 400), LIMITS).unwrap_err();
+        assert!(matches!(told, GitError::TooMany { .. }), "{told}");
+        // Each of the links is counted before the next one is followed.
+        let told = made.list(links(101, 0), LIMITS).unwrap_err();
+        let GitError::TooMany { what, limit, .. } = told else {
+            panic!("{told}");
+        };
+        assert_eq!(
+            (what.as_str(), limit),
+            ("files that are read at the top level and in .prow", 100)
+        );
+    }
+
+    /// CFG-086: one tree that stands at many paths counts at each.
+    #[test]
+    fn cfg_086_a_tree_of_equal_trees_is_bounded() {
+        let made = Made::new();
+        let mut tree = made.tree(vec![("a".to_owned(), EntryKind::Blob, made.blob("x"))]);
+        for _ in 0..20 {
+            tree = made.tree(vec![
+                ("a".to_owned(), EntryKind::Tree, tree),
+                ("b".to_owned(), EntryKind::Tree, tree),
+            ]);
+        }
+        let told = made
+            .list(vec![("a".to_owned(), EntryKind::Tree, tree)], LIMITS)
+            .unwrap_err();
+        assert!(matches!(told, GitError::TooMany { .. }), "{told}");
     }
 }
