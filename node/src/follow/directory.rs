@@ -197,8 +197,8 @@ impl Directory {
         self.took
     }
 
-    /// The next whole state: at once the first time, then when something changed; and the same again where the last
-    /// `failed`, or after a while.
+    /// The next whole state: the first time what is there, then when something changed, either once it stands still;
+    /// and the same again where the last `failed`, or after a while.
     pub(super) async fn next(&mut self, failed: bool) -> Result<FileSet, Trouble> {
         let again = if failed {
             let jitter = rand::rng().random_range(0.0..=0.25);
@@ -217,7 +217,7 @@ impl Directory {
                 if Instant::now() < again {
                     continue;
                 }
-            } else if self.seen.is_some() {
+            } else {
                 before = self.stand_still(before).await?;
             }
             return self.read(before).await;

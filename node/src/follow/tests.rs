@@ -320,6 +320,33 @@ async fn cfg_092_what_failed_is_tried_again_without_a_change() {
     assert_eq!(next(&mut directory).await, first);
 }
 
+/// CFG-092: an office that begins in the middle of a copy waits for its end.
+#[tokio::test]
+async fn cfg_092_the_first_look_stands_still_too() {
+    let mounts = Mounts::new();
+    for dir in ["config", "jobs"] {
+        fs::create_dir_all(mounts.at(dir)).unwrap();
+    }
+    fs::write(mounts.at("config/config.yaml"), CONFIG).unwrap();
+    fs::write(mounts.at("jobs/0.yaml"), periodic("job-0")).unwrap();
+    let timing = Timing {
+        quiet: Duration::from_millis(500),
+        quiet_at_most: BOUND,
+        ..quick()
+    };
+    let mut directory = mounts.follow(timing);
+    let copy = async {
+        for number in 1..10 {
+            // The pace of a slow writer.
+            tokio::time::sleep(Duration::from_millis(20)).await;
+            let file = mounts.at(&format!("jobs/{number}.yaml"));
+            fs::write(file, periodic(&format!("job-{number}"))).unwrap();
+        }
+    };
+    let (files, ()) = tokio::join!(next(&mut directory), copy);
+    assert_eq!(periodics(&files).len(), 10);
+}
+
 /// A file that is gone is told with its name, and what comes back is taken.
 #[tokio::test]
 async fn what_is_missing_is_told_until_it_is_there() {
