@@ -282,32 +282,50 @@ fn hook_secrets(settings: &Settings, secrets: &Secrets) -> anyhow::Result<HookSe
         return Ok(HookSecrets::default());
     };
     let tokens = secrets.typed("webhook.hmac_secret_file", path, |text| {
-        let value = hook_tokens(text);
+        let value = hook_tokens(text)?;
         let parts = value.values().flatten().cloned().collect();
         Ok(Parsed { value, parts })
     })?;
     Ok(HookSecrets::asked(move || tokens.get()))
 }
 
-fn hook_tokens(text: &str) -> HookTokens {
+/// What is more than one line, or is YAML of more than one value, is a map or nothing: half of one is no token.
+fn hook_tokens(text: &str) -> Result<HookTokens, String> {
+    const FORM: &str = "it must be one line, which is the token for everything, or a YAML map of scopes to lists of \
+                        {value, created_at} with at least one token each";
+    let token = text.trim();
     let value = yaml::parse(text.as_bytes())
         .ok()
         .and_then(|document| document.root.to_json().ok());
-    let scopes = value.and_then(|value| {
-        value
-            .as_object()?
-            .iter()
-            .map(|(scope, tokens)| {
-                let tokens = tokens
-                    .as_array()?
-                    .iter()
-                    .map(|token| token.get("value")?.as_str().map(str::to_owned))
-                    .collect::<Option<Vec<_>>>()?;
-                Some((scope.clone(), tokens))
-            })
-            .collect()
+    let is_line = !token.contains(['\n', '\r']) && !token.starts_with(['{', '[']);
+    match value {
+        Some(serde_json::Value::Object(scopes)) => {
+            if scopes.is_empty() {
+                return Err(format!("it is a map without a scope: {FORM}"));
+            }
+            let scope = |(scope, tokens): (String, serde_json::Value)| {
+                let tokens = scope_tokens(&tokens);
+                let tokens = tokens.ok_or_else(|| {
+                    format!("it is a map, but scope {scope:?} has no list of tokens: {FORM}")
+                })?;
+                Ok((scope, tokens))
+            };
+            scopes.into_iter().map(scope).collect()
+        }
+        Some(serde_json::Value::Array(_)) => Err(format!("it is a list: {FORM}")),
+        _ if is_line => Ok([("*".to_owned(), vec![token.to_owned()])].into()),
+        _ => Err(format!("it is neither one line nor a whole map: {FORM}")),
+    }
+}
+
+/// At least one, none of them empty.
+fn scope_tokens(list: &serde_json::Value) -> Option<Vec<String>> {
+    let tokens = list.as_array()?.iter().map(|token| {
+        let value = token.get("value")?.as_str()?;
+        (!value.trim().is_empty()).then(|| value.to_owned())
     });
-    scopes.unwrap_or_else(|| [("*".to_owned(), vec![text.trim().to_owned()])].into())
+    let tokens = tokens.collect::<Option<Vec<_>>>()?;
+    (!tokens.is_empty()).then_some(tokens)
 }
 
 /// A token as it stands in a header.
@@ -451,14 +469,40 @@ mod tests {
                 .map(|(scope, tokens)| ((*scope).to_owned(), owned(tokens)))
                 .collect()
         };
-        assert_eq!(hook_tokens("s3cret\n"), all(&[("*", &["s3cret"])]));
+        for token in ["s3cret", "*s3cret", "%s3cret", "12345678", "#s3cret"] {
+            let told = hook_tokens(&format!("{token}\n")).unwrap();
+            assert_eq!(told, all(&[("*", &[token])]));
+        }
         assert_eq!(
             hook_tokens(
                 "org/repo:\n- value: a\n  created_at: 2026-01-01T00:00:00Z\n- value: b\n'*':\n- value: c\n",
-            ),
+            )
+            .unwrap(),
             all(&[("org/repo", &["a", "b"]), ("*", &["c"])])
         );
-        assert_eq!(hook_tokens("{}"), all(&[]));
+    }
+
+    /// HOOK-006, CFG-096: what is half written or no map leaves the former tokens, and is not shown.
+    #[test]
+    fn cfg_096_half_of_a_map_is_no_token() {
+        for bad in [
+            "{}",
+            "[]",
+            "- value: s3cret",
+            "two\ns3cret",
+            "org/repo:",
+            "org/repo:\n- value: s3cret\n'*",
+            "org/repo:\n- value: s3cret\n- val",
+            "org/repo:\n- value: s3cret\n- value: ''",
+            "org/repo:\n- value: s3cret\n'*':\n",
+            "org/repo: []",
+            "org/repo: s3cret",
+            "{\"org/repo\": [{\"value\": \"s3cret",
+        ] {
+            let told = hook_tokens(bad).unwrap_err();
+            assert!(told.contains("it must be one line"), "{bad:?}: {told}");
+            assert!(!told.contains("s3cret"), "{bad:?}: {told}");
+        }
     }
 
     /// CFG-096: what could not be sent, or not be signed with, is not taken.
