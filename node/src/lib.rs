@@ -66,6 +66,7 @@ fn run_program(arguments: Vec<OsString>) -> ExitCode {
     // Refused only when somebody installed one before.
     let _installed = rustls::crypto::ring::default_provider().install_default();
     start_log(&cli.command);
+    log_panics();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -153,6 +154,31 @@ fn start_log(command: &Command) {
         .init();
 }
 
+/// Panics are told as everything else is: through the censor, and to debug bundles.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        let message = panic.payload_as_str().unwrap_or("no message");
+        let place = panic.location().map(ToString::to_string);
+        let place = place.as_deref().unwrap_or("an unknown place");
+        let thread = std::thread::current();
+        let thread = thread.name().unwrap_or("without a name");
+        // As RUST_BACKTRACE has it.
+        let backtrace = std::backtrace::Backtrace::capture();
+        if tracing::enabled!(tracing::Level::ERROR) {
+            tracing::error!(thread, place, %backtrace, "panicked: {message}");
+            return;
+        }
+        let told = format!("thread {thread} panicked at {place}: {message}\n{backtrace}");
+        #[expect(
+            clippy::print_stderr,
+            reason = "verbs have no log unless they are asked to"
+        )]
+        {
+            eprintln!("trireme: {}", Censor::of_process().clean_text(&told));
+        }
+    }));
+}
+
 /// Asks the kernel to end this process with the one that started it.
 fn exit_with_parent() -> anyhow::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
@@ -171,4 +197,34 @@ async fn interrupted() -> std::io::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CFG-097: a panic's message goes through the censor to the log that debug bundles show.
+    #[test]
+    fn cfg_097_panics_are_censored_and_kept() {
+        let (censor, log) = (Censor::default(), RecentLog::default());
+        censor.hide("test", vec![b"secret-of-a-panic".to_vec()]);
+        let subscriber = tracing_subscriber::registry().with(
+            fmt::layer()
+                .with_writer(Censored::new(censor, log.clone()))
+                .with_ansi(false),
+        );
+        let before = std::panic::take_hook();
+        log_panics();
+        let told = tracing::subscriber::with_default(subscriber, || {
+            std::panic::catch_unwind(|| panic!("it holds secret-of-a-panic"))
+        });
+        std::panic::set_hook(before);
+        assert!(told.is_err());
+        let text = log.text();
+        assert!(
+            text.contains("panicked: it holds XXXXXXXXXXXXXXXXX"),
+            "{text}"
+        );
+        assert!(text.contains("node/src/lib.rs:"), "{text}");
+    }
 }
