@@ -88,7 +88,10 @@ struct Watched {
     /// The key in the settings.
     key: &'static str,
     path: PathBuf,
+    /// Of what was last read.
     stamp: Option<Stamp>,
+    /// Of the look before: what changed since may still be being written.
+    seen: Option<Stamp>,
     /// Takes the content if it can.
     take: Box<Take>,
 }
@@ -96,15 +99,22 @@ struct Watched {
 type Take = dyn Fn(&str) -> Result<(), String> + Send;
 
 impl Watched {
-    /// Reads it again if it changed, or in any case; what is no good changes nothing.
+    /// Reads it again if it changed and the look before found the same, or in any case; what is no good changes nothing.
     fn look(&mut self, in_any_case: bool) {
         let stamp = Stamp::of(&self.path);
-        if stamp == self.stamp && !in_any_case {
+        let changed = stamp != self.stamp;
+        let settled = std::mem::replace(&mut self.seen, stamp) == stamp;
+        if !(in_any_case || changed) || (changed && !settled) {
             return;
         }
-        let changed = stamp != self.stamp;
+        let content = read(&self.path);
+        let after = Stamp::of(&self.path);
+        if after != stamp {
+            self.seen = after;
+            return;
+        }
         self.stamp = stamp;
-        let taken = read(&self.path)
+        let taken = content
             .map_err(|why| format!("{why:#}"))
             .and_then(|text| (self.take)(&text));
         match taken {
@@ -185,6 +195,7 @@ impl Secrets {
             key,
             path: path.to_owned(),
             stamp,
+            seen: stamp,
             take: Box::new(move |text| {
                 let parsed = parse(text)?;
                 // Before anybody can use it, and so show it.
@@ -229,6 +240,14 @@ impl Secrets {
 mod tests {
     use super::*;
 
+    impl Secrets {
+        /// What changed and stands still is taken.
+        fn look_twice(&self) {
+            self.look(false);
+            self.look(false);
+        }
+    }
+
     fn number(text: &str) -> Result<Parsed<u32>, String> {
         let value = text.trim().parse().map_err(|_| "no number".to_owned())?;
         Ok(Parsed {
@@ -260,14 +279,14 @@ mod tests {
         assert_eq!(*token.get(), "first-secret");
         fs::write(&path, "second-secret").unwrap();
         assert_eq!(*token.get(), "first-secret", "nobody looked yet");
-        secrets.look(false);
+        secrets.look_twice();
         assert_eq!(*token.get(), "second-secret");
         for bad in ["", "\n"] {
             fs::write(&path, bad).unwrap();
-            secrets.look(false);
+            secrets.look_twice();
         }
         fs::remove_file(&path).unwrap();
-        secrets.look(false);
+        secrets.look_twice();
         assert_eq!(*token.get(), "second-secret");
         assert_eq!(
             secrets.censor().clean_text("first-secret second-secret"),
@@ -284,16 +303,36 @@ mod tests {
         let typed = secrets.typed("x", &data("..data/number"), number).unwrap();
         std::os::unix::fs::symlink("2", data("..data_tmp")).unwrap();
         fs::rename(data("..data_tmp"), data("..data")).unwrap();
-        secrets.look(false);
+        secrets.look_twice();
         assert_eq!(*typed.get(), 22);
         assert_eq!(secrets.censor().clean_text("part-22"), "XXXXXXX");
         fs::write(data("2/number"), "no").unwrap();
-        secrets.look(false);
+        secrets.look_twice();
         assert_eq!(*typed.get(), 22, "its parser does not take it");
         assert!(secrets.typed("x", &data("2/number"), number).is_err());
     }
 
-    /// CFG-096: within a second, and every ten minutes whatever the file's stamp says.
+    /// CFG-096: what is still being written is not used, whatever it looks like.
+    #[test]
+    fn cfg_096_a_secret_is_used_once_it_stands_still() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("token");
+        fs::write(&path, "old").unwrap();
+        let secrets = Secrets::default();
+        let token = secrets.text("t", &path).unwrap();
+        for half in ["n", "ne", "new-"] {
+            fs::write(&path, half).unwrap();
+            secrets.look(half == "ne");
+            assert_eq!(*token.get(), "old");
+        }
+        fs::write(&path, "new-secret").unwrap();
+        secrets.look(false);
+        assert_eq!(*token.get(), "old");
+        secrets.look(false);
+        assert_eq!(*token.get(), "new-secret");
+    }
+
+    /// CFG-096: within two looks, and every ten minutes whatever the file's stamp says.
     #[tokio::test]
     async fn cfg_096_changed_files_are_found_by_looking() {
         let dir = tempfile::tempdir().unwrap();
@@ -317,6 +356,7 @@ mod tests {
         fs::write(&path, "fourth").unwrap();
         for file in secrets.files.lock().unwrap().iter_mut() {
             file.stamp = Stamp::of(&path);
+            file.seen = file.stamp;
         }
         secrets.look(false);
         assert_eq!(*token.get(), "second");
