@@ -11,7 +11,7 @@ use futures::FutureExt as _;
 use tokio::time::{Instant, sleep_until};
 use trireme_api::LeaseRenewals as _;
 use trireme_config::Config;
-use trireme_office::{ConfigFeed, Controller, ControllerError, Office, OfficeError};
+use trireme_office::{ConfigFeed, Controller, ControllerError, Office, OfficeError, RunningConfig};
 use trireme_proto::state::{
     Agent, FinishJob, Job, JobState, LeaseJob, ReleaseLease, SetAgent, TriggerJob, command::Body,
 };
@@ -260,8 +260,8 @@ impl Scheduler {
         // Until when jobs are not tried again.
         let mut refused: BTreeMap<String, Instant> = BTreeMap::new();
         while !resigned.is_cancelled() {
-            let config = feed.borrow_and_update().clone();
-            let config = config.as_ref().map(|running| &*running.config);
+            let running = feed.borrow_and_update().clone();
+            let config = running.as_ref().map(|running| &*running.config);
             for agent in view.agents() {
                 self.leases.know(&agent.id, agent.incarnation);
             }
@@ -270,7 +270,7 @@ impl Scheduler {
             let now = Instant::now();
             refused.retain(|_, until| *until > now);
             let triggered = trigger(office, &view, config).await?;
-            let (ended, next_end) = end_unfit(office, &view, config, &waiting).await?;
+            let (ended, next_end) = end_unfit(office, &view, running.as_deref(), &waiting).await?;
             let tried = self
                 .grant(office, &view, config, &waiting, &mut refused)
                 .await?;
@@ -420,18 +420,25 @@ impl Scheduler {
     }
 }
 
+/// Whether a configuration is the state's newest: that one is parsed after its commit, and jobs of it may be there before.
+fn is_in_force(running: &RunningConfig, state: &State) -> bool {
+    state
+        .config()
+        .is_none_or(|version| version.number == running.version)
+}
+
 /// EXE-052: jobs whose cluster or queue is gone end in error. Whether any did, and when to look again by the clock.
 async fn end_unfit(
     office: &Office,
     state: &State,
-    config: Option<&Config>,
+    running: Option<&RunningConfig>,
     waiting: &Waiting,
 ) -> Result<(bool, Option<Instant>), OfficeError> {
-    let Some(config) = config else {
+    let Some(running) = running.filter(|running| is_in_force(running, state)) else {
         return Ok((false, None));
     };
     let now_ms = office.now_ms();
-    let found = unfit::find(state, config, waiting, now_ms, MAX_GRANTS);
+    let found = unfit::find(state, &running.config, waiting, now_ms, MAX_GRANTS);
     let mut any = false;
     for Unfit { id, why } in found.unfit {
         tracing::warn!(job = id, why, "cannot start any more, ends in error");
@@ -696,18 +703,24 @@ mod tests {
             .job_with("2", "y", "default", queued("gone"))
             .job("3", "z", "old", 0);
         let config = "plank: {job_queue_capacities: {kept: 0, gone: 1}}";
-        assert_eq!(book.unfit_under(config, Duration::ZERO), (vec![], None));
+        let (grace, later) = (Duration::from_secs(290), Duration::from_secs(300));
+        assert_eq!(book.unfit_under(config, later), (vec![], None));
         let config = "disabled_clusters: [old]\nplank: {job_queue_capacities: {kept: 0}}";
         assert_eq!(
-            book.unfit_under(config, Duration::ZERO).0,
+            book.unfit_under(config, grace),
+            (vec![], Some(3000 + 300_000)),
+            "it may be a mistake that the next version takes back"
+        );
+        assert_eq!(
+            book.unfit_under(config, later).0,
             pairs(&[
                 (
                     "2",
-                    "Terminal error: job queue \"gone\" is not in plank.job_queue_capacities any more."
+                    "Terminal error: job queue \"gone\" is not in plank.job_queue_capacities any more, for 300s."
                 ),
                 (
                     "3",
-                    "Terminal error: cluster \"old\" is disabled by the configuration."
+                    "Terminal error: cluster \"old\" is disabled by the configuration, for 300s."
                 ),
             ])
         );

@@ -103,7 +103,9 @@ async fn a_version_without_a_job_leaves_what_runs_and_asks_for_it_no_more() {
     );
 
     // Version 3 has them no more.
-    scene.edit("config.yaml", |config| config.replace(QUEUES, "plank:\n"));
+    scene.edit("config.yaml", |config| {
+        config.replace(QUEUES, "plank:\n  pod_unscheduled_timeout: 1s\n")
+    });
     scene.edit("jobs.yaml", |jobs| jobs.replace(&going, ""));
     scene.apply().await;
 
@@ -113,7 +115,7 @@ async fn a_version_without_a_job_leaves_what_runs_and_asks_for_it_no_more() {
         })
         .await;
     assert_eq!(ended.state(), JobState::Error);
-    insta::assert_snapshot!(ended.description, @r#"Terminal error: job queue "closed" is not in plank.job_queue_capacities any more."#);
+    insta::assert_snapshot!(ended.description, @r#"Terminal error: job queue "closed" is not in plank.job_queue_capacities any more, for 1s."#);
 
     // Nobody waits for what still runs; its pull request is closed now, and takes it along.
     world.expect_merged(&pr).await;
