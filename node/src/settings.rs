@@ -396,7 +396,7 @@ pub struct TideSettings {
 #[derive(Debug, Clone, Copy, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct InRepoSettings {
-    /// States of repositories: Prow's `--in-repo-config-cache-size`.
+    /// States of repositories, conflicting and broken ones too: Prow's `--in-repo-config-cache-size`.
     pub cache_entries: usize,
     /// Of the files together.
     pub cache_bytes: u64,
@@ -407,7 +407,7 @@ pub struct InRepoSettings {
 impl Default for InRepoSettings {
     fn default() -> Self {
         Self {
-            cache_entries: 200,
+            cache_entries: 10_000,
             cache_bytes: 64 << 20,
             cache_hours: 6,
         }

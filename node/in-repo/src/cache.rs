@@ -182,11 +182,17 @@ impl<V: Clone, E: Clone> Cache<V, E> {
         state.kept.contains_key(key) || under_way.is_some_and(|(_, work)| work.upgrade().is_some())
     }
 
-    /// The most recently used value whose key is wanted. Counts as no use.
-    pub(crate) fn peek(&self, wanted: impl Fn(&Key) -> bool) -> Option<V> {
+    /// What is made of the most recently used value whose key is wanted and that something can be made of. Counts as no
+    /// use.
+    pub(crate) fn peek<T>(
+        &self,
+        wanted: impl Fn(&Key) -> bool,
+        make: impl Fn(&V) -> Option<T>,
+    ) -> Option<T> {
         let state = self.state();
-        let key = state.by_use.values().rev().find(|key| wanted(key))?;
-        state.kept.get(key).map(|kept| kept.value.clone())
+        let keys = state.by_use.values().rev().filter(|key| wanted(key));
+        keys.filter_map(|key| state.kept.get(key))
+            .find_map(|kept| make(&kept.value))
     }
 }
 
@@ -370,8 +376,12 @@ mod tests {
         shelf.get(&key("old", &["h"]), Ok("old")).await.unwrap();
         shelf.get(&key("new", &["h"]), Ok("new")).await.unwrap();
         shelf.get(&key("new", &["i"]), Ok("other")).await.unwrap();
-        let heads = |head: &'static str| shelf.cache.peek(move |key| key.heads == [head]);
+        let heads = |head: &'static str| {
+            let made = |value: &&'static str| (*value != "other").then_some(*value);
+            shelf.cache.peek(move |key| key.heads == [head], made)
+        };
         assert_eq!(heads("h"), Some("new"));
         assert_eq!(heads("none"), None);
+        assert_eq!(heads("i"), None, "nothing can be made of it");
     }
 }

@@ -37,7 +37,8 @@ const WARM_AT_ONCE: usize = 4;
 pub struct CacheLimits {
     /// States of repositories.
     pub entries: usize,
-    /// Bytes of the files that they were read from; parsed they take several times as much.
+    /// Bytes of the files that they were read from, or of what is told about them, and at least 1 KiB for each; parsed they
+    /// take several times as much.
     pub bytes: u64,
     /// Since the last use.
     pub age: Duration,
@@ -46,7 +47,7 @@ pub struct CacheLimits {
 impl Default for CacheLimits {
     fn default() -> Self {
         Self {
-            entries: 200,
+            entries: 10_000,
             bytes: 64 << 20,
             age: Duration::from_secs(6 * 3600),
         }
@@ -106,6 +107,27 @@ struct Content {
     defaulted: Mutex<Option<(Weak<Config>, Defaulted)>>,
 }
 
+/// What the commits alone decide: content, or a conflict or broken files, which are the same each time.
+type Known = Result<Arc<Content>, InRepoError>;
+
+/// The least that one counts for, in bytes: keys and bookkeeping.
+const MIN_WEIGHT: u64 = 1024;
+
+fn weight(known: &Known) -> u64 {
+    let bytes = match known {
+        Ok(content) => content.bytes,
+        Err(InRepoError::Conflict { paths, .. }) => {
+            paths.iter().map(|path| path.len() as u64).sum()
+        }
+        Err(InRepoError::Broken { found, .. }) => found
+            .iter()
+            .map(|found| found.to_string().len() as u64)
+            .sum(),
+        Err(InRepoError::Git(_) | InRepoError::Identifier(_)) => 0,
+    };
+    bytes.max(MIN_WEIGHT)
+}
+
 type Defaulted = Result<Arc<InRepoJobs>, Arc<[Diagnostic]>>;
 
 impl Content {
@@ -145,7 +167,7 @@ pub struct InRepo {
 #[derive(Debug)]
 struct Inner {
     mirrors: Mirrors,
-    cache: Cache<Arc<Content>, InRepoError>,
+    cache: Cache<Known, InRepoError>,
     metrics: InRepoMetrics,
 }
 
@@ -155,11 +177,7 @@ impl InRepo {
         Self {
             inner: Arc::new(Inner {
                 mirrors,
-                cache: Cache::new(
-                    limits,
-                    |content: &Arc<Content>| content.bytes,
-                    metrics.clone(),
-                ),
+                cache: Cache::new(limits, weight, metrics.clone()),
                 metrics,
             }),
         }
@@ -222,7 +240,8 @@ impl InRepo {
         let base = "";
         let key = key(config, identifier, Commits { base, heads }).ok()?;
         let wanted = |known: &Key| known.repo == key.repo && known.heads == key.heads;
-        let content = self.inner.cache.peek(wanted)?;
+        let content = |known: &Known| known.as_ref().ok().cloned();
+        let content = self.inner.cache.peek(wanted, content)?;
         content.under(config, identifier).ok()
     }
 
@@ -275,9 +294,18 @@ impl InRepo {
         let read = || {
             let (mirrors, metrics, key) =
                 (inner.mirrors.clone(), inner.metrics.clone(), key.clone());
-            async move { read::content(&mirrors, &key, &metrics).await.map(Arc::new) }.boxed()
+            async move {
+                match read::content(&mirrors, &key, &metrics).await {
+                    Ok(content) => Ok(Ok(Arc::new(content))),
+                    Err(why @ (InRepoError::Conflict { .. } | InRepoError::Broken { .. })) => {
+                        Ok(Err(why))
+                    }
+                    Err(why) => Err(why),
+                }
+            }
+            .boxed()
         };
-        inner.cache.get(&key, read).await
+        inner.cache.get(&key, read).await?
     }
 }
 

@@ -406,9 +406,9 @@ async fn cfg_083_a_new_configuration_applies_to_what_is_cached() {
     assert!(Arc::ptr_eq(&found, &second.jobs));
 }
 
-/// CFG-083, CFG-084: what failed is read again, and counted.
+/// CFG-083, CFG-084: broken files and conflicts are the same each time and are kept; what git could not do is tried again.
 #[tokio::test]
-async fn cfg_084_broken_files_are_not_kept() {
+async fn cfg_084_broken_files_are_kept_and_failures_are_not() {
     let stand = Stand::new();
     let base = stand
         .write(".prow.yaml", "presubmits:\n- name: [\n")
@@ -426,8 +426,27 @@ async fn cfg_084_broken_files_are_not_kept() {
             stand.counted("evictions_manual_total"),
             stand.counted("cache_usage_size")
         ),
-        (2, 2, 0)
+        (1, 0, 1)
     );
+    assert!(in_repo.remembered(&config(ON), REPO, &[]).is_none());
+
+    let ours = stand.branch("ours", &base).write("file", "ours").commit();
+    let theirs = stand
+        .branch("theirs", &base)
+        .write("file", "theirs")
+        .commit();
+    let first = told(&in_repo, &ours, &[&theirs]).await;
+    assert!(first.contains("conflicts in file"), "{first}");
+    assert_eq!(told(&in_repo, &ours, &[&theirs]).await, first);
+    assert_eq!(stand.counted("misses_total"), 2);
+
+    let absent = "0123456789012345678901234567890123456789";
+    for misses in [3, 4] {
+        told(&in_repo, absent, &[]).await;
+        assert_eq!(stand.counted("misses_total"), misses);
+    }
+    assert_eq!(stand.counted("evictions_manual_total"), 2);
+    assert_eq!(stand.counted("cache_usage_size"), 2);
 }
 
 /// CFG-086: one fetch and one reading for a pool of pull requests.
