@@ -1,6 +1,9 @@
 //! What a version that was taken from a directory says of itself in the history.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+};
 
 use bytes::Bytes;
 use trireme_config::FileSet;
@@ -11,8 +14,8 @@ const MAX_VERSION: usize = 80;
 /// Paths that are named.
 const MAX_PATHS: usize = 3;
 
-/// Content by path, as its sum.
-pub(super) type Sums = BTreeMap<String, Bytes>;
+/// Role and content by path, the latter as its sum.
+pub(super) type Sums = BTreeMap<String, (String, Bytes)>;
 
 /// Those of the version in force.
 pub(super) fn in_force(view: &View) -> Sums {
@@ -20,7 +23,26 @@ pub(super) fn in_force(view: &View) -> Sums {
     let files = version.and_then(|version| view.config_files(version));
     let files = files.unwrap_or_default().into_iter();
     files
-        .filter_map(|file| Some((file.path, file.blob?.sha256)))
+        .filter_map(|file| Some((file.path, (file.role, file.blob?.sha256))))
+        .collect()
+}
+
+/// The same by role, and by paths that begin where those of one role part.
+pub(super) fn placeless(sums: &Sums) -> BTreeSet<(&str, PathBuf, &Bytes)> {
+    let mut roots: BTreeMap<&str, PathBuf> = BTreeMap::new();
+    for (path, (role, _)) in sums {
+        let dir = Path::new(path).parent().unwrap_or(Path::new(""));
+        let root = roots.entry(role).or_insert_with(|| dir.to_owned());
+        while !dir.starts_with(&*root) && root.pop() {}
+    }
+    let placeless = |path: &str, role: &str| {
+        let path = Path::new(path);
+        let root = roots.get(role);
+        let rest = root.and_then(|root| path.strip_prefix(root).ok());
+        rest.unwrap_or(path).to_owned()
+    };
+    sums.iter()
+        .map(|(path, (role, sum))| (role.as_str(), placeless(path, role), sum))
         .collect()
 }
 
@@ -88,8 +110,23 @@ mod tests {
     fn sums(files: &[(&str, &'static str)]) -> Sums {
         files
             .iter()
-            .map(|(path, sum)| ((*path).to_owned(), Bytes::from_static(sum.as_bytes())))
+            .map(|(path, sum)| {
+                let sum = Bytes::from_static(sum.as_bytes());
+                ((*path).to_owned(), ("job".to_owned(), sum))
+            })
             .collect()
+    }
+
+    #[test]
+    fn the_same_files_elsewhere_are_the_same() {
+        let here = sums(&[("/etc/jobs/a.yaml", "1"), ("/etc/jobs/b/c.yaml", "2")]);
+        let there = sums(&[("a.yaml", "1"), ("b/c.yaml", "2")]);
+        assert_eq!(placeless(&here), placeless(&there));
+        let other = sums(&[("a.yaml", "1"), ("c.yaml", "2")]);
+        assert_ne!(placeless(&here), placeless(&other));
+        let mut role = there.clone();
+        role.get_mut("a.yaml").unwrap().0 = "main".to_owned();
+        assert_ne!(placeless(&here), placeless(&role));
     }
 
     /// CFG-013: the version that the files name is told with each change.

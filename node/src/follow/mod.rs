@@ -3,12 +3,14 @@
 //!
 //! Every node may have the files; the one that holds the office acts. What it last took from there is a cursor in the
 //! state, so that a new leader does not take it again, and that a version which somebody applied or rolled back by hand
-//! stays until the files change.
+//! stays until the files change. Mounts of other nodes may lag behind: what an office finds first and was taken before
+//! something newer is told, and taken only once this node has seen its files change.
 
 mod directory;
 #[cfg(test)]
 mod kubelet;
 mod look;
+mod memory;
 mod message;
 #[cfg(test)]
 mod tests;
@@ -28,11 +30,18 @@ use trireme_proto::{
     state::{Alarm, Cursor, PutCursor, SetAlarm, command::Body},
 };
 
-use self::directory::{Directory, Timing};
+use self::{
+    directory::{Directory, Timing},
+    memory::{Judged, Refused, Seen, TakenBefore},
+};
 use crate::{configuration::role, settings::FollowSettings};
 
-/// The cursor that holds the digest of the files that were last taken.
+/// The cursor that holds the digests of the files that were taken.
 const CURSOR: &str = "config/followed";
+/// The cursor that holds the digest of the files that were refused.
+const REFUSED: &str = "config/refused";
+/// Bytes of a digest that tell states of the files apart.
+const DIGEST_BYTES: usize = 16;
 /// The alarm while the files are not taken.
 const ALARM: &str = "config/followed";
 
@@ -61,7 +70,7 @@ impl Follower {
 
     /// The author of its versions.
     pub(crate) fn author(node_id: u64) -> String {
-        format!("follow:node-{node_id}")
+        format!("{}node-{node_id}", memory::AUTHORS)
     }
 }
 
@@ -97,6 +106,7 @@ impl Controller for Follower {
         };
         let _told = Told(&self.health);
         let mut directory = Directory::new(layout.clone(), Timing::default());
+        let mut seen = Seen::default();
         let mut failed = false;
         loop {
             let found = tokio::select! {
@@ -105,7 +115,7 @@ impl Controller for Follower {
             };
             let started = Instant::now();
             let taken = match found {
-                Ok(files) => self.take(&office, files).await?,
+                Ok(files) => self.take(&office, &mut seen, files).await?,
                 Err(trouble) => Err(trouble.to_string()),
             };
             match &taken {
@@ -132,21 +142,53 @@ impl Follower {
     async fn take(
         &self,
         office: &Office,
+        seen: &mut Seen,
         files: FileSet,
     ) -> Result<Result<Taken, String>, ControllerError> {
         let found = spawn_blocking(move || Found::new(&files)).await;
         let found = found.map_err(|why| ControllerError::Failed(why.into()))?;
         let view = office.view();
-        let taken_before = view.cursor(CURSOR);
-        if taken_before.is_some_and(|cursor| cursor.value == found.digest) {
-            return Ok(Ok(Taken::Before));
-        }
+        let value = |key| view.cursor(key).map_or("", |cursor| cursor.value.as_str());
+        let taken_before = TakenBefore::parse(value(CURSOR));
+        let refused_before = Refused::parse(value(REFUSED));
+        let judged = seen.judge(&found.digest, &taken_before);
+        let cursor = taken_before.with(&found.digest);
+        let (number, author) = view.config().map_or((0, String::new()), |version| {
+            (version.number, version.author.clone())
+        });
         let before = message::in_force(&view);
         let message = message::words(found.version, &before, &found.sums);
         drop(view);
+        let is_by_hand = !author.starts_with(memory::AUTHORS);
+        let is_in_force = before == found.sums
+            // The paths of what somebody applied begin where the command line was.
+            || (is_by_hand && message::placeless(&before) == message::placeless(&found.sums));
+        match judged {
+            Judged::Newest => {
+                if refused_before.is_some_and(|refused| refused.digest != found.digest) {
+                    put(office, vec![(REFUSED, String::new())]).await?;
+                }
+                return Ok(Ok(Taken::Before));
+            }
+            Judged::Older if is_in_force => return Ok(Ok(Taken::Before)),
+            Judged::Older => {
+                return Ok(Err(format!(
+                    "the files of node {} are older than version {number}: they were taken before and others since; they \
+                     are taken once this node sees them change, or apply them with `trireme config apply` if they are meant",
+                    office.node_id()
+                )));
+            }
+            Judged::New => {}
+        }
         office.assert_held().await?;
         let mut taken = Taken::Before;
-        if before != found.sums {
+        if !is_in_force {
+            if let Some(why) = refused_before
+                .as_ref()
+                .and_then(|refused| refused.holds_back(&found.digest, number, &author))
+            {
+                return Ok(Err(why));
+            }
             let header = ApplyConfigHeader {
                 message,
                 max_retired_percent: Some(self.max_retired_percent),
@@ -155,25 +197,51 @@ impl Follower {
             taken = match self.door.apply(header, &found.files).await {
                 Ok(answer) if answer.unchanged => Taken::Before,
                 Ok(answer) if answer.accepted => Taken::New(answer.version),
-                Ok(answer) => return Ok(Err(refused(&answer))),
+                Ok(answer) => {
+                    refuse(office, refused_before, found.digest, number).await?;
+                    return Ok(Err(refused(&answer)));
+                }
                 Err(why) if is_about_the_files(why.code()) => {
+                    refuse(office, refused_before, found.digest, number).await?;
                     return Ok(Err(why.message().to_owned()));
                 }
                 Err(why) => return Err(ControllerError::Failed(why.into())),
             };
         }
-        let cursor = Cursor {
-            key: CURSOR.to_owned(),
-            at_ms: office.now_ms(),
-            value: found.digest,
-            version: 0,
-        };
-        let cursors = vec![cursor];
-        office
-            .propose(Body::PutCursor(PutCursor { cursors }))
-            .await?;
+        let mut cursors = vec![(CURSOR, cursor)];
+        if refused_before.is_some() {
+            cursors.push((REFUSED, String::new()));
+        }
+        put(office, cursors).await?;
         Ok(Ok(taken))
     }
+}
+
+/// Remembers what was refused, and the first version that it was refused against.
+async fn refuse(
+    office: &Office,
+    before: Option<Refused>,
+    digest: String,
+    version: u64,
+) -> Result<(), OfficeError> {
+    let refused = Refused { digest, version };
+    if before.as_ref() == Some(&refused) {
+        return Ok(());
+    }
+    put(office, vec![(REFUSED, refused.cursor())]).await
+}
+
+/// An empty value forgets the cursor.
+async fn put(office: &Office, values: Vec<(&str, String)>) -> Result<(), OfficeError> {
+    let cursor = |(key, value): (&str, String)| Cursor {
+        key: key.to_owned(),
+        at_ms: if value.is_empty() { 0 } else { office.now_ms() },
+        value,
+        version: 0,
+    };
+    let cursors = values.into_iter().map(cursor).collect();
+    let body = Body::PutCursor(PutCursor { cursors });
+    office.propose(body).await.map(|_| ())
 }
 
 /// Whether trying again with the same files would end the same way.
@@ -188,7 +256,7 @@ fn is_about_the_files(code: Code) -> bool {
 struct Found {
     files: Vec<LocalFile>,
     sums: message::Sums,
-    /// Over all of the sums.
+    /// Over all of the sums; the same wherever the files are mounted.
     digest: String,
     version: Option<String>,
 }
@@ -202,19 +270,26 @@ impl Found {
         };
         let files: Vec<LocalFile> = set.iter().map(file).collect();
         let mut sums = message::Sums::new();
-        let mut digest = Sha256::new();
+        let mut parts = Vec::new();
         for file in &files {
             let sum = blob::name(&file.content).sha256;
-            for part in [file.role.as_bytes(), file.path.as_bytes(), &sum] {
+            let relative = memory::relative(&set.layout, &file.path);
+            parts.push((relative, file.role.clone(), sum.clone()));
+            sums.insert(file.path.clone(), (file.role.clone(), sum));
+        }
+        parts.sort();
+        let mut digest = Sha256::new();
+        for (path, role, sum) in &parts {
+            for part in [role.as_bytes(), path.as_bytes(), sum] {
                 digest.update((part.len() as u64).to_be_bytes());
                 digest.update(part);
             }
-            sums.insert(file.path.clone(), sum);
         }
+        let digest = digest.finalize();
         Self {
             files,
             sums,
-            digest: hex::encode(digest.finalize()),
+            digest: hex::encode(&digest[..DIGEST_BYTES]),
             version: message::version(set),
         }
     }

@@ -7,8 +7,10 @@ use tokio::time::timeout;
 use trireme_config::{Config, FileSet, Layout, LoadOptions};
 
 use super::{
+    Found,
     directory::{Directory, Timing, Trouble},
     kubelet::{Step, Volume},
+    memory::{Judged, Seen, TakenBefore},
 };
 
 /// The longest that a change is waited for.
@@ -345,6 +347,49 @@ async fn cfg_092_the_first_look_stands_still_too() {
     };
     let (files, ()) = tokio::join!(next(&mut directory), copy);
     assert_eq!(periodics(&files).len(), 10);
+}
+
+/// Two nodes with mounts at paths of their own: one whose mount lags behind takes nothing back.
+#[tokio::test]
+async fn a_node_whose_files_are_older_takes_nothing_back() {
+    let (ahead, behind) = (Mounts::new(), Mounts::new());
+    let mut cursor = String::new();
+    let volumes = |mounts: &Mounts| {
+        Volume::mount(mounts.at("config"), &[("config.yaml", CONFIG)]);
+        Volume::mount(mounts.at("jobs"), &[("a.yaml", &periodic("one"))])
+    };
+    let (mut jobs_ahead, mut jobs_behind) = (volumes(&ahead), volumes(&behind));
+    let (mut one, mut other) = (ahead.follow(quick()), behind.follow(quick()));
+
+    let mut seen = Seen::default();
+    let first = Found::new(&next(&mut one).await).digest;
+    assert_eq!(
+        seen.judge(&first, &TakenBefore::parse(&cursor)),
+        Judged::New
+    );
+    cursor = TakenBefore::parse(&cursor).with(&first);
+    jobs_ahead.update(&[("a.yaml", &periodic("two"))]);
+    let second = Found::new(&next(&mut one).await).digest;
+    assert_eq!(
+        seen.judge(&second, &TakenBefore::parse(&cursor)),
+        Judged::New
+    );
+    cursor = TakenBefore::parse(&cursor).with(&second);
+    let taken = TakenBefore::parse(&cursor);
+
+    let mut seen = Seen::default();
+    let found = Found::new(&next(&mut other).await).digest;
+    assert_eq!(found, first, "wherever it is mounted");
+    for _ in 0..2 {
+        assert_eq!(seen.judge(&found, &taken), Judged::Older);
+    }
+    jobs_behind.update(&[("a.yaml", &periodic("two"))]);
+    let found = Found::new(&next(&mut other).await).digest;
+    assert_eq!(seen.judge(&found, &taken), Judged::Newest);
+    // What comes back where somebody looks is meant.
+    jobs_behind.update(&[("a.yaml", &periodic("one"))]);
+    let found = Found::new(&next(&mut other).await).digest;
+    assert_eq!(seen.judge(&found, &taken), Judged::New);
 }
 
 /// A file that is gone is told with its name, and what comes back is taken.
