@@ -68,7 +68,7 @@ async fn a_version_without_a_job_leaves_what_runs_and_asks_for_it_no_more() {
 
     let pr = world.pr("change").opened_by("author").await;
     let other = world.pr("other").opened_by("author").await;
-    world.comment("author", &pr, "/test queued").await;
+    world.comment("author", &other, "/test queued").await;
     let gated = scene
         .until_run("gated to run", |job| {
             job.job == "gated" && on(job, &pr) && job.state() == JobState::Pending
