@@ -100,12 +100,7 @@ fn named(files: &FileSet, cache: &ConfigCache) -> FileSet {
     for (path, _) in files.iter() {
         named.insert_known(path, *files.content(path).unwrap().id(), None);
     }
-    let missing: Vec<_> = cache
-        .missing(&named)
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
-    for path in missing {
+    for path in cache.missing(&named) {
         let bytes = files.get(&path).unwrap().clone();
         named.insert(path, bytes);
     }

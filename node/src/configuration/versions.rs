@@ -49,8 +49,7 @@ impl Versions {
             set.insert_known(&*file.path, id, None);
             blobs.insert(&*file.path, (id, name));
         }
-        let missing: Vec<String> = cache.missing(&set).into_iter().map(str::to_owned).collect();
-        for path in missing {
+        for path in cache.missing(&set) {
             let Some((id, name)) = blobs.get(path.as_str()) else {
                 continue;
             };

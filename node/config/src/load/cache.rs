@@ -7,7 +7,7 @@ use super::jobs::{Known, Merged};
 use super::plugin_sources;
 use super::sections::{Sections, Shard, sources};
 use crate::diagnostic::{Diagnostic, Rule};
-use crate::files::{ContentId, FileSet, IGNORE_FILE};
+use crate::files::{Content, ContentId, FileSet, Files, IGNORE_FILE};
 use crate::job::{Postsubmit, Presubmit, Shared};
 use crate::plugins::PluginConfig;
 use crate::yaml::Node;
@@ -50,28 +50,48 @@ impl ConfigCache {
     /// Paths of the files whose bytes a load of this set needs, and which are neither in it nor known from the former one. A
     /// file that is known as something else, a job file that has become a supplement, say, is not known.
     #[must_use]
-    pub fn missing<'f>(&self, files: &'f FileSet) -> Vec<&'f str> {
-        let is_known = |path: &str, id: &ContentId| self.small.get(path, id).is_some();
-        let small = files.all().filter(|(path, content)| {
-            let is_ignore_file = path.rsplit('/').next() == Some(IGNORE_FILE);
-            content.bytes().is_none() && (is_ignore_file || !is_known(path, content.id()))
-        });
-        let mut sources: BTreeSet<String> =
-            sources(files).into_iter().map(|(path, _)| path).collect();
-        sources.extend(plugin_sources(files).into_iter().map(|(path, _)| path));
-        let mut missing: BTreeSet<&str> = small
-            .map(|(path, _)| path)
-            .filter(|path| sources.contains(*path) || path.ends_with(IGNORE_FILE))
-            .collect();
-        let jobs = files.job_files().unwrap_or_default().into_iter();
-        missing.extend(
-            jobs.filter(|(path, content)| {
+    pub fn missing(&self, files: &FileSet) -> Vec<String> {
+        self.lacking(files, &Reading::of(files))
+    }
+
+    pub(super) fn lacking(&self, files: &FileSet, reading: &Reading<'_>) -> Vec<String> {
+        let sources = reading.sections.iter().chain(&reading.plugins);
+        let small = sources
+            .filter(|(path, id)| files.get(path).is_none() && self.small.get(path, id).is_none())
+            .map(|(path, _)| path.as_str());
+        let bare = |content: &Content| content.bytes().is_none();
+        let jobs = reading.jobs.iter().flatten();
+        let jobs = jobs
+            .filter(|(path, content)| {
                 let known = self.job_files.get(*path);
-                content.bytes().is_none() && known.is_none_or(|(id, _)| id != content.id())
+                bare(content) && known.is_none_or(|(id, _)| id != content.id())
             })
-            .map(|(path, _)| path),
-        );
-        missing.into_iter().collect()
+            .map(|(path, _)| *path);
+        // What hides job files is read whenever these are listed.
+        let hiding = files
+            .all()
+            .filter(|(path, content)| bare(content) && path.rsplit('/').next() == Some(IGNORE_FILE))
+            .map(|(path, _)| path);
+        let missing: BTreeSet<&str> = small.chain(jobs).chain(hiding).collect();
+        missing.into_iter().map(str::to_owned).collect()
+    }
+}
+
+/// Which files of a set a load reads as what, listed once.
+pub(super) struct Reading<'f> {
+    pub(super) sections: Sources,
+    pub(super) plugins: Sources,
+    /// None if there is no such tree.
+    pub(super) jobs: Option<Files<'f>>,
+}
+
+impl<'f> Reading<'f> {
+    pub(super) fn of(files: &'f FileSet) -> Self {
+        Self {
+            sections: sources(files),
+            plugins: plugin_sources(files),
+            jobs: files.job_files(),
+        }
     }
 }
 
@@ -124,8 +144,12 @@ impl Small {
     }
 
     /// Of those that are in the set or were in the former one.
-    pub(super) fn of(&self, files: &FileSet, paths: &[(String, ContentId)]) -> Self {
-        let found = paths.iter().filter_map(|(path, id)| {
+    pub(super) fn of<'s>(
+        &self,
+        files: &FileSet,
+        sources: impl Iterator<Item = &'s (String, ContentId)>,
+    ) -> Self {
+        let found = sources.filter_map(|(path, id)| {
             let bytes = files.get(path).or_else(|| self.get(path, id))?;
             Some((path.clone(), (*id, bytes.clone())))
         });

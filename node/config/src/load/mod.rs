@@ -18,14 +18,14 @@ use jiff::Timestamp;
 pub use cache::ConfigCache;
 pub(crate) use file::{document, of_job, source};
 
-use self::cache::Sources;
+use self::cache::{Reading, Sources};
 use self::file::JobFile;
 use self::jobs::{DefaultedFile, Known};
 use self::sections::Sections;
 use crate::check::{Warning, follow_up};
 use crate::config::{Config, JobConfig};
 use crate::diagnostic::{Diagnostic, Rule};
-use crate::files::{Content, FileSet};
+use crate::files::{Content, FileSet, Files};
 use crate::job::{self, Preset, Shared};
 use crate::plugins::{PluginConfig, Registry};
 use crate::prow::ProwConfig;
@@ -104,13 +104,24 @@ impl<'a> Loader<'a> {
     }
 
     fn load(mut self, files: &FileSet) -> Loaded {
-        let missing = self.cache.missing(files);
+        let reading = Reading::of(files);
+        let missing = self.cache.lacking(files, &reading);
         let (config, plugins) = if missing.is_empty() {
-            self.small_files(files);
-            (self.config(files), self.plugins(files))
+            let Reading {
+                sections,
+                plugins,
+                jobs,
+            } = reading;
+            let sources = sections.iter().chain(&plugins);
+            self.cache.small = self.cache.small.of(files, sources);
+            (
+                self.config(files, sections, jobs),
+                self.plugins(files, plugins),
+            )
         } else {
             // Nothing is remembered of a load that could not be one.
-            self.found.extend(missing.into_iter().map(cache::absent));
+            let missing = missing.iter();
+            self.found.extend(missing.map(|path| cache::absent(path)));
             Default::default()
         };
         self.found.sort();
@@ -125,17 +136,16 @@ impl<'a> Loader<'a> {
         }
     }
 
-    fn small_files(&mut self, files: &FileSet) {
-        let mut paths = sections::sources(files);
-        paths.extend(plugin_sources(files));
-        self.cache.small = self.cache.small.of(files, &paths);
-    }
-
     fn failed(&self) -> bool {
         self.found.iter().any(Diagnostic::is_error)
     }
 
-    fn config(&mut self, files: &FileSet) -> Arc<Config> {
+    fn config<'f>(
+        &mut self,
+        files: &'f FileSet,
+        sources: Sources,
+        jobs: Option<Files<'f>>,
+    ) -> Arc<Config> {
         let main = &files.layout.config;
         if files.content(main).is_none() {
             let message = format!("error reading {main}: no such file");
@@ -143,9 +153,9 @@ impl<'a> Loader<'a> {
                 .push(Diagnostic::error(Rule::File, main, message));
             return Arc::default();
         }
-        let sections = self.sections(files);
+        let sections = self.sections(files, sources);
         self.found.extend(sections.read.iter().cloned());
-        let parsed = self.job_files(files);
+        let parsed = self.job_files(files, jobs);
         let decorate_all_jobs = sections.jobs.decorate_all_jobs;
         let mut jobs = JobConfig {
             presets: sections.jobs.presets.clone(),
@@ -222,8 +232,7 @@ impl<'a> Loader<'a> {
         Arc::new(config)
     }
 
-    fn sections(&mut self, files: &FileSet) -> Sections {
-        let sources = sections::sources(files);
+    fn sections(&mut self, files: &FileSet, sources: Sources) -> Sections {
         if let Some((before, sections)) = &self.cache.sections
             && *before == sources
             // What is wrong may be right later: an instant that lay ahead.
@@ -243,9 +252,13 @@ impl<'a> Loader<'a> {
     }
 
     /// The job files in their order, each as it is written.
-    fn job_files<'f>(&mut self, files: &'f FileSet) -> Vec<(&'f str, Known)> {
+    fn job_files<'f>(
+        &mut self,
+        files: &'f FileSet,
+        paths: Option<Files<'f>>,
+    ) -> Vec<(&'f str, Known)> {
         let before = std::mem::take(&mut self.cache.job_files);
-        let Some(paths) = files.job_files() else {
+        let Some(paths) = paths else {
             let jobs = files.layout.jobs.clone().unwrap_or_default();
             let message = format!("error reading {jobs}: no such file or directory");
             self.found
@@ -384,7 +397,7 @@ impl<'a> Loader<'a> {
         defaulted
     }
 
-    fn plugins(&mut self, files: &FileSet) -> Arc<PluginConfig> {
+    fn plugins(&mut self, files: &FileSet, sources: Sources) -> Arc<PluginConfig> {
         let Some(path) = &files.layout.plugins else {
             return Arc::default();
         };
@@ -394,7 +407,6 @@ impl<'a> Loader<'a> {
                 .push(Diagnostic::error(Rule::File, path, message));
             return Arc::default();
         }
-        let sources = plugin_sources(files);
         if let Some((before, (plugins, found))) = &self.cache.plugins
             && *before == sources
         {
