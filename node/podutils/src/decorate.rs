@@ -402,26 +402,10 @@ fn sidecar_options(
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader};
-
     use trireme_prowjob::go_json;
 
     use super::*;
-
-    fn oracle(name: &str) -> Vec<Value> {
-        let path = format!(
-            "{}/../../../shared/oracle/{name}",
-            env!("CARGO_MANIFEST_DIR")
-        );
-        let Ok(file) = std::fs::File::open(path) else {
-            println!("skipped: no {name} beside the project");
-            return Vec::new();
-        };
-        let lines = BufReader::new(flate2::read::GzDecoder::new(file)).lines();
-        lines
-            .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
-            .collect()
-    }
+    use crate::oracle::lines as oracle;
 
     /// Value of a variable in a container of a list.
     fn env<'a>(pod: &'a Value, list: &str, container: usize, name: &str) -> Option<&'a str> {

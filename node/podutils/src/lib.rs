@@ -21,6 +21,8 @@ mod go_process;
 pub mod initupload;
 pub mod local;
 mod marker;
+#[cfg(test)]
+mod oracle;
 pub mod pod;
 mod run_metadata;
 pub mod sidecar;

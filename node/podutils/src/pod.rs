@@ -554,24 +554,8 @@ fn objects<'a>(object: &'a mut Map<String, Value>, field: &str) -> Vec<&'a mut M
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead, BufReader};
-
     use super::*;
-
-    fn oracle(name: &str) -> Vec<Value> {
-        let path = format!(
-            "{}/../../../shared/oracle/{name}",
-            env!("CARGO_MANIFEST_DIR")
-        );
-        let Ok(file) = std::fs::File::open(path) else {
-            println!("skipped: no {name} beside the project");
-            return Vec::new();
-        };
-        let lines = BufReader::new(flate2::read::GzDecoder::new(file)).lines();
-        lines
-            .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
-            .collect()
-    }
+    use crate::oracle::lines as oracle;
 
     /// The first difference, by path.
     fn difference(expected: &Value, found: &Value, path: &str) -> Option<String> {

@@ -172,24 +172,13 @@ fn finding(found: &Diagnostic) -> api::Diagnostic {
 #[cfg(test)]
 mod tests {
     use trireme_proto::state::ConfigFile;
-    use trireme_raft::{Node, Store, StoreConfig, archive::MemoryHome, disk::MemoryDisk};
 
     use super::*;
-    use crate::serve::registry;
+    use crate::{configuration::testing::alone, serve::registry};
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_version_in_force_that_cannot_be_read_is_not_like_none() {
-        let mut config = StoreConfig::new("/data".into(), 1, "127.0.0.1:0".parse().unwrap());
-        config.disk = Arc::new(MemoryDisk::new());
-        config.archive = Some(Arc::new(MemoryHome::default()));
-        let store = Box::pin(Store::open(config)).await.unwrap();
-        let me = Node {
-            id: 1,
-            peer_address: "127.0.0.1:1".to_owned(),
-            ..Node::default()
-        };
-        store.bootstrap(vec![me]).await.unwrap();
-        store.at_least(1).await;
+        let store = alone().await;
         let (name, chunks) = trireme_api::blob::chunks(b"prowjob_namespace: first\n").unwrap();
         for chunk in chunks {
             let command = trireme_proto::state::Command {

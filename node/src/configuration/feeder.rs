@@ -216,27 +216,11 @@ async fn new_config(watch: &mut trireme_raft::Watch) -> Result<(), trireme_raft:
 #[cfg(test)]
 mod tests {
     use trireme_proto::state::{ConfigFile, PutConfig};
-    use trireme_raft::{Node, StoreConfig, archive::MemoryHome, disk::MemoryDisk};
 
     use super::*;
-    use crate::serve::registry;
+    use crate::{configuration::testing::alone, serve::registry};
 
     const BOUND: Duration = Duration::from_secs(20);
-
-    async fn alone() -> Store {
-        let mut config = StoreConfig::new("/data".into(), 1, "127.0.0.1:0".parse().unwrap());
-        config.disk = Arc::new(MemoryDisk::new());
-        config.archive = Some(Arc::new(MemoryHome::default()));
-        let store = Box::pin(Store::open(config)).await.unwrap();
-        let me = Node {
-            id: 1,
-            peer_address: "127.0.0.1:1".to_owned(),
-            ..Node::default()
-        };
-        store.bootstrap(vec![me]).await.unwrap();
-        store.at_least(1).await;
-        store
-    }
 
     async fn put(store: &Store, text: &str) {
         let (name, chunks) = trireme_api::blob::chunks(text.as_bytes()).unwrap();

@@ -2,6 +2,8 @@
 
 mod check;
 mod feeder;
+#[cfg(test)]
+mod testing;
 mod versions;
 
 use std::path::{Component, Path, PathBuf};

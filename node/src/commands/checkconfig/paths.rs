@@ -69,18 +69,18 @@ mod tests {
 
     #[test]
     fn paths_become_uris() {
-        let at = |path: &str| place_from(Path::new("/work/repo"), path);
+        let at = |path: &str| place_from(Path::new("/src/repo"), path);
         assert_eq!(
             at("./jobs/a b.yaml"),
             Place::Below("jobs/a%20b.yaml".to_owned())
         );
         assert_eq!(
-            at("/work/repo/x/../c.yaml"),
+            at("/src/repo/x/../c.yaml"),
             Place::Below("c.yaml".to_owned())
         );
         assert_eq!(
             at("../other/c.yaml"),
-            Place::Elsewhere("file:///work/other/c.yaml".to_owned())
+            Place::Elsewhere("file:///src/other/c.yaml".to_owned())
         );
     }
 }
