@@ -95,10 +95,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
             webhook_path: settings.webhook.path.clone(),
             secrets: hook_secrets(&settings, &secrets)?,
             storage: settings.storage(),
-            config: Arc::new(Check {
-                versions: Arc::clone(&feed.versions),
-                feed: feed.config.clone(),
-            }),
+            config: Arc::new(Check::new(Arc::clone(&feed.versions), feed.config.clone())),
             config_health: config_health.clone(),
             runs,
             leases: Arc::new(leases.clone()),

@@ -119,29 +119,8 @@ impl FollowSettings {
                 .map(text)
                 .collect(),
             plugin_supplemental_suffix: self.supplemental_plugin_configs_filename_suffix.clone(),
+            ..Layout::default()
         }
-    }
-
-    /// A version tells supplemental files by the end of their names alone.
-    fn check_suffixes(&self) -> anyhow::Result<()> {
-        for (key, suffix, known) in [
-            (
-                "supplemental_prow_configs_filename_suffix",
-                &self.supplemental_prow_configs_filename_suffix,
-                DEFAULT_SUPPLEMENTAL_SUFFIX,
-            ),
-            (
-                "supplemental_plugin_configs_filename_suffix",
-                &self.supplemental_plugin_configs_filename_suffix,
-                DEFAULT_PLUGIN_SUPPLEMENTAL_SUFFIX,
-            ),
-        ] {
-            ensure!(
-                suffix.ends_with(known),
-                "config.follow.{key}: {suffix:?} does not end in {known:?}, by which supplemental files are known; rename them"
-            );
-        }
-        Ok(())
     }
 
     /// CFG-090: a node whose files are not there from the beginning is not started. What stands in them may be wrong: the
@@ -520,9 +499,6 @@ impl Settings {
             "webhook.path: {:?} must start with /",
             self.webhook.path
         );
-        if let Some(follow) = &self.config.follow {
-            follow.check_suffixes()?;
-        }
         if let Some(github) = &self.github {
             let app = github.app_id.is_some() && github.app_private_key_file.is_some();
             ensure!(
@@ -684,10 +660,6 @@ mod tests {
         );
         assert!(refused("[checks]\naudit_seconds = 0").contains("must be at least 1"));
         assert!(refused("[in_repo]\ncache_entries = 0").contains("in_repo: cache_entries"));
-        assert!(
-            refused("[config.follow]\nconfig_path = \"c\"\nsupplemental_prow_configs_filename_suffix = \".yaml\"")
-                .contains("does not end in \"_prowconfig.yaml\"")
-        );
         assert!(refused("[github]").contains("github: give either token_file"));
         assert!(refused("lisen = \"x\"").contains("unknown field `lisen`"));
         assert!(

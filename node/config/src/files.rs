@@ -40,6 +40,10 @@ pub struct Layout {
     pub plugin_supplemental_dirs: Vec<String>,
     /// A plain suffix of the path.
     pub plugin_supplemental_suffix: String,
+    /// The supplemental files themselves, where it is known which they are; directories and suffix are not asked then.
+    pub supplemental_files: Option<Vec<String>>,
+    /// The same for those of the plugins.
+    pub plugin_supplemental_files: Option<Vec<String>>,
 }
 
 impl Default for Layout {
@@ -52,8 +56,41 @@ impl Default for Layout {
             plugins: None,
             plugin_supplemental_dirs: Vec::new(),
             plugin_supplemental_suffix: DEFAULT_PLUGIN_SUPPLEMENTAL_SUFFIX.to_owned(),
+            supplemental_files: None,
+            plugin_supplemental_files: None,
         }
     }
+}
+
+impl Layout {
+    /// Whether a path lies where supplemental files are looked for, and is named like them.
+    #[must_use]
+    pub fn is_supplemental(&self, path: &str) -> bool {
+        lies_in(path, &self.supplemental_dirs, &self.supplemental_suffix)
+    }
+
+    /// The same for those of the plugins.
+    #[must_use]
+    pub fn is_plugin_supplemental(&self, path: &str) -> bool {
+        lies_in(
+            path,
+            &self.plugin_supplemental_dirs,
+            &self.plugin_supplemental_suffix,
+        )
+    }
+}
+
+fn lies_in(path: &str, dirs: &[String], suffix: &str) -> bool {
+    let below = |dir: &String| {
+        let rest = match dir.as_str() {
+            "" => Some(path),
+            dir => path
+                .strip_prefix(dir.trim_end_matches('/'))
+                .and_then(|rest| rest.strip_prefix('/')),
+        };
+        rest.is_some_and(|rest| !hidden(rest))
+    };
+    path.ends_with(suffix) && dirs.iter().any(below)
 }
 
 /// The sha256 of a file as it lies there, packed or not.
@@ -216,18 +253,34 @@ impl FileSet {
 
     /// Supplemental files of the main configuration, directory by directory.
     pub(crate) fn supplementals(&self) -> Files<'_> {
-        self.with_suffix(
-            &self.layout.supplemental_dirs,
-            &self.layout.supplemental_suffix,
-        )
+        match &self.layout.supplemental_files {
+            Some(paths) => self.these(paths),
+            None => self.with_suffix(
+                &self.layout.supplemental_dirs,
+                &self.layout.supplemental_suffix,
+            ),
+        }
     }
 
     /// Supplemental files of the plugins' configuration, directory by directory.
     pub(crate) fn plugin_supplementals(&self) -> Files<'_> {
-        self.with_suffix(
-            &self.layout.plugin_supplemental_dirs,
-            &self.layout.plugin_supplemental_suffix,
-        )
+        match &self.layout.plugin_supplemental_files {
+            Some(paths) => self.these(paths),
+            None => self.with_suffix(
+                &self.layout.plugin_supplemental_dirs,
+                &self.layout.plugin_supplemental_suffix,
+            ),
+        }
+    }
+
+    fn these(&self, paths: &[String]) -> Files<'_> {
+        let mut found: Vec<_> = paths
+            .iter()
+            .filter_map(|path| self.files.get_key_value(path))
+            .map(|(path, content)| (path.as_str(), content))
+            .collect();
+        found.sort_by(|(a, _), (b, _)| walk_order(a).cmp(walk_order(b)));
+        found
     }
 
     fn with_suffix(&self, dirs: &[String], suffix: &str) -> Files<'_> {

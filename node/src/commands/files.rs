@@ -88,6 +88,7 @@ impl FileArgs {
             plugins: given(&self.plugin_config),
             plugin_supplemental_dirs: self.supplemental_plugin_config_dirs.clone(),
             plugin_supplemental_suffix: self.supplemental_plugin_configs_filename_suffix.clone(),
+            ..Layout::default()
         }
     }
 }
@@ -147,6 +148,7 @@ mod tests {
                 plugins: Some("p".into()),
                 plugin_supplemental_dirs: vec!["z".into()],
                 plugin_supplemental_suffix: "_p.yaml".into(),
+                ..Layout::default()
             }
         );
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 use trireme_api::{Candidate, Checked, ConfigCheck, Retired};
 use trireme_config::{Config, Diagnostic, changes};
 use trireme_office::{ConfigFeed, RunningConfig};
@@ -18,18 +19,37 @@ const MAX_DIAGNOSTICS: usize = 1000;
 
 /// Checks candidates as controllers will read them.
 pub struct Check {
-    pub versions: Arc<Versions>,
+    versions: Arc<Versions>,
     /// What is in force, parsed already.
-    pub feed: ConfigFeed,
+    feed: ConfigFeed,
+    /// One is checked after the other: each takes all processors, and a check whose asker has gone still ends.
+    turn: Arc<Semaphore>,
+}
+
+impl Check {
+    #[must_use]
+    pub fn new(versions: Arc<Versions>, feed: ConfigFeed) -> Self {
+        Self {
+            versions,
+            feed,
+            turn: Arc::new(Semaphore::new(1)),
+        }
+    }
 }
 
 #[async_trait]
 impl ConfigCheck for Check {
     async fn check(&self, candidate: Candidate) -> Checked {
+        // Whoever goes away while it waits leaves nothing behind.
+        let turn = match Arc::clone(&self.turn).acquire_owned().await {
+            Ok(turn) => turn,
+            Err(why) => return failed(format!("the check itself failed: {why}")),
+        };
         let versions = Arc::clone(&self.versions);
         let running = self.feed.borrow().clone();
         // A large configuration takes seconds; other requests go on meanwhile.
         let checked = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             let in_force = candidate.view.config().map(|version| {
                 let parsed = running.filter(|running| running.version == version.number);
                 match parsed {

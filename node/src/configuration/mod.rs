@@ -8,7 +8,11 @@ mod versions;
 
 use std::path::{Component, Path, PathBuf};
 
-use trireme_config::{Config, FileSet, Layout, LoadOptions, Loaded, plugins::Registry};
+use trireme_config::{
+    Config, FileSet, Layout, LoadOptions, Loaded,
+    files::{DEFAULT_PLUGIN_SUPPLEMENTAL_SUFFIX, DEFAULT_SUPPLEMENTAL_SUFFIX},
+    plugins::Registry,
+};
 
 pub use check::Check;
 pub use feeder::{Feed, Feeder};
@@ -18,23 +22,54 @@ const MAIN: &str = "main";
 const PLUGINS: &str = "plugins";
 const JOB: &str = "job";
 const SUPPLEMENTAL: &str = "supplemental";
+const PROW_SUPPLEMENTAL: &str = "prow_supplemental";
+const PLUGIN_SUPPLEMENTAL: &str = "plugin_supplemental";
 
-/// The part a file has in its set.
+/// The part a file has in its set, as [`trireme_state::is_config_role`] describes it: what every build knows where that is
+/// enough.
 #[must_use]
-pub fn role(layout: &Layout, path: &str) -> &'static str {
+pub fn role(layout: &Layout, path: &str) -> String {
     if path == layout.config {
-        MAIN
-    } else if layout.plugins.as_deref() == Some(path) {
-        PLUGINS
-    } else if layout
-        .jobs
-        .as_deref()
-        .is_some_and(|root| Path::new(path).starts_with(root))
-    {
-        JOB
-    } else {
-        SUPPLEMENTAL
+        return MAIN.to_owned();
     }
+    if layout.plugins.as_deref() == Some(path) {
+        return PLUGINS.to_owned();
+    }
+    let jobs = layout.jobs.as_deref();
+    let mut parts = Vec::new();
+    parts.extend(
+        jobs.is_some_and(|root| Path::new(path).starts_with(root))
+            .then_some(JOB),
+    );
+    let is = (
+        layout.is_supplemental(path),
+        layout.is_plugin_supplemental(path),
+    );
+    match is {
+        // What only stands beside them: VERSION.
+        (false, false) if parts.is_empty() => parts.push(SUPPLEMENTAL),
+        (false, false) => {}
+        is if is == told_by_name(path) => parts.push(SUPPLEMENTAL),
+        (of_prow, of_plugins) => {
+            parts.extend(of_prow.then_some(PROW_SUPPLEMENTAL));
+            parts.extend(of_plugins.then_some(PLUGIN_SUPPLEMENTAL));
+        }
+    }
+    parts.join("+")
+}
+
+/// Whether a role says so, among others.
+#[must_use]
+pub fn has_part(role: &str, part: &str) -> bool {
+    role.split('+').any(|known| known == part)
+}
+
+/// Of which configuration a supplemental file is by its name alone: the main one's, the plugins'.
+fn told_by_name(path: &str) -> (bool, bool) {
+    (
+        path.ends_with(DEFAULT_SUPPLEMENTAL_SUFFIX),
+        path.ends_with(DEFAULT_PLUGIN_SUPPLEMENTAL_SUFFIX),
+    )
 }
 
 /// The directory that all of the paths share; a single file stands for itself.
@@ -56,33 +91,25 @@ fn root_of<'a>(paths: impl Iterator<Item = &'a str>) -> Option<String> {
     Some(shared.iter().collect::<PathBuf>().display().to_string())
 }
 
-/// The same, but a single file's directory.
-fn dir_of<'a>(paths: impl Iterator<Item = &'a str>) -> Option<String> {
-    let paths: Vec<&str> = paths.collect();
-    match paths[..] {
-        [only] => {
-            let dir = Path::new(only).parent()?;
-            Some(dir.display().to_string())
-        }
-        _ => root_of(paths.into_iter()),
-    }
-}
-
 /// What is what, from the parts that files have.
 fn layout<'a>(files: impl Iterator<Item = (&'a str, &'a str)> + Clone) -> Layout {
     let with = |wanted: &'static str| {
         files
             .clone()
-            .filter(move |(role, _)| *role == wanted)
+            .filter(move |(role, _)| has_part(role, wanted))
             .map(|(_, path)| path)
     };
-    let supplemental: Vec<String> = dir_of(with(SUPPLEMENTAL)).into_iter().collect();
+    let by_name = |told: fn((bool, bool)) -> bool| {
+        with(SUPPLEMENTAL).filter(move |path| told(told_by_name(path)))
+    };
+    let of_prow = by_name(|(of_prow, _)| of_prow).chain(with(PROW_SUPPLEMENTAL));
+    let of_plugins = by_name(|(_, of_plugins)| of_plugins).chain(with(PLUGIN_SUPPLEMENTAL));
     Layout {
         config: with(MAIN).next().unwrap_or_default().to_owned(),
         plugins: with(PLUGINS).next().map(str::to_owned),
         jobs: root_of(with(JOB)),
-        supplemental_dirs: supplemental.clone(),
-        plugin_supplemental_dirs: supplemental,
+        supplemental_files: Some(of_prow.map(str::to_owned).collect()),
+        plugin_supplemental_files: Some(of_plugins.map(str::to_owned).collect()),
         ..Layout::default()
     }
 }
@@ -137,12 +164,85 @@ mod tests {
             config: "c.yaml".into(),
             plugins: Some("p.yaml".into()),
             jobs: Some("jobs".into()),
+            supplemental_dirs: vec!["more".into()],
+            supplemental_suffix: "-prow.yaml".into(),
+            plugin_supplemental_dirs: vec!["more".into(), "jobs".into()],
             ..Layout::default()
         };
-        assert_eq!(
-            ["c.yaml", "p.yaml", "jobs/a.yaml", "x_prowconfig.yaml"]
-                .map(|path| role(&layout, path)),
-            ["main", "plugins", "job", "supplemental"]
+        let parts = [
+            ("c.yaml", "main"),
+            ("p.yaml", "plugins"),
+            ("VERSION", "supplemental"),
+            ("jobs/a.yaml", "job"),
+            ("jobs/b_pluginconfig.yaml", "job+supplemental"),
+            ("more/o_pluginconfig.yaml", "supplemental"),
+            ("more/o-prow.yaml", "prow_supplemental"),
+        ];
+        for (path, part) in parts {
+            assert_eq!(role(&layout, path), part, "{path}");
+            assert!(trireme_state::is_config_role(part), "{part}");
+        }
+        let alike = Layout {
+            supplemental_suffix: ".yaml".into(),
+            plugin_supplemental_suffix: ".yaml".into(),
+            plugin_supplemental_dirs: vec!["more".into()],
+            ..layout.clone()
+        };
+        let both = "prow_supplemental+plugin_supplemental";
+        assert_eq!(role(&alike, "more/x.yaml"), both);
+        assert!(trireme_state::is_config_role(both));
+    }
+
+    /// CFG-002, CFG-012: a version is read as the files were on disk, wherever they lie and whatever they are called.
+    #[test]
+    fn cfg_002_a_version_knows_supplemental_files_by_their_part() {
+        let layout = Layout {
+            config: "c.yaml".into(),
+            plugins: Some("p.yaml".into()),
+            jobs: Some("jobs".into()),
+            supplemental_dirs: vec!["".into()],
+            supplemental_suffix: "-prow.yaml".into(),
+            plugin_supplemental_dirs: vec!["jobs".into()],
+            ..Layout::default()
+        };
+        let files: [(&str, &[u8]); 6] = [
+            ("c.yaml", b"prowjob_namespace: here\n"),
+            ("p.yaml", b"plugins: {acme: {plugins: [wip]}}\n"),
+            (
+                "jobs/a_pluginconfig.yaml",
+                b"plugins: {other: {plugins: [hold]}}\n",
+            ),
+            (
+                "jobs/a.yaml",
+                b"periodics: [{name: nightly, cron: '@daily', agent: jenkins}]\n",
+            ),
+            (
+                "more/acme-prow.yaml",
+                b"tide: {queries: [{orgs: [acme], labels: [lgtm]}]}\n",
+            ),
+            (
+                "jobs/b_prowconfig.yaml",
+                b"tide: {queries: [{orgs: [other]}]}\n",
+            ),
+        ];
+        let mut on_disk = FileSet::new(layout.clone());
+        let mut with_roles = Vec::new();
+        for (path, content) in files {
+            on_disk.insert(path, content);
+            with_roles.push((role(&layout, path), path, content));
+        }
+        let of_version = file_set(
+            with_roles
+                .iter()
+                .map(|(role, path, content)| (role.as_str(), *path, *content)),
         );
+        for set in [on_disk, of_version] {
+            let loaded = load(&set, &Registry::default());
+            assert_eq!(loaded.errors, [], "{:?}", set.layout);
+            // The suffix in force is another than that of `jobs/b_prowconfig.yaml`, a job file then.
+            assert_eq!(loaded.config.prow.tide.queries.len(), 1);
+            assert_eq!(loaded.config.jobs.periodics.len(), 1);
+            assert_eq!(loaded.plugins.core.plugins.0.len(), 2);
+        }
     }
 }

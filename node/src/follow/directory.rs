@@ -135,6 +135,16 @@ impl Watches {
         }
     }
 
+    /// Tells of nothing.
+    fn none() -> Self {
+        Self {
+            watcher: None,
+            watched: BTreeMap::new(),
+            changed: Arc::new(Notify::new()),
+            blind: true,
+        }
+    }
+
     /// Watches these directories and no others.
     fn watch(&mut self, directories: &BTreeSet<PathBuf>) {
         let Some(watcher) = &mut self.watcher else {
@@ -150,6 +160,7 @@ impl Watches {
             wanted
         });
         let mut blind = directories.len() > MAX_WATCHES;
+        let was_blind = self.blind;
         for path in directories.iter().take(MAX_WATCHES) {
             if self.watched.contains_key(path) {
                 continue;
@@ -159,8 +170,11 @@ impl Watches {
                 Ok(()) => {
                     self.watched.insert(path.clone(), inode);
                 }
+                // Gone since it was looked at, or there are as many watches as the system allows.
                 Err(why) => {
-                    tracing::debug!(path = %path.display(), %why, "not watched, looked at instead");
+                    if !was_blind && !blind {
+                        tracing::warn!(path = %path.display(), %why, "not watched, looked at instead, more often");
+                    }
                     blind = true;
                 }
             }
@@ -212,7 +226,7 @@ impl Directory {
                 self.wait(again).await;
             }
             let mut before = self.look().await?;
-            self.watches.watch(&before.directories);
+            self.watch(&before).await;
             if self.seen.as_ref() == Some(&before) {
                 if Instant::now() < again {
                     continue;
@@ -230,7 +244,7 @@ impl Directory {
         loop {
             sleep(self.timing.quiet).await;
             let next = self.look().await?;
-            self.watches.watch(&next.directories);
+            self.watch(&next).await;
             if next == look || Instant::now() >= at_most {
                 return Ok(next);
             }
@@ -272,6 +286,22 @@ impl Directory {
             }
             sleep(self.timing.half).await;
             before = self.look().await?;
+        }
+    }
+
+    /// Watches what a look found. Thousands of calls of the system: not for a thread that others wait for.
+    async fn watch(&mut self, look: &Look) {
+        let mut watches = std::mem::replace(&mut self.watches, Watches::none());
+        let directories = look.directories.clone();
+        let watching = spawn_blocking(move || {
+            watches.watch(&directories);
+            watches
+        });
+        match watching.await {
+            Ok(watches) => self.watches = watches,
+            Err(why) => {
+                tracing::error!(%why, "the watches are lost, the configuration's files are looked at instead");
+            }
         }
     }
 

@@ -74,6 +74,23 @@ impl Follower {
     }
 }
 
+/// Of a node without settings: whether others follow a directory, which stands still while this one holds the office.
+fn tell_of_followed(office: &Office) {
+    let view = office.view();
+    let followed = view
+        .config()
+        .filter(|version| version.author.starts_with(memory::AUTHORS));
+    if let Some(version) = followed {
+        tracing::warn!(
+            version = version.number,
+            author = version.author,
+            "this node holds the office and has no config.follow: changes of the directory that {} followed are not taken \
+             until another node holds it. Set config.follow on every node, or on none",
+            version.author
+        );
+    }
+}
+
 /// What became of one state of the files.
 enum Taken {
     /// It is a new version.
@@ -101,6 +118,7 @@ impl Controller for Follower {
         let resigned = office.resigned();
         let Some(layout) = &self.layout else {
             alarm(&office, None).await?;
+            tell_of_followed(&office);
             resigned.cancelled().await;
             return Ok(());
         };
@@ -264,7 +282,7 @@ struct Found {
 impl Found {
     fn new(set: &FileSet) -> Self {
         let file = |(path, content): (&str, &Arc<[u8]>)| LocalFile {
-            role: role(&set.layout, path).to_owned(),
+            role: role(&set.layout, path),
             path: path.to_owned(),
             content: Bytes::copy_from_slice(content),
         };

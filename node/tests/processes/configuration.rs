@@ -107,6 +107,50 @@ async fn history(nodes: &Nodes) -> (u64, Vec<(u64, String)>) {
     (history["current"].as_u64().unwrap(), versions.collect())
 }
 
+/// CFG-002: files that are supplemental only because flags say so are it in the version, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn cfg_002_supplemental_files_may_be_called_anything() {
+    let nodes = Nodes::start(1).await;
+    let files = Files::new("");
+    let shards = files.at("shards");
+    std::fs::create_dir_all(&shards).unwrap();
+    let shard = |name: &str, content: &str| std::fs::write(shards.join(name), content).unwrap();
+    let query = "tide: {queries: [{orgs: [acme], labels: [lgtm]}]}\n";
+    shard("acme.prow.yaml", query);
+    let mut flags = files.flags();
+    flags.extend([
+        format!("--supplemental-prow-config-dir={}", shards.display()),
+        "--supplemental-prow-configs-filename-suffix=.prow.yaml".to_owned(),
+    ]);
+    let apply = command(&["config", "apply"], &flags, &[]);
+    let applied = nodes.run(&apply).await.done();
+    assert_eq!(
+        applied.out,
+        "version 1 is in force: 0 presubmits, 0 postsubmits, 0 periodics\n"
+    );
+    let shown = ["config", "show", "-o", "json"];
+    let shown = nodes.run(&shown).await.done().json();
+    let roles = shown["items"].as_array().unwrap().iter();
+    let roles: Vec<_> = roles
+        .map(|file| {
+            (
+                file["path"].as_str().unwrap(),
+                file["role"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    assert!(
+        roles.contains(&("shards/acme.prow.yaml", "prow_supplemental")),
+        "{roles:?}"
+    );
+    // It is read: what it may not say is refused.
+    shard("acme.prow.yaml", "prowjob_namespace: elsewhere\n");
+    let refused = nodes.run(&apply).await;
+    assert_eq!(refused.code, CONFIG_HAS_ERRORS, "{refused:?}");
+    let place = shards.join("acme.prow.yaml").display().to_string();
+    assert!(refused.out.contains(&place), "{}", refused.out);
+}
+
 /// Quality bar of configuration: refused whole, with file, line and field, while the old version stays.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_configuration_is_refused_whole_and_the_old_version_stays_in_force() {

@@ -18,7 +18,35 @@ use crate::{
 };
 
 /// What a file may be to a configuration.
-pub const CONFIG_ROLES: [&str; 4] = ["main", "plugins", "job", "supplemental"];
+pub const CONFIG_ROLES: [&str; 6] = [
+    "main",
+    "plugins",
+    "job",
+    // By a name that ends as Prow's default says: `_prowconfig.yaml`, `_pluginconfig.yaml`.
+    "supplemental",
+    // Whatever their names: of config.yaml, of plugins.yaml.
+    "prow_supplemental",
+    "plugin_supplemental",
+];
+/// Those that were known before [`crate::ROLES_LEVEL`], one for each file.
+pub const FIRST_CONFIG_ROLES: [&str; 4] = ["main", "plugins", "job", "supplemental"];
+
+/// Whether a file may have this role: one of [`CONFIG_ROLES`], or several of the last four in their order, joined by `+`.
+#[must_use]
+pub fn is_config_role(role: &str) -> bool {
+    let place = |part: &str| CONFIG_ROLES.iter().position(|known| *known == part);
+    if !role.contains('+') {
+        return place(role).is_some();
+    }
+    let mut last = 1;
+    role.split('+').all(|part| {
+        let place = place(part).filter(|place| *place > last);
+        place.is_some_and(|place| {
+            last = place;
+            true
+        })
+    })
+}
 
 impl Record for ConfigVersion {
     const KIND: u8 = 9;
@@ -138,7 +166,7 @@ pub(crate) fn put(state: &mut State, entry: &mut Entry, command: &PutConfig) -> 
 /// What holds of every file of a configuration.
 pub(crate) fn check_file(state: &State, file: &ConfigFile) -> Verdict<()> {
     name("path", &file.path)?;
-    if !CONFIG_ROLES.contains(&file.role.as_str()) {
+    if !is_config_role(&file.role) {
         return Err(invalid(format!(
             "{}: role {:?}, expected one of {CONFIG_ROLES:?}",
             file.path, file.role
@@ -184,5 +212,31 @@ impl State {
     /// Versions in memory, oldest first.
     pub fn config_versions(&self) -> impl DoubleEndedIterator<Item = &Arc<ConfigVersion>> {
         self.configs.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_are_parts_in_their_order() {
+        let good = "main plugins job supplemental prow_supplemental plugin_supplemental job+supplemental \
+                    prow_supplemental+plugin_supplemental job+prow_supplemental+plugin_supplemental";
+        for role in good.split_whitespace() {
+            assert!(is_config_role(role), "{role}");
+        }
+        for role in [
+            "",
+            "+",
+            "job+",
+            "supplemental+job",
+            "job+job",
+            "main+job",
+            "plugins+supplemental",
+            "jobs",
+        ] {
+            assert!(!is_config_role(role), "{role:?}");
+        }
     }
 }

@@ -4,17 +4,23 @@
 //! 2. audits, tokens, whose agents are; bytes of records are bounded
 //! 3. one open merge intent per branch
 //! 4. configurations as pages
+//! 5. files of a configuration that are more than one thing, or supplemental under names of their own
 
-use trireme_proto::state::{Command, command::Body};
+use trireme_proto::state::{Command, ConfigFile, command::Body};
+
+use crate::FIRST_CONFIG_ROLES;
 
 /// The highest level that this build understands.
-pub const FEATURE_LEVEL: u32 = 4;
+pub const FEATURE_LEVEL: u32 = 5;
 
 /// The level of a cluster that has never raised it.
 pub const BASE_LEVEL: u32 = 1;
 
 /// From this level on a configuration is named by its pages, and may be as large as they reach.
 pub const PAGES_LEVEL: u32 = 4;
+
+/// From this level on a file of a configuration may have any role of [`crate::is_config_role`].
+pub const ROLES_LEVEL: u32 = 5;
 
 /// The lowest level of a cluster that may hold this command: what it says, and what its kind needs.
 pub fn min_level_of(command: &Command) -> u32 {
@@ -31,7 +37,10 @@ pub fn min_level_of(command: &Command) -> u32 {
         {
             2
         }
-        Some(Body::PutConfigPage(_)) => PAGES_LEVEL,
+        Some(Body::PutConfigPage(put)) => {
+            let files = put.page.iter().flat_map(|page| &page.files);
+            PAGES_LEVEL.max(level_of_roles(files))
+        }
         // What earlier builds would not see in it.
         Some(Body::PutConfig(put))
             if put
@@ -39,12 +48,23 @@ pub fn min_level_of(command: &Command) -> u32 {
                 .as_ref()
                 .is_some_and(|config| !config.pages.is_empty() || !config.source.is_empty()) =>
         {
-            PAGES_LEVEL
+            let files = put.config.iter().flat_map(|config| &config.files);
+            PAGES_LEVEL.max(level_of_roles(files))
+        }
+        Some(Body::PutConfig(put)) => {
+            level_of_roles(put.config.iter().flat_map(|config| &config.files))
         }
         Some(Body::SweepBlobs(sweep)) if !sweep.config_pages.is_empty() => PAGES_LEVEL,
         _ => BASE_LEVEL,
     };
     command.min_level.max(kind)
+}
+
+fn level_of_roles<'a>(mut files: impl Iterator<Item = &'a ConfigFile>) -> u32 {
+    match files.all(|file| FIRST_CONFIG_ROLES.contains(&file.role.as_str())) {
+        true => BASE_LEVEL,
+        false => ROLES_LEVEL,
+    }
 }
 
 /// What a command must say at a cluster's level: where the level changed what a kind does, a build that does not know that

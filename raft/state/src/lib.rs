@@ -51,12 +51,14 @@ pub use apply::{Applied, ArchiveOp};
 pub use archive::run_summary;
 pub use change::{Change, RecordKey, change_batch};
 pub use config_pages::{config_file_count, config_pages};
-pub use configs::CONFIG_ROLES;
+pub use configs::{CONFIG_ROLES, FIRST_CONFIG_ROLES, is_config_role};
 pub use deliveries::arrival;
 pub use digest::Digest;
 pub use growth::grows;
 pub use jobs::{BUILD_ID_MARK, GITHUB_REPORTER, JobFilter, is_complete, seq_of, state_name};
-pub use level::{BASE_LEVEL, FEATURE_LEVEL, PAGES_LEVEL, is_known, min_level_at, min_level_of};
+pub use level::{
+    BASE_LEVEL, FEATURE_LEVEL, PAGES_LEVEL, ROLES_LEVEL, is_known, min_level_at, min_level_of,
+};
 pub use plans::{is_committed, next_effect};
 pub use quotas::Quota;
 pub use reports::is_owed;

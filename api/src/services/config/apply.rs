@@ -18,8 +18,9 @@ use trireme_proto::{
 };
 use trireme_raft::View;
 use trireme_state::{
-    CONFIG_ROLES, PAGES_LEVEL, config_pages,
+    CONFIG_ROLES, FIRST_CONFIG_ROLES, PAGES_LEVEL, ROLES_LEVEL, config_pages,
     ids::config_root,
+    is_config_role,
     limits::{
         MAX_CONFIG_BYTES, MAX_CONFIG_FILES, MAX_INLINE_CONFIG_BYTES, MAX_INLINE_CONFIG_FILES,
         MAX_NAME_BYTES,
@@ -104,7 +105,7 @@ fn check_file(file: &ConfigFile) -> Result<(), Status> {
     if path.is_empty() {
         return invalid("a file without a path".to_owned());
     }
-    if !CONFIG_ROLES.contains(&role.as_str()) {
+    if !is_config_role(role) {
         let role: String = role.chars().take(NAMED).collect();
         return invalid(format!("{path}: role {role:?} is none of {CONFIG_ROLES:?}"));
     }
@@ -366,6 +367,7 @@ impl Door {
         response: &mut ApplyConfigResponse,
     ) -> Result<(u64, Done), Status> {
         let current = view.config();
+        check_roles(view.feature_level(), &files)?;
         if view.feature_level() < PAGES_LEVEL {
             // Earlier builds would not see it.
             version.source.clear();
@@ -439,6 +441,20 @@ fn remembered(view: &View, who: &Who, request_id: &str) -> Option<u64> {
     match known.outcome.as_ref()?.result.as_ref()? {
         outcome::Result::Done(done) => Some(done.config_version).filter(|version| *version != 0),
         outcome::Result::Rejected(_) => None,
+    }
+}
+
+/// Members of a former build would not know what such a file is.
+fn check_roles(level: u32, files: &[ConfigFile]) -> Result<(), Status> {
+    let unknown = |file: &&ConfigFile| !FIRST_CONFIG_ROLES.contains(&file.role.as_str());
+    match files.iter().find(unknown) {
+        Some(file) if level < ROLES_LEVEL => Err(Status::failed_precondition(format!(
+            "{}: a file that is {} needs feature level {ROLES_LEVEL}, the cluster is at {level}. Raise the level once every \
+             member runs a version that knows it, or let supplemental files have a directory of their own and Prow's default \
+             suffixes",
+            file.path, file.role
+        ))),
+        _ => Ok(()),
     }
 }
 

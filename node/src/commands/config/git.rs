@@ -190,17 +190,12 @@ fn is_wanted(layout: &Layout, path: &str) -> bool {
         let name = path.rsplit('/').next().unwrap_or(path);
         path == root || below(path, root) && (ends(".yaml") || ends(".yml") || name == IGNORE)
     });
-    let supplements =
-        |dirs: &[String], suffix: &str| ends(suffix) && dirs.iter().any(|dir| below(path, dir));
     is_job
         || path == layout.config
         || layout.plugins.as_deref() == Some(path)
         || path == version
-        || supplements(&layout.supplemental_dirs, &layout.supplemental_suffix)
-        || supplements(
-            &layout.plugin_supplemental_dirs,
-            &layout.plugin_supplemental_suffix,
-        )
+        || layout.is_supplemental(path)
+        || layout.is_plugin_supplemental(path)
 }
 
 fn below(path: &str, dir: &str) -> bool {

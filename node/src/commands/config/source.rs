@@ -5,10 +5,7 @@ use std::path::{Component, Path, PathBuf};
 use bytes::Bytes;
 use clap::Args;
 use trireme_api::configs::LocalFile;
-use trireme_config::{
-    FileSet, Layout,
-    files::{self, DEFAULT_PLUGIN_SUPPLEMENTAL_SUFFIX, DEFAULT_SUPPLEMENTAL_SUFFIX},
-};
+use trireme_config::{FileSet, Layout, files};
 
 use super::super::files::FileArgs;
 use super::{
@@ -16,7 +13,7 @@ use super::{
     git::Commit,
 };
 use crate::{
-    configuration::role,
+    configuration::{has_part, role},
     exit::{CONFIG, USAGE, coded},
 };
 
@@ -77,7 +74,7 @@ impl SourceArgs {
             (Some(dir), None) => read_dir(dir),
             (None, Some(repo)) => self.read_commit(repo).await,
             (None, None) if self.names_files() => {
-                let set = files::read(self.layout()?).map_err(refused)?;
+                let set = files::read(self.files.layout()).map_err(refused)?;
                 Ok(named_by_place(&set))
             }
             (None, None) => Err(coded(
@@ -87,38 +84,10 @@ impl SourceArgs {
         }
     }
 
-    /// As the flags say it.
-    fn layout(&self) -> anyhow::Result<Layout> {
-        let layout = self.files.layout();
-        for (flag, suffix, known) in [
-            (
-                "--supplemental-prow-configs-filename-suffix",
-                &layout.supplemental_suffix,
-                DEFAULT_SUPPLEMENTAL_SUFFIX,
-            ),
-            (
-                "--supplemental-plugin-configs-filename-suffix",
-                &layout.plugin_supplemental_suffix,
-                DEFAULT_PLUGIN_SUPPLEMENTAL_SUFFIX,
-            ),
-        ] {
-            anyhow::ensure!(
-                suffix.ends_with(known),
-                coded(
-                    USAGE,
-                    format!(
-                        "{flag}: {suffix:?} does not end in {known:?}, by which a version knows supplemental files; rename them"
-                    )
-                )
-            );
-        }
-        Ok(layout)
-    }
-
     async fn read_commit(&self, repo: &Path) -> anyhow::Result<Taken> {
         let commit = Commit::open(repo, &self.git_ref).await?;
         let (layout, said) = match self.names_files() {
-            true => (self.layout()?, true),
+            true => (self.files.layout(), true),
             false => {
                 let found = find(&commit).map_err(|why| {
                     coded(
@@ -189,11 +158,12 @@ fn read_dir(dir: &Path) -> anyhow::Result<Taken> {
 
 fn describe(set: &FileSet) -> String {
     let layout = &set.layout;
-    let parts = set.iter().map(|(path, _)| role(layout, path));
     let (mut jobs, mut more) = (0, 0);
-    for part in parts {
-        jobs += usize::from(part == "job");
-        more += usize::from(part == "supplemental");
+    for (path, _) in set.iter() {
+        let is_job = has_part(&role(layout, path), "job");
+        let is_more = layout.is_supplemental(path) || layout.is_plugin_supplemental(path);
+        jobs += usize::from(is_job);
+        more += usize::from(is_more);
     }
     let mut text = format!("config.yaml: {}\n", layout.config);
     match &layout.plugins {
@@ -213,7 +183,7 @@ fn describe(set: &FileSet) -> String {
 fn named(set: &FileSet, name: impl Fn(&str) -> String) -> Vec<LocalFile> {
     set.iter()
         .map(|(path, content)| LocalFile {
-            role: role(&set.layout, path).to_owned(),
+            role: role(&set.layout, path),
             path: name(path),
             content: Bytes::from_owner(content.clone()),
         })
