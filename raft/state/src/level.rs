@@ -8,7 +8,7 @@
 
 use trireme_proto::state::{Command, ConfigFile, command::Body};
 
-use crate::FIRST_CONFIG_ROLES;
+use crate::{FIRST_CONFIG_ROLES, is_config_role};
 
 /// The highest level that this build understands.
 pub const FEATURE_LEVEL: u32 = 5;
@@ -61,9 +61,11 @@ pub fn min_level_of(command: &Command) -> u32 {
 }
 
 fn level_of_roles<'a>(mut files: impl Iterator<Item = &'a ConfigFile>) -> u32 {
-    match files.all(|file| FIRST_CONFIG_ROLES.contains(&file.role.as_str())) {
-        true => BASE_LEVEL,
-        false => ROLES_LEVEL,
+    // What is no role is refused by every build.
+    let is_new = |role: &str| !FIRST_CONFIG_ROLES.contains(&role) && is_config_role(role);
+    match files.any(|file| is_new(&file.role)) {
+        true => ROLES_LEVEL,
+        false => BASE_LEVEL,
     }
 }
 

@@ -585,6 +585,23 @@ mod tests {
     }
 
     #[test]
+    fn roles_that_a_member_may_not_know_are_refused_in_words() {
+        let shard = ConfigFile {
+            role: "prow_supplemental".to_owned(),
+            path: "shards/acme.prow.yaml".to_owned(),
+            blob: None,
+        };
+        assert!(check_roles(ROLES_LEVEL, std::slice::from_ref(&shard)).is_ok());
+        let refused = check_roles(ROLES_LEVEL - 1, &[shard]).unwrap_err();
+        assert_eq!(
+            refused.message(),
+            "shards/acme.prow.yaml: a file that is prow_supplemental needs feature level 5, the cluster is at 4. Raise the level \
+             once every member runs a version that knows it, or let supplemental files have a directory of their own and Prow's \
+             default suffixes"
+        );
+    }
+
+    #[test]
     fn more_than_a_fifth_is_retired_only_when_that_is_said() {
         assert!(!judged(0, 0, None, false));
         assert!(!judged(2, 10, None, false));

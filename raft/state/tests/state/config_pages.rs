@@ -2,8 +2,8 @@
 
 use trireme_proto::state::{self as pb, Rejection, command::Body};
 use trireme_state::{
-    PAGES_LEVEL, State, archive_keys, config_file_count, config_pages, ids::config_tree,
-    limits::MAX_CONFIG_PAGE_FILES, min_level_of,
+    PAGES_LEVEL, ROLES_LEVEL, State, archive_keys, config_file_count, config_pages,
+    ids::config_tree, limits::MAX_CONFIG_PAGE_FILES, min_level_of,
 };
 
 use crate::replica::{HOUR_MS, Replica, blob, chunk, code, command, config};
@@ -123,6 +123,40 @@ fn below_their_level_pages_are_refused_and_inline_files_still_do() {
     replica.done(put_page(&some));
     replica.done(naming(&[&some]));
     assert_eq!(replica.done(Body::PutConfig(config(1))).config_version, 3);
+}
+
+/// A build of the level before would not know what such a file is, and must not apply it.
+#[test]
+fn roles_of_their_own_level_are_refused_below_it() {
+    let mut replica = leveled();
+    put_blobs(&mut replica, [1]);
+    for role in ["plugin_supplemental", "job+supplemental"] {
+        let role = role.to_owned();
+        let some = page(&[pb::ConfigFile {
+            role,
+            ..file("a", 1)
+        }]);
+        let mut inline = config(1);
+        inline.config.as_mut().unwrap().files = some.files.clone();
+        for body in [put_page(&some), Body::PutConfig(inline)] {
+            assert_eq!(min_level_of(&command(body.clone())), ROLES_LEVEL);
+            assert_eq!(replica.refused(body), Rejection::Conflict);
+        }
+    }
+    replica.done(Body::RaiseFeatureLevel(pb::RaiseFeatureLevel {
+        level: ROLES_LEVEL,
+    }));
+    let role = "plugin_supplemental".to_owned();
+    replica.done(put_page(&page(&[pb::ConfigFile {
+        role,
+        ..file("a", 1)
+    }])));
+    let role = "supplemental+job".to_owned();
+    let unknown = page(&[pb::ConfigFile {
+        role,
+        ..file("a", 1)
+    }]);
+    assert_eq!(replica.refused(put_page(&unknown)), Rejection::Invalid);
 }
 
 #[test]
