@@ -129,6 +129,7 @@ impl Session {
             job: Some(Box::new(record)),
             unless_exists: false,
             supersede: !batch,
+            ..NewJob::default()
         }))
     }
 }

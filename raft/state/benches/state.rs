@@ -57,6 +57,7 @@ fn create(number: usize) -> Command {
         job: Some(Box::new(job)),
         unless_exists: true,
         supersede: true,
+        ..NewJob::default()
     }];
     command(
         format!("request-{number}"),

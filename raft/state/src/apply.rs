@@ -40,6 +40,8 @@ pub(crate) struct Entry {
     pub(crate) stamp_ms: i64,
     /// Office in whose name the present command speaks.
     pub(crate) epoch: u64,
+    /// Who asks for the present command.
+    pub(crate) principal: String,
     /// Place of the present command in the entry.
     pub(crate) position: u32,
     jobs: u32,
@@ -53,6 +55,7 @@ impl Entry {
             index,
             stamp_ms,
             epoch: 0,
+            principal: String::new(),
             position: 0,
             jobs: 0,
             changes: Vec::new(),
@@ -100,6 +103,7 @@ impl State {
         for (position, command) in batch.commands.into_iter().enumerate() {
             entry.position = u32::try_from(position).unwrap_or(u32::MAX);
             entry.epoch = command.epoch;
+            entry.principal.clone_from(&command.principal);
             outcomes.push(self.apply_command(&mut entry, command));
         }
         Applied {

@@ -1,10 +1,11 @@
 //! What must hold of every state that `apply` made. For tests and for `doctor`-like checks: walks everything.
 
-use trireme_proto::state::{ConfigFile, DeliveryState, IntentState, JobState};
+use trireme_proto::state::{ConfigFile, DeliveryState, IntentState, Job, JobState};
 
 use crate::{
     State,
     jobs::is_complete,
+    limits::MAX_JOB_EVENTS,
     plans::{is_committed, is_settled},
 };
 
@@ -65,7 +66,7 @@ impl State {
             {
                 Some("is leased and neither pending nor aborted")
             } else {
-                None
+                broken_history(job)
             };
             if let Some(broken) = broken {
                 return Err(format!("job {} {broken}", job.id));
@@ -145,5 +146,25 @@ impl State {
             Some(orphan) => Err(format!("a plan of {} outlived it", orphan.guid)),
             None => Ok(()),
         }
+    }
+}
+
+fn broken_history(job: &Job) -> Option<&'static str> {
+    let rows = &job.history;
+    let last = rows.last()?;
+    let in_order = rows
+        .iter()
+        .zip(rows.iter().skip(1))
+        .all(|(one, next)| one.revision <= next.revision && one.at_ms <= next.at_ms);
+    if last.state != job.state {
+        Some("has a history that does not end with its state")
+    } else if !in_order || last.revision > job.version {
+        Some("has a history that is not in order")
+    } else if rows.len() > MAX_JOB_EVENTS {
+        Some("has a history that is too long")
+    } else if job.history_dropped > 0 && rows.len() < MAX_JOB_EVENTS {
+        Some("has lost rows of its history that there was room for")
+    } else {
+        None
     }
 }

@@ -4,7 +4,8 @@
 //! 2. audits, tokens, whose agents are; bytes of records are bounded
 //! 3. one open merge intent per branch
 //! 4. configurations as pages
-//! 5. files of a configuration that are more than one thing, or supplemental under names of their own
+//! 5. files of a configuration that are more than one thing, or supplemental under names of their own; jobs
+//!    keep the history of their states
 
 use trireme_proto::state::{Command, ConfigFile, command::Body};
 
@@ -21,6 +22,10 @@ pub const PAGES_LEVEL: u32 = 4;
 
 /// From this level on a file of a configuration may have any role of [`crate::is_config_role`].
 pub const ROLES_LEVEL: u32 = 5;
+
+/// From this level on jobs keep their history. Who applies an entry sees the level that the entries before it raised, so that
+/// all replicas begin at the same one; a build that would not write it stops at the entry that raises the level.
+pub const HISTORY_LEVEL: u32 = 5;
 
 /// The lowest level of a cluster that may hold this command: what it says, and what its kind needs.
 pub fn min_level_of(command: &Command) -> u32 {

@@ -49,6 +49,17 @@ pub const MAX_PULLS_PER_JOB: usize = 1000;
 /// Reporters of one job.
 pub const MAX_REPORTERS: usize = 16;
 
+/// Rows of one job's history; beyond, the oldest after the first [`FIRST_JOB_EVENTS`] leaves.
+pub const MAX_JOB_EVENTS: usize = 32;
+/// Rows that stay whatever comes: how the job came to be, and its first attempts.
+pub const FIRST_JOB_EVENTS: usize = 8;
+/// The cause in one row; longer ones are cut.
+pub const MAX_CAUSE_BYTES: usize = 256;
+/// The actor in one row; longer ones are cut.
+pub const MAX_ACTOR_BYTES: usize = 128;
+/// One row, encoded: cause, actor, and 32 bytes for numbers and tags.
+pub const MAX_JOB_EVENT_BYTES: usize = MAX_CAUSE_BYTES + MAX_ACTOR_BYTES + 32;
+
 /// Plugins enabled for one delivery.
 pub const MAX_PLUGINS: usize = 128;
 /// Writes to a forge in one plan.

@@ -188,8 +188,10 @@ pub(crate) fn commit(state: &mut State, entry: &mut Entry, command: &CommitPlans
         settled.push(plugin);
     }
     for body in fresh {
-        let made = state.make_jobs(entry, body.jobs.iter().cloned());
-        let aborted = state.abort_all(entry, &body.abort);
+        let about_jobs = !body.jobs.is_empty() || !body.abort.is_empty();
+        let event = about_jobs.then(|| event_words(&delivery, &body.plugin));
+        let made = state.make_jobs(entry, body.jobs.iter().cloned(), event.as_deref());
+        let aborted = state.abort_all(entry, &body.abort, event.as_deref());
         let failures = state
             .plan(&command.guid, &body.plugin)
             .map_or(0, |plan| plan.failures);
@@ -227,6 +229,43 @@ pub(crate) fn commit(state: &mut State, entry: &mut Entry, command: &CommitPlans
         settled,
     );
     Ok(done)
+}
+
+/// What a plugin answers to, for the histories of jobs.
+fn event_words(delivery: &Delivery, plugin: &str) -> String {
+    let Delivery {
+        guid,
+        event,
+        action,
+        org,
+        repo,
+        number,
+        r#ref,
+        sender,
+        ..
+    } = delivery;
+    let mut words = format!("{plugin}: {event}");
+    let number = match number {
+        0 => String::new(),
+        number => format!("#{number}"),
+    };
+    // A pull request's events name its branch, too.
+    let branch = if number.is_empty() { r#ref } else { "" };
+    for (before, word) in [
+        (".", action.as_str()),
+        (" on ", org),
+        ("/", repo),
+        ("", &number),
+        (" ", branch),
+        (" by ", sender),
+        (", delivery ", guid),
+    ] {
+        if !word.is_empty() {
+            words.push_str(before);
+            words.push_str(word);
+        }
+    }
+    words
 }
 
 /// The plugins of a delivery: those that its first commit names, whatever later ones say.

@@ -5,12 +5,13 @@ use trireme_proto::state::command::Body;
 
 use crate::{
     State,
+    level::HISTORY_LEVEL,
     limits::{
         DELIVERY_MEMORY, MAX_AGENTS, MAX_AGENTS_BYTES, MAX_ALARMS, MAX_BLOBS_BYTES,
         MAX_CONFIG_PAGES, MAX_CONFIG_PAGES_BYTES, MAX_CURSORS, MAX_CURSORS_BYTES, MAX_DELIVERIES,
-        MAX_DELIVERIES_BYTES, MAX_INTENTS_BYTES, MAX_JOBS, MAX_JOBS_BYTES, MAX_OPEN_INTENTS,
-        MAX_PLANS_BYTES, MAX_POOLS, MAX_POOLS_BYTES, MAX_PULL_REQUESTS, MAX_PULL_REQUESTS_BYTES,
-        MAX_TIMERS, MAX_TIMERS_BYTES, MAX_TOKENS,
+        MAX_DELIVERIES_BYTES, MAX_INTENTS_BYTES, MAX_JOB_EVENT_BYTES, MAX_JOBS, MAX_JOBS_BYTES,
+        MAX_OPEN_INTENTS, MAX_PLANS_BYTES, MAX_POOLS, MAX_POOLS_BYTES, MAX_PULL_REQUESTS,
+        MAX_PULL_REQUESTS_BYTES, MAX_TIMERS, MAX_TIMERS_BYTES, MAX_TOKENS,
     },
     reject::{Verdict, full},
 };
@@ -90,14 +91,26 @@ impl State {
         ]
     }
 
+    /// What apply adds to jobs that a command makes.
+    fn first_rows_bytes(&self, body: &Body) -> u64 {
+        let jobs = match body {
+            _ if self.feature_level() < HISTORY_LEVEL => 0,
+            Body::CreateJobs(body) => body.jobs.len(),
+            Body::CommitPlans(body) => body.plans.iter().map(|plan| plan.jobs.len()).sum(),
+            _ => 0,
+        };
+        jobs.saturating_mul(MAX_JOB_EVENT_BYTES) as u64
+    }
+
     /// Refuses what would put a kind beyond its bytes. A command counts with its own size: never less than what it adds,
     /// a little more when it replaces something.
     pub(crate) fn check_quotas(&self, body: &Body) -> Verdict<()> {
         if self.feature_level() < BYTES_LEVEL {
             return Ok(());
         }
+        let rows = self.first_rows_bytes(body);
         let within = |what: &str, used: u64, limit: u64| {
-            let added = body.encoded_len() as u64;
+            let added = (body.encoded_len() as u64).saturating_add(rows);
             match used.saturating_add(added) > limit {
                 true => Err(full(what, used, limit)),
                 false => Ok(()),

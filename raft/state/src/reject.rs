@@ -95,9 +95,10 @@ pub(crate) fn at_most(what: &str, count: usize, bound: usize) -> Verdict<()> {
 
 /// Free text, cut to its bound at a character boundary.
 pub(crate) fn cut(text: &str) -> String {
-    let mut end = text.len().min(MAX_TEXT_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+    cut_to(text, MAX_TEXT_BYTES)
+}
+
+/// The same with a bound in bytes.
+pub(crate) fn cut_to(text: &str, bound: usize) -> String {
+    text[..text.floor_char_boundary(bound)].to_owned()
 }

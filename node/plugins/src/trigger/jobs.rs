@@ -57,6 +57,7 @@ impl Runs<'_> {
                 job: Some(Box::new(record(made, cx)?)),
                 unless_exists: self.unless_exists,
                 supersede: true,
+                ..NewJob::default()
             });
         }
         Ok(records)
@@ -102,6 +103,7 @@ pub(super) fn postsubmits(
             job: Some(Box::new(record(made, cx)?)),
             unless_exists: false,
             supersede: false,
+            ..NewJob::default()
         });
     }
     Ok(records)

@@ -1,6 +1,7 @@
 //! Making jobs: what a new one may look like, `unless_exists`, and the older presubmits that it replaces.
 
 use bytes::Bytes;
+use prost::Message as _;
 use trireme_proto::state::{CreateJobs, Done, Job, JobState, JobType, NewJob};
 
 use super::{GITHUB_REPORTER, is_complete, rivalry, seq_of, twinship};
@@ -9,7 +10,11 @@ use crate::{
     apply::Entry,
     change::Change,
     digest::{IdHash, id_hash},
-    limits::{MAX_JOBS, MAX_JOBS_PER_COMMAND, MAX_PROWJOB_BYTES, MAX_PULLS_PER_JOB, MAX_REPORTERS},
+    level::HISTORY_LEVEL,
+    limits::{
+        MAX_JOB_EVENT_BYTES, MAX_JOB_EVENTS, MAX_JOBS, MAX_JOBS_PER_COMMAND, MAX_PROWJOB_BYTES,
+        MAX_PULLS_PER_JOB, MAX_RECORD_BYTES, MAX_REPORTERS,
+    },
     reject::{Verdict, at_most, exhausted, invalid, name, optional_name, record_size},
 };
 
@@ -24,7 +29,7 @@ pub(crate) struct Made {
 pub(crate) fn create_jobs(state: &mut State, entry: &mut Entry, command: CreateJobs) -> Verdict {
     state.check_new_jobs(command.jobs.iter())?;
     state.check_cursors(&command.cursors)?;
-    let made = state.make_jobs(entry, command.jobs);
+    let made = state.make_jobs(entry, command.jobs, None);
     let moved = state.put_cursors(entry, &command.cursors);
     let duplicate = made.created.is_empty() && made.aborted.is_empty() && !moved;
     Ok(Done {
@@ -96,24 +101,59 @@ fn check_new_job(new: &NewJob) -> Verdict<()> {
     record_size("the job", job)
 }
 
+/// What will happen to a job must fit into its record, too.
+fn check_room_for_history(job: &Job) -> Verdict<()> {
+    let bound = MAX_RECORD_BYTES - MAX_JOB_EVENTS * MAX_JOB_EVENT_BYTES;
+    let size = job.encoded_len();
+    if size > bound {
+        return Err(invalid(format!(
+            "the job {:?} has {size} bytes, with room for its history at most {bound} are allowed",
+            job.job
+        )));
+    }
+    Ok(())
+}
+
+/// Why a job is made: in its creator's words, else what it was run before as, else its origin.
+fn cause_of(job: &Job, told: String, event: Option<&str>) -> String {
+    let told = match (told.is_empty(), job.rerun_of.is_empty()) {
+        (false, _) => told,
+        (true, false) => format!("rerun of {}", job.rerun_of),
+        (true, true) if event.is_none() => job.origin.clone(),
+        (true, true) => String::new(),
+    };
+    match event {
+        None => told,
+        Some(event) if told.is_empty() => event.to_owned(),
+        Some(event) => format!("{told} ({event})"),
+    }
+}
+
 impl State {
     pub(crate) fn check_new_jobs<'a>(
         &self,
-        mut jobs: impl Iterator<Item = &'a NewJob> + Clone,
+        jobs: impl Iterator<Item = &'a NewJob> + Clone,
     ) -> Verdict<()> {
         let count = jobs.clone().count();
         at_most("new jobs", count, MAX_JOBS_PER_COMMAND)?;
         if self.jobs.len().saturating_add(count) > MAX_JOBS {
             return Err(exhausted("jobs", MAX_JOBS));
         }
-        jobs.try_for_each(check_new_job)
+        jobs.clone().try_for_each(check_new_job)?;
+        if self.feature_level() < HISTORY_LEVEL {
+            return Ok(());
+        }
+        jobs.filter_map(|new| new.job.as_ref())
+            .try_for_each(|job| check_room_for_history(job))
     }
 
-    /// Creates checked jobs in their order; those that are there already are only named.
+    /// Creates checked jobs in their order; those that are there already are only named. `event` is what they are made for,
+    /// where their origin says less.
     pub(crate) fn make_jobs(
         &mut self,
         entry: &mut Entry,
         jobs: impl IntoIterator<Item = NewJob>,
+        event: Option<&str>,
     ) -> Made {
         let mut made = Made::default();
         for new in jobs {
@@ -128,7 +168,8 @@ impl State {
                     self.supersede_older(entry, &job, &mut made);
                 }
                 made.created.push(job.id.clone());
-                self.make_job(entry, *job, id);
+                let cause = cause_of(&job, new.cause, event);
+                self.make_job(entry, *job, id, &cause);
             }
         }
         made
@@ -163,11 +204,15 @@ impl State {
         for rival in older {
             let reason = format!("Superseded by run {}.", job.id);
             made.aborted.push(rival.id.clone());
-            self.abort(entry, &rival, &reason, Some(GITHUB_REPORTER));
+            let cause = format_args!(
+                "newer run of the same job on the same pull request: {}",
+                job.id
+            );
+            self.abort(entry, &rival, &reason, Some(GITHUB_REPORTER), cause);
         }
     }
 
-    fn make_job(&mut self, entry: &mut Entry, mut job: Job, id: IdHash) {
+    fn make_job(&mut self, entry: &mut Entry, mut job: Job, id: IdHash, cause: &str) {
         if job.state() == JobState::Unspecified {
             job.set_state(JobState::Triggered);
         }
@@ -183,6 +228,9 @@ impl State {
         job.lease = None;
         job.abort_reason.clear();
         job.prev_report_states.clear();
+        job.history = Vec::new();
+        job.history_dropped = 0;
+        self.note(entry, &mut job, format_args!("{cause}"));
         debug_assert!(self.jobs.at(&seq_of(&job)).is_none());
         self.owe_reports(entry, &job, None);
         job.version = entry.index;

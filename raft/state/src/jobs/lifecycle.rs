@@ -7,7 +7,7 @@
 //! `attempt` counts the leases that may have started something; `retries_left` how many more may be lost before the job
 //! ends in error. A lease given back before its `StartJob` uses up neither.
 
-use std::sync::Arc;
+use std::{fmt::Arguments, sync::Arc};
 
 use trireme_proto::state::{
     AbortJob, AbortJobs, Done, FinishJob, Job, JobState, Lease, LeaseJob, ReleaseLease, SetJobUrl,
@@ -41,7 +41,11 @@ pub(crate) fn trigger_job(state: &mut State, entry: &mut Entry, command: &Trigge
     if !command.cluster.is_empty() {
         next.cluster.clone_from(&command.cluster);
     }
-    state.settle_job_change(entry, next, None);
+    let cause = match next.cluster.as_str() {
+        "" => "may start".to_owned(),
+        cluster => format!("cluster {cluster} chosen"),
+    };
+    state.settle_job_change(entry, next, None, format_args!("{cause}"));
     Ok(Done::default())
 }
 
@@ -90,7 +94,10 @@ pub(crate) fn lease_job(state: &mut State, entry: &mut Entry, command: &LeaseJob
         started_ms: 0,
     }));
     let build_id = next.build_id.clone();
-    state.settle_job_change(entry, next, None);
+    let attempt = next.attempt;
+    let agent = state.agent_words(&command.agent_id);
+    let cause = format_args!("attempt {attempt} leased to agent {agent}");
+    state.settle_job_change(entry, next, None, cause);
     Ok(Done {
         token: entry.index,
         build_id,
@@ -111,6 +118,8 @@ pub(crate) fn start_job(state: &mut State, entry: &mut Entry, command: &StartJob
         started_ms: entry.stamp_ms,
         ..lease
     }));
+    let cause = format_args!("attempt {}: the first process runs", job.attempt);
+    state.note(entry, &mut next, cause);
     state.put_job(entry, next);
     Ok(Done::default())
 }
@@ -143,6 +152,7 @@ pub(crate) fn finish_job(state: &mut State, entry: &mut Entry, command: &FinishJ
         state.leased_job(&command.id, command.fence)?.0
     };
     let mut next = (*job).clone();
+    let cause = finish_cause(&job, command);
     // Aborted stays aborted, whatever the workload made of it.
     if job.state() != JobState::Aborted {
         next.set_state(result);
@@ -154,8 +164,24 @@ pub(crate) fn finish_job(state: &mut State, entry: &mut Entry, command: &FinishJ
         next.url.clone_from(&command.url);
     }
     complete(&mut next, entry);
-    state.settle_job_change(entry, next, None);
+    state.settle_job_change(entry, next, None, format_args!("{cause}"));
     Ok(Done::default())
+}
+
+fn finish_cause(job: &Job, command: &FinishJob) -> String {
+    let told = match command.description.as_str() {
+        "" => "ended",
+        told => told,
+    };
+    let attempt = job.attempt;
+    if job.state() == JobState::Aborted {
+        let result = state_name(command.state());
+        format!("attempt {attempt} is stopped, its result would have been {result}: {told}")
+    } else if command.fence == 0 {
+        told.to_owned()
+    } else {
+        format!("attempt {attempt}: {told}")
+    }
 }
 
 pub(crate) fn release_lease(
@@ -175,7 +201,7 @@ pub(crate) fn abort_jobs(state: &mut State, entry: &mut Entry, command: &AbortJo
     {
         return Err(not_found("job", &only.id));
     }
-    let aborted = state.abort_all(entry, &command.jobs);
+    let aborted = state.abort_all(entry, &command.jobs, None);
     Ok(Done {
         duplicate: aborted.is_empty(),
         aborted,
@@ -321,8 +347,14 @@ impl State {
         self.build_id
     }
 
-    /// Aborts what is incomplete and not aborted yet; returns the ids.
-    pub(crate) fn abort_all(&mut self, entry: &mut Entry, jobs: &[AbortJob]) -> Vec<String> {
+    /// Aborts what is incomplete and not aborted yet; returns the ids. `event` is what led to it, where the reasons do not
+    /// say.
+    pub(crate) fn abort_all(
+        &mut self,
+        entry: &mut Entry,
+        jobs: &[AbortJob],
+        event: Option<&str>,
+    ) -> Vec<String> {
         let mut aborted = Vec::new();
         for AbortJob { id, reason } in jobs {
             let Some(job) = self.job(id).cloned() else {
@@ -331,7 +363,27 @@ impl State {
             if is_complete(&job) || job.state() == JobState::Aborted {
                 continue;
             }
-            self.abort(entry, &job, reason, None);
+            match event {
+                None if reason.is_empty() => {
+                    self.abort(
+                        entry,
+                        &job,
+                        reason,
+                        None,
+                        format_args!("no reason was given"),
+                    );
+                }
+                None => self.abort(entry, &job, reason, None, format_args!("{reason}")),
+                Some(event) => {
+                    self.abort(
+                        entry,
+                        &job,
+                        reason,
+                        None,
+                        format_args!("{reason} ({event})"),
+                    );
+                }
+            }
             aborted.push(id.clone());
         }
         aborted
@@ -344,6 +396,7 @@ impl State {
         job: &Job,
         reason: &str,
         silent: Option<&str>,
+        cause: Arguments<'_>,
     ) {
         let mut next = job.clone();
         next.set_state(JobState::Aborted);
@@ -355,7 +408,7 @@ impl State {
         if next.lease.is_none() {
             complete(&mut next, entry);
         }
-        self.settle_job_change(entry, next, silent);
+        self.settle_job_change(entry, next, silent, cause);
     }
 
     /// Ends a lease without a result: the next attempt waits, unless none is left or the deadline has passed.
@@ -368,32 +421,58 @@ impl State {
         let free = unstarted && !started;
         let in_time = job.deadline_ms == 0 || entry.stamp_ms < job.deadline_ms;
         next.lease = None;
+        let attempt = job.attempt;
+        let what_next;
         if job.state() == JobState::Aborted {
+            what_next = "which was being stopped".to_owned();
             complete(&mut next, entry);
         } else if in_time && (free || job.retries_left > 0) {
             next.set_state(JobState::Triggered);
             next.pending_ms = 0;
             next.description = cut(reason);
             if free {
+                what_next = "nothing had started, waits to be leased again".to_owned();
                 next.attempt = next.attempt.saturating_sub(1);
             } else {
                 next.retries_left = next.retries_left.saturating_sub(1);
+                let left = next.retries_left;
+                what_next = format!("waits to be leased again, {left} more may be lost");
             }
         } else {
+            what_next = match in_time {
+                true => "no more may be lost".to_owned(),
+                false => "past its deadline".to_owned(),
+            };
             next.set_state(JobState::Error);
             next.description = cut(reason);
             complete(&mut next, entry);
         }
-        self.settle_job_change(entry, next, None);
+        let agent = job.lease.as_ref().map_or_else(String::new, |lease| {
+            format!(" on agent {}", self.agent_words(&lease.agent_id))
+        });
+        let cause = format_args!("lost attempt {attempt}{agent}: {reason} ({what_next})");
+        self.settle_job_change(entry, next, None, cause);
     }
 
-    /// Puts a job whose state may have changed, and books what its reporters are owed, in the same entry.
+    /// An agent's name and id.
+    fn agent_words(&self, id: &str) -> String {
+        match self.agent(id) {
+            Some(agent) if !agent.name.is_empty() && agent.name != id => {
+                format!("{} ({id})", agent.name)
+            }
+            _ => id.to_owned(),
+        }
+    }
+
+    /// Puts a job whose state may have changed, with the cause, and books what its reporters are owed, in the same entry.
     pub(super) fn settle_job_change(
         &mut self,
         entry: &mut Entry,
         mut job: Job,
         silent: Option<&str>,
+        cause: Arguments<'_>,
     ) {
+        self.note(entry, &mut job, cause);
         if let Some(reporter) = silent
             && job.reporters.iter().any(|name| name == reporter)
         {

@@ -1,6 +1,8 @@
-//! Jobs: the records, their indexes and queries. What changes them is in [`create`] and [`lifecycle`].
+//! Jobs: the records, their indexes and queries. What changes them is in [`create`] and [`lifecycle`], what
+//! is remembered of that in [`history`].
 
 pub(crate) mod create;
+mod history;
 pub(crate) mod lifecycle;
 mod query;
 

@@ -16,6 +16,7 @@ fn unless_exists(job: pb::Job) -> Body {
             job: Some(Box::new(job)),
             unless_exists: true,
             supersede: false,
+            cause: String::new(),
         }],
         cursors: vec![],
     })
@@ -27,6 +28,7 @@ fn superseding(job: pb::Job) -> Body {
             job: Some(Box::new(job)),
             unless_exists: false,
             supersede: true,
+            cause: String::new(),
         }],
         cursors: vec![],
     })
@@ -198,6 +200,7 @@ fn one_command_does_not_make_twins() {
         job: Some(Box::new(presubmit(id, "unit", 1, "head"))),
         unless_exists: true,
         supersede: false,
+        cause: String::new(),
     };
     let done = replica.done(Body::CreateJobs(pb::CreateJobs {
         jobs: vec![new("a"), new("b")],

@@ -11,6 +11,7 @@ mod config_and_blobs;
 mod config_pages;
 mod deliveries_and_plans;
 mod job_creation;
+mod job_history;
 mod job_lifecycle;
 mod merge_intents;
 mod office;

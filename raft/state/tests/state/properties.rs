@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use trireme_proto::state::{
     self as pb, EffectState, IntentState, JobState, command::Body, outcome,
 };
+use trireme_state::{BASE_LEVEL, FEATURE_LEVEL};
 
 use crate::replica::{
     Answer, DAY_MS, Replica, abort, accept, answer, blob, chunk, command, comment, commit, config,
@@ -387,6 +388,7 @@ fn body(replica: &Replica, act: &Act) -> Body {
                     job: Some(Box::new(new)),
                     unless_exists: *unless_exists,
                     supersede: *supersede,
+                    cause: String::new(),
                 }],
                 cursors: vec![],
             })
@@ -509,9 +511,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_history_keeps_the_promises(rounds in proptest::collection::vec(round(), 1..80)) {
+    fn any_history_keeps_the_promises(
+        level in prop_oneof![Just(BASE_LEVEL), Just(FEATURE_LEVEL)],
+        rounds in proptest::collection::vec(round(), 1..80),
+    ) {
         let mut replica = Replica::new();
         let mut history = History::default();
+        replica.done(Body::RaiseFeatureLevel(pb::RaiseFeatureLevel { level }));
         for agent in 0..2 {
             replica.done(register(&agent_id(agent), 0));
         }

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 use trireme_proto::state::{self as pb, command::Body, outcome, snapshot_row::Row};
-use trireme_state::{Applied, ArchiveOp, Change, RecordKey, State, is_complete, state_name};
+use trireme_state::{
+    Applied, ArchiveOp, Change, HISTORY_LEVEL, RecordKey, State, is_complete,
+    limits::FIRST_JOB_EVENTS, state_name,
+};
 
 pub(crate) const START_MS: i64 = 1_800_000_000_000;
 pub(crate) const MINUTE_MS: i64 = 60_000;
@@ -190,6 +193,7 @@ fn judge_jobs(before: &State, after: &State) {
             assert!(is_complete(former), "an incomplete job was removed");
             continue;
         };
+        judge_history(former, job, before.feature_level());
         if is_complete(former) {
             let told = pb::Job {
                 version: former.version,
@@ -214,6 +218,28 @@ fn judge_jobs(before: &State, after: &State) {
         assert!(job.retries_left <= former.retries_left);
         assert!(former.build_id.is_empty() || former.build_id == job.build_id);
     }
+}
+
+/// JOB-075: rows are added and never changed, one at least for every change of state from the level on that knows them.
+fn judge_history(former: &pb::Job, job: &pb::Job, level: u32) {
+    let dropped = (job.history_dropped - former.history_dropped) as usize;
+    let (first, rest) = former
+        .history
+        .split_at(former.history.len().min(FIRST_JOB_EVENTS));
+    let kept: Vec<_> = first.iter().chain(rest.iter().skip(dropped)).collect();
+    let there: Vec<_> = job.history.iter().take(kept.len()).collect();
+    assert_eq!(there, kept, "history was rewritten");
+    let added = job.history.len() - kept.len();
+    let lease = |job: &pb::Job| {
+        job.lease
+            .as_ref()
+            .map(|lease| (lease.fence, lease.started_ms))
+    };
+    let moved = former.state != job.state || lease(former) != lease(job);
+    assert!(
+        added > 0 || !moved || level < HISTORY_LEVEL,
+        "a change has no row"
+    );
 }
 
 /// A presubmit on org/repo#`pull` at `head`.
