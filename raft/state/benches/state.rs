@@ -9,9 +9,9 @@ use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use trireme_proto::state::{
     Agent, Batch, Command, CreateJobs, Done, FinishJob, Job, JobState, JobType, LeaseJob, NewJob,
-    Pull, RegisterAgent, command::Body, outcome,
+    Pull, RaiseFeatureLevel, RegisterAgent, command::Body, outcome,
 };
-use trireme_state::{Applied, JobFilter, State};
+use trireme_state::{Applied, FEATURE_LEVEL, JobFilter, State};
 
 const SIZES: [usize; 2] = [1_000, 100_000];
 const COMMANDS: usize = 64;
@@ -92,11 +92,15 @@ fn batch(first: usize, count: usize) -> Batch {
     }
 }
 
-/// So many live jobs.
+/// So many live jobs, in a cluster at the present feature level.
 fn state_of(jobs: usize) -> State {
     let mut state = State::new();
+    let raise = Body::RaiseFeatureLevel(RaiseFeatureLevel {
+        level: FEATURE_LEVEL,
+    });
+    all_done(&state.apply(1, entry(0, [raise].into_iter())));
     for first in (0..jobs).step_by(COMMANDS) {
-        let applied = state.apply(first as u64 + 1, batch(first, COMMANDS.min(jobs - first)));
+        let applied = state.apply(first as u64 + 2, batch(first, COMMANDS.min(jobs - first)));
         all_done(&applied);
     }
     state

@@ -152,7 +152,7 @@ pub(crate) fn finish_job(state: &mut State, entry: &mut Entry, command: &FinishJ
         state.leased_job(&command.id, command.fence)?.0
     };
     let mut next = (*job).clone();
-    let cause = finish_cause(&job, command);
+    let cause = finish_cause(state, &job, command);
     // Aborted stays aborted, whatever the workload made of it.
     if job.state() != JobState::Aborted {
         next.set_state(result);
@@ -168,7 +168,7 @@ pub(crate) fn finish_job(state: &mut State, entry: &mut Entry, command: &FinishJ
     Ok(Done::default())
 }
 
-fn finish_cause(job: &Job, command: &FinishJob) -> String {
+fn finish_cause(state: &State, job: &Job, command: &FinishJob) -> String {
     let told = match command.description.as_str() {
         "" => "ended",
         told => told,
@@ -178,7 +178,10 @@ fn finish_cause(job: &Job, command: &FinishJob) -> String {
         let result = state_name(command.state());
         format!("attempt {attempt} is stopped, its result would have been {result}: {told}")
     } else if command.fence == 0 {
-        told.to_owned()
+        match state.config() {
+            Some(config) => format!("{told} (under configuration {})", config.number),
+            None => told.to_owned(),
+        }
     } else {
         format!("attempt {attempt}: {told}")
     }

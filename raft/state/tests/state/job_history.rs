@@ -5,8 +5,8 @@ use trireme_proto::state::{self as pb, JobState, Rejection, command::Body};
 use trireme_state::{FEATURE_LEVEL, HISTORY_LEVEL, archive_keys as keys, limits, state_name};
 
 use crate::replica::{
-    MINUTE_MS, Replica, START_MS, abort, accept, code, command, commit, create, finish, lease,
-    plan, presubmit, release, start,
+    MINUTE_MS, Replica, START_MS, abort, accept, chunk, code, command, commit, config, create,
+    finish, lease, plan, presubmit, release, start,
 };
 
 fn raise(replica: &mut Replica, level: u32) {
@@ -186,7 +186,9 @@ fn job_075_aborts_say_who_wanted_them_and_what_led_to_them() {
     insta::assert_snapshot!(last("newer"), @"0s triggered by controller:plugins@1: trigger: pull_request.synchronize on org/repo#1 by bob, delivery 72d3162e");
     insta::assert_snapshot!(last("again"), @"0s triggered by controller:plugins@1: /test lint (trigger: pull_request.synchronize on org/repo#1 by bob, delivery 72d3162e)");
 
-    // What can never start.
+    // What can never start, and by which configuration.
+    replica.done(chunk(1, 0, 1, b"a"));
+    replica.done(Body::PutConfig(config(1)));
     let office = replica.done(crate::replica::take_office(1, 1)).token;
     let end = pb::Command {
         epoch: office,
@@ -200,7 +202,7 @@ fn job_075_aborts_say_who_wanted_them_and_what_led_to_them() {
     };
     replica.run_command(end).unwrap();
     let unfit = told(replica.job("unfit"));
-    insta::assert_snapshot!(unfit.lines().last().unwrap().trim(), @"3s error by controller:scheduler@1: No agent runs jobs of cluster arm.");
+    insta::assert_snapshot!(unfit.lines().last().unwrap().trim(), @"3s error by controller:scheduler@1: No agent runs jobs of cluster arm. (under configuration 1)");
 }
 
 #[test]
