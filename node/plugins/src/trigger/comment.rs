@@ -128,9 +128,21 @@ pub(super) fn decide<'j>(
             jobs: chosen,
             retest: Filter::wants_contexts(&text),
             unless_exists: false,
+            cause: commands(&text),
         });
     }
     Ok(verdict)
+}
+
+/// Characters of the commands that a run's history names.
+const MAX_COMMANDS: usize = 80;
+
+/// The commands of a text, as the cause of what they start; empty where a job listens to other words.
+fn commands(text: &str) -> String {
+    let lines = text.lines().map(str::trim);
+    let commands: Vec<&str> = lines.filter(|line| line.starts_with('/')).collect();
+    let all = commands.join(", ");
+    all.chars().take(MAX_COMMANDS).collect()
 }
 
 /// The jobs that a filter picks, with their places.
@@ -216,6 +228,23 @@ mod tests {
             let told = told.split("\n\n<details>").next().unwrap_or_default();
             told.to_owned()
         }
+    }
+
+    #[test]
+    fn job_075_runs_are_remembered_with_the_commands_that_started_them() {
+        let world = World::new(&[]);
+        let jobs: Vec<&Presubmit> = world.config.presubmits("org/repo").collect();
+        let cause = |text: &str| {
+            let comment = comment("member", text);
+            let verdict = decide(&comment, &world.options, &bot(), &jobs, &world.facts).unwrap();
+            verdict.runs.unwrap().cause
+        };
+        assert_eq!(
+            cause("Once more, please.\n/test unit\r\n/test lint"),
+            "/test unit, /test lint"
+        );
+        let long = format!("/test unit {}", "x".repeat(100));
+        assert_eq!(cause(&long).len(), MAX_COMMANDS);
     }
 
     #[test]

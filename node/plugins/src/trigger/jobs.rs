@@ -26,6 +26,8 @@ pub(super) struct Runs<'j> {
     pub(super) retest: bool,
     /// Not where the same work is under way or was done for this head.
     pub(super) unless_exists: bool,
+    /// What the event does not say of itself: the command, the label. Begins the history of each run (JOB-075).
+    pub(super) cause: String,
 }
 
 impl Runs<'_> {
@@ -57,7 +59,7 @@ impl Runs<'_> {
                 job: Some(Box::new(record(made, cx)?)),
                 unless_exists: self.unless_exists,
                 supersede: true,
-                ..NewJob::default()
+                cause: self.cause.clone(),
             });
         }
         Ok(records)

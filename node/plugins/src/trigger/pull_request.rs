@@ -192,6 +192,10 @@ fn build<'j>(
         jobs: chosen,
         retest: false,
         unless_exists,
+        cause: event
+            .label
+            .as_ref()
+            .map_or_else(String::new, |label| format!("label {}", label.name)),
     }))
 }
 
@@ -407,6 +411,18 @@ mod tests {
             "nothing"
         );
         assert_eq!(stranger.sees(&labeled("approved", "member")), "nothing");
+
+        let jobs: Vec<&Presubmit> = stranger.config.presubmits("org/repo").collect();
+        let event = labeled("lgtm", "member");
+        let verdict = decide(
+            &event,
+            &stranger.options,
+            &bot(),
+            &jobs,
+            &[],
+            &stranger.facts,
+        );
+        assert_eq!(verdict.unwrap().runs.unwrap().cause, "label lgtm");
     }
 
     #[test]
