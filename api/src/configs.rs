@@ -1,6 +1,6 @@
 //! Configurations on both sides of a door: what a client has to send, and what the cluster keeps in memory or archive.
 
-use std::{collections::BTreeMap, ops::Bound, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
@@ -17,12 +17,9 @@ use trireme_proto::{
     state::{BlobRef, ConfigFile, ConfigPage, ConfigVersion},
 };
 use trireme_raft::{ArchiveReader, Host, View};
-use trireme_state::{
-    archive_keys::{self as keys, Chunk, Key},
-    config_file_count,
-};
+use trireme_state::{archive_keys as keys, config_file_count};
 
-use crate::{blob, client::Client};
+use crate::{archived, blob, client::Client};
 
 /// One file of a configuration.
 pub const MAX_FILE_BYTES: usize = 16 << 20;
@@ -43,8 +40,6 @@ const ROUNDS: usize = 3;
 /// How often a call is tried that finds the node busy, and how long is waited first; doubled each time.
 const BUSY_TRIES: u32 = 8;
 const BUSY_WAIT: Duration = Duration::from_millis(200);
-/// Rows of the archive that are read at once.
-const ROWS: usize = 128;
 
 /// A manifest in messages of bounded size.
 pub fn manifest_parts(files: Vec<ConfigFile>) -> impl Iterator<Item = ConfigManifest> {
@@ -98,10 +93,10 @@ impl Stored {
         if let Some(version) = self.view.config_version(number) {
             return Ok(Some(ConfigVersion::clone(version)));
         }
-        let Some(record) = self.archived(keys::config(number)).await? else {
+        let Some(record) = archived::record(&self.archive, keys::config(number)).await? else {
             return Ok(None);
         };
-        decode(&record).map(Some)
+        archived::decode(&record).map(Some)
     }
 
     /// 0 = the one in force.
@@ -126,14 +121,14 @@ impl Stored {
                 files.extend_from_slice(&page.files);
                 continue;
             }
-            let record = self.archived(keys::config_page(name)).await?;
+            let record = archived::record(&self.archive, keys::config_page(name)).await?;
             let record = record.ok_or_else(|| {
                 Status::data_loss(format!(
                     "a page of version {} is neither in memory nor in this node's archive: ask another node",
                     version.number
                 ))
             })?;
-            files.extend(decode::<ConfigPage>(&record)?.files);
+            files.extend(archived::decode::<ConfigPage>(&record)?.files);
         }
         Ok(files)
     }
@@ -142,7 +137,7 @@ impl Stored {
         let chunks = match self.view.blob(&name.sha256) {
             Some(chunks) => chunks,
             None => {
-                let record = self.archived(keys::blob(&name.sha256)).await?;
+                let record = archived::record(&self.archive, keys::blob(&name.sha256)).await?;
                 vec![record.ok_or_else(|| {
                     Status::not_found(format!(
                         "content {} is neither in memory nor in this node's archive",
@@ -157,47 +152,6 @@ impl Stored {
             .map_err(|why| Status::internal(why.to_string()))?
             .map_err(|why| Status::data_loss(why.to_string()))
     }
-
-    async fn archived(&self, key: Key) -> Result<Option<Bytes>, Status> {
-        let failed = |why: &dyn std::fmt::Display| Status::unavailable(format!("archive: {why}"));
-        let prefix = key.prefix();
-        let mut from = Bound::Included(prefix.clone());
-        let mut found = Vec::new();
-        loop {
-            let range = (from, Bound::Unbounded);
-            let rows = self
-                .archive
-                .range(range, false, ROWS)
-                .await
-                .map_err(|why| failed(&why))?;
-            let read = rows.len();
-            let mine = |row: &(Bytes, Bytes)| {
-                row.0.starts_with(&prefix) && row.0.len() == prefix.len() + 2
-            };
-            let ours = rows.into_iter().take_while(mine);
-            let before = found.len();
-            found.extend(ours);
-            // What follows is left from when it was larger.
-            let first = found.first().map(|(key, value)| Chunk::split(key, value));
-            let count = first.transpose().map_err(|why| failed(&why))?;
-            if count.is_some_and(|first| found.len() >= usize::from(first.count)) {
-                break;
-            }
-            match found.last() {
-                Some((last, _)) if found.len() - before == ROWS && read == ROWS => {
-                    from = Bound::Excluded(last.clone());
-                }
-                _ => break,
-            }
-        }
-        let rows = found.iter().map(|(key, value)| (&key[..], &value[..]));
-        let joined = keys::join(rows).map_err(|why| failed(&why))?;
-        Ok(joined.into_iter().next().map(|(_, record)| record))
-    }
-}
-
-fn decode<M: prost::Message + Default>(record: &Bytes) -> Result<M, Status> {
-    M::decode(record.clone()).map_err(|why| Status::data_loss(format!("archive: {why}")))
 }
 
 /// A file as a client has it.

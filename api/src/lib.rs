@@ -5,6 +5,7 @@
 //! Knowledge of Prow's files and of executors is handed in by the node ([`ConfigCheck`], [`RunStore`],
 //! [`LeaseRenewals`]).
 
+mod archived;
 mod attachments;
 pub mod auth;
 pub mod blob;

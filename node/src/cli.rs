@@ -198,7 +198,7 @@ pub struct DevArgs {
 pub enum GetCommand {
     /// Runs, newest first.
     Jobs(GetJobsArgs),
-    /// One run.
+    /// One run, also an archived one, and what happened to it: when, by whom and why.
     Job(JobArgs),
     /// Tide's pools and merge intents.
     Pools(Target),

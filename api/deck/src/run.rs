@@ -17,7 +17,7 @@ use serde::Deserialize;
 use trireme_api::{Artifact, BUILD_LOG, LogChunk};
 use trireme_proto::state::Job;
 use trireme_prowjob::record;
-use trireme_state::JobFilter;
+use trireme_state::{JobFilter, limits::FIRST_JOB_EVENTS};
 
 use crate::{Deck, duration, html, instant, now_ms};
 
@@ -37,10 +37,34 @@ struct Page {
     state: String,
     complete: bool,
     facts: Vec<(&'static str, String)>,
+    history: Vec<Happened>,
+    history_dropped: u32,
     artifacts: Vec<Artifact>,
     log: String,
     log_end: u64,
     truncated: bool,
+}
+
+/// A row of the job's history (JOB-075).
+struct Happened {
+    at: String,
+    state: String,
+    actor: String,
+    cause: String,
+    /// Others stood before it.
+    after_gap: bool,
+}
+
+fn history(job: &Job) -> Vec<Happened> {
+    let rows = job.history.iter().enumerate();
+    rows.map(|(at, event)| Happened {
+        at: instant(event.at_ms),
+        state: record::prow_state(event.state()).to_string(),
+        actor: event.actor.clone(),
+        cause: event.cause.clone(),
+        after_gap: at == FIRST_JOB_EVENTS && job.history_dropped > 0,
+    })
+    .collect()
 }
 
 fn missing(id: &str) -> Response {
@@ -123,6 +147,8 @@ pub(crate) async fn page(State(deck): State<Deck>, Path(id): Path<String>) -> Re
         job: job.job.clone(),
         state: record::prow_state(job.state()).to_string(),
         facts: facts(job, now_ms()),
+        history: history(job),
+        history_dropped: job.history_dropped,
         complete,
         artifacts,
         log,

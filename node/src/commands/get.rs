@@ -10,7 +10,7 @@ use trireme_proto::{
 };
 use trireme_prowjob::record;
 
-use super::{connect, now_ms};
+use super::{connect, history, now_ms};
 use crate::{
     cli::{GetCommand, GetJobsArgs, JobArgs, Target},
     exit::{USAGE, coded},
@@ -188,7 +188,10 @@ async fn job(args: JobArgs) -> anyhow::Result<()> {
         anyhow::bail!("the node answered without the job");
     };
     if args.target.output == Format::Json {
-        return print_json(&job_json(&job)?);
+        let mut told = job_json(&job)?;
+        told["history"] = history::rows(&job);
+        told["history_dropped"] = job.history_dropped.into();
+        return print_json(&told);
     }
     let now = now_ms();
     let mut text = format!(
@@ -223,6 +226,11 @@ async fn job(args: JobArgs) -> anyhow::Result<()> {
             format!("owed, {} tries", report.attempts)
         };
         text.push_str(&format!("report       {}: {state}\n", report.reporter));
+    }
+    let happened = history::timeline(&job);
+    if !happened.is_empty() {
+        text.push('\n');
+        text.push_str(&happened);
     }
     Ok(print(&text)?)
 }

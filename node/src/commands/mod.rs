@@ -11,6 +11,7 @@ pub mod expand;
 pub mod files;
 pub mod get;
 pub mod github;
+mod history;
 pub mod mkpj;
 pub mod mkpod;
 mod own_files;

@@ -122,6 +122,15 @@ async fn pages_show_a_run_while_it_goes_on_and_when_it_is_over() {
         .await;
     let shown = page(nodes, &run).await;
     assert!(shown.contains("id=\"state\">success</span>"), "{shown}");
+    // JOB-075: who did what to it, and why.
+    for told in [
+        "What happened",
+        "<td>controller:plugins@1</td><td>trigger: pull_request.opened on acme/widget#",
+        "<td>controller:scheduler@1</td><td>attempt 1 leased to agent ",
+        "<td>attempt 1: Job succeeded.</td>",
+    ] {
+        assert!(shown.contains(told), "{told}: {shown}");
+    }
     assert!(
         !shown.contains("<script>alert"),
         "a job's output runs as a script: {shown}"
