@@ -30,6 +30,7 @@ mod session;
 mod statuses;
 mod sweep;
 mod sync;
+mod together;
 mod trigger;
 
 pub use controller::{Tide, Timing};

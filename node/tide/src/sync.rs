@@ -25,6 +25,7 @@ use crate::{
     resume::{self, Interrupted},
     retired,
     session::{PullKey, Session, Trouble},
+    together::Fitting,
 };
 
 /// After an action that changes the pool: long enough for the state to show it, short enough for the next in line.
@@ -386,7 +387,7 @@ impl Session {
         ))
     }
 
-    /// Those that go on top of each other without conflict, in this order (TIDE-075).
+    /// Those that go on top of each other without conflict, in this order, and whose own files go together (TIDE-075).
     async fn form_batch(
         &self,
         scene: &Scene<'_>,
@@ -422,14 +423,12 @@ impl Session {
                 }
             }
         }
-        // Files that are good one by one may clash when they are together.
-        while formed.len() > 1
-            && let Err(unusable) = self.own_jobs_of(scene, &formed).await?
-        {
-            tracing::info!(pool = %key, number = formed.last(), why = unusable.why, "left out of the batch");
-            formed.pop();
+        let mut fitting = Fitting::new(formed);
+        while let Some(some) = fitting.next() {
+            let own = self.own_jobs_of(scene, some).await?;
+            fitting.told(own.as_ref().err().map(|unusable| unusable.why.as_str()));
         }
-        Ok(formed)
+        Ok(fitting.found())
     }
 
     async fn act(&self, scene: &Scene<'_>, decision: &Decision) -> Result<Outcome, Trouble> {

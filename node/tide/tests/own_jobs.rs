@@ -266,6 +266,42 @@ async fn tide_075_files_that_clash_make_no_batch() {
     assert_eq!(batches.count(), 0);
 }
 
+/// TIDE-075: one that clashes is left out of the batch, wherever it stands, and the others are tested together.
+#[tokio::test]
+async fn tide_075_one_that_clashes_is_left_out_of_the_batch() {
+    let mut scene = with(&[(".prow/own.yaml", OWN)]).await;
+    let twin = OWN.replace("own", "twin");
+    let mut prs = Vec::new();
+    for branch in ["a", "b", "c", "d"] {
+        let file = format!(".prow/{branch}.yaml");
+        // The first two clash.
+        let files: &[(&str, &str)] = match branch {
+            "a" | "b" => &[(&file, &twin)],
+            _ => &[],
+        };
+        let pr = ready(&scene, branch, files).await;
+        for context in ["own", "twin"] {
+            set_status(&scene, &pr, context, StatusState::Success).await;
+        }
+        prs.push(pr);
+    }
+    serve(&mut scene).await;
+    let together = [&prs[0], &prs[2], &prs[3]];
+    let wanted = together.map(|pr| pr.number);
+    for name in ["own", "twin"] {
+        let batch = until_job(&scene, name, |job| job.job == name).await;
+        assert_eq!(
+            (batch.r#type(), numbers(&batch)),
+            (JobType::Batch, wanted.to_vec())
+        );
+        scene.run_job(&batch.id, JobState::Success).await;
+    }
+    for pr in together {
+        scene.world.expect_merged(pr).await;
+    }
+    until_told(&scene, &prs[1], "duplicated presubmit jobs").await;
+}
+
 /// CFG-088: what the status of a head says is about a former base, and Tide looks at the newest.
 #[tokio::test]
 async fn an_old_status_about_own_jobs_holds_nothing_up() {
