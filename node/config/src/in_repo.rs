@@ -20,6 +20,8 @@ pub const FILE: &str = ".prow.yaml";
 pub const DIR: &str = ".prow";
 /// Stands for the repository's root in paths, which a set wants.
 const ROOT: &str = "repository";
+/// Contexts that Trireme itself reports on heads: about a repository's own files, and Tide's.
+const OUR_CONTEXTS: [&str; 2] = ["in-repo-config", "tide"];
 /// How packed files begin.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
@@ -176,9 +178,18 @@ impl ProwYaml {
     }
 
     fn place(&mut self, root: &Node, file: &Arc<str>) {
-        let items = |key: &str| match root.get(key).map(|node| &node.value) {
-            Some(NodeValue::Sequence(items)) => items.clone(),
-            _ => Vec::new(),
+        // As they are decoded: in any case.
+        let items = |key: &str| {
+            let NodeValue::Mapping(entries) = &root.value else {
+                return Vec::new();
+            };
+            let entry = entries
+                .iter()
+                .find(|entry| entry.key.eq_ignore_ascii_case(key));
+            match entry.map(|entry| &entry.value.value) {
+                Some(NodeValue::Sequence(items)) => items.clone(),
+                _ => Vec::new(),
+            }
         };
         let (list, nodes): (Arc<str>, _) = ("presubmits".into(), items("presubmits"));
         for (n, job) in self.presubmits.iter_mut().enumerate() {
@@ -231,6 +242,21 @@ impl Config {
         for job in &postsubmits {
             let wrong = job::validate::postsubmit(&self.prow, job).into_iter();
             found.extend(wrong.map(|(field, e)| of_job(&job.base, field, e)));
+        }
+        let reporting = presubmits
+            .iter()
+            .map(|job| (&job.base, &job.reporter))
+            .chain(postsubmits.iter().map(|job| (&job.base, &job.reporter)));
+        // Who may write the configuration itself may have his reasons; upstream refuses neither.
+        for (base, reporter) in reporting {
+            if !reporter.skip_report && OUR_CONTEXTS.contains(&reporter.context.as_str()) {
+                let message = format!(
+                    "context {:?} is what this system itself reports about a pull request: give the job another `context`, or \
+                     another name if it has none",
+                    reporter.context
+                );
+                found.push(of_job(base, "context", message));
+            }
         }
         // Those of the configuration were found good when it was loaded. They come first: of two that clash it is the
         // later one that is named, and people see its file.
@@ -389,6 +415,29 @@ mod tests {
         .prow.yaml:2:3: presubmits[0].name: duplicated presubmit jobs (consider both inrepo and central config): [central]
         .prow.yaml:4:3: presubmits[1].cluster: cluster "build" is not allowed for repository "org/repo"
         "#);
+    }
+
+    /// CFG-088: what a job reports as `in-repo-config` or `tide` would be taken for ours, and ours for the job's.
+    #[test]
+    fn cfg_088_own_jobs_do_not_take_contexts_that_are_ours() {
+        let text = "presubmits:\n- name: unit\n  context: tide\n  spec: {containers: [{image: a}]}\n- name: tide\n  skip_report: true\n  spec: {containers: [{image: a}]}\npostsubmits:\n- name: in-repo-config\n  spec: {containers: [{image: a}]}\n";
+        insta::assert_snapshot!(told(&[(".prow.yaml", text)]), @r#"
+        .prow.yaml:3:3: presubmits[0].context: context "tide" is what this system itself reports about a pull request: give the job another `context`, or another name if it has none
+        .prow.yaml:9:3: postsubmits[0].context: context "in-repo-config" is what this system itself reports about a pull request: give the job another `context`, or another name if it has none
+        "#);
+        let ours = "- name: mine\n    context: tide\n    spec: {containers: [{image: a}]}\n";
+        assert_eq!(
+            told_with(&format!("  {ours}"), &files(&[(".prow.yaml", OWN)])),
+            ".prow.yaml: own"
+        );
+    }
+
+    /// Keys are read in any case, and places are found under them.
+    #[test]
+    fn cfg_080_a_place_is_found_under_a_key_of_any_case() {
+        let text =
+            "PreSubmits:\n- name: far\n  cluster: build\n  spec: {containers: [{image: a}]}\n";
+        insta::assert_snapshot!(told(&[(".prow.yaml", text)]), @r#".prow.yaml:3:3: presubmits[0].cluster: cluster "build" is not allowed for repository "org/repo""#);
     }
 
     #[test]

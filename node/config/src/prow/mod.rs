@@ -387,7 +387,7 @@ impl ProwConfig {
         let enabled = &self.in_repo_config.enabled;
         keys_for(identifier)
             .iter()
-            .find_map(|key| enabled.get(key).copied().flatten())
+            .find_map(|key| named(enabled, key, identifier).copied().flatten())
             .unwrap_or(false)
     }
 
@@ -397,7 +397,7 @@ impl ProwConfig {
         let allowed = &self.in_repo_config.allowed_clusters;
         keys_for(identifier)
             .iter()
-            .filter_map(|key| allowed.get(key)?.as_ref())
+            .filter_map(|key| named(allowed, key, identifier)?.as_ref())
             .flatten()
             .any(|c| c == cluster)
     }
@@ -427,6 +427,19 @@ impl ProwConfig {
 /// The tenant of jobs that name none.
 pub const DEFAULT_TENANT_ID: &str = "GlobalDefaultID";
 
+/// What stands under a key of a repository: as it is written or, as GitHub compares names of organisations and
+/// repositories, in any case.
+fn named<'a, T>(map: &'a BTreeMap<String, T>, key: &str, identifier: &str) -> Option<&'a T> {
+    let exact = map.get(key);
+    if exact.is_some() || crate::gerrit::is_gerrit_org(identifier) {
+        return exact;
+    }
+    let mut others = map.iter();
+    others
+        .find(|(name, _)| name.eq_ignore_ascii_case(key))
+        .map(|(_, value)| value)
+}
+
 /// Keys to look up for a repository, the narrowest first: with and without scheme, its org, `*`.
 fn keys_for(identifier: &str) -> Vec<String> {
     let mut keys: Vec<String> = Vec::new();
@@ -450,4 +463,35 @@ fn keys_for(identifier: &str) -> Vec<String> {
     }
     add("*");
     keys
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// CFG-075, CFG-076: GitHub knows a repository by its name in any case, Gerrit does not.
+    #[test]
+    fn cfg_075_repositories_are_found_as_their_forge_compares_names() {
+        let mut prow = ProwConfig::default();
+        let enabled = &mut prow.in_repo_config.enabled;
+        enabled.insert("Org/Repo".to_owned(), Some(true));
+        enabled.insert("other".to_owned(), Some(true));
+        enabled.insert("Other/Off".to_owned(), Some(false));
+        enabled.insert("https://host/Repo".to_owned(), Some(true));
+        let clusters = &mut prow.in_repo_config.allowed_clusters;
+        clusters.insert("Org".to_owned(), Some(vec!["build".to_owned()]));
+        for (repo, on) in [
+            ("Org/Repo", true),
+            ("org/repo", true),
+            ("org/other", false),
+            ("OTHER/any", true),
+            ("other/off", false),
+            ("https://host/Repo", true),
+            ("https://host/repo", false),
+        ] {
+            assert_eq!(prow.in_repo_config_enabled(repo), on, "{repo}");
+        }
+        assert!(prow.in_repo_config_allows_cluster("build", "org/repo"));
+        assert!(!prow.in_repo_config_allows_cluster("build", "orga/repo"));
+    }
 }
