@@ -27,6 +27,7 @@ use trireme_proto::{
     },
     state::{ConfigFile, Job},
 };
+use trireme_prowjob::ProwJob;
 use trireme_raft::{Store, View};
 
 use crate::{
@@ -103,6 +104,15 @@ pub struct Candidate {
 #[async_trait]
 pub trait ConfigCheck: Send + Sync + 'static {
     async fn check(&self, candidate: Candidate) -> Checked;
+
+    /// Completes a ProwJob that a client made by hand, by the version in force, or says why it may not be made (JOB-056).
+    ///
+    /// # Errors
+    /// What is wrong with it, for the client.
+    fn admit(&self, job: &mut ProwJob, state: &trireme_state::State) -> Result<(), String> {
+        let _ = (job, state);
+        Ok(())
+    }
 
     /// Why a run of a configured job may not be repeated under the version in force: its job is gone.
     fn gone(&self, job: &Job) -> Option<String> {
@@ -385,13 +395,13 @@ mod tests {
     use tokio::task::JoinHandle;
     use tonic::Code;
     use trireme_proto::api::{
-        AddNodeRequest, ApplyConfigHeader, ApplyConfigRequest, CreateJobRequest,
-        CreateTokenRequest, GetConfigFileRequest, RedriveRequest, RegisterRequest, WatchRequest,
-        apply_config_request, create_job_request::What,
+        AbortJobRequest, AddNodeRequest, ApplyConfigHeader, ApplyConfigRequest, CreateJobRequest,
+        CreateTokenRequest, GetConfigFileRequest, GetJobRequest, RedriveRequest, RegisterRequest,
+        WatchRequest, apply_config_request, create_job_request::What,
     };
 
     use trireme_proto::state::{
-        BlobRef, Command, ConfigVersion, PutConfig, RaiseFeatureLevel, command::Body,
+        BlobRef, Command, ConfigVersion, PutConfig, RaiseFeatureLevel, SweepJobs, command::Body,
     };
     use trireme_state::PAGES_LEVEL;
 
@@ -555,6 +565,120 @@ mod tests {
                 ..Checked::default()
             }
         }
+    }
+
+    /// Refuses one job, and names the cluster of the others.
+    struct Picky;
+
+    #[async_trait]
+    impl ConfigCheck for Picky {
+        async fn check(&self, _: Candidate) -> Checked {
+            Checked::default()
+        }
+
+        fn admit(&self, job: &mut ProwJob, _: &trireme_state::State) -> Result<(), String> {
+            match job.spec.job.as_str() {
+                "bad" => Err("not this one".to_owned()),
+                _ => {
+                    job.spec
+                        .decoration_config
+                        .iter_mut()
+                        .for_each(|decoration| {
+                            "app".clone_into(&mut decoration.github_app_id);
+                        });
+                    Ok(())
+                }
+            }
+        }
+    }
+
+    /// JOB-056: what a client sends is completed or refused, and nothing changes it afterwards. JOB-075: what happened to it
+    /// is told by the job, also once it is archived.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn job_056_a_job_that_a_client_sends_is_admitted_and_job_075_remembers_what_happened() {
+        let store = alone().await;
+        let stop = CancellationToken::new();
+        let (address, serving) = open(&store, Arc::new(Picky), stop.clone()).await;
+        let client = Client::connect(&format!("http://{address}")).await.unwrap();
+        let propose = async |body: Body| {
+            let command = Command {
+                principal: "test".to_owned(),
+                body: Some(body),
+                ..Command::default()
+            };
+            store.propose(command).await.unwrap();
+        };
+        let level = trireme_state::HISTORY_LEVEL;
+        propose(Body::RaiseFeatureLevel(RaiseFeatureLevel { level })).await;
+        let create = async |name: &str, more: &str, request_id: &str| {
+            let job = format!(r#"{{"spec": {{"type": "periodic", "job": "{name}"{more}}}}}"#);
+            let request = CreateJobRequest {
+                request_id: request_id.to_owned(),
+                what: Some(What::Prowjob(job.into())),
+            };
+            let made = client.jobs().create_job(request).await;
+            made.map(|made| made.into_inner().id)
+        };
+        let told = async |id: &str| {
+            let request = GetJobRequest {
+                id: id.to_owned(),
+                read: None,
+            };
+            client.jobs().get_job(request).await
+        };
+
+        let refused = create("bad", "", "").await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert_eq!(refused.message(), "prowjob: not this one");
+        let decorate = r#", "decorate": true"#;
+        let id = create("good", decorate, "one").await.unwrap();
+        assert_eq!(create("good", decorate, "one").await.unwrap(), id);
+        let other = r#", "cluster": "arm""#;
+        let refused = create("good", other, "one").await.unwrap_err();
+        assert_eq!(refused.code(), Code::AlreadyExists);
+        assert!(
+            refused
+                .message()
+                .contains("ProwJobs may only update status"),
+            "{refused}"
+        );
+        let made = told(&id).await.unwrap().into_inner().job.unwrap();
+        let made: ProwJob = serde_json::from_slice(&made.prowjob).unwrap();
+        let decoration = made.spec.decoration_config.unwrap();
+        assert_eq!(decoration.github_app_id, "app");
+
+        let abort = AbortJobRequest {
+            id: id.clone(),
+            ..AbortJobRequest::default()
+        };
+        client.jobs().abort_job(abort).await.unwrap();
+        let history = |job: Option<Job>| -> Vec<String> {
+            let rows = job.unwrap().history.into_iter();
+            rows.map(|row| format!("{}: {}", row.actor, row.cause))
+                .collect()
+        };
+        let live = history(told(&id).await.unwrap().into_inner().job);
+        let by = "anonymous:127.0.0.1";
+        assert_eq!(
+            live,
+            [
+                format!("{by}: {by} request one"),
+                format!("{by}: Aborted by {by}.")
+            ]
+        );
+        let sweep = SweepJobs {
+            ids: vec![id.clone()],
+        };
+        propose(Body::SweepJobs(sweep)).await;
+        assert!(store.view().job(&id).is_none());
+        assert_eq!(history(told(&id).await.unwrap().into_inner().job), live);
+        let none = told("none").await.unwrap_err();
+        assert_eq!(none.code(), Code::NotFound);
+        insta::assert_snapshot!(none.message(), @r#"no job "none", in memory or in this node's archive; `trireme get jobs` lists those in memory"#);
+
+        drop(client);
+        stop.cancel();
+        serving.await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]

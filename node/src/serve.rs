@@ -95,7 +95,11 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
             webhook_path: settings.webhook.path.clone(),
             secrets: hook_secrets(&settings, &secrets)?,
             storage: settings.storage(),
-            config: Arc::new(Check::new(Arc::clone(&feed.versions), feed.config.clone())),
+            config: Arc::new(Check::new(
+                Arc::clone(&feed.versions),
+                feed.config.clone(),
+                settings.admission.known_clusters,
+            )),
             config_health: config_health.clone(),
             runs,
             leases: Arc::new(leases.clone()),

@@ -60,6 +60,8 @@ pub struct Settings {
     #[serde(default)]
     pub auth: AuthSettings,
     #[serde(default)]
+    pub admission: AdmissionSettings,
+    #[serde(default)]
     pub config: ConfigSettings,
     #[serde(default)]
     pub log: LogSettings,
@@ -70,6 +72,14 @@ pub struct Settings {
 pub struct LogSettings {
     /// Shorter secrets are not censored (CFG-098), in bytes.
     pub minimum_secret_length: usize,
+}
+
+/// What of Prow's admission webhook is a matter of taste (JOB-056).
+#[derive(Debug, Clone, Copy, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AdmissionSettings {
+    /// Jobs that are made by hand must name a cluster that some agent serves.
+    pub known_clusters: bool,
 }
 
 /// Prow's configuration, where the cluster takes it from files by itself.
@@ -763,6 +773,8 @@ mod tests {
             "raise_feature_level",
             "[log]",
             "minimum_secret_length",
+            "[admission]",
+            "known_clusters",
             "[config.follow]",
             "config_path",
             "job_config_path",

@@ -4,6 +4,8 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use futures::{FutureExt as _, Stream, StreamExt as _};
+use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
 use tonic::{Request, Response, Status, async_trait};
 use trireme_proto::{
     api::{
@@ -17,12 +19,12 @@ use trireme_proto::{
         command::Body,
     },
 };
-use trireme_prowjob::{ProwJob, record};
-use trireme_state::{JobFilter, State, seq_of};
+use trireme_prowjob::{ProwJob, ProwJobSpec, record};
+use trireme_state::{JobFilter, State, archive_keys as keys, seq_of};
 use uuid::Uuid;
 
 use super::{Services, caller, check_request_id, page_end, page_size, page_start};
-use crate::{LogChunk, RunLogs, auth::Who};
+use crate::{LogChunk, RunLogs, archived, auth::Who};
 
 pub(crate) struct Door(pub(crate) Services);
 
@@ -40,6 +42,7 @@ fn not_found(id: &str) -> Status {
 fn brief(job: &Job) -> Job {
     Job {
         prowjob: Bytes::new(),
+        history: Vec::new(),
         ..job.clone()
     }
 }
@@ -76,9 +79,10 @@ impl JobService for Door {
         let Some(What::Prowjob(json)) = asked.what else {
             return Err(Status::invalid_argument("prowjob: missing"));
         };
-        let (id, body) = self.asked_for(&who, &asked.request_id, &json)?;
+        let (made, body) = self.asked_for(&who, &asked.request_id, &json)?;
         drop((json, asked.request_id));
-        let revision = self.make(&who, &id, body).await?;
+        let revision = self.make(&who, &made, body).await?;
+        let id = made.id;
         Ok(Response::new(CreateJobResponse { id, revision }))
     }
 
@@ -88,9 +92,12 @@ impl JobService for Door {
     ) -> Result<Response<GetJobResponse>, Status> {
         let asked = request.get_ref();
         let view = self.0.view(asked.read.as_ref()).await?;
-        let job = view.job(&asked.id).ok_or_else(|| not_found(&asked.id))?;
+        let job = match view.job(&asked.id) {
+            Some(job) => Job::clone(job),
+            None => self.archived(&asked.id).await?,
+        };
         Ok(Response::new(GetJobResponse {
-            job: Some(Job::clone(job)),
+            job: Some(job),
             reports: view
                 .reports_of(&asked.id)
                 .map(|report| Report::clone(report))
@@ -158,9 +165,10 @@ impl JobService for Door {
     ) -> Result<Response<RerunJobResponse>, Status> {
         let who = caller(&request);
         let asked = request.into_inner();
-        let (id, body) = self.again(&who, &asked.request_id, &asked.id)?;
+        let (made, body) = self.again(&who, &asked.request_id, &asked.id)?;
         drop(asked);
-        let revision = self.make(&who, &id, body).await?;
+        let revision = self.make(&who, &made, body).await?;
+        let id = made.id;
         Ok(Response::new(RerunJobResponse { id, revision }))
     }
 
@@ -188,23 +196,44 @@ impl JobService for Door {
 // Between two awaits: what waits for its commit holds no parsed job, and no view, which would keep alive all that was
 // replaced in the state meanwhile.
 impl Door {
-    /// The id and the command of a job that somebody sent.
+    /// What became of a job that was swept.
+    async fn archived(&self, id: &str) -> Result<Job, Status> {
+        let archive = self.0.store.archive();
+        match archived::record(&archive, keys::job(id)).await? {
+            Some(record) => archived::decode(&record),
+            None => Err(Status::not_found(format!(
+                "no job {id:?}, in memory or in this node's archive; `trireme get jobs` lists those in memory"
+            ))),
+        }
+    }
+
+    /// What is made and the command for it, of a job that somebody sent.
     fn asked_for(
         &self,
         who: &Who,
         request_id: &str,
         json: &[u8],
-    ) -> Result<(String, Body), Status> {
-        let job: ProwJob = serde_json::from_slice(json)
-            .map_err(|why| Status::invalid_argument(format!("prowjob: {why}")))?;
+    ) -> Result<(Wanted, Body), Status> {
+        let invalid =
+            |why: &dyn std::fmt::Display| Status::invalid_argument(format!("prowjob: {why}"));
+        let mut job: ProwJob = serde_json::from_slice(json).map_err(|why| invalid(&why))?;
         if job.spec.job.is_empty() {
-            return Err(Status::invalid_argument("prowjob: spec.job is empty"));
+            return Err(invalid(&"spec.job is empty"));
         }
-        new_job(who, request_id, "create", job, None, &self.0.store.view())
+        let hand: ByHand = serde_json::from_slice(json).map_err(|why| invalid(&why))?;
+        if hand.spec.decorate {
+            job.spec.decoration_config.get_or_insert_default();
+        }
+        let view = self.0.store.view();
+        self.0
+            .check
+            .admit(&mut job, &view)
+            .map_err(|why| invalid(&why))?;
+        new_job(who, request_id, "create", job, None, &view)
     }
 
     /// The same of one that runs again.
-    fn again(&self, who: &Who, request_id: &str, old: &str) -> Result<(String, Body), Status> {
+    fn again(&self, who: &Who, request_id: &str, old: &str) -> Result<(Wanted, Body), Status> {
         let view = self.0.store.view();
         let old = view.job(old).ok_or_else(|| not_found(old))?;
         if !is_by_hand(&view, old)
@@ -221,19 +250,69 @@ impl Door {
     fn make<'a>(
         &'a self,
         who: &'a Who,
-        id: &'a str,
+        wanted: &'a Wanted,
         body: Body,
     ) -> impl Future<Output = Result<u64, Status>> + Send + use<'a> {
         let made = |made: Result<(u64, Done), Status>| match made {
-            Ok((revision, _)) => Ok(revision),
+            Ok((revision, done)) if done.created.contains(&wanted.id) => Ok(revision),
             // What was made before is not undone by a limit that is reached since.
-            Err(why) => match self.0.store.view().job(id) {
-                Some(job) => Ok(job.created_revision),
-                None => Err(why),
+            made => match self.0.store.view().job(&wanted.id) {
+                Some(job) => wanted.is(job).map(|()| match made {
+                    Ok((revision, _)) => revision,
+                    Err(_) => job.created_revision,
+                }),
+                None => made.map(|(revision, _)| revision),
             },
         };
         self.0.propose(who, "", body).map(made)
     }
+}
+
+/// What a person may write into a ProwJob as into a configured job.
+#[derive(Deserialize)]
+struct ByHand {
+    #[serde(default)]
+    spec: ByHandSpec,
+}
+
+#[derive(Default, Deserialize)]
+struct ByHandSpec {
+    #[serde(default)]
+    decorate: bool,
+}
+
+/// A job that a client asked for.
+#[derive(Debug)]
+struct Wanted {
+    id: String,
+    spec: [u8; 32],
+}
+
+impl Wanted {
+    /// JOB-056: a request that is sent again with another spec would change the job, and nothing changes a job's spec.
+    fn is(&self, made: &Job) -> Result<(), Status> {
+        let job = record::prow_job(made).map_err(|why| Status::data_loss(why.to_string()))?;
+        if fingerprint(job.spec, &made.rerun_of)? == self.spec {
+            return Ok(());
+        }
+        Err(Status::already_exists(format!(
+            "prowjob: ProwJobs may only update status: this request_id made job {} with another spec before; choose another \
+             request_id",
+            self.id
+        )))
+    }
+}
+
+/// Of what was asked for: defaults of the decoration are those of the moment.
+fn fingerprint(mut spec: ProwJobSpec, rerun_of: &str) -> Result<[u8; 32], Status> {
+    spec.decoration_config = None;
+    let json = serde_json::to_vec(&spec).map_err(|why| Status::internal(why.to_string()))?;
+    Ok(Sha256::new()
+        .chain_update(rerun_of)
+        .chain_update([0])
+        .chain_update(json)
+        .finalize()
+        .into())
 }
 
 /// What a client sends has no job in the configuration that could be gone from it, nor has what is a rerun of that.
@@ -258,7 +337,7 @@ fn new_job(
     mut job: ProwJob,
     old: Option<&Job>,
     view: &State,
-) -> Result<(String, Body), Status> {
+) -> Result<(Wanted, Body), Status> {
     check_request_id(request_id)?;
     let id = id_for(request_id, what);
     job.metadata.name.clone_from(&id);
@@ -266,11 +345,16 @@ fn new_job(
         state: trireme_prowjob::ProwJobState::Triggered,
         ..Default::default()
     };
+    let rerun_of = old.map(|old| old.id.clone()).unwrap_or_default();
+    let wanted = Wanted {
+        spec: fingerprint(job.spec.clone(), &rerun_of)?,
+        id,
+    };
     let source = record::Source {
         origin: format!("{who}{BY_REQUEST}{request_id}"),
         config_version: view.config().map_or(0, |config| config.number),
         reporters: old.map(|old| old.reporters.clone()).unwrap_or_default(),
-        rerun_of: old.map(|old| old.id.clone()).unwrap_or_default(),
+        rerun_of,
     };
     let record = record::new_record(&job, source)
         .map_err(|why| Status::invalid_argument(format!("prowjob: {why}")))?;
@@ -281,7 +365,7 @@ fn new_job(
         }],
         cursors: Vec::new(),
     });
-    Ok((id, body))
+    Ok((wanted, body))
 }
 
 #[cfg(test)]
@@ -336,6 +420,31 @@ mod tests {
             ["sent", "again", "due", "due-again", "orphan"].map(by_hand),
             [true, true, false, false, false]
         );
+    }
+
+    /// JOB-056
+    #[test]
+    fn job_056_nothing_changes_the_spec_of_a_job() {
+        let spec = |json: &str| -> ProwJobSpec { serde_json::from_str(json).unwrap() };
+        let sent = r#"{"type": "periodic", "job": "x", "agent": "kubernetes"}"#;
+        let wanted = |json: &str, rerun_of: &str| Wanted {
+            id: "id".to_owned(),
+            spec: fingerprint(spec(json), rerun_of).unwrap(),
+        };
+        let made = Job {
+            prowjob: format!(
+                r#"{{"spec": {{"type": "periodic", "job": "x", "agent": "kubernetes", "decoration_config": {{"timeout": "1h"}}}}}}"#
+            )
+            .into(),
+            ..Job::default()
+        };
+        wanted(sent, "").is(&made).unwrap();
+        assert!(wanted(sent, "another").is(&made).is_err());
+        let other = wanted(
+            &sent.replace("periodic\"", "periodic\", \"cluster\": \"arm\""),
+            "",
+        );
+        insta::assert_snapshot!(other.is(&made).unwrap_err().message(), @"prowjob: ProwJobs may only update status: this request_id made job id with another spec before; choose another request_id");
     }
 
     #[test]

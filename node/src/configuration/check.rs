@@ -1,6 +1,6 @@
 //! What a door asks before it lets a configuration in.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
@@ -11,8 +11,10 @@ use trireme_proto::{
     api,
     state::{Job, JobType},
 };
+use trireme_prowjob::ProwJob;
+use trireme_state::State;
 
-use super::Versions;
+use super::{Versions, admission};
 
 /// The largest number of findings a check answers with.
 const MAX_DIAGNOSTICS: usize = 1000;
@@ -24,15 +26,18 @@ pub struct Check {
     feed: ConfigFeed,
     /// One is checked after the other: each takes all processors, and a check whose asker has gone still ends.
     turn: Arc<Semaphore>,
+    /// Whether the cluster of a job that somebody makes must be one that an agent serves.
+    known_clusters: bool,
 }
 
 impl Check {
     #[must_use]
-    pub fn new(versions: Arc<Versions>, feed: ConfigFeed) -> Self {
+    pub fn new(versions: Arc<Versions>, feed: ConfigFeed, known_clusters: bool) -> Self {
         Self {
             versions,
             feed,
             turn: Arc::new(Semaphore::new(1)),
+            known_clusters,
         }
     }
 }
@@ -61,6 +66,17 @@ impl ConfigCheck for Check {
         })
         .await;
         checked.unwrap_or_else(|why| failed(format!("the check itself failed: {why}")))
+    }
+
+    fn admit(&self, job: &mut ProwJob, state: &State) -> Result<(), String> {
+        let running = self.feed.borrow().clone();
+        let config = running.as_ref().map(|running| &*running.config);
+        let served = || {
+            let clusters = state.agents().flat_map(|agent| &agent.clusters);
+            clusters.map(String::as_str).collect()
+        };
+        let served: Option<BTreeSet<&str>> = self.known_clusters.then(served);
+        admission::admit(config, served.as_ref(), job)
     }
 
     fn gone(&self, job: &Job) -> Option<String> {

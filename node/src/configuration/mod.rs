@@ -1,5 +1,6 @@
 //! Configuration between its three forms: files on disk, blobs in the state, and what controllers plan with.
 
+mod admission;
 mod check;
 mod feeder;
 #[cfg(test)]
