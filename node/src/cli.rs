@@ -9,6 +9,7 @@ use crate::{
         checkconfig::{self, CheckconfigArgs},
         config::{ApplyArgs, DiffArgs, HistoryArgs, RollbackArgs, ShowArgs},
     },
+    go_flags::with_values,
     output::Format,
 };
 
@@ -78,13 +79,15 @@ pub enum Command {
     #[command(subcommand)]
     Debug(DebugCommand),
     /// Check Prow configuration files without a cluster.
-    #[command(args_override_self = true, after_long_help = checkconfig::table_of_warnings())]
+    #[command(args_override_self = true, mut_args(checkconfig::as_prows), after_long_help = checkconfig::table_of_warnings())]
     Checkconfig(Box<CheckconfigArgs>),
     /// Print the JSON Schema of a kind of configuration file, for editors.
     Schema(crate::commands::schema::SchemaArgs),
     /// Make a ProwJob for a job of the configuration: print it, or run it and wait.
+    #[command(args_override_self = true, mut_args(with_values))]
     Mkpj(Box<crate::commands::mkpj::MkpjArgs>),
     /// Print the pod that runs a ProwJob.
+    #[command(args_override_self = true, mut_args(with_values))]
     Mkpod(crate::commands::mkpod::MkpodArgs),
     /// The pod utilities, as agents start them.
     #[command(hide = true, disable_help_flag = true)]
@@ -285,8 +288,10 @@ pub enum ConfigCommand {
     #[command(verbatim_doc_comment)]
     Diff(DiffArgs),
     /// Show a job after all defaulting, and where its fields come from.
+    #[command(args_override_self = true, mut_args(with_values))]
     Expand(Box<crate::commands::expand::ExpandArgs>),
     /// Say by which rule a job runs, or does not run, for a pull request.
+    #[command(args_override_self = true, mut_args(with_values))]
     Why(Box<crate::commands::why::WhyArgs>),
     /// All versions there ever were, newest first.
     History(HistoryArgs),

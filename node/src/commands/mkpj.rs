@@ -9,7 +9,7 @@ use trireme_config::{
     gerrit,
     job::{AnyJob, periodic_spec, postsubmit_spec, presubmit_spec},
 };
-use trireme_forge::{PullRequest, PullRequests as _, RepoId, Repositories as _, github::GitHub};
+use trireme_forge::{PullRequest, PullRequests as _, RepoId, Repositories as _};
 use trireme_proto::{
     api::{CreateJobRequest, GetJobRequest, WatchRequest, create_job_request::What},
     state::{Job, change::Record},
@@ -19,7 +19,7 @@ use trireme_prowjob::{ProwJob, ProwJobSpec, ProwJobState, Pull, Refs, new_prow_j
 use super::{
     ask::{Terminal, note},
     configured::{Configured, Found, Which, find, in_checkout, only},
-    github::GitHubArgs,
+    github::{Client as GitHub, GitHubArgs},
     request_id,
 };
 use crate::{
@@ -101,7 +101,7 @@ pub struct MkpjArgs {
     #[arg(long)]
     pub trigger_job: bool,
     /// With --trigger-job: end with 1 unless the job succeeded.
-    #[arg(long, requires = "trigger_job")]
+    #[arg(long)]
     pub fail_with_job: bool,
     #[command(flatten)]
     pub configured: Configured,
@@ -142,6 +142,12 @@ impl KubeArgs {
 /// # Errors
 /// When the job is not found, what is needed about the code under test cannot be had, or the cluster refuses the job.
 pub async fn run(args: MkpjArgs) -> anyhow::Result<()> {
+    if args.job.is_empty() {
+        return Err(coded(USAGE, "--job is mandatory: it names the job"));
+    }
+    if args.fail_with_job && !args.trigger_job {
+        note("--fail-with-job has no effect without --trigger-job: nothing is run");
+    }
     if args.kube.any() {
         note(
             "flags about Kubernetes are not used: --trigger-job runs the job in the cluster of --server",
@@ -165,6 +171,7 @@ pub async fn run(args: MkpjArgs) -> anyhow::Result<()> {
 }
 
 async fn make(args: &MkpjArgs) -> anyhow::Result<ProwJob> {
+    let github = args.github.client()?;
     let in_force = args.configured.load().await?;
     let config = &in_force.config;
     let own = match (&args.in_repo_checkout, &args.which.repo) {
@@ -174,7 +181,7 @@ async fn make(args: &MkpjArgs) -> anyhow::Result<ProwJob> {
     let own = own.as_ref().map(|(repo, jobs)| (*repo, jobs));
     let found = find(config, own, &args.job, &args.which)?;
     let mut code = Code {
-        github: args.github.client()?,
+        github,
         terminal: Terminal::of_process(),
         repo: None,
         pull_request: None,
@@ -358,8 +365,11 @@ impl Code {
                 let repo = self.on_github("--base-sha")?.clone();
                 let branch = &self.known.base_ref;
                 self.github
-                    .branch_head(&repo, branch)
+                    .ask(&repo.org, async |github| {
+                        github.branch_head(&repo, branch).await
+                    })
                     .await
+                    .map_err(|why| self.github.failed(why))
                     .with_context(|| {
                         format!("the commit of {repo}'s branch {branch} (say it with --base-sha)")
                     })?
@@ -387,8 +397,11 @@ impl Code {
                 let number = u64::try_from(self.known.number)
                     .map_err(|_| coded(USAGE, format!("--pull-number {}", self.known.number)))?;
                 self.github
-                    .pull_request(repo, number)
+                    .ask(&repo.org, async |github| {
+                        github.pull_request(repo, number).await
+                    })
                     .await
+                    .map_err(|why| self.github.failed(why))
                     .with_context(|| {
                         format!("pull request {repo}#{number} (what is asked of it can be given with {flag})")
                     })?

@@ -1,10 +1,6 @@
 //! `mkpod`: a ProwJob as the pod that an executor would create for it.
 
-use std::{
-    collections::BTreeMap,
-    io::Read as _,
-    path::{Path, PathBuf},
-};
+use std::{collections::BTreeMap, io::Read as _, path::Path};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -15,7 +11,7 @@ use trireme_prowjob::{ProwJob, labels};
 
 use super::ask::{Terminal, note};
 use crate::{
-    exit::{CONFIG, coded},
+    exit::{CONFIG, USAGE, coded},
     output::{Notation, print_document},
 };
 
@@ -37,7 +33,7 @@ const BUILD_ID_EPOCH_MS: i64 = 1_288_834_974_657;
 pub struct MkpodArgs {
     /// A ProwJob as YAML or JSON; - is standard input.
     #[arg(long, value_name = "FILE")]
-    pub prow_job: PathBuf,
+    pub prow_job: String,
     /// The run's build id, or `snowflake` to make one; that of the ProwJob's status when absent.
     #[arg(long, default_value = "", value_name = "ID", hide_default_value = true)]
     pub build_id: String,
@@ -45,15 +41,38 @@ pub struct MkpodArgs {
     #[arg(long)]
     pub local: bool,
     /// With --local: where the files go, below the build id; a new temporary directory when absent.
-    #[arg(long, requires = "local", value_name = "DIR")]
-    pub out_dir: Option<PathBuf>,
+    #[arg(
+        long,
+        default_value = "",
+        value_name = "DIR",
+        hide_default_value = true
+    )]
+    pub out_dir: String,
     /// With --local: what a volume that is neither emptyDir nor hostPath becomes: `empty`, a path on the host, or `keep`.
     /// May be given several times. Others are asked for on a terminal and kept without one.
-    #[arg(long = "volume", requires = "local", value_parser = volume, value_name = "NAME=empty|PATH|keep")]
+    #[arg(long = "volume", value_parser = volume, value_name = "NAME=empty|PATH|keep")]
     pub volumes: Vec<(String, String)>,
     /// How the pod is written.
     #[arg(short, long, value_enum, default_value_t)]
     pub output: Notation,
+}
+
+impl MkpodArgs {
+    fn check(&self) -> anyhow::Result<()> {
+        if self.prow_job.is_empty() {
+            let message = "--prow-job is mandatory: a file with a ProwJob, or - for standard input";
+            return Err(coded(USAGE, message));
+        }
+        if !self.local && !self.out_dir.is_empty() {
+            let message = "--out-dir may only be given with --local: otherwise files are uploaded";
+            return Err(coded(USAGE, message));
+        }
+        if !self.local && !self.volumes.is_empty() {
+            let message = "--volume may only be given with --local";
+            return Err(coded(USAGE, message));
+        }
+        Ok(())
+    }
 }
 
 fn volume(text: &str) -> Result<(String, String), String> {
@@ -66,6 +85,7 @@ fn volume(text: &str) -> Result<(String, String), String> {
 /// # Errors
 /// When the ProwJob cannot be read or made a pod of.
 pub fn run(args: &MkpodArgs) -> anyhow::Result<()> {
+    args.check()?;
     let (name, content) = read(&args.prow_job)?;
     let (mut job, odd) = prow_job(&name, &content)?;
     for found in odd {
@@ -85,15 +105,15 @@ pub fn run(args: &MkpodArgs) -> anyhow::Result<()> {
     print_document(&pod, args.output)
 }
 
-fn read(path: &Path) -> anyhow::Result<(String, Vec<u8>)> {
+fn read(path: &str) -> anyhow::Result<(String, Vec<u8>)> {
     let mut content = Vec::new();
-    let name = if path == Path::new("-") {
+    let name = if path == "-" {
         let mut input = std::io::stdin().lock().take(MAX_PROW_JOB_BYTES + 1);
         input.read_to_end(&mut content).context("standard input")?;
         "standard input".to_owned()
     } else {
-        let name = path.display().to_string();
-        let file = std::fs::File::open(path).with_context(|| name.clone())?;
+        let name = path.to_owned();
+        let file = std::fs::File::open(path).with_context(|| format!("--prow-job {name}"))?;
         let mut input = file.take(MAX_PROW_JOB_BYTES + 1);
         input
             .read_to_end(&mut content)
@@ -136,11 +156,13 @@ fn snowflake(now_ms: i64, random: u128) -> String {
 
 /// ADM-186: the directory on the host that the pod's files are copied to.
 fn out_dir(args: &MkpodArgs, job: &ProwJob) -> anyhow::Result<String> {
-    let directory = match &args.out_dir {
+    let directory = match args.out_dir.as_str() {
         // Kubernetes takes absolute paths only.
-        Some(directory) => std::path::absolute(directory.join(&job.status.build_id))
-            .with_context(|| format!("--out-dir {}", directory.display()))?,
-        None => {
+        directory if !directory.is_empty() => {
+            std::path::absolute(Path::new(directory).join(&job.status.build_id))
+                .with_context(|| format!("--out-dir {directory}"))?
+        }
+        _ => {
             let name = format!("prowjob-out-{}-{}", job.spec.job, job.status.build_id);
             tempfile::Builder::new()
                 .prefix(&name.replace('/', "-"))
@@ -199,7 +221,7 @@ fn replace_volumes(
     }
     if let Some(name) = given.keys().next() {
         return Err(coded(
-            crate::exit::USAGE,
+            USAGE,
             format!(
                 "--volume {name}: the pod has no such volume that is neither emptyDir nor hostPath"
             ),

@@ -17,7 +17,7 @@ use trireme_plugins::{Standstill, asking};
 
 use super::{
     configured::{Configured, Found, InForce, Which, find, in_checkout},
-    github::GitHubArgs,
+    github::{Client, GitHubArgs},
 };
 use crate::{
     exit::{USAGE, coded},
@@ -107,8 +107,9 @@ struct Situation {
 /// # Errors
 /// When the configuration or the pull request cannot be had, or there is no such job.
 pub async fn run(args: &WhyArgs) -> anyhow::Result<()> {
+    let github = args.github.client()?;
     let in_force = args.configured.load().await?;
-    let situation = situation(args).await?;
+    let situation = situation(args, &github).await?;
     let which = Which {
         repo: situation.repo.clone(),
         kind: args.which.kind,
@@ -184,7 +185,7 @@ pub async fn run(args: &WhyArgs) -> anyhow::Result<()> {
     }
 }
 
-async fn situation(args: &WhyArgs) -> anyhow::Result<Situation> {
+async fn situation(args: &WhyArgs, github: &Client) -> anyhow::Result<Situation> {
     let comment = args.comment.clone();
     let asks_for_contexts = comment.as_deref().is_some_and(asking::wants_contexts);
     let Some((repo, number)) = &args.pr else {
@@ -202,20 +203,28 @@ async fn situation(args: &WhyArgs) -> anyhow::Result<Situation> {
         });
     };
     let id: RepoId = repo.parse()?;
-    let github = args.github.client()?;
     let asked = || format!("asking GitHub about {repo}#{number}");
     let pr = github
-        .pull_request(&id, *number)
+        .ask(&id.org, async |github| {
+            github.pull_request(&id, *number).await
+        })
         .await
+        .map_err(|why| github.failed(why))
         .with_context(asked)?;
     let changed = github
-        .changed_files(&id, *number)
+        .ask(&id.org, async |github| {
+            github.changed_files(&id, *number).await
+        })
         .await
+        .map_err(|why| github.failed(why))
         .with_context(asked)?;
     let contexts = if asks_for_contexts {
         let statuses = github
-            .combined_status(&id, &pr.head.sha)
+            .ask(&id.org, async |github| {
+                github.combined_status(&id, &pr.head.sha).await
+            })
             .await
+            .map_err(|why| github.failed(why))
             .with_context(asked)?;
         asking::contexts(&statuses)
     } else {

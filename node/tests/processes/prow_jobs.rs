@@ -120,17 +120,20 @@ async fn adm_183_what_is_not_said_is_asked_of_github() {
         (&json!("ProwJob"), &json!("triggered"))
     );
 
-    let branch = files
-        .mkpj(&[
-            "--job",
-            "publish",
-            "--base-ref",
-            "main",
-            "--github-endpoint",
-            &endpoint,
-        ])
-        .await
-        .done();
+    // The first address that is there answers, as where a cache stands before GitHub.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead = format!("-github-endpoint=http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let mut publish = vec!["-job=publish", "-base-ref=main", &dead];
+    publish.extend(["-github-client.max-retries=0", "--github-hourly-tokens=0"]);
+    let unreachable = files.mkpj(&publish).await;
+    assert_eq!(unreachable.code, 1, "{unreachable:?}");
+    assert!(
+        unreachable.err.contains("look at --github-endpoint"),
+        "{unreachable:?}"
+    );
+    publish.extend(["--github-endpoint", &endpoint]);
+    let branch = files.mkpj(&publish).await.done();
     assert_eq!(
         value(&branch.out)["spec"]["refs"]["base_sha"],
         refs["base_sha"]
@@ -181,6 +184,20 @@ async fn adm_187_flags_answer_what_a_terminal_would() {
             "trireme: PR Number: nobody is here to be asked; give it with --pull-number\n"
         ),
         "{unsaid:?}"
+    );
+    let unset = files.mkpj(&["-job="]).await;
+    assert_eq!(
+        (unset.code, unset.err.as_str()),
+        (2, "trireme: --job is mandatory: it names the job\n")
+    );
+    // Flags that contradict each other are told before anything is read or asked.
+    let half = files.mkpj(&["-job=unit", "-github-app-id=1"]).await;
+    assert_eq!(
+        (half.code, half.err.as_str()),
+        (
+            2,
+            "trireme: --github-app-id and --github-app-private-key-path must be set together\n"
+        )
     );
     let unknown = files.mkpj(&["--job", "nightli"]).await;
     assert_eq!(
@@ -305,8 +322,23 @@ async fn adm_185_a_printed_prowjob_becomes_a_pod() {
         "{volumes:?}"
     );
 
-    let alone = run("", &["mkpod", "--prow-job", &job, "--out-dir", &out]).await;
-    assert_eq!(alone.code, 2, "{alone:?}");
+    let alone = [
+        "mkpod",
+        "-prow-job",
+        &job,
+        "-local",
+        "-local=false",
+        "-out-dir",
+        &out,
+    ];
+    let alone = run("", &alone).await;
+    assert_eq!(
+        (alone.code, alone.err.as_str()),
+        (
+            2,
+            "trireme: --out-dir may only be given with --local: otherwise files are uploaded\n"
+        )
+    );
     let wrong = files.write("wrong.yaml", "spec: {pod_spec: {containers: 3}}");
     let wrong = run("", &["mkpod", "--prow-job", &wrong]).await;
     assert_eq!(wrong.code, 5, "{wrong:?}");

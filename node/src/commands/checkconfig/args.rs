@@ -1,10 +1,10 @@
 //! checkconfig's flags, as Prow names them (CFG-111, CFG-118).
 
-use clap::{Args, ValueEnum};
+use clap::{Arg, Args, ValueEnum};
 
-use crate::commands::files::FileArgs;
+use crate::commands::{files::FileArgs, github::GitHubArgs};
 use crate::exit::{USAGE, coded};
-use crate::go_flags::{duration, switch};
+use crate::go_flags::with_values;
 
 /// `-o`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
@@ -50,23 +50,19 @@ pub struct WarningArgs {
     #[arg(long, value_name = "NAME")]
     pub exclude_warning: Vec<String>,
     /// Look for the default warnings, too, when others are named.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
-        hide_default_value = true, value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(long)]
     pub include_default_warnings: bool,
     /// With the default warnings, look for all others as well; some ask GitHub.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
-        hide_default_value = true, value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(long)]
     pub expensive_checks: bool,
     /// Fail when there are warnings.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
-        hide_default_value = true, value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(long)]
     pub strict: bool,
     /// An annotation that every job must have; may be given several times.
     #[arg(long, value_name = "NAME")]
     pub required_job_annotations: Vec<String>,
     /// Refuse two job files of one name in different directories, as Prow does.
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", default_value = "false",
-        hide_default_value = true, value_parser = switch, action = clap::ArgAction::Set, value_name = "BOOL")]
+    #[arg(long)]
     pub forbid_duplicate_basenames: bool,
     /// Also check the jobs that stand in this repository itself: org/repo.
     #[arg(
@@ -84,93 +80,6 @@ pub struct WarningArgs {
         hide_default_value = true
     )]
     pub prow_yaml_path: String,
-}
-
-/// Who we are to GitHub, and how patient. Only the checks that ask GitHub need it.
-#[derive(Debug, Clone, Args)]
-#[command(next_help_heading = "GitHub, for the checks that ask it")]
-pub struct GitHubArgs {
-    /// Taken as Prow takes it; --github-endpoint says where GitHub is.
-    #[arg(
-        long,
-        value_name = "HOST",
-        default_value = "github.com",
-        hide_short_help = true
-    )]
-    pub github_host: String,
-    /// Where its API is; of several the first that answers.
-    #[arg(long, value_name = "URL")]
-    pub github_endpoint: Vec<String>,
-    /// Taken as Prow takes it and not needed by these checks.
-    #[arg(
-        long,
-        value_name = "URL",
-        default_value = "https://api.github.com/graphql",
-        hide_short_help = true
-    )]
-    pub github_graphql_endpoint: String,
-    /// A file with a token.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub github_token_path: String,
-    /// The id of a GitHub app; needs its key, and no token.
-    #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
-    pub github_app_id: String,
-    /// A file with the app's private key.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "",
-        hide_default_value = true
-    )]
-    pub github_app_private_key_path: String,
-    /// Requests per hour, at most; 0 = no limit.
-    #[arg(long, value_name = "N", default_value_t = 3000, hide_short_help = true)]
-    pub github_hourly_tokens: u32,
-    /// Of these at once, at most.
-    #[arg(long, value_name = "N", default_value_t = 100, hide_short_help = true)]
-    pub github_allowed_burst: u32,
-    /// The same for one org of an app: ORG:PER_HOUR:BURST.
-    #[arg(long, value_name = "LIMIT", hide_short_help = true)]
-    pub github_throttle_org: Vec<String>,
-    /// Taken as Prow takes it; a request has half a minute.
-    #[arg(long = "github-client.request-timeout", value_name = "DURATION", default_value = "2m", value_parser = duration, hide_short_help = true)]
-    pub request_timeout: std::time::Duration,
-    /// Tries after the first one.
-    #[arg(
-        long = "github-client.max-retries",
-        value_name = "N",
-        default_value_t = 8,
-        hide_short_help = true
-    )]
-    pub max_retries: u32,
-    /// The same for what GitHub does not find; these checks never ask for such a thing twice.
-    #[arg(
-        long = "github-client.max-404-retries",
-        value_name = "N",
-        default_value_t = 2,
-        hide_short_help = true
-    )]
-    pub max_404_retries: u32,
-    /// The longest wait between tries.
-    #[arg(long = "github-client.backoff-timeout", value_name = "DURATION", default_value = "2m", value_parser = duration, hide_short_help = true)]
-    pub backoff_timeout: std::time::Duration,
-    /// The first wait between tries.
-    #[arg(long = "github-client.initial-delay", value_name = "DURATION", default_value = "2s", value_parser = duration, hide_short_help = true)]
-    pub initial_delay: std::time::Duration,
-    /// Taken as Prow takes it; nothing is signed here.
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "",
-        hide_default_value = true,
-        hide_short_help = true
-    )]
-    pub git_signing_key_path: String,
 }
 
 /// How to read plank.build_cluster_status_file.
@@ -197,6 +106,15 @@ pub struct StorageArgs {
     pub s3_credentials_file: String,
 }
 
+/// The flags as Prow's checkconfig has them, its own limits on asking GitHub included: for [`clap::Command::mut_args`].
+pub(crate) fn as_prows(argument: Arg) -> Arg {
+    match argument.get_id().as_str() {
+        "github_hourly_tokens" => argument.default_value("3000"),
+        "github_allowed_burst" => argument.default_value("100"),
+        _ => with_values(argument),
+    }
+}
+
 impl CheckconfigArgs {
     /// Refuses what Prow refuses before it looks at any file.
     pub(super) fn check(&self) -> anyhow::Result<()> {
@@ -212,59 +130,6 @@ impl CheckconfigArgs {
             ));
         }
         self.github.check()
-    }
-}
-
-impl GitHubArgs {
-    pub(super) fn is_app(&self) -> bool {
-        !self.github_app_id.is_empty() && !self.github_app_private_key_path.is_empty()
-    }
-
-    fn check(&self) -> anyhow::Result<()> {
-        let half_an_app =
-            self.github_app_id.is_empty() != self.github_app_private_key_path.is_empty();
-        let any_of_app =
-            !self.github_app_id.is_empty() || !self.github_app_private_key_path.is_empty();
-        if !self.github_token_path.is_empty() && any_of_app {
-            return Err(usage(
-                "--github-token-path is mutually exclusive with --github-app-id and --github-app-private-key-path",
-            ));
-        }
-        if half_an_app {
-            return Err(usage(
-                "--github-app-id and --github-app-private-key-path must be set together",
-            ));
-        }
-        let (hourly, burst) = (self.github_hourly_tokens, self.github_allowed_burst);
-        if hourly > 0 && (burst == 0 || burst > hourly) {
-            return Err(usage(
-                "--github-allowed-burst must be above zero and not larger than --github-hourly-tokens",
-            ));
-        }
-        if !self.github_throttle_org.is_empty() && !any_of_app {
-            return Err(usage(
-                "--github-throttle-org was passed, but client doesn't use apps auth",
-            ));
-        }
-        for limit in &self.github_throttle_org {
-            throttle(limit)
-                .map_err(|why| usage(format!("--github-throttle-org={limit}: {why}")))?;
-        }
-        Ok(())
-    }
-}
-
-/// `org:per_hour:burst`.
-pub(super) fn throttle(limit: &str) -> Result<(&str, u32, u32), String> {
-    let parts: Vec<&str> = limit.split(':').collect();
-    let [org, hourly, burst] = parts[..] else {
-        return Err("it is not in org:hourlyTokens:burst format".to_owned());
-    };
-    let number = |text: &str| text.parse::<u32>().ok().filter(|n| *n > 0);
-    match (number(hourly), number(burst)) {
-        (Some(hourly), Some(burst)) if burst <= hourly => Ok((org, hourly, burst)),
-        (Some(_), Some(_)) => Err("burst must not be greater than hourlyTokens".to_owned()),
-        _ => Err("hourlyTokens and burst must be numbers > 0".to_owned()),
     }
 }
 
@@ -318,28 +183,19 @@ mod tests {
     #[test]
     fn cfg_118_github_and_storage_flags() {
         let args = parse(
-            "--config-path=c --github-endpoint=http://ghproxy --github-endpoint=https://api.github.com --github-host=github.com \
-             --github-graphql-endpoint=http://ghproxy/graphql --github-app-id=7 --github-app-private-key-path=k \
-             --github-throttle-org=o:100:10 --github-client.request-timeout=1m --github-client.max-retries=2 \
-             --github-client.max-404-retries=0 --github-client.backoff-timeout=10s --github-client.initial-delay=1s \
-             --git-signing-key-path=s --gcs-credentials-file=g --s3-credentials-file=s",
-        )
-        .unwrap();
-        assert_eq!(
-            (
-                args.github.github_hourly_tokens,
-                args.github.github_allowed_burst
-            ),
-            (3000, 100)
+            "--config-path=c --github-endpoint=http://ghproxy --github-app-id=7 --github-app-private-key-path=k \
+             --gcs-credentials-file=g --s3-credentials-file=s",
         );
-        assert_eq!(args.github.github_endpoint.len(), 2);
+        let args = args.unwrap();
+        let limits = (
+            args.github.github_hourly_tokens,
+            args.github.github_allowed_burst,
+        );
+        assert_eq!(limits, (3000, 100));
         assert!(args.github.is_app());
         assert!(parse("--config-path=c --github-hourly-tokens=0").is_ok());
         let refused = |flags: &str| parse(&format!("--config-path=c {flags}")).unwrap_err();
-        insta::assert_snapshot!(refused("--github-token-path=t --github-app-id=1"), @"--github-token-path is mutually exclusive with --github-app-id and --github-app-private-key-path");
         insta::assert_snapshot!(refused("--github-app-id=1"), @"--github-app-id and --github-app-private-key-path must be set together");
         insta::assert_snapshot!(refused("--github-hourly-tokens=10"), @"--github-allowed-burst must be above zero and not larger than --github-hourly-tokens");
-        insta::assert_snapshot!(refused("--github-throttle-org=o:1:1"), @"--github-throttle-org was passed, but client doesn't use apps auth");
-        insta::assert_snapshot!(refused("--github-app-id=1 --github-app-private-key-path=k --github-throttle-org=o:1:5"), @"--github-throttle-org=o:1:5: burst must not be greater than hourlyTokens");
     }
 }

@@ -16,7 +16,8 @@ use serde_json::{Value, json};
 use trireme_config::check::{self, CheckOptions, Checkout, Enabled, Report, Set, Warning};
 use trireme_config::{Diagnostic, FileSet, LoadOptions, Rule, Severity};
 
-pub use args::{CheckconfigArgs, GitHubArgs, ReportFormat, StorageArgs, WarningArgs};
+pub(crate) use args::as_prows;
+pub use args::{CheckconfigArgs, ReportFormat, StorageArgs, WarningArgs};
 use selection::{MAX_FOR_PEOPLE, MAX_FOR_PROGRAMS, Selection, counted};
 
 use super::{files, own_files};
