@@ -330,7 +330,7 @@ fn near_names<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a s
 /// # Errors
 /// When its files cannot be read or its jobs are refused.
 pub fn in_checkout(config: &Config, repo: &str, checkout: &Path) -> anyhow::Result<InRepoJobs> {
-    let files = own_files::read(checkout)?;
+    let files = own_files::read(checkout).map_err(|found| refused(&[found]))?;
     if files.files.is_empty() && !files.has_dir {
         return Err(coded(
             NOT_FOUND,

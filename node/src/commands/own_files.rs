@@ -1,10 +1,11 @@
 //! A repository's own job files, from a checkout on this disk (CFG-078, CFG-113).
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
-use anyhow::{Context as _, bail};
 use trireme_config::in_repo::{DIR, OwnFile, OwnFiles, wants};
+use trireme_config::{Diagnostic, Rule};
 
 /// More files below `.prow` are refused.
 const MAX_FILES: usize = 10_000;
@@ -15,7 +16,13 @@ const MAX_FILE_BYTES: u64 = 16 << 20;
 ///
 /// # Errors
 /// What cannot be read, or is too much.
-pub(super) fn read(checkout: &Path) -> anyhow::Result<OwnFiles> {
+pub(super) fn read(checkout: &Path) -> Result<OwnFiles, Diagnostic> {
+    if !fs::metadata(checkout)
+        .map_err(|why| unreadable(checkout, why))?
+        .is_dir()
+    {
+        return Err(unreadable(checkout, "it is no directory"));
+    }
     let mut own = OwnFiles {
         has_dir: checkout.join(DIR).is_dir(),
         ..OwnFiles::default()
@@ -26,17 +33,21 @@ pub(super) fn read(checkout: &Path) -> anyhow::Result<OwnFiles> {
     Ok(own)
 }
 
-fn add(root: &Path, name: &str, own: &mut OwnFiles) -> anyhow::Result<()> {
+fn unreadable(path: &Path, why: impl std::fmt::Display) -> Diagnostic {
+    Diagnostic::error(Rule::File, path.display().to_string(), why.to_string())
+}
+
+fn add(root: &Path, name: &str, own: &mut OwnFiles) -> Result<(), Diagnostic> {
     let path = root.join(name);
-    let at = || path.display().to_string();
+    let failed = |why: io::Error| unreadable(&path, why);
     let entry = match fs::symlink_metadata(&path) {
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        other => other.with_context(at)?,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other.map_err(failed)?,
     };
     // A link to a directory is not entered, as in job trees.
     if entry.is_dir() {
-        for below in fs::read_dir(&path).with_context(at)? {
-            let below = below.with_context(at)?.file_name();
+        for below in fs::read_dir(&path).map_err(failed)? {
+            let below = below.map_err(failed)?.file_name();
             let below = below.to_string_lossy();
             if !below.starts_with("..") {
                 add(root, &format!("{name}/{below}"), own)?;
@@ -48,18 +59,21 @@ fn add(root: &Path, name: &str, own: &mut OwnFiles) -> anyhow::Result<()> {
         return Ok(());
     }
     if own.files.len() >= MAX_FILES {
-        bail!("{}: more than {MAX_FILES} files", root.display());
+        return Err(unreadable(root, format!("more than {MAX_FILES} files")));
     }
     let file = match fs::metadata(&path) {
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => {
+        Err(why) if why.kind() == io::ErrorKind::NotFound => {
             OwnFile::Dangling("it is a link to something that is not there".to_owned())
         }
-        Err(why) => return Err(why).with_context(at),
+        Err(why) => return Err(failed(why)),
         Ok(meta) if meta.is_dir() => OwnFile::NoFile("it is a link to a directory".to_owned()),
         Ok(meta) if meta.len() > MAX_FILE_BYTES => {
-            bail!("{}: more than {MAX_FILE_BYTES} bytes", at());
+            return Err(unreadable(
+                &path,
+                format!("more than {MAX_FILE_BYTES} bytes"),
+            ));
         }
-        Ok(_) => OwnFile::Bytes(fs::read(&path).with_context(at)?.into()),
+        Ok(_) => OwnFile::Bytes(fs::read(&path).map_err(failed)?.into()),
     };
     own.files.insert(name.to_owned(), file);
     Ok(())
@@ -86,5 +100,30 @@ mod tests {
         assert!(own.has_dir);
         let names: Vec<_> = own.files.keys().map(String::as_str).collect();
         assert_eq!(names, [".prow/b.yaml", ".prow/sub/a.yaml", ".prowignore"]);
+    }
+
+    #[test]
+    fn cfg_113_what_cannot_be_read_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let told = |path: &Path| read(path).unwrap_err().to_string();
+        let gone = dir.path().join("gone");
+        assert_eq!(
+            told(&gone),
+            format!("{}: No such file or directory (os error 2)", gone.display())
+        );
+        let file = dir.path().join(".prow.yaml");
+        fs::write(
+            &file,
+            vec![b' '; usize::try_from(MAX_FILE_BYTES).unwrap() + 1],
+        )
+        .unwrap();
+        assert_eq!(
+            told(&file),
+            format!("{}: it is no directory", file.display())
+        );
+        assert_eq!(
+            told(dir.path()),
+            format!("{}: more than 16777216 bytes", file.display())
+        );
     }
 }

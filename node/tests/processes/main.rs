@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout)]
 
+mod checking;
 mod cluster;
 mod command;
 mod configuration;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use org_repos::OrgRepos;
-pub use plugins::{missing_installations, missing_owners, repos_using_owners};
+pub use plugins::{about_owners, missing_installations, missing_owners, repos_using_owners};
 pub use warning::{Enabled, Set, UnknownWarning, Warning};
 
 use crate::config::Config;

@@ -49,18 +49,31 @@ pub fn missing_owners(
     missing: &BTreeSet<String>,
     files: &crate::files::FileSet,
 ) -> Vec<Diagnostic> {
-    let sources = Sources::of_plugins(files);
     let told = missing.iter().map(|repo| {
         let message = format!(
             "the following orgs or repos enable at least one plugin that uses OWNERS files ({}), but its master branch does \
              not contain a root level OWNERS file: [{repo}]",
             OWNERS_PLUGINS.join(", ")
         );
-        let org = repo.split('/').next().unwrap_or_default();
-        let place = sources.plugins(repo).or_else(|| sources.plugins(org));
-        warning(Warning::VerifyOwnersPresence, message, place)
+        (repo.clone(), message, "")
     });
-    told.collect()
+    about_owners(told, files)
+}
+
+/// What else `verify-owners-presence` has to say: an org or a repository, the message and what to do about it. Each is
+/// told where its plugins are enabled.
+#[must_use]
+pub fn about_owners(
+    told: impl IntoIterator<Item = (String, String, &'static str)>,
+    files: &crate::files::FileSet,
+) -> Vec<Diagnostic> {
+    let sources = Sources::of_plugins(files);
+    let found = told.into_iter().map(|(name, message, help)| {
+        let org = name.split('/').next().unwrap_or_default();
+        let place = sources.plugins(&name).or_else(|| sources.plugins(org));
+        warning(Warning::VerifyOwnersPresence, message, place).help(help)
+    });
+    found.collect()
 }
 
 /// `validate-github-app-installation`, once it is known in which orgs the app is.

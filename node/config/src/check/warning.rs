@@ -211,7 +211,13 @@ impl Enabled {
     /// there passes here.
     #[must_use]
     pub fn counts(&self, warning: Warning) -> bool {
-        !warning.is_beyond_prow() || self.1.contains(&warning)
+        !warning.is_beyond_prow() || self.is_named(warning)
+    }
+
+    /// Whether it was asked for by its name.
+    #[must_use]
+    pub fn is_named(&self, warning: Warning) -> bool {
+        self.1.contains(&warning)
     }
 
     #[must_use]
@@ -290,6 +296,7 @@ mod tests {
         assert!(usual.counts(Warning::LongJobNames) && usual.counts(Warning::DuplicateBasename));
         let asked = enabled(&["duplicate-key"], &[], [false; 3]);
         assert!(asked.counts(Warning::DuplicateKey));
+        assert!(asked.is_named(Warning::DuplicateKey) && !usual.is_named(Warning::DuplicateKey));
         for warning in Warning::ALL {
             let said = warning.about().ends_with("not among Prow's");
             let known = warning.is_beyond_prow() || *warning == Warning::DuplicateBasename;

@@ -8,10 +8,9 @@ mod sarif;
 mod selection;
 mod text;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::Context as _;
 use serde_json::{Value, json};
 use trireme_config::check::{self, CheckOptions, Checkout, Enabled, Report, Set, Warning};
 use trireme_config::{Diagnostic, FileSet, LoadOptions, Rule, Severity};
@@ -31,7 +30,8 @@ const JSON_VERSION: u32 = 1;
 const MAX_STATUS_BYTES: u64 = 1 << 20;
 
 /// # Errors
-/// When the configuration has errors, or warnings with `--strict`; when the flags contradict each other.
+/// When the configuration has errors, or warnings with `--strict`; when a check that was asked for by name, or any with
+/// `--strict`, could not be made; when the flags contradict each other.
 pub async fn run(args: CheckconfigArgs) -> anyhow::Result<()> {
     args.check()?;
     let wanted = &args.warnings;
@@ -44,26 +44,22 @@ pub async fn run(args: CheckconfigArgs) -> anyhow::Result<()> {
     )
     .map_err(|why| coded(USAGE, why.to_string()))?;
     let github = remote::Asked::new(&args, &enabled)?;
-    let (set, checkout, report) = match files::read(&args.files) {
-        Ok(set) => {
-            let (checkout, report) = checked(&args, &set, enabled, github).await?;
-            (set, checkout, report)
-        }
-        Err(errors) => {
-            let report = Report {
-                errors,
-                ..Report::default()
-            };
-            (FileSet::default(), None, report)
-        }
+    let checked = match files::read(&args.files) {
+        Ok(set) => Checked::of(&args, set, &enabled, github).await,
+        Err(errors) => Checked::unread(errors),
     };
-    show(&args, &report, |path| {
-        let own_bytes = || checkout.as_ref().and_then(|checkout| checkout.bytes(path));
-        set.get(path).or_else(own_bytes).map(|bytes| &bytes[..])
-    })?;
+    let missed = checked.missed(|warning| wanted.strict || enabled.is_named(warning));
+    show(&args, &checked, missed.is_empty())?;
+    let report = &checked.report;
     if !report.errors.is_empty() {
         let errors = counted(report.errors.len(), "error");
         return Err(coded(CONFIG, format!("the configuration has {errors}")));
+    }
+    if !missed.is_empty() {
+        return Err(anyhow::anyhow!(
+            "what was to be checked could not be: {}; the report says why",
+            missed.join(", ")
+        ));
     }
     if !report.passes(wanted.strict) {
         return Err(coded(WARNINGS, "Strict is set and there were warnings"));
@@ -71,139 +67,234 @@ pub async fn run(args: CheckconfigArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn checked(
-    args: &CheckconfigArgs,
-    set: &FileSet,
-    enabled: Enabled,
-    github: remote::Asked,
-) -> anyhow::Result<(Option<Checkout>, Report)> {
-    let registry = registry();
-    let options = LoadOptions {
-        now: Some(jiff::Timestamp::now()),
-        plugins: Some(&registry),
-        allow_duplicate_basenames: !args.warnings.forbid_duplicate_basenames,
-        ..LoadOptions::default()
-    };
-    let loaded = check::load(set, options);
-    let checkout = match args.warnings.prow_yaml_repo_name.as_str() {
-        "" => None,
-        repo => Some(checkout(repo, &args.warnings.prow_yaml_path)?),
-    };
-    let location = &loaded.config.prow.plank.build_cluster_status_file;
-    let wants_statuses = enabled.has(Warning::ValidateClusterField) && !location.is_empty();
-    let (cluster_statuses, notices) = if wants_statuses {
-        statuses(location)
-    } else {
-        (None, Vec::new())
-    };
-    let options = CheckOptions {
-        enabled,
-        required_job_annotations: args.warnings.required_job_annotations.clone(),
-        cluster_statuses,
-        checkout,
-    };
-    let mut report = check::check(set, &loaded, &options);
-    report.add(notices);
-    report.add(github.findings(set, &loaded).await?);
-    Ok((options.checkout, report))
+/// A report, and what it is about.
+#[derive(Default)]
+struct Checked {
+    files: FileSet,
+    checkout: Option<Checkout>,
+    report: Report,
+    /// Why checks could not be made; the report has these, too.
+    unmade: Vec<Diagnostic>,
 }
 
-/// The jobs in the directory of a file; without one, in the working directory.
-fn checkout(repo: &str, file: &str) -> anyhow::Result<Checkout> {
+impl Checked {
+    fn unread(errors: Vec<Diagnostic>) -> Self {
+        let mut report = Report::default();
+        report.add(errors);
+        Self {
+            report,
+            ..Self::default()
+        }
+    }
+
+    async fn of(
+        args: &CheckconfigArgs,
+        files: FileSet,
+        enabled: &Enabled,
+        github: remote::Asked,
+    ) -> Self {
+        let registry = registry();
+        let options = LoadOptions {
+            now: Some(jiff::Timestamp::now()),
+            plugins: Some(&registry),
+            allow_duplicate_basenames: !args.warnings.forbid_duplicate_basenames,
+            ..LoadOptions::default()
+        };
+        let loaded = check::load(&files, options);
+        let mut found = Vec::new();
+        let checkout = match args.warnings.prow_yaml_repo_name.as_str() {
+            "" => None,
+            repo => match checkout(repo, &args.warnings.prow_yaml_path) {
+                Ok((checkout, note)) => {
+                    found.extend(note);
+                    Some(checkout)
+                }
+                Err(unreadable) => {
+                    found.push(unreadable);
+                    None
+                }
+            },
+        };
+        let clusters = if enabled.has(Warning::ValidateClusterField) {
+            let location = &loaded.config.prow.plank.build_cluster_status_file;
+            let is_named = enabled.is_named(Warning::ValidateClusterField);
+            Clusters::of(location, is_named)
+        } else {
+            Clusters::default()
+        };
+        let options = CheckOptions {
+            enabled: enabled.clone(),
+            required_job_annotations: args.warnings.required_job_annotations.clone(),
+            cluster_statuses: clusters.statuses,
+            checkout,
+        };
+        let mut report = check::check(&files, &loaded, &options);
+        let answers = github.answers(&files, &loaded).await;
+        let mut unmade = answers.unmade;
+        unmade.extend(clusters.unmade);
+        found.extend(clusters.note);
+        found.extend(answers.found);
+        found.extend(unmade.iter().cloned());
+        report.add(found);
+        Self {
+            files,
+            checkout: options.checkout,
+            report,
+            unmade,
+        }
+    }
+
+    /// Names of the checks that could not be made and that `counts` says matter.
+    fn missed(&self, counts: impl Fn(Warning) -> bool) -> Vec<&'static str> {
+        let rules = self.unmade.iter().filter_map(|finding| match finding.rule {
+            Rule::Warning(warning) if counts(warning) => Some(warning.name()),
+            _ => None,
+        });
+        let names: BTreeSet<&str> = rules.collect();
+        names.into_iter().collect()
+    }
+
+    fn bytes(&self, path: &str) -> Option<&[u8]> {
+        let own = || self.checkout.as_ref()?.bytes(path);
+        self.files.get(path).or_else(own).map(|bytes| &bytes[..])
+    }
+}
+
+/// The jobs in the directory of a file; without one, in the working directory. A note where there are none, as Prow
+/// accepts that.
+fn checkout(repo: &str, file: &str) -> Result<(Checkout, Option<Diagnostic>), Diagnostic> {
     let dir = Path::new(file).parent().unwrap_or(Path::new(""));
     let root = if dir.as_os_str().is_empty() {
         Path::new(".")
     } else {
         dir
     };
-    Ok(Checkout {
+    let own = own_files::read(root).map_err(|found| Diagnostic {
+        message: format!("failed to read Prow YAML of {repo}: {}", found.message),
+        ..found
+    })?;
+    let note = (own.files.is_empty() && !own.has_dir).then(|| Diagnostic {
+        severity: Severity::Note,
+        ..Diagnostic::error(
+            Rule::File,
+            "",
+            format!(
+                "no jobs of {repo} itself were checked: neither .prow.yaml nor .prow is in {}",
+                root.display()
+            ),
+        )
+    });
+    let checkout = Checkout {
         identifier: repo.to_owned(),
         dir: dir.display().to_string(),
-        own: own_files::read(root).context("failed to read Prow YAML")?,
-    })
+        own,
+    };
+    Ok((checkout, note))
 }
 
-/// What plank wrote about the build clusters. A file that is not there yet is a note.
-fn statuses(location: &str) -> (Option<BTreeMap<String, String>>, Vec<Diagnostic>) {
-    let found = |severity: Severity, message: String| {
-        let rule = Rule::Warning(Warning::ValidateClusterField);
-        let finding = Diagnostic::error(rule, "", message).field("plank.build_cluster_status_file");
-        (
-            None,
-            vec![Diagnostic {
-                severity,
-                ..finding
-            }],
-        )
-    };
-    let path = location.strip_prefix("file://").unwrap_or(location);
-    if path.contains("://") {
-        let message = format!(
-            "clusters of jobs are not compared with {location}: only local status files are read yet; copy it and name the \
-             copy in plank.build_cluster_status_file to have them compared"
-        );
-        return found(Severity::Note, message);
-    }
-    let read = || -> std::io::Result<Vec<u8>> {
-        let size = std::fs::metadata(path)?.len();
-        if size > MAX_STATUS_BYTES {
-            let message = format!("{size} bytes are more than the {MAX_STATUS_BYTES} allowed");
-            return Err(std::io::Error::other(message));
+/// What plank wrote about the build clusters, or why it is not known.
+#[derive(Debug, Default)]
+struct Clusters {
+    statuses: Option<BTreeMap<String, String>>,
+    note: Option<Diagnostic>,
+    unmade: Option<Diagnostic>,
+}
+
+impl Clusters {
+    /// A file that is not there yet is a note; so is one that this program cannot fetch, unless the check was asked for
+    /// by name.
+    fn of(location: &str, is_named: bool) -> Self {
+        if location.is_empty() {
+            return Self::default();
         }
-        std::fs::read(path)
-    };
-    match read() {
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound => found(
-            Severity::Note,
-            format!(
-                "Build cluster status file location was specified, but could not be found: {path}. This is expected when the \
-                 location is first configured, before plank creates the file."
-            ),
-        ),
-        Err(why) => found(
-            Severity::Warning,
-            format!("error opening build cluster status file for reading: {path}: {why}"),
-        ),
-        Ok(bytes) => match serde_json::from_slice(&bytes) {
-            Ok(statuses) => (Some(statuses), Vec::new()),
-            Err(why) => found(
-                Severity::Warning,
-                format!("error unmarshalling build cluster status file: {path}: {why}"),
-            ),
-        },
+        let finding = |message: String| {
+            let rule = Rule::Warning(Warning::ValidateClusterField);
+            Diagnostic::error(rule, "", message)
+                .field("plank.build_cluster_status_file")
+                .warning()
+        };
+        let note = |message: String| Self {
+            note: Some(Diagnostic {
+                severity: Severity::Note,
+                ..finding(message)
+            }),
+            ..Self::default()
+        };
+        let unmade = |message: String| Self {
+            unmade: Some(finding(message)),
+            ..Self::default()
+        };
+        let path = location.strip_prefix("file://").unwrap_or(location);
+        if path.contains("://") {
+            let message = format!(
+                "clusters of jobs are not compared with {location}: only local status files are read yet; copy it and name \
+                 the copy in plank.build_cluster_status_file to have them compared"
+            );
+            return if is_named {
+                unmade(message)
+            } else {
+                note(message)
+            };
+        }
+        match status_file(path) {
+            Err(why) if why.kind() == std::io::ErrorKind::NotFound => note(format!(
+                "Build cluster status file location was specified, but could not be found: {path}. This is expected when \
+                 the location is first configured, before plank creates the file."
+            )),
+            Err(why) => unmade(format!(
+                "error opening build cluster status file for reading: {path}: {why}"
+            )),
+            Ok(bytes) => match serde_json::from_slice(&bytes) {
+                Ok(statuses) => Self {
+                    statuses: Some(statuses),
+                    ..Self::default()
+                },
+                Err(why) => unmade(format!(
+                    "error unmarshalling build cluster status file: {path}: {why}"
+                )),
+            },
+        }
     }
 }
 
-fn show<'f>(
-    args: &CheckconfigArgs,
-    report: &Report,
-    bytes: impl Fn(&str) -> Option<&'f [u8]>,
-) -> anyhow::Result<()> {
+fn status_file(path: &str) -> std::io::Result<Vec<u8>> {
+    let size = std::fs::metadata(path)?.len();
+    if size > MAX_STATUS_BYTES {
+        let message = format!("{size} bytes are more than the {MAX_STATUS_BYTES} allowed");
+        return Err(std::io::Error::other(message));
+    }
+    std::fs::read(path)
+}
+
+fn show(args: &CheckconfigArgs, checked: &Checked, all_checked: bool) -> anyhow::Result<()> {
     let max = |usual: usize| match args.max_findings {
         None => usual,
         Some(0) => usize::MAX,
         Some(n) => n,
     };
+    let report = &checked.report;
     match args.output {
         ReportFormat::Text => {
             let look = text::Look::of_this_terminal();
-            print(&text::render(report, max(MAX_FOR_PEOPLE), look, bytes))?;
+            let max = max(MAX_FOR_PEOPLE);
+            print(&text::render(report, max, look, |path| checked.bytes(path)))?;
         }
         ReportFormat::Json => {
-            print_json(&json_report(
-                report,
-                args.warnings.strict,
-                max(MAX_FOR_PROGRAMS),
-            ))?;
+            let passes = all_checked && report.passes(args.warnings.strict);
+            let unmade = checked.missed(|_| true);
+            print_json(&json_report(report, passes, &unmade, max(MAX_FOR_PROGRAMS)))?;
         }
-        ReportFormat::Sarif => print_json(&sarif::render(report, max(MAX_FOR_PROGRAMS)))?,
+        ReportFormat::Sarif => {
+            let max = max(MAX_FOR_PROGRAMS);
+            print_json(&sarif::render(report, &checked.unmade, max))?;
+        }
         ReportFormat::Github => print(&annotations::render(report, max(MAX_FOR_PROGRAMS)))?,
     }
     Ok(())
 }
 
 /// The shape that the README describes.
-fn json_report(report: &Report, strict: bool, max: usize) -> Value {
+fn json_report(report: &Report, passes: bool, unmade: &[&str], max: usize) -> Value {
     let selection = Selection::new(report, max);
     let of = |severity: Severity| -> Vec<&Diagnostic> {
         let all = selection.shown.iter().copied();
@@ -211,7 +302,8 @@ fn json_report(report: &Report, strict: bool, max: usize) -> Value {
     };
     json!({
         "version": JSON_VERSION,
-        "passes": report.passes(strict),
+        "passes": passes,
+        "not_checked": unmade,
         "presubmits": report.presubmits,
         "postsubmits": report.postsubmits,
         "periodics": report.periodics,
@@ -239,7 +331,8 @@ pub fn table_of_warnings() -> String {
         }
     }
     text + "\nWhat Prow accepts in silence is told, but --strict minds it only where --warnings names it.\n\
-            \nExit codes: 0 nothing wrong; 2 wrong flags; 5 errors; 7 warnings with --strict.\n"
+            \nExit codes: 0 nothing wrong; 1 a check could not be made, with --strict or where --warnings names it; 2 wrong flags;\n\
+            5 errors; 7 warnings with --strict.\n"
 }
 
 #[cfg(test)]
@@ -350,10 +443,13 @@ mod tests {
     #[test]
     fn cfg_116_the_report_as_json() {
         let report = report(&set(), &["unknown-fields-all"]);
-        insta::assert_snapshot!(serde_json::to_string_pretty(&json_report(&report, true, 2)).unwrap(), @r#"
+        insta::assert_snapshot!(serde_json::to_string_pretty(&json_report(&report, false, &["validate-owners"], 2)).unwrap(), @r#"
         {
           "version": 1,
           "passes": false,
+          "not_checked": [
+            "validate-owners"
+          ],
           "presubmits": 1,
           "postsubmits": 0,
           "periodics": 1,
@@ -387,7 +483,7 @@ mod tests {
     #[test]
     fn cfg_116_the_report_as_sarif() {
         let report = report(&set(), &["unknown-fields-all"]);
-        insta::assert_snapshot!(serde_json::to_string_pretty(&sarif::render(&report, 2)).unwrap(), @r#"
+        insta::assert_snapshot!(serde_json::to_string_pretty(&sarif::render(&report, &[], 2)).unwrap(), @r#"
         {
           "$schema": "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json",
           "version": "2.1.0",
@@ -414,6 +510,12 @@ mod tests {
                 }
               },
               "columnKind": "unicodeCodePoints",
+              "invocations": [
+                {
+                  "executionSuccessful": true,
+                  "toolExecutionNotifications": []
+                }
+              ],
               "results": [
                 {
                   "ruleId": "invalid",
@@ -485,7 +587,7 @@ mod tests {
         let mut report = report(&set(), &["unknown-fields-all", "non-decorated-jobs"]);
         let about_nothing = Diagnostic::error(Rule::Invalid, "", "everything").warning();
         report.add(vec![about_nothing]);
-        let sarif = sarif::render(&report, usize::MAX);
+        let sarif = sarif::render(&report, &[], usize::MAX);
         assert_eq!(sarif["version"], "2.1.0");
         let run = &sarif["runs"][0];
         assert!(run["tool"]["driver"]["name"].is_string());
@@ -532,29 +634,32 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("status.json");
         let location = format!("file://{}", file.display());
-        let told = |location: &str| {
-            let (statuses, notices) = statuses(location);
-            let notices = notices
-                .iter()
-                .map(|notice| format!("{:?}: {}", notice.severity, notice.message));
+        let told = |location: &str, is_named: bool| {
+            let Clusters {
+                statuses,
+                note,
+                unmade,
+            } = Clusters::of(location, is_named);
+            let notices = note.iter().chain(&unmade);
+            let notices =
+                notices.map(|notice| format!("{:?}: {}", notice.severity, notice.message));
             format!(
                 "{} {}",
                 statuses.map_or(0, |all| all.len()),
                 notices.collect::<String>()
             )
         };
-        assert!(
-            told(&location).starts_with("0 Note: Build cluster status file location was specified")
-        );
+        let absent = "0 Note: Build cluster status file location was specified";
+        assert!(told(&location, true).starts_with(absent));
         std::fs::write(&file, r#"{"default": "Reachable", "a": "Error"}"#).unwrap();
-        assert_eq!(told(&location), "2 ");
+        assert_eq!(told(&location, false), "2 ");
         std::fs::write(&file, "[]").unwrap();
-        assert!(
-            told(&location).starts_with("0 Warning: error unmarshalling build cluster status file")
-        );
-        assert!(
-            told("gs://bucket/x.json").starts_with("0 Note: clusters of jobs are not compared")
-        );
+        let wrong = "0 Warning: error unmarshalling build cluster status file";
+        assert!(told(&location, false).starts_with(wrong));
+        let elsewhere = |is_named| told("gs://bucket/x.json", is_named);
+        let message = "clusters of jobs are not compared with gs://bucket/x.json";
+        assert!(elsewhere(false).starts_with(&format!("0 Note: {message}")));
+        assert!(elsewhere(true).starts_with(&format!("0 Warning: {message}")));
     }
 
     #[test]

@@ -14,8 +14,8 @@ const SCHEMA: &str =
 /// The name that code scanning gives the root of the checkout.
 const ROOT: &str = "%SRCROOT%";
 
-/// One run with all findings, up to a bound.
-pub(super) fn render(report: &Report, max: usize) -> Value {
+/// One run with all findings, up to a bound. `unmade` says why checks could not be made.
+pub(super) fn render(report: &Report, unmade: &[Diagnostic], max: usize) -> Value {
     let selection = Selection::new(report, max);
     let mut rules: BTreeMap<&str, usize> = BTreeMap::new();
     for finding in &selection.shown {
@@ -31,6 +31,16 @@ pub(super) fn render(report: &Report, max: usize) -> Value {
         .iter()
         .map(|finding| result(finding, rules.get(finding.rule.name()).copied()))
         .collect();
+    let notifications: Vec<Value> = unmade
+        .iter()
+        .map(|finding| {
+            json!({
+                "level": "warning",
+                "message": {"text": finding.advice()},
+                "associatedRule": {"id": finding.rule.name()},
+            })
+        })
+        .collect();
     json!({
         "$schema": SCHEMA,
         "version": "2.1.0",
@@ -41,6 +51,10 @@ pub(super) fn render(report: &Report, max: usize) -> Value {
                 "rules": described,
             }},
             "columnKind": "unicodeCodePoints",
+            "invocations": [{
+                "executionSuccessful": unmade.is_empty(),
+                "toolExecutionNotifications": notifications,
+            }],
             "results": results,
             "properties": {"omitted": selection.omitted_count()},
         }],
