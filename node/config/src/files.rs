@@ -3,6 +3,7 @@
 
 mod disk;
 mod ignore;
+mod packed;
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 pub use disk::read;
+pub use packed::{is_packed, unpacked};
 
 use self::ignore::Ignored;
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::config::Config;
 use crate::decode::{Cx, Decode};
 use crate::diagnostic::{Diagnostic, Rule};
-use crate::files::{FileSet, IGNORE_FILE, Layout};
+use crate::files::{FileSet, IGNORE_FILE, Layout, is_packed};
 use crate::job::{self, Postsubmit, Preset, Presubmit};
 use crate::load::{document, of_job, source};
 use crate::yaml::{Node, NodeValue};
@@ -22,8 +22,6 @@ pub const DIR: &str = ".prow";
 const ROOT: &str = "repository";
 /// Contexts that Trireme itself reports on heads: about a repository's own files, and Tide's.
 const OUR_CONTEXTS: [&str; 2] = ["in-repo-config", "tide"];
-/// How packed files begin.
-const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 object! {
     /// The content of a repository's own files, before defaulting.
@@ -55,6 +53,15 @@ impl OwnFiles {
             files: files
                 .map(|(path, bytes)| (path.clone(), OwnFile::Bytes(bytes.clone())))
                 .collect(),
+        }
+    }
+
+    /// The content of a file; none where there is nothing to read.
+    #[must_use]
+    pub fn bytes(&self, path: &str) -> Option<&Arc<[u8]>> {
+        match self.files.get(path)? {
+            OwnFile::Bytes(bytes) => Some(bytes),
+            OwnFile::Dangling(_) | OwnFile::NoFile(_) => None,
         }
     }
 }
@@ -157,7 +164,7 @@ impl ProwYaml {
 
     /// CFG-079: leniently, and never unpacked.
     fn add(&mut self, path: &str, bytes: &[u8], found: &mut Vec<Diagnostic>) {
-        if bytes.starts_with(&GZIP) {
+        if is_packed(bytes) {
             found.push(Diagnostic::error(
                 Rule::File,
                 path,

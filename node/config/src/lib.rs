@@ -28,7 +28,7 @@ pub mod plugins;
 pub mod prow;
 mod prow_job;
 mod quantity;
-mod suggest;
+pub mod suggest;
 mod template;
 pub mod tide;
 pub mod yaml;

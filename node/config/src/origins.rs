@@ -8,7 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::config::Config;
-use crate::files::FileSet;
+use crate::files::{FileSet, is_packed};
 use crate::job::{AnyJob, JobBase, Preset};
 use crate::load::document;
 use crate::prow::plank;
@@ -440,9 +440,8 @@ impl Documents<'_> {
 }
 
 fn mentions_presets(bytes: &[u8]) -> bool {
-    const PACKED: &[u8] = &[0x1f, 0x8b];
     const KEY: &[u8] = b"presets";
-    bytes.starts_with(PACKED)
+    is_packed(bytes)
         || bytes
             .windows(KEY.len())
             .any(|window| window.eq_ignore_ascii_case(KEY))

@@ -11,6 +11,7 @@ use trireme_config::{
     Config, Diagnostic, FileSet, PluginConfig,
     in_repo::{InRepoJobs, ProwYaml},
     job::AnyJob,
+    suggest::near,
 };
 use trireme_prowjob::ProwJobType;
 
@@ -265,7 +266,7 @@ pub fn find<'a>(
             .collect();
         if elsewhere.is_empty() {
             let names = all.iter().map(|found| found.job.base().name.as_str());
-            let near = near_names(name, names);
+            let near = near(name, names, MAX_NEAR_NAMES);
             if !near.is_empty() {
                 message += &format!(" Did you mean {}?", near.join(", "));
             }
@@ -301,30 +302,6 @@ pub fn only<'a>(found: &[Found<'a>], name: &str, flags: &str) -> anyhow::Result<
     }
 }
 
-/// Names that somebody may have meant, the closest first.
-fn near_names<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
-    let lower = name.to_lowercase();
-    let allowed = (name.chars().count() / 3).max(2);
-    let mut near: Vec<(usize, &str)> = known
-        .filter_map(|other| {
-            let within = other.to_lowercase().contains(&lower) && !lower.is_empty();
-            if within {
-                return Some((other.len() - name.len().min(other.len()), other));
-            }
-            // The distance is at least the difference in length.
-            if other.len().abs_diff(name.len()) > allowed {
-                return None;
-            }
-            let distance = strsim::osa_distance(name, other);
-            (distance <= allowed).then_some((distance, other))
-        })
-        .collect();
-    near.sort_unstable();
-    near.dedup();
-    near.truncate(MAX_NEAR_NAMES);
-    near.into_iter().map(|(_, name)| name).collect()
-}
-
 /// The jobs that stand in a checkout of a repository on this disk (CFG-078).
 ///
 /// # Errors
@@ -348,18 +325,4 @@ pub fn in_checkout(config: &Config, repo: &str, checkout: &Path) -> anyhow::Resu
     config
         .in_repo_jobs(own, repo)
         .map_err(|found| refused(&found))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_that_are_close_or_contain_the_word_are_suggested() {
-        let known = ["pull-unit", "pull-unit-race", "ci-unit", "nightly"];
-        let near = |name: &str| near_names(name, known.into_iter());
-        assert_eq!(near("pull-unti"), ["pull-unit"]);
-        assert_eq!(near("unit"), ["ci-unit", "pull-unit", "pull-unit-race"]);
-        assert_eq!(near("something-else-entirely"), [""; 0]);
-    }
 }

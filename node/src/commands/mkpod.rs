@@ -245,21 +245,12 @@ fn leave_alone(pod: &mut Value) {
 }
 
 #[cfg(test)]
+#[path = "../../podutils/src/oracle.rs"]
+mod oracle;
+
+#[cfg(test)]
 mod tests {
     use super::*;
-
-    fn oracle(name: &str) -> Vec<Value> {
-        use std::io::BufRead as _;
-        let path = format!("{}/../../shared/oracle/{name}", env!("CARGO_MANIFEST_DIR"));
-        let Ok(file) = std::fs::File::open(path) else {
-            println!("skipped: no {name} beside the project");
-            return Vec::new();
-        };
-        let lines = std::io::BufReader::new(flate2::read::GzDecoder::new(file)).lines();
-        lines
-            .map(|line| serde_json::from_str(&line.unwrap()).unwrap())
-            .collect()
-    }
 
     /// Takes a field out, wherever it is.
     fn without(value: &mut Value, name: &str) {
@@ -278,12 +269,12 @@ mod tests {
     /// ADM-185: the whole way of the command, from a ProwJob that mkpj would print to the pod; without differences.
     #[test]
     fn adm_185_from_a_printed_prowjob_to_the_pod_of_upstream() {
-        let jobs: BTreeMap<u64, Value> = oracle("prowjobs.jsonl.gz")
+        let jobs: BTreeMap<u64, Value> = oracle::lines("prowjobs.jsonl.gz")
             .into_iter()
             .map(|row| (row["n"].as_u64().unwrap(), row))
             .collect();
         let (mut wrong, mut compared) = (Vec::new(), 0);
-        for row in oracle("pods.jsonl.gz") {
+        for row in oracle::lines("pods.jsonl.gz") {
             let input = &jobs[&row["n"].as_u64().unwrap()];
             let printed = trireme_config::yaml::to_string(&input["prowjob"]).unwrap();
             for (key, out_dir) in [

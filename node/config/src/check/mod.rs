@@ -27,7 +27,7 @@ pub use warning::{Enabled, Set, UnknownWarning, Warning};
 use crate::config::Config;
 use crate::diagnostic::{Diagnostic, Rule, Severity};
 use crate::files::FileSet;
-use crate::in_repo::{OwnFile, OwnFiles, ProwYaml};
+use crate::in_repo::{OwnFiles, ProwYaml};
 use crate::job::{AnyJob, JobBase};
 use crate::load::{LoadOptions, Loaded};
 use follow_up::{Broken, job_of};
@@ -57,14 +57,7 @@ impl Checkout {
     #[must_use]
     pub fn bytes(&self, told: &str) -> Option<&Arc<[u8]>> {
         let mut paths = self.own.files.keys();
-        self.content(paths.find(|path| self.told(path) == told)?)
-    }
-
-    fn content(&self, path: &str) -> Option<&Arc<[u8]>> {
-        match self.own.files.get(path)? {
-            OwnFile::Bytes(bytes) => Some(bytes),
-            OwnFile::Dangling(_) | OwnFile::NoFile(_) => None,
-        }
+        self.own.bytes(paths.find(|path| self.told(path) == told)?)
     }
 
     fn has(&self, path: &str) -> bool {
@@ -160,7 +153,7 @@ pub fn check(files: &FileSet, loaded: &Loaded, options: &CheckOptions) -> Report
     if let Some(checkout) = &options.checkout {
         let mut found = in_repo(loaded, checkout, &options.enabled);
         refine::refine(&mut found, |path| {
-            checkout.content(path).or_else(|| files.get(path))
+            checkout.own.bytes(path).or_else(|| files.get(path))
         });
         for finding in &mut found {
             if checkout.has(&finding.file) {
@@ -475,7 +468,7 @@ mod tests {
             let file = |(path, text): &(&str, &str)| {
                 (
                     (*path).to_owned(),
-                    OwnFile::Bytes(Arc::from(text.as_bytes())),
+                    crate::in_repo::OwnFile::Bytes(Arc::from(text.as_bytes())),
                 )
             };
             self.options.checkout = Some(Checkout {

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::files::{Content, FileSet};
+use crate::files::{Content, FileSet, is_packed};
 use crate::load::document;
 use crate::yaml::{Entry, Node, NodeValue, Position};
 
@@ -67,8 +67,7 @@ impl<'a> Sources<'a> {
     /// Files that may hold a word; packed ones always may.
     fn holding<'s>(&'s self, word: &'s str) -> impl Iterator<Item = (&'a str, Arc<Node>)> + 's {
         let holds = move |bytes: &[u8]| {
-            bytes.starts_with(&[0x1f, 0x8b])
-                || std::str::from_utf8(bytes).is_ok_and(|text| text.contains(word))
+            is_packed(bytes) || std::str::from_utf8(bytes).is_ok_and(|text| text.contains(word))
         };
         self.files
             .iter()

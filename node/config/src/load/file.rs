@@ -1,17 +1,14 @@
 //! One file by itself: unpacked, parsed, decoded, with the place of everything in it.
 
 use std::collections::HashMap;
-use std::io::Read as _;
 use std::sync::Arc;
 
 use crate::config::JobConfig;
 use crate::decode::{Cx, Decode, decode_object};
 use crate::diagnostic::{Diagnostic, Rule};
+use crate::files::unpacked;
 use crate::job::{JobBase, Source};
 use crate::yaml::{self, Node, NodeValue, Position};
-
-/// A packed file may not grow beyond this.
-const MAX_UNPACKED_BYTES: u64 = 64 << 20;
 
 /// A job file as it is written, before any default.
 #[derive(Clone, Debug, Default)]
@@ -50,29 +47,15 @@ pub(crate) fn of_job(base: &JobBase, field: &str, message: String) -> Diagnostic
 
 /// Unpacks (CFG-008) and parses a file.
 pub(crate) fn document(path: &str, bytes: &[u8], found: &mut Vec<Diagnostic>) -> Option<Arc<Node>> {
-    let mut unpacked = Vec::new();
-    let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
-        let mut packed = flate2::read::GzDecoder::new(bytes).take(MAX_UNPACKED_BYTES + 1);
-        let read = packed.read_to_end(&mut unpacked);
-        if unpacked.len() as u64 > MAX_UNPACKED_BYTES {
-            let message =
-                format!("error reading {path}: unpacks to more than {MAX_UNPACKED_BYTES} bytes");
+    let bytes = match unpacked(bytes) {
+        Ok(bytes) => bytes,
+        Err(why) => {
+            let message = format!("error reading {path}: {why}");
             found.push(Diagnostic::error(Rule::File, path, message));
             return None;
         }
-        if let Err(e) = read {
-            found.push(Diagnostic::error(
-                Rule::File,
-                path,
-                format!("error reading {path}: {e}"),
-            ));
-            return None;
-        }
-        &unpacked
-    } else {
-        bytes
     };
-    match yaml::parse(bytes) {
+    match yaml::parse(&bytes) {
         Ok(document) => {
             for notice in document.notices {
                 let rule = if notice.message.starts_with("key ") {

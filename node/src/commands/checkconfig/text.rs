@@ -1,19 +1,17 @@
 //! The report for people: each finding with its line and a caret under the place, as rustc shows them.
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
 
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet};
 use trireme_config::check::Report;
+use trireme_config::files::unpacked;
 use trireme_config::{Diagnostic, Severity};
 
 use super::selection::{Selection, counted, summary};
 
 /// Columns of a report that goes to no terminal.
 const USUAL_WIDTH: usize = 140;
-/// Packed files are unpacked up to this size to show their lines.
-const MAX_UNPACKED_BYTES: u64 = 64 << 20;
 /// Longer lines are not shown.
 const MAX_LINE_BYTES: usize = 20_000;
 
@@ -135,19 +133,9 @@ struct Lines {
 
 impl Lines {
     fn of(file: &str, bytes: Option<&[u8]>) -> Self {
-        let bytes = bytes.unwrap_or_default();
-        let mut unpacked = Vec::new();
-        let bytes = if bytes.starts_with(&[0x1f, 0x8b]) {
-            let mut packed = flate2::read::GzDecoder::new(bytes).take(MAX_UNPACKED_BYTES);
-            // What cannot be unpacked is reported as that; there is no line to show.
-            if packed.read_to_end(&mut unpacked).is_err() {
-                unpacked.clear();
-            }
-            &unpacked
-        } else {
-            bytes
-        };
-        let text = String::from_utf8_lossy(bytes);
+        // What cannot be unpacked is reported as that; there is no line to show.
+        let bytes = unpacked(bytes.unwrap_or_default()).unwrap_or_default();
+        let text = String::from_utf8_lossy(&bytes);
         Self {
             file: file.to_owned(),
             lines: text.lines().map(str::to_owned).collect(),
