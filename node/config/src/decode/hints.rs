@@ -7,6 +7,8 @@ use crate::plugins::PROW_PLUGINS;
 
 const AGENTS: &[&str] = &["kubernetes", "jenkins", "tekton-pipeline"];
 const JOB_TYPES: &[&str] = &["presubmit", "postsubmit", "periodic", "batch"];
+/// Those of which there is something to say on GitHub.
+const GITHUB_JOB_TYPES: &[&str] = &["presubmit", "postsubmit"];
 const JOB_STATES: &[&str] = &[
     "scheduling",
     "triggered",
@@ -29,6 +31,12 @@ const JOB_NAME: &str = "^[A-Za-z0-9._/-]+$";
 pub(super) enum Hint {
     /// One of these words, or empty.
     Word(&'static [&'static str]),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// One of these words in any case, or empty.
+    AnyCase(&'static [&'static str]),
+    /// One of these words, most likely: others are taken without a word.
+    Likely(&'static [&'static str]),
     /// A duration in Go's text form.
     Duration,
     /// An expression in Go's syntax; editors know no such format, and would refuse it by their own.
@@ -53,27 +61,27 @@ const HINTS: &[(&str, &str, Hint)] = &[
     ("Periodic", "minimum_interval", Hint::Duration),
     ("Periodic", "cron", Hint::Cron),
     ("Retry", "interval", Hint::Duration),
-    ("ProwConfig", "log_level", Hint::Word(LOG_LEVELS)),
+    ("ProwConfig", "log_level", Hint::AnyCase(LOG_LEVELS)),
     (
         "GitHubReporter",
         "job_types_to_report",
-        Hint::Word(JOB_TYPES),
+        Hint::Choice(GITHUB_JOB_TYPES),
     ),
     (
         "SlackReporter",
         "job_types_to_report",
-        Hint::Word(JOB_TYPES),
+        Hint::Likely(JOB_TYPES),
     ),
     (
         "SlackReporter",
         "job_states_to_report",
-        Hint::Word(JOB_STATES),
+        Hint::Choice(JOB_STATES),
     ),
     ("SlackReporter", "report_template", Hint::Template),
     (
         "SlackReporterConfig",
         "job_states_to_report",
-        Hint::Word(JOB_STATES),
+        Hint::Choice(JOB_STATES),
     ),
     ("SlackReporterConfig", "report_template", Hint::Template),
     ("Controller", "job_url_template", Hint::Template),
@@ -90,12 +98,12 @@ const HINTS: &[(&str, &str, Hint)] = &[
     (
         "Tide",
         "github_merge_blocks_policy",
-        Hint::Word(MERGE_BLOCKS),
+        Hint::Choice(MERGE_BLOCKS),
     ),
     ("MergeCommitTemplate", "title", Hint::Template),
     ("MergeCommitTemplate", "body", Hint::Template),
     ("ContextPolicy", "optional-regex-contexts", Hint::Regex),
-    ("OrgPlugins", "plugins", Hint::Word(&PROW_PLUGINS)),
+    ("OrgPlugins", "plugins", Hint::Choice(&PROW_PLUGINS)),
     ("Policy", "exclude", Hint::Regex),
     ("Policy", "include", Hint::Regex),
 ];
@@ -117,6 +125,13 @@ impl Hint {
         }
         match self {
             Self::Word(words) => *schema = one_of(words),
+            Self::Choice(words) => *schema = json!({"enum": words}),
+            // Editors offer the words; the second half is what others are checked with.
+            Self::AnyCase(words) => {
+                let text = json!({"type": "string", "pattern": in_any_case(words)});
+                *schema = json!({"anyOf": [one_of(words), text]});
+            }
+            Self::Likely(words) => *schema = json!({"anyOf": [one_of(words), schema]}),
             Self::Duration => {
                 schema["format"] = "go-duration".into();
                 schema["pattern"] = format!("^$|{GO_DURATION}").into();
@@ -132,11 +147,22 @@ impl Hint {
 }
 
 /// One of the words; what counts as not set is allowed too.
-pub(super) fn one_of(words: &[&str]) -> Value {
+pub(crate) fn one_of(words: &[&str]) -> Value {
     let mut values: Vec<Value> = words.iter().map(|word| Value::from(*word)).collect();
     values.push("".into());
     values.push(Value::Null);
     json!({"enum": values})
+}
+
+/// Without a flag: expressions of JSON Schema have none.
+fn in_any_case(words: &[&str]) -> String {
+    let in_any_case = |word: &&str| -> String {
+        word.chars()
+            .map(|c| format!("[{}{}]", c.to_ascii_uppercase(), c.to_ascii_lowercase()))
+            .collect()
+    };
+    let words: Vec<String> = words.iter().map(in_any_case).collect();
+    format!("^({})$", words.join("|"))
 }
 
 #[cfg(test)]

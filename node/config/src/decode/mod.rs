@@ -18,6 +18,7 @@ use serde_json::Value;
 use trireme_prowjob::{GoDuration, MetaDuration};
 
 pub(crate) use describe::{Definitions, Describe};
+pub(crate) use hints::one_of;
 pub(crate) use object::{Empty, Object, decode as decode_object};
 pub(crate) use schema::{describe as describe_object, in_field_order};
 

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::Tide;
-use crate::decode::{Cx, Decode, Definitions, Describe, Empty};
+use crate::decode::{Cx, Decode, Definitions, Describe, Empty, one_of};
 use crate::diagnostic::Rule;
 use crate::go_regex::GoRegex;
 use crate::yaml::{Node, NodeValue};
@@ -33,7 +33,7 @@ impl MergeMethod {
 
     /// The word in configuration and in GitHub's API.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Merge => "merge",
             Self::Rebase => "rebase",
@@ -41,6 +41,12 @@ impl MergeMethod {
         }
     }
 }
+
+const MERGE_METHODS: [&str; 3] = [
+    MergeMethod::Merge.as_str(),
+    MergeMethod::Rebase.as_str(),
+    MergeMethod::Squash.as_str(),
+];
 
 /// The method of an org (or of a flat key), or methods by repository.
 #[derive(Clone, Debug, Default)]
@@ -93,20 +99,16 @@ impl Decode for RepoMergeMethod {
 impl Describe for OrgMergeMethod {
     fn describe(into: &mut Definitions) -> Value {
         let repos = BTreeMap::<String, RepoMergeMethod>::describe(into);
-        json!({"anyOf": [describe_word(), repos]})
+        json!({"anyOf": [one_of(&MERGE_METHODS), repos]})
     }
 }
 
 impl Describe for RepoMergeMethod {
     fn describe(_: &mut Definitions) -> Value {
-        let branches = json!({"type": ["object", "null"], "additionalProperties": describe_word()});
-        json!({"anyOf": [describe_word(), branches]})
+        let method = json!({"enum": MERGE_METHODS});
+        let branches = json!({"type": ["object", "null"], "additionalProperties": method});
+        json!({"anyOf": [one_of(&MERGE_METHODS), branches]})
     }
-}
-
-fn describe_word() -> Value {
-    let words = [MergeMethod::Merge, MergeMethod::Rebase, MergeMethod::Squash];
-    json!({"enum": words.map(MergeMethod::as_str)})
 }
 
 impl Empty for OrgMergeMethod {

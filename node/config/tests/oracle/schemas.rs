@@ -6,7 +6,7 @@ use jsonschema::Validator;
 use serde_json::Value;
 use trireme_config::json_schema::{Kind, schema};
 use trireme_config::plugins::{PROW_PLUGINS, Registry};
-use trireme_config::{Config, LoadOptions, yaml};
+use trireme_config::{Config, Diagnostic, FileSet, Layout, LoadOptions, check, yaml};
 
 use crate::answers;
 
@@ -217,6 +217,150 @@ fn planted_mistakes_are_refused() {
         assert_eq!(told(good), [""; 0], "{kind}: {good}");
         assert!(!told(bad).is_empty(), "{kind}: {bad}");
     }
+}
+
+/// Words that one of the enumerations has, and some that none has.
+const WORDS: [&str; 32] = [
+    "",
+    "panic",
+    "fatal",
+    "error",
+    "warn",
+    "warning",
+    "info",
+    "debug",
+    "trace",
+    "presubmit",
+    "postsubmit",
+    "periodic",
+    "batch",
+    "scheduling",
+    "triggered",
+    "pending",
+    "success",
+    "failure",
+    "aborted",
+    "merge",
+    "rebase",
+    "squash",
+    "if-necessary",
+    "ignore",
+    "permit",
+    "block",
+    "kubernetes",
+    "jenkins",
+    "tekton-pipeline",
+    "legacy",
+    "single",
+    "explicit",
+];
+
+const DEFAULTS: &str = "plank: {default_decoration_config_entries: [{config: {gcs_configuration: {path_strategy: explicit}}}]}";
+
+/// What the loader says of a word, in the place of which a text has `WORD`.
+fn is_taken(kind: &str, text: &str, field: &str) -> bool {
+    let mut files = FileSet::new(Layout {
+        config: "config.yaml".to_owned(),
+        jobs: Some("jobs".to_owned()),
+        ..Layout::default()
+    });
+    let (config, jobs) = if kind == "config" {
+        (text, "")
+    } else {
+        (DEFAULTS, text)
+    };
+    files.insert("config.yaml", config.as_bytes());
+    files.insert("jobs/a.yaml", jobs.as_bytes());
+    let named = ["unknown-agent", "unknown-state"].map(str::to_owned);
+    let options = check::CheckOptions {
+        enabled: check::Enabled::new(&named, &[], false, false, false).unwrap(),
+        ..check::CheckOptions::default()
+    };
+    let loaded = check::load(&files, LoadOptions::default());
+    let report = check::check(&files, &loaded, &options);
+    // Others may be about what does not go with the word.
+    let is_about = |found: &&Diagnostic| match field {
+        "agent" => found.rule.name() == "unknown-agent",
+        "path_strategy" => found.message.contains("gcs_path_strategy"),
+        _ => found.field.contains(field),
+    };
+    let found = report.errors.iter().chain(&report.warnings);
+    found.filter(is_about).count() == 0
+}
+
+/// Every enumeration allows the words that the loader takes, in the cases in which it takes them, and no others.
+#[test]
+fn enumerations_allow_what_the_loader_takes() {
+    let decorated = "periodics: [{name: a, interval: 1h, decorate: true, spec: {containers: [{image: i, command: [x]}]}, \
+                     decoration_config: {gcs_configuration: {bucket: b, default_org: o, default_repo: r, path_strategy: 'WORD'}, \
+                     gcs_credentials_secret: s, utility_images: {clonerefs: c, initupload: i, entrypoint: e, sidecar: s}}}]";
+    let cases = [
+        ("config", "log_level", "log_level: 'WORD'"),
+        (
+            "config",
+            "job_types_to_report",
+            "github_reporter: {job_types_to_report: ['WORD']}",
+        ),
+        (
+            "config",
+            "job_types_to_report",
+            "slack_reporter_configs: {'*': {channel: c, job_types_to_report: ['WORD']}}",
+        ),
+        (
+            "config",
+            "job_states_to_report",
+            "slack_reporter_configs: {'*': {channel: c, job_states_to_report: ['WORD']}}",
+        ),
+        (
+            "jobs",
+            "job_states_to_report",
+            "periodics: [{name: a, interval: 1h, agent: jenkins, reporter_config: {slack: {job_states_to_report: ['WORD']}}}]",
+        ),
+        ("config", "merge", "tide: {merge_method: {o/r: 'WORD'}}"),
+        ("config", "merge", "tide: {merge_method: {o: {r: 'WORD'}}}"),
+        (
+            "config",
+            "merge",
+            "tide: {merge_method: {o: {r: {main: 'WORD'}}}}",
+        ),
+        (
+            "config",
+            "github_merge_blocks_policy",
+            "tide: {github_merge_blocks_policy: {o/r: 'WORD'}}",
+        ),
+        (
+            "jobs",
+            "agent",
+            "periodics: [{name: a, interval: 1h, agent: 'WORD'}]",
+        ),
+        ("jobs", "path_strategy", decorated),
+    ];
+    let validators = validators();
+    let mut wrong = Vec::new();
+    for (kind, field, text) in cases {
+        let mut taken = 0;
+        let capital = WORDS.map(|word| {
+            word[..word.len().min(1)].to_uppercase() + word.get(1..).unwrap_or_default()
+        });
+        let upper = WORDS.map(str::to_uppercase);
+        let words = WORDS
+            .map(str::to_owned)
+            .into_iter()
+            .chain(capital)
+            .chain(upper);
+        for word in words.chain(["nonsense".to_owned()]) {
+            let text = text.replace("WORD", &word);
+            let is_taken = is_taken(kind, &text, field);
+            let told = complaints(&validators[kind], &json(text.as_bytes()).unwrap());
+            taken += usize::from(is_taken);
+            if is_taken != told.is_empty() {
+                let verb = if is_taken { "takes" } else { "refuses" };
+                wrong.push(format!("the loader {verb} {text}: {told:?}"));
+            }
+        }
+        assert!(taken > 1, "{text}");
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 /// Descriptions are the doc comments, and nothing outside is referred to.
