@@ -560,6 +560,15 @@ mod tests {
             Some(&registry()),
         );
         insta::assert_snapshot!(lines(&section), @r#"plugins.yaml:1:8: size.nams: unknown field "nams"; did you mean "names"?"#);
+        // What is there already was not meant.
+        let files = [(
+            "plugins.yaml",
+            "size: {Names: [a], nams: [a]}\nplugins: {}\nplugin: {}\n",
+        )];
+        insta::assert_snapshot!(lines(&report(&files, Some(&registry()))), @r#"
+        plugins.yaml:1:20: size.nams: unknown field "nams"
+        plugins.yaml:3:1: plugin: unknown field "plugin"
+        "#);
     }
 
     #[test]

@@ -5,6 +5,8 @@
 pub(crate) mod describe;
 mod doc;
 mod hints;
+#[cfg(test)]
+mod meant;
 #[macro_use]
 mod object;
 mod schema;
@@ -24,7 +26,7 @@ pub(crate) use schema::{describe as describe_object, in_field_order};
 
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::suggest;
-use crate::yaml::{Node, NodeValue, Position};
+use crate::yaml::{Entry, Node, NodeValue, Position};
 
 /// Errors, and warnings, that are told of one file; there may be as many as there are values.
 const MAX_FINDINGS: usize = 1000;
@@ -137,22 +139,24 @@ impl<'n> Cx<'n> {
         );
     }
 
-    /// `known` are the names that would be read here.
-    pub(crate) fn unknown_field<'k>(
-        &mut self,
-        key: &'n str,
-        at: Position,
-        known: impl IntoIterator<Item = &'k str>,
-    ) {
+    /// `free` are the names that would be read here and that nothing has yet, see [`free`].
+    pub(crate) fn unknown_field(&mut self, entry: &'n Entry, free: &[&str]) {
+        let key = entry.key.as_str();
+        let is_told = self.warnings < MAX_FINDINGS;
+        let meant = if is_told {
+            suggest::did_you_mean(key, free.iter().copied())
+        } else {
+            String::new()
+        };
         self.path.push(Step::Key(key));
         let found = Diagnostic::error(
             Rule::UnknownField,
             self.file,
             format!("unknown field {:?}", shortened(key)),
         )
-        .at(at)
+        .at(entry.key_at)
         .field(self.path())
-        .help(suggest::did_you_mean(key, known))
+        .help(meant)
         .warning();
         self.path.pop();
         self.tell(found);
@@ -277,6 +281,19 @@ impl<'n> Cx<'n> {
             T::default()
         })
     }
+}
+
+/// The names that no key of a mapping has yet: one of them may have been meant by a key that nobody reads.
+pub(crate) fn free<'k>(
+    names: impl IntoIterator<Item = &'k str>,
+    entries: &[Entry],
+) -> Vec<&'k str> {
+    let is_free = |name: &&str| {
+        !entries
+            .iter()
+            .any(|entry| entry.key.eq_ignore_ascii_case(name))
+    };
+    names.into_iter().filter(is_free).collect()
 }
 
 /// A key for a message, cut where it is very long.

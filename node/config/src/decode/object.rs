@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::ser::SerializeMap;
 use trireme_prowjob::{GoDuration, MetaDuration};
 
-use super::Cx;
+use super::{Cx, free};
 use crate::yaml::{Entry, Node};
 
 /// A struct with named fields, some of them perhaps in embedded structs.
@@ -40,7 +40,8 @@ impl<T: Object + Clone> Object for Arc<T> {
 pub(crate) fn decode<'n, T: Object>(node: &'n Node, cx: &mut Cx<'n>) -> T {
     let mut object = T::default();
     let mut inexact: Vec<&'n Entry> = Vec::new();
-    for entry in cx.entries(node, "a mapping") {
+    let entries = cx.entries(node, "a mapping");
+    for entry in entries {
         if !set(&mut object, &entry.key, entry, cx) {
             inexact.push(entry);
         }
@@ -50,6 +51,7 @@ pub(crate) fn decode<'n, T: Object>(node: &'n Node, cx: &mut Cx<'n>) -> T {
     }
     let mut names = Vec::new();
     T::names(&mut names);
+    let free = free(names.iter().copied(), entries);
     for entry in inexact {
         match names
             .iter()
@@ -59,7 +61,7 @@ pub(crate) fn decode<'n, T: Object>(node: &'n Node, cx: &mut Cx<'n>) -> T {
                 set(&mut object, name, entry, cx);
             }
             Some(name) => cx.shadowed_field(&entry.key, name, entry.key_at),
-            None => cx.unknown_field(&entry.key, entry.key_at, names.iter().copied()),
+            None => cx.unknown_field(entry, &free),
         }
     }
     object

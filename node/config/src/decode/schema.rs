@@ -11,7 +11,7 @@ use std::sync::LazyLock;
 use serde_json::{Map, Value, json};
 
 use super::describe::{Definitions, closed, describe_with, duration, text_of};
-use super::{Cx, doc, hints};
+use super::{Cx, doc, free, hints};
 use crate::diagnostic::Rule;
 use crate::quantity;
 use crate::yaml::{Entry, Node, NodeValue};
@@ -124,6 +124,12 @@ fn parse_kind(text: &'static str) -> Kind {
         "raw" => Kind::Raw,
         name => Kind::Object(name),
     }
+}
+
+#[cfg(test)]
+pub(super) fn names(type_name: &str) -> Vec<&'static str> {
+    let fields = TYPES.get(type_name).into_iter().flat_map(|of| &of.fields);
+    fields.map(|field| field.name).collect()
 }
 
 /// Reads a node as an object of a type of the tables; an unknown type is carried as it is.
@@ -264,9 +270,13 @@ fn object<'n>(of: &Type, node: &'n Node, cx: &mut Cx<'n>) -> Value {
         map.insert(field.name.to_owned(), value);
     }
     // Fields newer than the table are handed on all the same (JOB-077).
+    let free = if unknown.is_empty() {
+        Vec::new()
+    } else {
+        free(of.fields.iter().map(|field| field.name), entries)
+    };
     for entry in unknown {
-        let known = of.fields.iter().map(|field| field.name);
-        cx.unknown_field(&entry.key, entry.key_at, known);
+        cx.unknown_field(entry, &free);
         let value = cx.under(&entry.key, |cx| cx.json(&entry.value));
         map.insert(entry.key.clone(), value);
     }

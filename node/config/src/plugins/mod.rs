@@ -20,7 +20,7 @@ pub use sections::{
     Approve, Lgtm, OrgInvite, Owners, OwnersFilenames, ProminentOrgInvite, Trigger,
 };
 
-use crate::decode::{Cx, Decode, Empty};
+use crate::decode::{self, Cx, Decode, Empty};
 use crate::diagnostic::Diagnostic;
 use crate::yaml::{Node, NodeValue};
 
@@ -413,7 +413,9 @@ fn read<'n>(
     Core::names(&mut known);
     let registered = registry.into_iter().flat_map(Registry::keys);
     let keys: Vec<&str> = PLUGIN_SECTIONS.iter().copied().chain(registered).collect();
-    for entry in cx.entries(root, "a mapping") {
+    let entries = cx.entries(root, "a mapping");
+    let mut unknown = Vec::new();
+    for entry in entries {
         let is = |name: &str| name.eq_ignore_ascii_case(&entry.key);
         if let Some(name) = known.iter().find(|name| is(name)) {
             cx.under(&entry.key, |cx| core.set(name, &entry.value, cx));
@@ -424,8 +426,16 @@ fn read<'n>(
                 let value = cx.under(&entry.key, |cx| cx.json(&entry.value));
                 sections.insert((*key).to_owned(), value);
             }
-            None => cx.unknown_field(&entry.key, entry.key_at, known.iter().chain(&keys).copied()),
+            None => unknown.push(entry),
         }
+    }
+    let free = if unknown.is_empty() {
+        Vec::new()
+    } else {
+        decode::free(known.iter().chain(&keys).copied(), entries)
+    };
+    for entry in unknown {
+        cx.unknown_field(entry, &free);
     }
     (core, sections)
 }

@@ -76,7 +76,8 @@ impl Section {
                 T::default()
             } else {
                 let mut unknown = Vec::new();
-                let value = without_nulls(value);
+                let written = value;
+                let value = without_nulls(written);
                 let mut track = serde_path_to_error::Track::new();
                 let deserializer = serde_path_to_error::Deserializer::new(AsGo(&value), &mut track);
                 let read: Result<T, _> =
@@ -84,11 +85,15 @@ impl Section {
                 problems.extend(unknown.into_iter().map(|path| {
                     let steps: Vec<&str> = path.split('.').filter(|step| *step != "?").collect();
                     let (field, parent) = steps.split_last().unwrap_or((&"", &[]));
+                    let beside = below(written, parent);
+                    let is_free = |name: &&str| {
+                        beside.is_none_or(|beside| {
+                            !beside.keys().any(|key| key.eq_ignore_ascii_case(name))
+                        })
+                    };
+                    let known = fields::known::<T>(parent).iter().copied();
                     Problem {
-                        help: suggest::did_you_mean(
-                            field,
-                            fields::known::<T>(parent).iter().copied(),
-                        ),
+                        help: suggest::did_you_mean(field, known.filter(is_free)),
                         ..Problem::warning(steps.join("."), format!("unknown field {field:?}"))
                     }
                 }));
@@ -129,6 +134,16 @@ fn dotted(path: &str) -> String {
         .replace("..", ".")
         .trim_matches('.')
         .to_owned()
+}
+
+/// The keys at the end of a path of keys and indexes.
+fn below<'v>(value: &'v Value, path: &[&str]) -> Option<&'v serde_json::Map<String, Value>> {
+    let step = |value: &'v Value, step: &&str| match value {
+        Value::Object(map) => map.get(*step),
+        Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+        _ => None,
+    };
+    path.iter().try_fold(value, step)?.as_object()
 }
 
 fn without_nulls(value: &Value) -> Value {
