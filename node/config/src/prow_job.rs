@@ -84,6 +84,6 @@ spec:
         };
         insta::assert_snapshot!(told("spec: {pod_spec: {containers: [{image: 3}]}}"), @"pj.yaml:1:40: spec.pod_spec.containers[0].image: cannot use a number as a string; put it in quotes");
         insta::assert_snapshot!(told("spec: {type: hourly}"), @"pj.yaml:1:1: this is no ProwJob: unknown variant `hourly`, expected one of ``, `presubmit`, `postsubmit`, `periodic`, `batch`");
-        insta::assert_snapshot!(told("a: ["), @"pj.yaml:2:1: error unmarshalling: yaml: line 2: while parsing a node, did not find expected node content");
+        insta::assert_snapshot!(told("a: ["), @"pj.yaml:1:4: error unmarshalling: yaml: line 1: unclosed bracket '['");
     }
 }

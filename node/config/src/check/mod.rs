@@ -615,7 +615,7 @@ mod tests {
         config.yaml:2:12: log_level: not a valid logrus Level: "loud"
         jobs/a.yaml:3:32: presubmits["o/r"][0].max_concurrency: cannot use a string as an integer
         jobs/a.yaml:4:5: presubmits["o/r"][1]: invalid presubmit job b b: name: must match regex "^[A-Za-z0-9-._]+$"
-        jobs/b.yaml:2:1: error unmarshalling: yaml: line 2: while parsing a node, did not find expected node content
+        jobs/b.yaml:1:4: error unmarshalling: yaml: line 1: unclosed bracket '['
         jobs/c.yaml:2:3: periodics[0]: at least one of cron, interval, or minimum_interval must be set in periodic p
         "#);
         let upstream = Config::load(&files().set, LoadOptions::default());
@@ -626,7 +626,7 @@ mod tests {
             .collect();
         assert_eq!(
             first,
-            [("config.yaml", 1), ("jobs/a.yaml", 3), ("jobs/b.yaml", 2)]
+            [("config.yaml", 1), ("jobs/a.yaml", 3), ("jobs/b.yaml", 1)]
         );
     }
 
@@ -681,7 +681,7 @@ mod tests {
         let good = "presubmits: [{name: b, extra: 1, spec: {containers: [{image: i}]}}]\n";
         assert_eq!(check(good, &["long-job-names"]), "");
         insta::assert_snapshot!(check(good, &["unknown-fields-all"]), @r#"here/.prow.yaml:1:24: presubmits[0].extra: failed to read Prow YAML: unknown field "extra""#);
-        insta::assert_snapshot!(check("presubmits: [\n", &["long-job-names"]), @"here/.prow.yaml:2:1: failed to read Prow YAML: error unmarshalling: yaml: line 2: while parsing a node, did not find expected node content");
+        insta::assert_snapshot!(check("presubmits: [\n", &["long-job-names"]), @"here/.prow.yaml:1:13: failed to read Prow YAML: error unmarshalling: yaml: line 1: unclosed bracket '['");
         insta::assert_snapshot!(check("presubmits:\n- name: a b\n  spec: {containers: [{image: i}]}\n", &["long-job-names"]), @r#"here/.prow.yaml:2:3: presubmits[0]: failed to validate Prow YAML: invalid presubmit job a b: name: must match regex "^[A-Za-z0-9-._]+$""#);
         insta::assert_snapshot!(check("presubmits:\n- {name: c, trigger: /check c, rerun_command: /check c, spec: {containers: [{image: i}]}}\n", &["long-job-names"]), @"here/.prow.yaml:2:47: presubmits[0].rerun_command: rerun command /check c in job c does not conform to test command requirements,please make sure the trigger regex is a subset of ^/test and the rerun command matches the trigger regex");
     }
@@ -694,7 +694,7 @@ mod tests {
         insta::assert_snapshot!(lines(&report(&both, None)), @r#"
         jobs/a.yaml:5:22: presubmits["org/repo"][0].max_concurrency: cannot use a string as an integer
         jobs/a.yaml:10:28: presubmits["org/repo"][0].spec.containers[0].env[0].value: cannot use a number as a string; put it in quotes
-        jobs/b.yaml:2:1: error unmarshalling: yaml: line 2: while parsing a node, did not find expected node content
+        jobs/b.yaml:1:4: error unmarshalling: yaml: line 1: unclosed bracket '['
         jobs/a.yaml:4:5: presubmits["org/repo"][0].decorat: unknown field "decorat"; did you mean "decorate"?
         "#);
         insta::assert_snapshot!(lines(&report(&[("config.yaml", config)], None)), @r#"

@@ -1,23 +1,16 @@
 //! Parser events → nodes: anchors, merge keys, tags and map keys as go-yaml v2 treats them, and what libyaml refuses
 //! but a YAML 1.2 parser accepts.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
+use granit_parser::{Event, Options, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
 use super::scalar::{self, Number};
 use super::{Entry, Node, NodeValue, Position};
 
-/// How the parser's errors about too little indentation begin.
-const UNINDENTED: &str = "invalid indentation";
-/// Continuation lines that are indented before the parser's error is believed; each costs a parse.
-const MAX_REINDENTED_LINES: usize = 100;
-/// Bytes that are parsed in all for such lines; a file of this size is tried a few times.
-const MAX_REINDENTED_BYTES: usize = 64 << 20;
-/// Deeper than any block in a file that people write.
-const REINDENTATION: usize = 64;
+/// How the tags of YAML itself begin (`!!int`).
+const YAML_TAGS: &str = "tag:yaml.org,2002:";
 /// Nesting beyond this is refused, so that a hostile file cannot overflow the stack of a thread (2 MiB, without optimisation).
 const MAX_DEPTH: usize = 200;
 /// Below this many expanded nodes a document may consist of aliases alone; go-yaml's bound.
@@ -70,23 +63,9 @@ pub fn parse(bytes: &[u8]) -> Result<Document, YamlError> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     refuse_control_characters(text)?;
     refuse_unread_prefixes(text)?;
-    let first = compose(text);
-    match &first {
-        Err(e) if e.message.starts_with(UNINDENTED) => {
-            indent_continuations(text, e).unwrap_or(first)
-        }
-        _ => first,
-    }
-}
-
-fn compose(text: &str) -> Result<Document, YamlError> {
     let mut composer = Composer {
-        parser: Parser::new_from_str(text),
+        parser: Parser::new_from_str_with_options(text, as_libyaml()),
         text,
-        odd_escapes: ["\\/", "\\ud", "\\uD"]
-            .iter()
-            .any(|escape| text.contains(escape)),
-        read: (0, 0),
         nodes: 0,
         anchors: HashMap::new(),
         notices: Vec::new(),
@@ -98,32 +77,15 @@ fn compose(text: &str) -> Result<Document, YamlError> {
     })
 }
 
-/// YAML 1.2 wants the lines of a flow collection and of a quoted scalar indented like their block; libyaml does not care.
-/// Leading blanks mean nothing there, so the lines are indented until the parser is content. None if that does not help.
-fn indent_continuations(text: &str, first: &YamlError) -> Option<Result<Document, YamlError>> {
-    let mut lines: Vec<Cow<'_, str>> = text.split_inclusive('\n').map(Cow::Borrowed).collect();
-    let mut refused = first.clone();
-    let attempts = (MAX_REINDENTED_BYTES / text.len().max(1)).clamp(3, MAX_REINDENTED_LINES);
-    for _ in 0..attempts {
-        let at = usize::try_from(refused.at.line).ok()?.checked_sub(1)?;
-        // For a quoted scalar the parser names the line of its opening quote, for anything else the line at fault.
-        let from = if refused.message.ends_with("quoted scalar") {
-            at + 1
-        } else {
-            at
-        };
-        let line = lines
-            .iter_mut()
-            .skip(from)
-            .find(|line| matches!(line, Cow::Borrowed(l) if !l.trim().is_empty()))?;
-        *line = Cow::Owned(format!("{:REINDENTATION$}{line}", ""));
-        match compose(&lines.concat()) {
-            Err(e) if e.message.starts_with(UNINDENTED) => refused = e,
-            Err(_) => return None,
-            Ok(document) => return Some(Ok(document)),
-        }
-    }
-    None
+/// Where the parser can be told to read as libyaml does. It does by itself where YAML 1.2 wants the lines of flow
+/// collections and quoted scalars indented like their block, and libyaml does not care.
+fn as_libyaml() -> Options {
+    let mut options = granit_parser::options! {
+        strict_indentation: false,
+        block_scalar_eof_without_line_feed: true,
+    };
+    options.set_emit_comments(false);
+    options
 }
 
 fn error(line: usize, column: usize, message: impl Into<String>) -> YamlError {
@@ -220,10 +182,6 @@ impl Collected {
 struct Composer<'input> {
     parser: Parser<'input, StrInput<'input>>,
     text: &'input str,
-    /// Whether some escape of the file is one that YAML 1.2 has and libyaml has not.
-    odd_escapes: bool,
-    /// How far the text was looked at for them: characters, as the parser counts, and bytes.
-    read: (usize, usize),
     nodes: usize,
     /// By the parser's number; none while the anchored node is not complete: an alias there would contain itself.
     anchors: HashMap<usize, Option<Composed>>,
@@ -242,7 +200,7 @@ impl<'input> Composer<'input> {
     fn document(&mut self) -> Result<Arc<Node>, YamlError> {
         let root = loop {
             match self.next()? {
-                (Event::StreamStart | Event::DocumentStart(_) | Event::Nothing, _) => {}
+                (Event::StreamStart | Event::DocumentStart(..), _) => {}
                 (Event::StreamEnd, _) => {
                     return Ok(Arc::new(Node {
                         value: NodeValue::Null,
@@ -258,7 +216,7 @@ impl<'input> Composer<'input> {
             (_, span) => return Err(at_span(span, "did not find expected <document start>")),
         }
         // Later documents are ignored, and so are their errors (CFG-020); CFG-026 makes them known.
-        if let Some(Ok((Event::DocumentStart(_), span))) = self.parser.next_event() {
+        if let Some(Ok((Event::DocumentStart(..), span))) = self.parser.next_event() {
             self.notices.push(Notice {
                 at: position(span),
                 message: "only the first document of a file is read; this one is ignored"
@@ -303,17 +261,17 @@ impl<'input> Composer<'input> {
                 };
             }
             Event::Scalar(text, style, anchor, tag) => {
-                if self.odd_escapes && style == ScalarStyle::DoubleQuoted {
+                if style == ScalarStyle::DoubleQuoted {
                     self.refuse_odd_escapes(span)?;
                 }
                 let value = meaning(text.into_owned(), style, tag.as_deref(), span)?;
                 (anchor, Collected::new(value))
             }
-            Event::SequenceStart(anchor, _) => {
+            Event::SequenceStart(_, anchor, _) => {
                 self.open(anchor);
                 (anchor, self.sequence(depth)?)
             }
-            Event::MappingStart(anchor, _) => {
+            Event::MappingStart(_, anchor, _) => {
                 self.open(anchor);
                 (anchor, self.mapping(depth)?)
             }
@@ -403,10 +361,10 @@ impl<'input> Composer<'input> {
     }
 
     /// Escapes that YAML 1.2 took over from JSON, and halves of UTF-16 pairs.
-    fn refuse_odd_escapes(&mut self, span: Span) -> Result<(), YamlError> {
-        let from = self.byte_of(span.start.index());
-        let to = self.byte_of(span.end.index());
-        let raw = self.text.get(from..to).unwrap_or_default();
+    fn refuse_odd_escapes(&self, span: Span) -> Result<(), YamlError> {
+        let bytes = (span.start.byte_offset().zip(span.end.byte_offset()))
+            .map_or(0..0, |(from, to)| from..to);
+        let raw = self.text.get(bytes).unwrap_or_default();
         let mut rest = raw.chars();
         while let Some(c) = rest.next() {
             if c != '\\' {
@@ -426,25 +384,6 @@ impl<'input> Composer<'input> {
             }
         }
         Ok(())
-    }
-}
-
-impl Composer<'_> {
-    /// The byte at which a character starts. Scalars come in their order, so that the text is gone through once.
-    fn byte_of(&mut self, index: usize) -> usize {
-        let (known, byte) = self.read;
-        let (known, byte) = if known <= index {
-            (known, byte)
-        } else {
-            (0, 0)
-        };
-        let rest = &self.text[byte..];
-        let at = match rest.char_indices().nth(index - known) {
-            Some((at, _)) => byte + at,
-            None => self.text.len(),
-        };
-        self.read = (index, at);
-        at
     }
 }
 
@@ -512,7 +451,7 @@ fn is_merge_key(event: &Event<'_>) -> bool {
             text == "<<"
                 && match tag {
                     None => *style == ScalarStyle::Plain,
-                    Some(tag) => tag.is_yaml_core_schema() && tag.suffix == "merge",
+                    Some(tag) => tag.suffix_in_namespace(YAML_TAGS).as_deref() == Some("merge"),
                 }
         }
         _ => false,
@@ -564,23 +503,23 @@ fn meaning(
             NodeValue::String(text)
         });
     };
-    if !tag.is_yaml_core_schema() {
+    let Some(tag) = tag.suffix_in_namespace(YAML_TAGS) else {
         return Ok(NodeValue::String(text));
-    }
+    };
     let wrong = |text: &str| {
         Err(at_span(
             span,
-            format!("cannot decode `{text}` as a !!{}", tag.suffix),
+            format!("cannot decode `{text}` as a !!{tag}"),
         ))
     };
-    match tag.suffix.as_str() {
+    match tag.as_ref() {
         "binary" => match decode_base64(&text) {
             Some(decoded) => Ok(NodeValue::String(decoded)),
             None => Err(at_span(span, "!!binary value contains invalid base64 data")),
         },
         "bool" | "int" | "float" | "null" => {
             let value = scalar::resolve_plain(&text);
-            match (tag.suffix.as_str(), &value) {
+            match (tag.as_ref(), &value) {
                 ("bool", NodeValue::Bool(_)) | ("null", NodeValue::Null) => Ok(value),
                 ("int", NodeValue::Number(Number::Int(_) | Number::Uint(_))) => Ok(value),
                 ("float", NodeValue::Number(Number::Float(_))) => Ok(value),
@@ -670,6 +609,8 @@ fn scan_error(e: &ScanError) -> YamlError {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn json(text: &str) -> String {
@@ -720,7 +661,59 @@ mod tests {
             json("a:\n  b: [\n1,\n  2\n]\n  c: \"x\n y\""),
             r#"{"a":{"b":[1,2],"c":"x y"}}"#
         );
-        insta::assert_snapshot!(json("a:\n  b: [\n1\n  c: }"), @"yaml: line 3: invalid indentation");
+        insta::assert_snapshot!(json("a:\n  b: [\n1\n  c: }"), @"yaml: line 4: illegal placement of ':' indicator");
+        // These end the document, wherever they stand.
+        insta::assert_snapshot!(json("a:\n  b: \"x\n--- y\""), @"yaml: line 2: while scanning a quoted scalar, found unexpected document indicator");
+    }
+
+    /// What a last line without a line break is.
+    #[test]
+    fn cfg_020_a_block_ends_as_the_file_ends() {
+        assert_eq!(json("a: |\n  x"), r#"{"a":"x"}"#);
+        assert_eq!(json("a: |\n  x\n"), r#"{"a":"x\n"}"#);
+    }
+
+    /// A scalar of several lines in some style, below a key or in a list, each line with so many blanks before it.
+    fn scattered() -> impl Strategy<Value = (&'static str, Vec<String>, Vec<usize>)> {
+        let style = prop::sample::select(vec!["'", "\"", "["]);
+        let line = prop_oneof![
+            4 => "[a-z0-9][a-z0-9.é=/-]{0,6}( [a-z0-9]{1,5}){0,3}",
+            1 => Just(String::new()),
+        ];
+        let lines = prop::collection::vec(line, 1..250);
+        (style, lines).prop_flat_map(|(style, lines)| {
+            let blanks = prop::collection::vec(0..6usize, lines.len());
+            (Just(style), Just(lines), blanks)
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        /// Indentation is no part of the value, and what stands behind it has its own place.
+        #[test]
+        fn cfg_020_a_scalar_is_the_same_however_its_lines_are_indented((style, lines, blanks) in scattered(), depth in 0..4usize) {
+            let close = if style == "[" { "]" } else { style };
+            let write = |blanks: &dyn Fn(usize) -> usize| {
+                let levels: String = (0..depth).map(|n| format!("{:1$}k:\n", "", n * 2)).collect();
+                let indent = depth * 2;
+                let mut text = format!("{levels}{:indent$}v: {style}begin\n", "");
+                for (n, line) in lines.iter().enumerate() {
+                    text += &format!("{:1$}{line}\n", "", blanks(n));
+                }
+                text + &format!("{0:1$}end{close}\n{0:indent$}w: &here 1\n", "", blanks(0))
+            };
+            let (loose, proper) = (write(&|n| blanks[n]), write(&|_| 12));
+            let (loose, proper) = (parse(loose.as_bytes()), parse(proper.as_bytes()));
+            let (loose, proper) = (loose.unwrap().root, proper.unwrap().root);
+            prop_assert_eq!(loose.to_json(), proper.to_json());
+            let mut at = &loose;
+            for _ in 0..depth {
+                at = at.get("k").unwrap();
+            }
+            let last = at.get("w").unwrap().at;
+            let expected = (depth + lines.len() + 3, depth * 2 + "w: &here ".len() + 1);
+            prop_assert_eq!((last.line as usize, last.column as usize), expected);
+        }
     }
 
     #[test]
