@@ -268,10 +268,10 @@ impl Config {
         // Those of the configuration were found good when it was loaded. They come first: of two that clash it is the
         // later one that is named, and people see its file.
         let all: Vec<_> = self.presubmits(identifier).chain(&presubmits).collect();
-        let wrong = job::validate::presubmit_clashes(&all).into_iter();
+        let wrong = job::clashes::presubmit_clashes(&all).into_iter();
         found.extend(wrong.map(|clash| of_job(&all[clash.index].base, clash.field, clash.message)));
         let all: Vec<_> = self.postsubmits(identifier).chain(&postsubmits).collect();
-        let wrong = job::validate::postsubmit_clashes(&all).into_iter();
+        let wrong = job::clashes::postsubmit_clashes(&all).into_iter();
         found.extend(wrong.map(|clash| of_job(&all[clash.index].base, clash.field, clash.message)));
         for base in presubmits
             .iter()

@@ -1,5 +1,6 @@
 //! Jobs as they stand in configuration files (JOB-001…007).
 
+pub(crate) mod clashes;
 mod decide;
 mod defaults;
 pub mod explain;

@@ -1,12 +1,12 @@
 //! What is wrong with a job, in upstream's words (JOB-012, JOB-021, JOB-030…046).
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::Value;
 use trireme_prowjob::{DecorationConfig, GoDuration, ProwJobType, Refs, labels};
 
 use super::pod::{ContainerView, PodView};
-use super::{Brancher, JobBase, Periodic, Postsubmit, Presubmit, Reporter, UtilityConfig};
+use super::{JobBase, Periodic, Postsubmit, Presubmit, Reporter, UtilityConfig};
 use crate::cron::CronSchedule;
 use crate::go_url;
 use crate::kube_names;
@@ -47,12 +47,9 @@ const TEST_MOUNT_PATHS: [&str; 3] = ["/logs", "/home/prow/go", "/tools"];
 /// Volumes that hold credentials for uploads.
 const CREDENTIAL_MOUNTS: [&str; 2] = ["gcs-credentials", "s3-credentials"];
 
-/// Pairs of jobs with one context that are told of a repository: their number grows with the square of its jobs.
-const MAX_CLASHES: usize = 1000;
-
 /// A problem of one job of a list.
 pub(crate) struct Finding {
-    /// Position in the list; of the last one if it concerns several.
+    /// Position in the list; of a later one if it concerns several.
     pub(crate) index: usize,
     /// The field of the job that is wrong; empty where it is not one alone.
     pub(crate) field: &'static str,
@@ -60,7 +57,7 @@ pub(crate) struct Finding {
 }
 
 impl Finding {
-    fn of(index: usize, message: impl Into<String>) -> Self {
+    pub(super) fn of(index: usize, message: impl Into<String>) -> Self {
         Self {
             index,
             field: "",
@@ -68,7 +65,7 @@ impl Finding {
         }
     }
 
-    fn in_field(self, field: &'static str) -> Self {
+    pub(super) fn in_field(self, field: &'static str) -> Self {
         Self { field, ..self }
     }
 }
@@ -154,24 +151,6 @@ pub(crate) fn periodic(prow: &ProwConfig, job: &mut Periodic) -> Vec<Problem> {
     wrong
 }
 
-/// JOB-030 for the presubmits of one repository.
-pub(crate) fn presubmit_clashes(jobs: &[&Presubmit]) -> Vec<Finding> {
-    let parts: Vec<_> = jobs
-        .iter()
-        .map(|job| (&job.base.name, &job.reporter.context, &job.brancher))
-        .collect();
-    clashes("presubmit", &parts)
-}
-
-/// As [`presubmit_clashes`].
-pub(crate) fn postsubmit_clashes(jobs: &[&Postsubmit]) -> Vec<Finding> {
-    let parts: Vec<_> = jobs
-        .iter()
-        .map(|job| (&job.base.name, &job.reporter.context, &job.brancher))
-        .collect();
-    clashes("postsubmit", &parts)
-}
-
 /// JOB-030: names of periodics are unique.
 pub(crate) fn periodic_clashes<'a>(jobs: impl Iterator<Item = &'a Periodic>) -> Vec<Finding> {
     let mut names = HashSet::new();
@@ -182,51 +161,6 @@ pub(crate) fn periodic_clashes<'a>(jobs: impl Iterator<Item = &'a Periodic>) -> 
             found.in_field("name")
         })
         .collect()
-}
-
-/// Jobs by name, context and branches. Only those with something in common are compared: a repository may have thousands.
-fn clashes(kind: &str, jobs: &[(&String, &String, &Brancher)]) -> Vec<Finding> {
-    let mut wrong = Vec::new();
-    let mut doubled = BTreeSet::new();
-    let mut last = 0;
-    let mut by_name: HashMap<&str, Vec<usize>> = HashMap::with_capacity(jobs.len());
-    let mut by_context: HashMap<&str, Vec<usize>> = HashMap::with_capacity(jobs.len());
-    for (n, (name, context, _)) in jobs.iter().enumerate() {
-        by_name.entry(name).or_default().push(n);
-        by_context.entry(context).or_default().push(n);
-    }
-    'jobs: for (n, (name, context, brancher)) in jobs.iter().enumerate() {
-        let earlier = by_name[name.as_str()].iter().take_while(|m| **m < n);
-        if earlier.into_iter().any(|m| jobs[*m].2.intersects(brancher)) {
-            doubled.insert(name.as_str());
-            last = n;
-        }
-        for m in &by_context[context.as_str()] {
-            let (other_name, _, other_brancher) = jobs[*m];
-            if other_name != *name && other_brancher.intersects(brancher) {
-                if wrong.len() == MAX_CLASHES {
-                    let message = format!(
-                        "more than {MAX_CLASHES} jobs report to a GitHub context of another one; the rest is not told"
-                    );
-                    wrong.push(Finding::of(n, message).in_field("context"));
-                    break 'jobs;
-                }
-                let message = format!(
-                    "jobs {other_name} and {name} report to the same GitHub context {context:?}"
-                );
-                wrong.push(Finding::of(n, message).in_field("context"));
-            }
-        }
-    }
-    if !doubled.is_empty() {
-        let names: Vec<_> = doubled.into_iter().collect();
-        let message = format!(
-            "duplicated {kind} jobs (consider both inrepo and central config): [{}]",
-            names.join(" ")
-        );
-        wrong.push(Finding::of(last, message).in_field("name"));
-    }
-    wrong
 }
 
 fn exclusions(

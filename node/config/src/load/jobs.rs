@@ -8,7 +8,7 @@ use trireme_prowjob::DecorationConfig;
 use super::file::{JobFile, of_job};
 use crate::config::{JobConfig, JobList};
 use crate::diagnostic::Diagnostic;
-use crate::job::{self, Periodic, Postsubmit, Presubmit, validate};
+use crate::job::{self, Periodic, Postsubmit, Presubmit, clashes, validate};
 
 /// By repository.
 pub(super) type ByRepo<J> = Vec<(String, JobList<J>)>;
@@ -111,7 +111,7 @@ impl<J> Merged<J> {
     pub(super) fn merge<'f>(
         &mut self,
         files: impl Iterator<Item = &'f ByRepo<J>>,
-        clashes: impl Fn(&[Arc<J>]) -> Vec<Diagnostic>,
+        find: impl Fn(&[Arc<J>]) -> Vec<Diagnostic>,
         found: &mut Vec<Diagnostic>,
     ) -> BTreeMap<String, JobList<J>>
     where
@@ -133,7 +133,7 @@ impl<J> Merged<J> {
                     _ => Arc::new(parts.iter().flat_map(|jobs| jobs.iter().cloned()).collect()),
                 };
                 MergedRepo {
-                    clashes: clashes(&jobs),
+                    clashes: find(&jobs),
                     parts: parts.into_iter().cloned().collect(),
                     jobs,
                 }
@@ -158,7 +158,7 @@ fn whole(message: String) -> validate::Problem {
 /// JOB-030 for the presubmits of one repository.
 pub(super) fn presubmit_clashes(jobs: &[Arc<Presubmit>]) -> Vec<Diagnostic> {
     let jobs: Vec<&Presubmit> = jobs.iter().map(Arc::as_ref).collect();
-    let wrong = validate::presubmit_clashes(&jobs).into_iter();
+    let wrong = clashes::presubmit_clashes(&jobs).into_iter();
     wrong
         .map(|found| of_job(&jobs[found.index].base, found.field, found.message))
         .collect()
@@ -167,7 +167,7 @@ pub(super) fn presubmit_clashes(jobs: &[Arc<Presubmit>]) -> Vec<Diagnostic> {
 /// JOB-030 for the postsubmits of one repository.
 pub(super) fn postsubmit_clashes(jobs: &[Arc<Postsubmit>]) -> Vec<Diagnostic> {
     let jobs: Vec<&Postsubmit> = jobs.iter().map(Arc::as_ref).collect();
-    let wrong = validate::postsubmit_clashes(&jobs).into_iter();
+    let wrong = clashes::postsubmit_clashes(&jobs).into_iter();
     wrong
         .map(|found| of_job(&jobs[found.index].base, found.field, found.message))
         .collect()
