@@ -4,6 +4,8 @@
 use std::sync::{Arc, OnceLock};
 
 use regex::Regex;
+use regex_syntax::hir::literal::Extractor;
+use regex_syntax::hir::{Class, Dot, Hir, HirKind};
 
 /// Go's bound on the count of a repetition.
 const MAX_REPEAT: u32 = 1000;
@@ -16,6 +18,11 @@ const MAX_SOURCE: usize = 1 << 20;
 const MAX_PROPERTIES: usize = 1000;
 /// Go's bound on nested groups.
 const MAX_NESTING: u32 = 1000;
+
+/// Texts that are told of an expression; of one with more, none.
+const MAX_TEXTS: usize = 64;
+/// Characters of a class (`[12]`) that somebody names one by one; more (`\d`) are any.
+const MAX_CHOICES: usize = 4;
 
 const POSIX_CLASSES: [&str; 14] = [
     "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct",
@@ -52,20 +59,16 @@ impl GoRegex {
             return Err(error(&reason, &beginning(source)));
         }
         let translated = Translator::new(source).run()?;
-        let parsed = regex_syntax::ParserBuilder::new()
-            .nest_limit(MAX_NESTING * 2)
-            .build()
-            .parse(&translated)
-            .map_err(|e| {
-                let reason = match &e {
-                    regex_syntax::Error::Parse(e) => e.kind().to_string(),
-                    e => e.to_string(),
-                };
-                RegexError {
-                    reason,
-                    fragment: source.to_owned(),
-                }
-            })?;
+        let parsed = parse(&translated).map_err(|e| {
+            let reason = match &e {
+                regex_syntax::Error::Parse(e) => e.kind().to_string(),
+                e => e.to_string(),
+            };
+            RegexError {
+                reason,
+                fragment: source.to_owned(),
+            }
+        })?;
         let size = size(&parsed);
         if size > MAX_SIZE {
             let reason = format!("expression of size {size} is larger than {MAX_SIZE}");
@@ -101,6 +104,24 @@ impl GoRegex {
         self.compiled()?.find(text).map(|found| found.range())
     }
 
+    /// The texts that the expression is made of, without its anchors, if these are few: `release-1.1` and `release-1.2` of
+    /// `^release-1\.[12]$`. A dot that stands alone is one, as people mean it in names.
+    #[must_use]
+    pub(crate) fn texts(&self) -> Vec<String> {
+        let Ok(parsed) = parse(&self.0.translated) else {
+            return Vec::new();
+        };
+        let found = Extractor::new()
+            .limit_total(MAX_TEXTS)
+            .limit_class(MAX_CHOICES)
+            .extract(&with_plain_dots(parsed));
+        let exact = found.literals().into_iter().flatten();
+        let exact = exact.filter(|text| text.is_exact());
+        exact
+            .filter_map(|text| String::from_utf8(text.as_bytes().to_vec()).ok())
+            .collect()
+    }
+
     fn compiled(&self) -> Option<&Regex> {
         let compile = || {
             let mut builder = regex::RegexBuilder::new(&self.0.translated);
@@ -119,13 +140,35 @@ impl GoRegex {
     }
 }
 
+fn parse(translated: &str) -> Result<Hir, regex_syntax::Error> {
+    let mut parser = regex_syntax::ParserBuilder::new();
+    parser.nest_limit(MAX_NESTING * 2).build().parse(translated)
+}
+
+/// The parser bounds the nesting, and so the recursion.
+fn with_plain_dots(of: Hir) -> Hir {
+    if of == Hir::dot(Dot::AnyCharExceptLF) || of == Hir::dot(Dot::AnyChar) {
+        return Hir::literal(*b".");
+    }
+    let all = |parts: Vec<Hir>| parts.into_iter().map(with_plain_dots).collect();
+    match of.into_kind() {
+        HirKind::Empty => Hir::empty(),
+        HirKind::Literal(literal) => Hir::literal(literal.0),
+        HirKind::Class(class) => Hir::class(class),
+        HirKind::Look(look) => Hir::look(look),
+        HirKind::Repetition(repetition) => Hir::repetition(repetition),
+        HirKind::Capture(capture) => with_plain_dots(*capture.sub),
+        HirKind::Concat(parts) => Hir::concat(all(parts)),
+        HirKind::Alternation(parts) => Hir::alternation(all(parts)),
+    }
+}
+
 fn beginning(source: &str) -> String {
     source.chars().take(40).collect()
 }
 
 /// See [`MAX_SIZE`]. The parser bounds the nesting, and so the recursion.
-fn size(of: &regex_syntax::hir::Hir) -> u64 {
-    use regex_syntax::hir::{Class, HirKind};
+fn size(of: &Hir) -> u64 {
     match of.kind() {
         HirKind::Empty | HirKind::Look(_) => 1,
         HirKind::Literal(literal) => literal.0.len() as u64,
