@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use trireme_config::job::MAX_EXPRESSIONS;
 use trireme_config::{Config, ConfigCache, FileSet, Layout, LoadOptions, Loaded, files};
 
 #[global_allocator]
@@ -110,6 +111,12 @@ fn row(what: &str, loaded: &Loaded, took: Duration, upstream: (f64, f64)) {
         processor(),
         upstream.0 / seconds,
         memory / upstream.1
+    );
+    let bytes = loaded.config.bytes_of_expressions();
+    println!(
+        "{what}: its expressions take {} MB at most, of {} MB that are allowed",
+        bytes >> 20,
+        MAX_EXPRESSIONS >> 20
     );
 }
 

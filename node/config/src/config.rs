@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use crate::gerrit;
+use crate::job::expressions::Expressions;
 use crate::job::{AnyJob, Periodic, Postsubmit, Preset, Presubmit};
 use crate::prow::ProwConfig;
 use crate::tide::ContextPolicy;
@@ -120,6 +121,15 @@ impl Config {
     #[must_use]
     pub fn job_counts(&self) -> (usize, usize, usize) {
         self.jobs.counts()
+    }
+
+    /// Bytes that the expressions of all jobs take once all of them are compiled; an estimate, rather too high.
+    #[must_use]
+    pub fn bytes_of_expressions(&self) -> u64 {
+        let mut all = Expressions::default();
+        // What is too much was refused when this was loaded.
+        let _ = self.all_jobs().try_for_each(|(_, job)| all.add(job));
+        all.bytes()
     }
 
     /// The context policy of a branch from the configuration alone; see [`ProwConfig::context_policy`] for branches with

@@ -12,6 +12,10 @@ const MAX_REPEAT: u32 = 1000;
 /// Ranges of characters in all classes, and characters, after repetition: what a compiled program grows with. Go's own bound
 /// is of this size (a program of 128 MB), on other units; the largest known expression has some thousands.
 const MAX_SIZE: u64 = 1_000_000;
+/// Bytes that a compiled expression takes, however small; 6 to 21 KB were measured, with what matching adds.
+const BYTES_OF_ANY: u64 = 16 << 10;
+/// Bytes that it takes for each unit of its size; 105 were measured.
+const BYTES_OF_SIZE: u64 = 128;
 /// Bytes of an expression; the largest known has some thousands.
 const MAX_SOURCE: usize = 1 << 20;
 /// Classes of Unicode (`\pL`) in an expression: each has hundreds of ranges before anything is compiled.
@@ -36,6 +40,7 @@ pub struct GoRegex(Arc<Inner>);
 struct Inner {
     source: String,
     translated: String,
+    size: u64,
     compiled: OnceLock<Option<Regex>>,
 }
 
@@ -77,6 +82,7 @@ impl GoRegex {
         Ok(Self(Arc::new(Inner {
             source: source.to_owned(),
             translated,
+            size,
             compiled: OnceLock::new(),
         })))
     }
@@ -84,6 +90,17 @@ impl GoRegex {
     /// Whether somebody else holds the same expression.
     pub(crate) fn is_shared(&self) -> bool {
         Arc::strong_count(&self.0) > 1
+    }
+
+    /// See [`MAX_SIZE`].
+    pub(crate) fn size(&self) -> u64 {
+        self.0.size
+    }
+
+    /// Bytes of memory that the expression takes once it is compiled; an estimate, rather too high.
+    #[must_use]
+    pub fn weight(&self) -> u64 {
+        BYTES_OF_ANY + BYTES_OF_SIZE * self.0.size
     }
 
     /// The text as it was written.

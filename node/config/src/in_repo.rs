@@ -227,7 +227,7 @@ impl Config {
             ..
         } = own;
         let mut found = Vec::new();
-        let shared = job::Shared::default();
+        let shared = job::Shared::with_most(job::shared::MAX_EXPRESSIONS_OF_REPOSITORY);
         let defaults = job::Defaults {
             shared: &shared,
             prow: &self.prow,

@@ -4,10 +4,13 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test code")]
 
 use std::io::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use trireme_config::in_repo::{OwnFiles, ProwYaml};
 use trireme_config::{
-    Config, CronSchedule, FileSet, GoRegex, Layout, LoadOptions, Loaded, Template, yaml,
+    Config, ConfigCache, CronSchedule, FileSet, GoRegex, Layout, LoadOptions, Loaded, Template,
+    yaml,
 };
 use trireme_prowjob::{GoDuration, ProwJob};
 
@@ -453,6 +456,61 @@ fn cfg_028_expressions_are_bounded() {
         Ok(regex) => regex.is_match("").to_string(),
         Err(e) => e.to_string(),
     });
+}
+
+/// JOB-012, JOB-013: each expression is small enough, all together are not. Which job has one too many does not depend on
+/// what was loaded before.
+#[test]
+fn job_012_expressions_of_all_jobs_together_are_bounded() {
+    let files = |each: usize| {
+        let mut files = FileSet::new(Layout {
+            config: "config.yaml".to_owned(),
+            jobs: Some("jobs".to_owned()),
+            ..Layout::default()
+        });
+        files.insert("config.yaml", Vec::new());
+        for file in 0..5 {
+            let job = |n: usize| {
+                let large = format!(r"\pL{{1000}}{file}x{n}");
+                format!("  - {{name: j{file}-{n}, run_if_changed: '{large}', {POD}}}\n")
+            };
+            let jobs = format!("presubmits:\n  a/b:\n{}", lines(each, job));
+            files.insert(format!("jobs/{file}.yaml"), jobs.into_bytes());
+        }
+        files
+    };
+    let alone = told(&Config::load(&files(40), LoadOptions::default()));
+    assert!(alone.starts_with("jobs/0.yaml:"), "{alone}");
+    assert!(
+        alone.contains(".run_if_changed: could not set regex for j0-")
+            && alone.contains(
+                "the expressions of all jobs together take more than 2147483648 bytes of memory once they are compiled"
+            ),
+        "{alone}"
+    );
+    assert_eq!(alone.lines().count(), 1, "{alone}");
+    let mut cache = ConfigCache::new();
+    for each in [4, 40, 40, 3, 40, 4] {
+        let files = files(each);
+        let alone = told(&Config::load(&files, LoadOptions::default()));
+        assert_eq!(told(&cache.load(&files, LoadOptions::default())), alone);
+        assert_eq!(alone == "ok", each < 10);
+    }
+    // A repository's own jobs have a bound of their own.
+    let own = |n| {
+        let job = |n| format!("- {{name: j{n}, run_if_changed: '\\pL{{300}}{n}', {POD}}}\n");
+        let text = format!("presubmits:\n{}", lines(n, job));
+        let own = [(".prow.yaml".to_owned(), Arc::from(text.as_bytes()))].into();
+        let own = ProwYaml::read(&OwnFiles::checked_out(&own), &mut Vec::new());
+        let jobs = load(b"", b"").config.in_repo_jobs(own, "a/b");
+        jobs.map_or_else(|found| found[0].to_string(), |_| "ok".to_owned())
+    };
+    assert_eq!(own(2), "ok");
+    let found = own(5);
+    assert!(
+        found.contains("take more than 67108864 bytes of memory"),
+        "{found}"
+    );
 }
 
 /// CFG-029: templates that recurse, loop and grow.

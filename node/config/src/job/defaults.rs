@@ -181,12 +181,17 @@ impl Brancher {
 }
 
 impl ChangeMatcher {
-    pub(crate) fn compile(&mut self, name: &str, shared: &Shared) -> Result<(), String> {
-        let (source, field) = if self.run_if_changed.is_empty() {
-            (&self.skip_if_only_changed, "skip_if_only_changed")
+    /// The one that counts, with its field.
+    pub(super) fn expression(&self) -> (&'static str, &str) {
+        if self.run_if_changed.is_empty() {
+            ("skip_if_only_changed", &self.skip_if_only_changed)
         } else {
-            (&self.run_if_changed, "run_if_changed")
-        };
+            ("run_if_changed", &self.run_if_changed)
+        }
+    }
+
+    pub(crate) fn compile(&mut self, name: &str, shared: &Shared) -> Result<(), String> {
+        let (field, source) = self.expression();
         if source.is_empty() {
             return Ok(());
         }

@@ -4,10 +4,11 @@ pub(crate) mod clashes;
 mod decide;
 mod defaults;
 pub mod explain;
+pub(crate) mod expressions;
 mod filter;
 mod pod;
 mod preset;
-mod shared;
+pub(crate) mod shared;
 mod spec;
 pub(crate) mod validate;
 
@@ -27,6 +28,7 @@ pub(crate) use defaults::Defaults;
 pub use filter::{Asked, AvailableTests, Choice, Command, Contexts, Filter};
 pub use pod::PodSpec;
 pub use preset::Preset;
+pub use shared::MAX_EXPRESSIONS;
 pub(crate) use shared::Shared;
 pub use spec::{batch_spec, new_presubmit, periodic_spec, postsubmit_spec, presubmit_spec};
 

@@ -8,7 +8,8 @@ use trireme_prowjob::DecorationConfig;
 use super::file::{JobFile, of_job};
 use crate::config::{JobConfig, JobList};
 use crate::diagnostic::Diagnostic;
-use crate::job::{self, Periodic, Postsubmit, Presubmit, clashes, validate};
+use crate::job::expressions::Expressions;
+use crate::job::{self, AnyJob, Periodic, Postsubmit, Presubmit, clashes, validate};
 
 /// By repository.
 pub(super) type ByRepo<J> = Vec<(String, JobList<J>)>;
@@ -68,6 +69,24 @@ impl DefaultedFile {
         }
         file
     }
+}
+
+/// The first job, in the order of the files, with which the expressions of all are too many.
+pub(super) fn too_many_expressions(files: &[Arc<DefaultedFile>]) -> Option<Diagnostic> {
+    let mut all = Expressions::default();
+    for file in files {
+        let presubmits = file.presubmits.iter().flat_map(|(_, jobs)| jobs.iter());
+        let postsubmits = file.postsubmits.iter().flat_map(|(_, jobs)| jobs.iter());
+        let jobs = presubmits
+            .map(|job| AnyJob::Presubmit(job))
+            .chain(postsubmits.map(|job| AnyJob::Postsubmit(job)));
+        for job in jobs {
+            if let Err((field, message)) = all.add(job) {
+                return Some(of_job(job.base(), field, message));
+            }
+        }
+    }
+    None
 }
 
 fn upload(buckets: &mut BTreeSet<String>, decoration: Option<&DecorationConfig>) {

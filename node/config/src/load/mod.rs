@@ -26,7 +26,8 @@ use crate::check::{Warning, follow_up};
 use crate::config::{Config, JobConfig};
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::files::{Content, FileSet, Files};
-use crate::job::{self, Preset, Shared};
+use crate::job::shared::{MAX_EXPRESSIONS, is_too_many};
+use crate::job::{self, Preset};
 use crate::plugins::{PluginConfig, Registry};
 use crate::prow::ProwConfig;
 
@@ -196,6 +197,7 @@ impl<'a> Loader<'a> {
             self.found.extend(file.found.iter().cloned());
             jobs.periodics.extend(file.periodics.iter().cloned());
         }
+        self.too_many_expressions(&defaulted);
         jobs.presubmits = self.cache.presubmits.merge(
             defaulted.iter().map(|file| &file.presubmits),
             jobs::presubmit_clashes,
@@ -354,7 +356,7 @@ impl<'a> Loader<'a> {
         let depends_on = looked_at(prow, jobs);
         if self.cache.defaults.0 != depends_on {
             self.cache.defaults = (depends_on, self.cache.defaults.1 + 1);
-            self.cache.shared = Arc::new(Shared::default());
+            self.cache.shared = Arc::default();
         }
         let generation = self.cache.defaults.1;
         let shared = self.cache.shared.clone();
@@ -395,6 +397,19 @@ impl<'a> Loader<'a> {
             defaulted.push(file);
         }
         defaulted
+    }
+
+    /// Which expressions are refused while the files are read by several threads is chance; which job has one too many is
+    /// not.
+    fn too_many_expressions(&mut self, files: &[Arc<DefaultedFile>]) {
+        if self.cache.shared.weight() <= MAX_EXPRESSIONS {
+            return;
+        }
+        self.found.retain(|found| !is_too_many(&found.message));
+        self.found.extend(jobs::too_many_expressions(files));
+        // Jobs whose expressions were refused are looked at again in another configuration.
+        self.cache.shared = Arc::default();
+        self.cache.defaults.0.clear();
     }
 
     fn plugins(&mut self, files: &FileSet, sources: Sources) -> Arc<PluginConfig> {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
+use trireme_config::job::MAX_EXPRESSIONS;
 use trireme_config::{Loaded, Rule};
 use trireme_prowjob::GoDuration;
 
@@ -23,6 +24,9 @@ fn cfg_110_kubernetes_loads_without_an_error() {
         errors.join("\n")
     );
     assert_eq!(loaded.config.job_counts(), (2261, 253, 3565));
+    let bytes = loaded.config.bytes_of_expressions();
+    println!("{bytes} bytes of expressions");
+    assert!(bytes > 0 && bytes * 10 < MAX_EXPRESSIONS, "{bytes}");
     for warning in &loaded.warnings {
         println!("{warning}");
     }
