@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
+use trireme_config::plugins::Registry;
 use trireme_config::{Config, ConfigCache, FileSet, Layout, LoadOptions, Loaded};
 
 /// What a file may hold.
@@ -124,10 +125,17 @@ proptest! {
     #[test]
     fn what_was_loaded_before_makes_no_difference(
         versions in prop::collection::vec(
-            (prop::collection::vec(0usize..12, VARIANTS.len()), any::<[bool; 2]>()), 1..6)
+            (prop::collection::vec(0usize..12, VARIANTS.len()), any::<[bool; 2]>(), any::<[bool; 3]>()), 1..6)
     ) {
         let mut cache = ConfigCache::new();
-        for (version, swapped) in versions {
+        let registries = [Registry::new(), Registry::new().with_names(["trigger"])];
+        for (version, swapped, [all_phases, allow_duplicate_basenames, named_only]) in versions {
+            let options = LoadOptions {
+                all_phases,
+                allow_duplicate_basenames,
+                plugins: Some(&registries[usize::from(named_only)]),
+                ..LoadOptions::default()
+            };
             let mut files = set(&version);
             // The same file may be something else in the next version.
             if swapped[0] {
@@ -138,8 +146,8 @@ proptest! {
             if swapped[1] {
                 files.layout.plugins = Some("sup/a_prowconfig.yaml".into());
             }
-            let alone = Config::load(&files, LoadOptions::default());
-            let after = cache.load(&named(&files, &cache), LoadOptions::default());
+            let alone = Config::load(&files, options);
+            let after = cache.load(&named(&files, &cache), options);
             prop_assert_eq!(told(&after), told(&alone));
         }
     }
@@ -166,6 +174,65 @@ fn jobs_of_unchanged_files_are_shared() {
     assert_eq!(job(&one, 0), job(&two, 0));
     assert_ne!(job(&one, 1), job(&two, 1));
     assert!(Arc::ptr_eq(&one.prow, &two.prow));
+}
+
+/// What was good is read as fast again, whatever came between.
+#[test]
+fn what_was_good_is_remembered_over_what_is_refused_or_unrelated() {
+    let job = |name: &str| {
+        format!("presubmits: {{org/a: [{{name: {name}, spec: {{containers: [{{image: i}}]}}}}]}}\n")
+    };
+    let good = |main: &str| {
+        let mut files = set(&[]);
+        files.insert("config.yaml", main.as_bytes());
+        files.insert("plugins.yaml", Vec::new());
+        for n in 0..3 {
+            files.insert(format!("jobs/{n}.yaml"), job(&format!("j{n}")).into_bytes());
+        }
+        files
+    };
+    let first = good("pod_namespace: one\n");
+    let mut unreadable = good("pod_namespace: [\n");
+    unreadable.insert("jobs/1.yaml", &b"[\n"[..]);
+    let mut other_defaults = good("pod_namespace: two\n");
+    other_defaults.insert("jobs/2.yaml", job("j 2").into_bytes());
+    let mut nothing = set(&[]);
+    nothing.layout.jobs = Some("nowhere".to_owned());
+    let mut unrelated = FileSet::new(Layout {
+        config: "other.yaml".to_owned(),
+        jobs: Some("other".to_owned()),
+        ..Layout::default()
+    });
+    unrelated.insert("other.yaml", Vec::new());
+    unrelated.insert("other/a.yaml", job("other").into_bytes());
+    for between in [
+        vec![&unreadable],
+        vec![&other_defaults],
+        vec![&nothing],
+        vec![&unreadable, &nothing, &other_defaults],
+        vec![&unrelated],
+        // A door checks it, and it is committed: twice the same.
+        vec![&unrelated, &unrelated],
+        vec![&unreadable, &unrelated],
+    ] {
+        let mut cache = ConfigCache::new();
+        let jobs = |cache: &mut ConfigCache| {
+            let loaded = cache.load(&named(&first, cache), LoadOptions::default());
+            let (config, _) = loaded.accepted().unwrap();
+            config.jobs.presubmits["org/a"].clone()
+        };
+        let before = jobs(&mut cache);
+        for files in between {
+            let _ = cache.load(&named(files, &cache), LoadOptions::default());
+        }
+        let mut bare = FileSet::new(first.layout.clone());
+        for (path, _) in first.iter() {
+            bare.insert_known(path, *first.content(path).unwrap().id(), None);
+        }
+        assert_eq!(cache.missing(&bare), [""; 0]);
+        // The list itself: nothing was defaulted or compared again.
+        assert!(Arc::ptr_eq(&before, &jobs(&mut cache)));
+    }
 }
 
 /// A file that is only named and was never read is an error, not an empty file.

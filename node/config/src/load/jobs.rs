@@ -109,7 +109,7 @@ pub(super) fn bucket(decoration: &DecorationConfig) -> Option<&str> {
 
 /// Jobs of one kind from all files, by repository.
 #[derive(Debug)]
-pub(super) struct Merged<J>(HashMap<String, MergedRepo<J>>);
+pub(super) struct Merged<J>(HashMap<String, Arc<MergedRepo<J>>>);
 
 #[derive(Debug)]
 struct MergedRepo<J> {
@@ -126,9 +126,10 @@ impl<J> Default for Merged<J> {
 
 impl<J> Merged<J> {
     /// Puts the files' jobs together in the order of the files (CFG-009), and adds what only shows then. A repository whose
-    /// files are the same as the last time is not looked at again.
+    /// files are the same as in a former one is not looked at again.
     pub(super) fn merge<'f>(
         &mut self,
+        former: &[&Self],
         files: impl Iterator<Item = &'f ByRepo<J>>,
         find: impl Fn(&[Arc<J>]) -> Vec<Diagnostic>,
         found: &mut Vec<Diagnostic>,
@@ -140,22 +141,20 @@ impl<J> Merged<J> {
         for (repo, jobs) in files.flatten() {
             by_repo.entry(repo).or_default().push(jobs);
         }
-        let mut before = std::mem::take(&mut self.0);
         let mut merged = BTreeMap::new();
         for (repo, parts) in by_repo {
-            let known = before
-                .remove(repo)
-                .filter(|known| same(&known.parts, &parts));
+            let mut known = former.iter().filter_map(|former| former.0.get(repo));
+            let known = known.find(|known| same(&known.parts, &parts)).cloned();
             let known = known.unwrap_or_else(|| {
                 let jobs: JobList<J> = match parts[..] {
                     [only] => only.clone(),
                     _ => Arc::new(parts.iter().flat_map(|jobs| jobs.iter().cloned()).collect()),
                 };
-                MergedRepo {
+                Arc::new(MergedRepo {
                     clashes: find(&jobs),
                     parts: parts.into_iter().cloned().collect(),
                     jobs,
-                }
+                })
             });
             found.extend(known.clashes.iter().cloned());
             merged.insert(repo.to_owned(), known.jobs.clone());
@@ -207,4 +206,19 @@ pub(super) struct Known {
     pub(super) written: Arc<JobFile>,
     /// With the defaults of this generation.
     pub(super) defaulted: Option<(u64, Arc<DefaultedFile>)>,
+    /// How large the file is.
+    pub(super) bytes: usize,
+}
+
+impl Known {
+    pub(super) fn with_defaults(&self, generation: u64) -> Option<Arc<DefaultedFile>> {
+        let (of, defaulted) = self.defaulted.as_ref()?;
+        (*of == generation).then(|| defaulted.clone())
+    }
+
+    /// Whether another one is the very same.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let defaulted = |of: &Self| of.defaulted.as_ref().map(|(_, file)| Arc::as_ptr(file));
+        Arc::ptr_eq(&self.written, &other.written) && defaulted(self) == defaulted(other)
+    }
 }

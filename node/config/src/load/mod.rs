@@ -18,7 +18,9 @@ use jiff::Timestamp;
 pub use cache::ConfigCache;
 pub(crate) use file::{document, of_job, source};
 
-use self::cache::{Reading, Sources};
+use self::cache::{
+    KnownDefaults, KnownPlugins, KnownSections, Memory, Reading, Small, Sources, Unchanged,
+};
 use self::file::JobFile;
 use self::jobs::{DefaultedFile, Known};
 use self::sections::Sections;
@@ -73,7 +75,8 @@ impl Config {
     /// Loads a configuration from files in memory.
     #[must_use]
     pub fn load(files: &FileSet, options: LoadOptions<'_>) -> Loaded {
-        Loader::new(&mut ConfigCache::default(), options, false).load(files)
+        let nothing = ConfigCache::default();
+        Loader::new(&nothing, options, false).load(files).0
     }
 }
 
@@ -82,45 +85,54 @@ impl ConfigCache {
     /// nothing but an error for each of them, and the cache stays as it is.
     #[must_use]
     pub fn load(&mut self, files: &FileSet, options: LoadOptions<'_>) -> Loaded {
-        Loader::new(self, options, true).load(files)
+        let (loaded, next) = Loader::new(self, options, true).load(files);
+        if let Some(next) = next {
+            self.generation = self.generation.max(next.defaults.generation);
+            self.remember(next);
+        }
+        loaded
     }
 }
 
 struct Loader<'a> {
-    cache: &'a mut ConfigCache,
+    cache: &'a ConfigCache,
     options: LoadOptions<'a>,
     /// Whether there will be another configuration after this one.
     keep: bool,
+    /// What that one will need.
+    next: Memory,
     found: Vec<Diagnostic>,
 }
 
 impl<'a> Loader<'a> {
-    fn new(cache: &'a mut ConfigCache, options: LoadOptions<'a>, keep: bool) -> Self {
+    fn new(cache: &'a ConfigCache, options: LoadOptions<'a>, keep: bool) -> Self {
         Self {
             cache,
             options,
             keep,
+            next: Memory::default(),
             found: Vec::new(),
         }
     }
 
-    fn load(mut self, files: &FileSet) -> Loaded {
+    /// Nothing is to be remembered of a load that could not be one.
+    fn load(mut self, files: &FileSet) -> (Loaded, Option<Memory>) {
         let reading = Reading::of(files);
         let missing = self.cache.lacking(files, &reading);
-        let (config, plugins) = if missing.is_empty() {
+        let is_whole = missing.is_empty();
+        let (config, plugins) = if is_whole {
             let Reading {
                 sections,
                 plugins,
                 jobs,
             } = reading;
             let sources = sections.iter().chain(&plugins);
-            self.cache.small = self.cache.small.of(files, sources);
+            self.next.small = Small::of(self.cache, files, sources);
             (
                 self.config(files, sections, jobs),
                 self.plugins(files, plugins),
             )
         } else {
-            // Nothing is remembered of a load that could not be one.
             let missing = missing.iter();
             self.found.extend(missing.map(|path| cache::absent(path)));
             Default::default()
@@ -128,13 +140,17 @@ impl<'a> Loader<'a> {
         self.found.sort();
         // Aliases bring the same place up more than once.
         self.found.dedup();
-        let (errors, warnings) = self.found.into_iter().partition(Diagnostic::is_error);
-        Loaded {
+        let (errors, warnings): (Vec<_>, _) =
+            self.found.into_iter().partition(Diagnostic::is_error);
+        let mut next = self.next;
+        next.good = errors.is_empty();
+        let loaded = Loaded {
             config,
             plugins,
             errors,
             warnings,
-        }
+        };
+        (loaded, is_whole.then_some(next))
     }
 
     fn failed(&self) -> bool {
@@ -188,6 +204,7 @@ impl<'a> Loader<'a> {
                 found: Vec::new(),
             }),
             defaulted: None,
+            bytes: 0,
         };
         let parsed = parsed.into_iter().map(|(path, known)| (Some(path), known));
         // The main file may lie among the job files, and is one of them then as well.
@@ -198,12 +215,15 @@ impl<'a> Loader<'a> {
             jobs.periodics.extend(file.periodics.iter().cloned());
         }
         self.too_many_expressions(&defaulted);
-        jobs.presubmits = self.cache.presubmits.merge(
+        let former: Vec<_> = self.cache.memories().collect();
+        jobs.presubmits = self.next.presubmits.merge(
+            &former.iter().map(|of| &of.presubmits).collect::<Vec<_>>(),
             defaulted.iter().map(|file| &file.presubmits),
             jobs::presubmit_clashes,
             &mut self.found,
         );
-        jobs.postsubmits = self.cache.postsubmits.merge(
+        jobs.postsubmits = self.next.postsubmits.merge(
+            &former.iter().map(|of| &of.postsubmits).collect::<Vec<_>>(),
             defaulted.iter().map(|file| &file.postsubmits),
             jobs::postsubmit_clashes,
             &mut self.found,
@@ -220,7 +240,7 @@ impl<'a> Loader<'a> {
             .collect();
         jobs.known_buckets = known_buckets(&sections.prow, &defaulted);
         if self.keep {
-            self.cache.shared.prune();
+            self.next.defaults.shared.prune();
         }
         let config = Config {
             jobs,
@@ -235,21 +255,27 @@ impl<'a> Loader<'a> {
     }
 
     fn sections(&mut self, files: &FileSet, sources: Sources) -> Sections {
-        if let Some((before, sections)) = &self.cache.sections
-            && *before == sources
-            // What is wrong may be right later: an instant that lay ahead.
-            && sections.checked.is_empty()
-        {
-            return sections.clone();
+        let all_phases = self.options.all_phases;
+        let known = || self.cache.memories().filter_map(|of| of.sections.as_ref());
+        let same = known().find(|known| {
+            known.sources == sources
+                && known.all_phases == all_phases
+                // What is wrong may be right later: an instant that lay ahead.
+                && known.sections.checked.is_empty()
+        });
+        if let Some(same) = same {
+            self.next.sections = Some(same.clone());
+            return same.sections.clone();
         }
-        self.cache.shards.turn();
-        let sections = Sections::load(
-            files,
-            &self.cache.small,
-            &mut self.cache.shards,
-            self.options,
-        );
-        self.cache.sections = Some((sources, sections.clone()));
+        let mut shards = Unchanged::default();
+        let former: Vec<_> = known().map(|known| &known.shards).collect();
+        let sections = Sections::load(files, &self.next.small, &mut shards, &former, self.options);
+        self.next.sections = Some(Arc::new(KnownSections {
+            sources,
+            all_phases,
+            shards,
+            sections: sections.clone(),
+        }));
         sections
     }
 
@@ -259,7 +285,6 @@ impl<'a> Loader<'a> {
         files: &'f FileSet,
         paths: Option<Files<'f>>,
     ) -> Vec<(&'f str, Known)> {
-        let before = std::mem::take(&mut self.cache.job_files);
         let Some(paths) = paths else {
             let jobs = files.layout.jobs.clone().unwrap_or_default();
             let message = format!("error reading {jobs}: no such file or directory");
@@ -269,24 +294,27 @@ impl<'a> Loader<'a> {
         };
         let unique = self.unique(paths);
         let size = |(_, content): &(&str, &Content)| content.bytes().map_or(0, |bytes| bytes.len());
-        let parsed = in_parallel(&unique, size, |(path, content)| match before.get(*path) {
-            Some((id, known)) if id == content.id() => known.clone(),
-            _ => Known {
-                // Bytes that are not there were told before.
-                written: Arc::new(
-                    content
-                        .bytes()
-                        .map(|bytes| JobFile::parse(path, bytes))
-                        .unwrap_or_default(),
-                ),
+        let cache = self.cache;
+        let parsed = in_parallel(&unique, size, |(path, content)| {
+            let mut known = cache
+                .memories()
+                .filter_map(|of| of.job_file(path, content.id()));
+            if let Some(known) = known.next() {
+                return known.clone();
+            }
+            // Bytes that are not there were told before.
+            let bytes = content.bytes().map_or(&[][..], |bytes| bytes);
+            Known {
+                written: Arc::new(JobFile::parse(path, bytes)),
                 defaulted: None,
-            },
+                bytes: bytes.len(),
+            }
         });
         for known in &parsed {
             self.found.extend(known.written.found.iter().cloned());
         }
         if self.keep {
-            self.cache.job_files = unique
+            self.next.job_files = unique
                 .iter()
                 .zip(&parsed)
                 .map(|((path, content), known)| {
@@ -353,13 +381,17 @@ impl<'a> Loader<'a> {
         jobs: &JobConfig,
         files: Vec<(Option<&str>, Known)>,
     ) -> Vec<Arc<DefaultedFile>> {
-        let depends_on = looked_at(prow, jobs);
-        if self.cache.defaults.0 != depends_on {
-            self.cache.defaults = (depends_on, self.cache.defaults.1 + 1);
-            self.cache.shared = Arc::default();
-        }
-        let generation = self.cache.defaults.1;
-        let shared = self.cache.shared.clone();
+        let depends_on = Some(looked_at(prow, jobs));
+        let cache = self.cache;
+        let mut known = cache.memories().map(|of| &of.defaults);
+        let known = known.find(|known| known.depends_on == depends_on).cloned();
+        self.next.defaults = known.unwrap_or_else(|| KnownDefaults {
+            depends_on,
+            generation: cache.generation + 1,
+            shared: Arc::default(),
+        });
+        let generation = self.next.defaults.generation;
+        let shared = self.next.defaults.shared.clone();
         let defaults = job::Defaults {
             prow,
             decorate_all_jobs: jobs.decorate_all_jobs,
@@ -371,16 +403,24 @@ impl<'a> Loader<'a> {
             .into_iter()
             .map(|(path, known)| (path, known.written.jobs.count(), Mutex::new(Some(known))))
             .collect();
+        let remembered = &self.next.job_files;
         let done = in_parallel(
             &files,
             |(_, count, _)| *count,
             |(path, _, known)| {
                 let known = known.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let known = known?;
-                if let Some((of, defaulted)) = known.defaulted
-                    && of == generation
-                {
+                if let Some(defaulted) = known.with_defaults(generation) {
                     return Some((None, defaulted));
+                }
+                // The newest has the file with other defaults; an older one may have it with these.
+                let id = path.and_then(|path| Some((path, &remembered.get(path)?.0)));
+                let older = id.and_then(|(path, id)| {
+                    let mut known = cache.memories().filter_map(|of| of.job_file(path, id));
+                    known.find_map(|known| known.with_defaults(generation))
+                });
+                if let Some(defaulted) = older {
+                    return Some((*path, defaulted));
                 }
                 let written = Arc::unwrap_or_clone(known.written);
                 let defaulted = Arc::new(DefaultedFile::new(written.jobs, &defaults));
@@ -390,7 +430,7 @@ impl<'a> Loader<'a> {
         let mut defaulted = Vec::with_capacity(done.len());
         for (new, file) in done.into_iter().flatten() {
             if let Some(path) = new
-                && let Some((_, known)) = self.cache.job_files.get_mut(path)
+                && let Some((_, known)) = self.next.job_files.get_mut(path)
             {
                 known.defaulted = Some((generation, file.clone()));
             }
@@ -402,14 +442,13 @@ impl<'a> Loader<'a> {
     /// Which expressions are refused while the files are read by several threads is chance; which job has one too many is
     /// not.
     fn too_many_expressions(&mut self, files: &[Arc<DefaultedFile>]) {
-        if self.cache.shared.weight() <= MAX_EXPRESSIONS {
+        if self.next.defaults.shared.weight() <= MAX_EXPRESSIONS {
             return;
         }
         self.found.retain(|found| !is_too_many(&found.message));
         self.found.extend(jobs::too_many_expressions(files));
         // Jobs whose expressions were refused are looked at again in another configuration.
-        self.cache.shared = Arc::default();
-        self.cache.defaults.0.clear();
+        self.next.defaults.depends_on = None;
     }
 
     fn plugins(&mut self, files: &FileSet, sources: Sources) -> Arc<PluginConfig> {
@@ -422,19 +461,25 @@ impl<'a> Loader<'a> {
                 .push(Diagnostic::error(Rule::File, path, message));
             return Arc::default();
         }
-        if let Some((before, (plugins, found))) = &self.cache.plugins
-            && *before == sources
-        {
-            self.found.extend(found.iter().cloned());
-            return plugins.clone();
+        let registry = self
+            .options
+            .plugins
+            .map(|registry| registry.identity().clone());
+        let known = || self.cache.memories().filter_map(|of| of.plugins.as_ref());
+        let same = known().find(|known| known.sources == sources && known.registry == registry);
+        if let Some(same) = same {
+            self.next.plugins = Some(same.clone());
+            self.found.extend(same.found.iter().cloned());
+            return same.plugins.clone();
         }
         let mut found = Vec::new();
-        self.cache.plugin_roots.turn();
+        let mut unchanged = Unchanged::default();
         let mut roots = Vec::with_capacity(sources.len());
         for (path, id) in &sources {
-            let root = self.cache.plugin_roots.get(path, id, || {
+            let former = known().map(|known| &known.roots);
+            let root = unchanged.get(former, path, id, || {
                 let mut found = Vec::new();
-                let bytes = self.cache.small.bytes(files, path, &mut found);
+                let bytes = self.next.small.bytes(files, path, &mut found);
                 let root = bytes.and_then(|bytes| document(path, &bytes, &mut found));
                 (root, found)
             });
@@ -444,7 +489,13 @@ impl<'a> Loader<'a> {
         let plugins = PluginConfig::build(&roots, self.options.plugins, &mut found);
         let plugins = Arc::new(plugins);
         self.found.extend(found.iter().cloned());
-        self.cache.plugins = Some((sources, (plugins.clone(), found)));
+        self.next.plugins = Some(Arc::new(KnownPlugins {
+            sources,
+            registry,
+            roots: unchanged,
+            plugins: plugins.clone(),
+            found,
+        }));
         plugins
     }
 }

@@ -66,6 +66,7 @@ impl Sections {
         files: &FileSet,
         small: &Small,
         shards: &mut Unchanged<Shard>,
+        former: &[&Unchanged<Shard>],
         options: LoadOptions<'_>,
     ) -> Self {
         let main = &files.layout.config;
@@ -79,7 +80,7 @@ impl Sections {
         let Config { jobs, prow } = config;
         let mut prow = Arc::unwrap_or_clone(prow);
         for (path, content) in files.supplementals() {
-            let shard = shards.get(path, content.id(), || {
+            let shard = shards.get(former.iter().copied(), path, content.id(), || {
                 let bytes = small.bytes(files, path, &mut read).unwrap_or_default();
                 Shard::parse(path, &bytes)
             });

@@ -164,6 +164,17 @@ fn without_nulls(value: &Value) -> Value {
 pub struct Registry {
     sections: Vec<Section>,
     names: Option<Vec<String>>,
+    identity: Identity,
+}
+
+/// Of one registry with what it knows: another one may read the same files otherwise.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Identity(Arc<()>);
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
 }
 
 impl std::fmt::Debug for Registry {
@@ -186,6 +197,7 @@ impl Registry {
     pub fn with(mut self, section: Section) -> Self {
         self.sections.retain(|known| known.key != section.key);
         self.sections.push(section);
+        self.identity = Identity::default();
         self
     }
 
@@ -193,7 +205,12 @@ impl Registry {
     #[must_use]
     pub fn with_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.names = Some(names.into_iter().map(Into::into).collect());
+        self.identity = Identity::default();
         self
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     pub(crate) fn schema(&self, key: &str) -> Option<&Value> {
