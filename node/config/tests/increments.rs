@@ -253,6 +253,36 @@ fn what_was_never_read_is_not_taken_for_empty() {
     ");
 }
 
+/// CFG-005: what hides files is read, though only its name is known.
+#[test]
+fn cfg_005_an_ignore_file_is_asked_for() {
+    let hidden = "presubmits: {org/a: [{name: hidden, spec: {containers: [{image: i}]}}]}\n";
+    let mut files = set(&[]);
+    for path in ["config.yaml", "plugins.yaml"] {
+        files.insert(path, Vec::new());
+    }
+    files.insert("jobs/sub/a.yaml", hidden.as_bytes());
+    files.insert("jobs/sub/.prowignore", &b"a.yaml\n"[..]);
+    let mut cache = ConfigCache::new();
+    // As often as it is asked, and though the job file is known.
+    for _ in 0..2 {
+        let mut bare = files.clone();
+        let id = *files.content("jobs/sub/.prowignore").unwrap().id();
+        bare.insert_known("jobs/sub/.prowignore", id, None);
+        assert_eq!(cache.missing(&bare), ["jobs/sub/.prowignore"]);
+        let refused = cache.load(&bare, LoadOptions::default());
+        let found: Vec<_> = refused.errors.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            found,
+            [
+                "jobs/sub/.prowignore: error reading jobs/sub/.prowignore: its content is not at hand"
+            ]
+        );
+        let loaded = cache.load(&files, LoadOptions::default());
+        assert_eq!(loaded.accepted().unwrap().0.job_counts().0, 0);
+    }
+}
+
 /// A main file among the job files is read as both, every time.
 #[test]
 fn a_main_file_in_the_job_tree_is_two_files() {

@@ -1,6 +1,8 @@
 //! The one place that touches a disk: reads the files of a layout into a set.
 
-use std::fs;
+use std::fs::{self, File, Metadata};
+use std::io::{self, Read as _};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::{FileSet, IGNORE_FILE, Layout, VERSION_FILE};
@@ -82,21 +84,7 @@ impl Reader {
     }
 
     fn file(&mut self, path: &str) {
-        match fs::metadata(path) {
-            Ok(meta) if meta.len() > MAX_FILE_BYTES => {
-                self.refuse(
-                    path,
-                    format!(
-                        "{} bytes are more than the {MAX_FILE_BYTES} allowed",
-                        meta.len()
-                    ),
-                );
-                return;
-            }
-            Ok(_) => {}
-            Err(e) => return self.refuse(path, e),
-        }
-        match fs::read(path) {
+        match read_file(path) {
             Ok(bytes) => self.files.insert(path, bytes),
             Err(e) => self.refuse(path, e),
         }
@@ -151,6 +139,67 @@ impl Reader {
     }
 }
 
+/// Follows links to a regular file. Anything else is not even opened: a pipe would keep the reader waiting, and some devices
+/// never end.
+fn read_file(path: &str) -> Result<Vec<u8>, FileError> {
+    FileError::check(&fs::metadata(path)?)?;
+    let file = open(path)?;
+    // It may be another one by now, and grow while it is read.
+    FileError::check(&file.metadata()?)?;
+    let mut bytes = Vec::new();
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 {
+        length if length > MAX_FILE_BYTES => Err(FileError::TooLarge(length)),
+        _ => Ok(bytes),
+    }
+}
+
+fn open(path: &str) -> io::Result<File> {
+    // Opening a pipe waits for its writer otherwise.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits();
+    let mut options = File::options();
+    options.read(true).custom_flags(flags.cast_signed());
+    options.open(path)
+}
+
+/// Why a file is not read.
+#[derive(Debug, thiserror::Error)]
+enum FileError {
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    #[error("{0} bytes are more than the {MAX_FILE_BYTES} allowed")]
+    TooLarge(u64),
+    #[error("it is {0}, not a regular file or a link to one; remove it, or put a file there")]
+    NotRegular(&'static str),
+}
+
+impl FileError {
+    fn check(meta: &Metadata) -> Result<(), Self> {
+        if !meta.is_file() {
+            return Err(Self::NotRegular(kind(meta)));
+        }
+        match meta.len() {
+            length if length > MAX_FILE_BYTES => Err(Self::TooLarge(length)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn kind(meta: &Metadata) -> &'static str {
+    let kind = meta.file_type();
+    if kind.is_dir() {
+        "a directory"
+    } else if kind.is_fifo() {
+        "a pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else if kind.is_char_device() || kind.is_block_device() {
+        "a device"
+    } else {
+        "something else"
+    }
+}
+
 fn path_text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
@@ -191,6 +240,50 @@ mod tests {
                 "/jobs/real/a.yaml"
             ]
         );
+    }
+
+    /// CFG-004: what a link leads to is read only if it is a file. Nobody writes into the pipe: to open it would be to wait.
+    #[test]
+    fn cfg_004_pipes_devices_and_sockets_are_refused() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        fs::create_dir(at("jobs")).unwrap();
+        fs::write(at("config.yaml"), "").unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        let pipe = at("jobs/a.yaml");
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        symlink(at("jobs/a.yaml"), at("jobs/b.yaml")).unwrap();
+        symlink("/dev/zero", at("jobs/c.yaml")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("jobs/.prowignore")).unwrap();
+        symlink("nowhere", at("jobs/d.yaml")).unwrap();
+        let layout = |config: &str| Layout {
+            config: path_text(&at(config)),
+            jobs: Some(path_text(&at("jobs"))),
+            ..Layout::default()
+        };
+        let told = |layout| {
+            let prefix = format!("{}/", path_text(dir.path()));
+            let wrong = read(layout).unwrap_err();
+            let mut told: Vec<_> = wrong
+                .iter()
+                .map(|e| e.message.replace(&prefix, ""))
+                .collect();
+            told.sort();
+            told.join("\n")
+        };
+        insta::assert_snapshot!(told(layout("config.yaml")), @r"
+        error reading jobs/.prowignore: it is a socket, not a regular file or a link to one; remove it, or put a file there
+        error reading jobs/a.yaml: it is a pipe, not a regular file or a link to one; remove it, or put a file there
+        error reading jobs/b.yaml: it is a pipe, not a regular file or a link to one; remove it, or put a file there
+        error reading jobs/c.yaml: it is a device, not a regular file or a link to one; remove it, or put a file there
+        error reading jobs/d.yaml: No such file or directory (os error 2)
+        ");
+        let only = Layout {
+            jobs: None,
+            ..layout("jobs/b.yaml")
+        };
+        assert!(told(only).contains("it is a pipe"));
     }
 
     /// CFG-001.
