@@ -518,6 +518,7 @@ fn job_012_expressions_of_all_jobs_together_are_bounded() {
 fn cfg_029_templates_are_bounded() {
     const STEPS: &str = "more than 1000000 steps";
     const LONG: &str = "the text is longer than 1048576 bytes";
+    const WORK: &str = "more than 268435456 bytes of texts, variables and items are gone through";
     let fan = |n: usize| {
         format!(
             "{{{{define \"x{n}\"}}}}{}{{{{end}}}}",
@@ -571,6 +572,48 @@ fn cfg_029_templates_are_bounded() {
             "a text that doubles",
             r#"{{$x := "xx"}}{{range 60}}{{$x = print $x $x}}{{end}}"#.into(),
             LONG,
+        ),
+        (
+            "loops in each other that have just begun",
+            "{{range 999999}}".repeat(90) + "x" + &"{{break}}{{end}}".repeat(90),
+            "x",
+        ),
+        (
+            "names for a text",
+            format!(
+                r#"{{{{$x := printf "%1000000s" "x"}}}}{}{{{{len $x}}}}"#,
+                lines(20_000, |n| format!("{{{{$v{n} := $x}}}}"))
+            ),
+            "1000000",
+        ),
+        (
+            "a text as very many arguments",
+            format!(
+                r#"{{{{$x := printf "%1000000s" "x"}}}}{{{{print{}}}}}"#,
+                " $x".repeat(100_000)
+            ),
+            WORK,
+        ),
+        (
+            "many long texts",
+            format!(
+                r#"{{{{$x := printf "%1000000s" "x"}}}}{}"#,
+                lines(20_000, |n| format!("{{{{$v{n} := slice $x {}}}}}", n % 9))
+            ),
+            WORK,
+        ),
+        (
+            "comparisons of long texts",
+            r#"{{$x := printf "%1000000s" "x"}}{{range 900000}}{{if eq $x $x}}{{end}}{{end}}"#
+                .into(),
+            WORK,
+        ),
+        (
+            "a variable behind very many",
+            "{{$x := 1}}".to_owned()
+                + &lines(20_000, |n| format!("{{{{$v{n} := 1}}}}"))
+                + "{{range 900000}}{{if $x}}{{end}}{{end}}",
+            WORK,
         ),
         (
             "a text that doubles in lines",

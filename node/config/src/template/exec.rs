@@ -1,5 +1,7 @@
 //! Nodes and a value → text.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::parse::{Base, Branch, Node, Operand, Pipeline};
@@ -14,6 +16,9 @@ const MAX_CALLS: usize = 50;
 const FLOAT_PLACES: usize = 1074;
 /// Actions, rounds of loops and calls of one execution.
 const MAX_STEPS: usize = 1_000_000;
+/// What one execution goes through besides: bytes of texts that are read and made, variables that are looked at for a name,
+/// items that are looped over. A step may be about a text of [`MAX_OUTPUT`].
+const MAX_WORK: usize = 256 << 20;
 /// Branches, loops and templates in each other, however they are written: what the stack bears.
 const MAX_NESTING: usize = 200;
 
@@ -32,7 +37,8 @@ enum Val<'a> {
     Bool(bool),
     Int(i64),
     Float(f64),
-    Str(String),
+    /// Shared: a template may name the same text as often as it has places for.
+    Str(Arc<str>),
     /// An object, list or map, and its JSON unless it is unset.
     Part(&'a Kind, Option<&'a Value>),
 }
@@ -43,13 +49,13 @@ const RAW: &Kind = &Kind::Raw;
 fn part<'a>(kind: &'a Kind, value: Option<&'a Value>) -> Val<'a> {
     let value = value.filter(|value| !value.is_null());
     match kind {
-        Kind::String => Val::Str(value.and_then(Value::as_str).unwrap_or_default().to_owned()),
+        Kind::String => Val::Str(value.and_then(Value::as_str).unwrap_or_default().into()),
         Kind::Int => Val::Int(value.and_then(Value::as_i64).unwrap_or_default()),
         Kind::Bool => Val::Bool(value.and_then(Value::as_bool).unwrap_or_default()),
         Kind::Raw => match value {
             None => Val::Nil,
             Some(Value::Bool(b)) => Val::Bool(*b),
-            Some(Value::String(s)) => Val::Str(s.clone()),
+            Some(Value::String(s)) => Val::Str(s.as_str().into()),
             Some(Value::Number(n)) => match n.as_i64() {
                 Some(i) => Val::Int(i),
                 None => Val::Float(n.as_f64().unwrap_or_default()),
@@ -72,6 +78,7 @@ pub(super) fn execute(template: &Parsed, type_name: &'static str, value: &Value)
         variables: vec![("$".to_owned(), root.clone())],
         calls: 0,
         steps: 0,
+        work: 0,
         nesting: 0,
     };
     run.list(&template.body, &root)?;
@@ -90,6 +97,7 @@ struct Run<'a> {
     variables: Vec<(String, Val<'a>)>,
     calls: usize,
     steps: usize,
+    work: usize,
     nesting: usize,
 }
 
@@ -107,6 +115,16 @@ impl<'a> Run<'a> {
         self.steps += 1;
         if self.steps > MAX_STEPS {
             return failed(format!("more than {MAX_STEPS} steps"));
+        }
+        Ok(())
+    }
+
+    fn work(&mut self, more: usize) -> Result<()> {
+        self.work = self.work.saturating_add(more);
+        if self.work > MAX_WORK {
+            return failed(format!(
+                "more than {MAX_WORK} bytes of texts, variables and items are gone through"
+            ));
         }
         Ok(())
     }
@@ -188,13 +206,16 @@ impl<'a> Run<'a> {
     }
 
     fn range(&mut self, branch: &'a Branch, dot: &Val<'a>) -> Result<Flow> {
-        let known = self.variables.len();
         let value = self.commands(&branch.condition, dot)?;
-        let items: Vec<(Val<'a>, Val<'a>)> = match &value {
-            Val::Int(count) if usize::try_from(*count).is_ok_and(|n| n > MAX_STEPS) => {
+        // A number is counted as it goes: loops in each other would hold as many lists.
+        if let Val::Int(count) = value {
+            if usize::try_from(count).is_ok_and(|n| n > MAX_STEPS) {
                 return failed(format!("range over {count} is more than {MAX_STEPS} steps"));
             }
-            Val::Int(count) => (0..*count).map(|n| (Val::Int(n), Val::Int(n))).collect(),
+            let items = (0..count).map(|n| (Val::Int(n), Val::Int(n)));
+            return self.rounds(branch, items, dot);
+        }
+        let items: Vec<(Val<'a>, Val<'a>)> = match &value {
             Val::Nil | Val::Missing => Vec::new(),
             Val::Part(kind, json) => match (kind, json) {
                 (_, None) => Vec::new(),
@@ -206,7 +227,19 @@ impl<'a> Run<'a> {
             },
             _ => return failed(format!("range can't iterate over {}", print(&value))),
         };
-        if items.is_empty() {
+        self.work(items.len() * size_of::<(Val<'_>, Val<'_>)>())?;
+        self.rounds(branch, items.into_iter(), dot)
+    }
+
+    fn rounds(
+        &mut self,
+        branch: &'a Branch,
+        items: impl Iterator<Item = (Val<'a>, Val<'a>)>,
+        dot: &Val<'a>,
+    ) -> Result<Flow> {
+        let known = self.variables.len();
+        let mut items = items.peekable();
+        if items.peek().is_none() {
             let flow = self.list(&branch.otherwise, dot)?;
             self.variables.truncate(known);
             return Ok(flow);
@@ -219,7 +252,7 @@ impl<'a> Run<'a> {
                 _ => vec![key, item.clone()],
             };
             for (name, value) in names.iter().zip(values) {
-                self.set(name, value, branch.condition.assigns);
+                self.set(name, value, branch.condition.assigns)?;
             }
             let flow = self.list(&branch.then, &item)?;
             self.variables.truncate(known);
@@ -230,24 +263,29 @@ impl<'a> Run<'a> {
         Ok(Flow::Next)
     }
 
-    fn set(&mut self, name: &str, value: Val<'a>, assigns: bool) {
+    fn set(&mut self, name: &str, value: Val<'a>, assigns: bool) -> Result<()> {
         if assigns
-            && let Some((_, slot)) = self
-                .variables
-                .iter_mut()
-                .rev()
-                .find(|(known, _)| known == name)
+            && let Some(at) = self.variable(name)?
+            && let Some((_, slot)) = self.variables.get_mut(at)
         {
             *slot = value;
         } else {
             self.variables.push((name.to_owned(), value));
         }
+        Ok(())
+    }
+
+    /// Where the innermost variable of a name is.
+    fn variable(&mut self, name: &str) -> Result<Option<usize>> {
+        let at = self.variables.iter().rposition(|(known, _)| known == name);
+        self.work(self.variables.len() - at.unwrap_or(0))?;
+        Ok(at)
     }
 
     fn pipeline(&mut self, pipeline: &'a Pipeline, dot: &Val<'a>) -> Result<Val<'a>> {
         let value = self.commands(pipeline, dot)?;
         for name in &pipeline.variables {
-            self.set(name, value.clone(), pipeline.assigns);
+            self.set(name, value.clone(), pipeline.assigns)?;
         }
         Ok(value)
     }
@@ -284,7 +322,7 @@ impl<'a> Run<'a> {
         let mut value = match &operand.base {
             Base::Dot => dot.clone(),
             Base::Variable(name) => {
-                let known = self.variables.iter().rev().find(|(known, _)| known == name);
+                let known = self.variable(name)?.and_then(|at| self.variables.get(at));
                 known.map_or(Val::Nil, |(_, value)| value.clone())
             }
             Base::Function(name) => self.call(name, &[], dot, None)?,
@@ -292,11 +330,15 @@ impl<'a> Run<'a> {
             Base::Bool(b) => Val::Bool(*b),
             Base::Int(i) => Val::Int(*i),
             Base::Float(f) => Val::Float(*f),
-            Base::String(s) => Val::Str(s.clone()),
+            Base::String(s) => {
+                self.work(s.len())?;
+                Val::Str(s.as_str().into())
+            }
             Base::Group(pipeline) => self.pipeline(pipeline, dot)?,
         };
         for name in &operand.fields {
             value = field(&value, name)?;
+            self.work(text_length(&value))?;
         }
         Ok(value)
     }
@@ -335,10 +377,16 @@ impl<'a> Run<'a> {
             .map(|o| self.operand(o, dot))
             .collect::<Result<Vec<_>>>()?;
         arguments.extend(last);
-        call(name, &arguments).or_else(|e| match e {
+        // These two look at no more than a place.
+        if !matches!(name, "len" | "index") {
+            self.work(arguments.iter().map(text_length).sum())?;
+        }
+        let result = call(name, &arguments).or_else(|e| match e {
             TemplateError::Execution(message) => failed(format!("error calling {name}: {message}")),
             other => Err(other),
-        })
+        })?;
+        self.work(text_length(&result))?;
+        Ok(result)
     }
 }
 
@@ -354,7 +402,7 @@ fn keyed<'a>(map: &'a serde_json::Map<String, Value>, of: &'a Kind) -> Vec<(Val<
     entries.sort_by_key(|(key, _)| *key);
     entries
         .into_iter()
-        .map(|(key, item)| (Val::Str(key.clone()), part(of, Some(item))))
+        .map(|(key, item)| (Val::Str(key.as_str().into()), part(of, Some(item))))
         .collect()
 }
 
@@ -435,7 +483,7 @@ fn print(value: &Val<'_>) -> String {
         Val::Bool(b) => b.to_string(),
         Val::Int(i) => i.to_string(),
         Val::Float(f) => f.to_string(),
-        Val::Str(s) => s.clone(),
+        Val::Str(s) => s.to_string(),
         Val::Part(Kind::List(of), json) => {
             let items = json
                 .and_then(Value::as_array)
@@ -463,10 +511,21 @@ fn print(value: &Val<'_>) -> String {
     }
 }
 
+fn made<'a>(text: String) -> Val<'a> {
+    Val::Str(text.into())
+}
+
+fn text_length(value: &Val<'_>) -> usize {
+    match value {
+        Val::Str(text) => text.len(),
+        _ => 0,
+    }
+}
+
 fn call<'a>(name: &str, arguments: &[Val<'a>]) -> Result<Val<'a>> {
     let wrong = || failed("wrong number of args");
     let short = |text: String| match text.len() {
-        0..=MAX_OUTPUT => Ok(Val::Str(text)),
+        0..=MAX_OUTPUT => Ok(made(text)),
         _ => failed(format!("the text is longer than {MAX_OUTPUT} bytes")),
     };
     match (name, arguments) {
@@ -491,7 +550,7 @@ fn call<'a>(name: &str, arguments: &[Val<'a>]) -> Result<Val<'a>> {
         ("ge", [a, b]) => less(a, b).map(|less| Val::Bool(!less)),
         ("gt", [a, b]) => less(b, a).map(Val::Bool),
         ("le", [a, b]) => less(b, a).map(|less| Val::Bool(!less)),
-        ("print", _) => sprint(arguments).map(Val::Str),
+        ("print", _) => sprint(arguments).map(made),
         ("println", _) => {
             let mut text = String::new();
             for (n, argument) in arguments.iter().enumerate() {
@@ -499,9 +558,9 @@ fn call<'a>(name: &str, arguments: &[Val<'a>]) -> Result<Val<'a>> {
                 append(&mut text, &print(argument))?;
             }
             append(&mut text, "\n")?;
-            Ok(Val::Str(text))
+            Ok(made(text))
         }
-        ("printf", [Val::Str(format), values @ ..]) => printf(format, values).map(Val::Str),
+        ("printf", [Val::Str(format), values @ ..]) => printf(format, values).map(made),
         ("html", _) => short(html(&sprint(arguments)?)),
         ("urlquery", _) => short(urlquery(&sprint(arguments)?)),
         ("js", _) => short(
@@ -510,14 +569,14 @@ fn call<'a>(name: &str, arguments: &[Val<'a>]) -> Result<Val<'a>> {
                 .replace('\'', r"\'")
                 .replace('"', "\\\""),
         ),
-        ("slice", [Val::Str(text), bounds @ ..]) => slice(text, bounds).map(Val::Str),
+        ("slice", [Val::Str(text), bounds @ ..]) => slice(text, bounds).map(made),
         ("replace", [Val::Str(old), Val::Str(new), Val::Str(text)]) => {
             // The most that comes of it: a new text for each place where an old one fits.
             let places = text.len() / old.len().max(1) + 1;
             if places.saturating_mul(new.len()) > MAX_OUTPUT {
                 return failed(format!("the text is longer than {MAX_OUTPUT} bytes"));
             }
-            short(text.replace(old.as_str(), new))
+            short(text.replace(old.as_ref(), new))
         }
         _ => wrong(),
     }
@@ -554,10 +613,10 @@ fn index<'a>(value: &Val<'a>, key: &Val<'a>) -> Result<Val<'a>> {
             }
         }
         (Val::Part(Kind::Map(of), json), Val::Str(key)) => {
-            Ok(part(of, json.and_then(|json| json.get(key))))
+            Ok(part(of, json.and_then(|json| json.get(key.as_ref()))))
         }
         (Val::Part(Kind::Raw, json), Val::Str(key)) => {
-            Ok(part(RAW, json.and_then(|json| json.get(key))))
+            Ok(part(RAW, json.and_then(|json| json.get(key.as_ref()))))
         }
         (Val::Str(text), Val::Int(at)) => match usize::try_from(*at)
             .ok()
