@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use trireme_config::Config;
-use trireme_prowjob::{DEFAULT_CLUSTER_ALIAS, ProwJob, ProwJobAgent, ProwJobSpec, ProwJobType};
+use trireme_config::{Config, job::DEFAULT_CLUSTER};
+use trireme_prowjob::{ProwJob, ProwJobAgent, ProwJobSpec, ProwJobType};
 
 /// `served` are the clusters that agents named; `None` where nobody is to be asked.
 ///
@@ -16,8 +16,7 @@ pub(super) fn admit(
     job: &mut ProwJob,
 ) -> Result<(), String> {
     let spec = &mut job.spec;
-    if spec.agent == ProwJobAgent::Jenkins && !matches!(&*spec.cluster, "" | DEFAULT_CLUSTER_ALIAS)
-    {
+    if spec.agent == ProwJobAgent::Jenkins && !matches!(&*spec.cluster, "" | DEFAULT_CLUSTER) {
         return Err(format!(
             "{}: cannot set cluster field if agent is jenkins",
             spec.job
@@ -36,7 +35,7 @@ pub(super) fn admit(
 
 fn cluster(spec: &ProwJobSpec) -> &str {
     match spec.cluster.as_str() {
-        "" => DEFAULT_CLUSTER_ALIAS,
+        "" => DEFAULT_CLUSTER,
         named => named,
     }
 }
