@@ -427,9 +427,9 @@ mod tests {
     /// CFG-088: what a job reports as `in-repo-config` or `tide` would be taken for ours, and ours for the job's.
     #[test]
     fn cfg_088_own_jobs_do_not_take_contexts_that_are_ours() {
-        let text = "presubmits:\n- name: unit\n  context: tide\n  spec: {containers: [{image: a}]}\n- name: tide\n  skip_report: true\n  spec: {containers: [{image: a}]}\npostsubmits:\n- name: in-repo-config\n  spec: {containers: [{image: a}]}\n";
+        let text = "presubmits:\n- name: unit\n  context: tide\n  spec: {containers: [{image: a}]}\n- name: in-repo-config\n  skip_report: true\n  spec: {containers: [{image: a}]}\npostsubmits:\n- name: in-repo-config\n  spec: {containers: [{image: a}]}\n";
         insta::assert_snapshot!(told(&[(".prow.yaml", text)]), @r#"
-        .prow.yaml:3:3: presubmits[0].context: context "tide" is what this system itself reports about a pull request: give the job another `context`, or another name if it has none
+        .prow.yaml:2:3: presubmits[0].context: context "tide" is what this system itself reports about a pull request: give the job another `context`, or another name if it has none
         .prow.yaml:9:3: postsubmits[0].context: context "in-repo-config" is what this system itself reports about a pull request: give the job another `context`, or another name if it has none
         "#);
         let ours = "- name: mine\n    context: tide\n    spec: {containers: [{image: a}]}\n";
@@ -444,7 +444,7 @@ mod tests {
     fn cfg_080_a_place_is_found_under_a_key_of_any_case() {
         let text =
             "PreSubmits:\n- name: far\n  cluster: build\n  spec: {containers: [{image: a}]}\n";
-        insta::assert_snapshot!(told(&[(".prow.yaml", text)]), @r#".prow.yaml:3:3: presubmits[0].cluster: cluster "build" is not allowed for repository "org/repo""#);
+        insta::assert_snapshot!(told(&[(".prow.yaml", text)]), @r#".prow.yaml:2:3: presubmits[0].cluster: cluster "build" is not allowed for repository "org/repo""#);
     }
 
     #[test]
