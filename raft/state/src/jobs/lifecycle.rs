@@ -366,27 +366,12 @@ impl State {
             if is_complete(&job) || job.state() == JobState::Aborted {
                 continue;
             }
-            match event {
-                None if reason.is_empty() => {
-                    self.abort(
-                        entry,
-                        &job,
-                        reason,
-                        None,
-                        format_args!("no reason was given"),
-                    );
-                }
-                None => self.abort(entry, &job, reason, None, format_args!("{reason}")),
-                Some(event) => {
-                    self.abort(
-                        entry,
-                        &job,
-                        reason,
-                        None,
-                        format_args!("{reason} ({event})"),
-                    );
-                }
-            }
+            let cause = match event {
+                None if reason.is_empty() => "no reason was given".to_owned(),
+                None => reason.clone(),
+                Some(event) => format!("{reason} ({event})"),
+            };
+            self.abort(entry, &job, reason, None, format_args!("{cause}"));
             aborted.push(id.clone());
         }
         aborted
@@ -427,7 +412,7 @@ impl State {
         let attempt = job.attempt;
         let what_next;
         if job.state() == JobState::Aborted {
-            what_next = "which was being stopped".to_owned();
+            what_next = "it was being stopped".to_owned();
             complete(&mut next, entry);
         } else if in_time && (free || job.retries_left > 0) {
             next.set_state(JobState::Triggered);
@@ -453,7 +438,7 @@ impl State {
         let agent = job.lease.as_ref().map_or_else(String::new, |lease| {
             format!(" on agent {}", self.agent_words(&lease.agent_id))
         });
-        let cause = format_args!("lost attempt {attempt}{agent}: {reason} ({what_next})");
+        let cause = format_args!("lost attempt {attempt}{agent}, {what_next}: {reason}");
         self.settle_job_change(entry, next, None, cause);
     }
 

@@ -103,12 +103,12 @@ fn job_075_attempts_are_told_from_the_first_to_the_result() {
       0s scheduling by controller:horologium@1: periodic unit due 5
       0s triggered by controller:scheduler@1: cluster arm chosen
       1s pending by controller:scheduler@1: attempt 1 leased to agent builder-1 (agent-7f3a)
-      1s triggered by agent:agent-7f3a: lost attempt 1 on agent builder-1 (agent-7f3a): lease expired (nothing had started, waits to be leased again)
+      1s triggered by agent:agent-7f3a: lost attempt 1 on agent builder-1 (agent-7f3a), nothing had started, waits to be leased again: lease expired
       1s pending by controller:scheduler@1: attempt 1 leased to agent builder-1 (agent-7f3a)
       3s pending by agent:agent-7f3a: attempt 1: the first process runs
-     63s triggered by controller:scheduler@2: lost attempt 1 on agent builder-1 (agent-7f3a): Agent builder-1 was not heard of for 30 s. (waits to be leased again, 1 more may be lost)
+     63s triggered by controller:scheduler@2: lost attempt 1 on agent builder-1 (agent-7f3a), waits to be leased again, 1 more may be lost: Agent builder-1 was not heard of for 30 s.
      63s pending by controller:scheduler@1: attempt 2 leased to agent builder-1 (agent-7f3a)
-     64s triggered by node:1: lost attempt 2 on agent builder-1 (agent-7f3a): The agent was restarted. (waits to be leased again, 0 more may be lost)
+     64s triggered by node:1: lost attempt 2 on agent builder-1 (agent-7f3a), waits to be leased again, 0 more may be lost: The agent was restarted.
      64s pending by controller:scheduler@1: attempt 3 leased to agent builder-1 (agent-7f3a)
      69s failure by agent:agent-7f3a: attempt 3: Job done.
     ");
@@ -223,7 +223,7 @@ fn job_075_a_rerun_says_of_what_and_past_a_deadline_nothing_is_tried_again() {
     insta::assert_snapshot!(told(replica.job("a")), @r"
       0s triggered by token:alice: rerun of first
       0s pending by controller:scheduler@1: attempt 1 leased to agent builder-1 (agent-7f3a)
-      1s error by node:1: lost attempt 1 on agent builder-1 (agent-7f3a): lease expired (past its deadline)
+      1s error by node:1: lost attempt 1 on agent builder-1 (agent-7f3a), past its deadline: lease expired
     ");
 }
 
