@@ -14,9 +14,9 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use trireme_proto::state::{
-    AcceptDelivery, Agent, Alarm, ApiToken, BlobRef, CommitPlans, ConfigFile, ConfigPage,
-    ConfigVersion, CreateJobs, Delivery, Done, FinishJob, IntentState, Job, JobState, JobType,
-    LeaseJob, MergeIntent, NewJob, OpenIntent, Pull, PullRequest, PutBlobChunk, PutConfig,
+    AbortJob, AbortJobs, AcceptDelivery, Agent, Alarm, ApiToken, BlobRef, CommitPlans, ConfigFile,
+    ConfigPage, ConfigVersion, CreateJobs, Delivery, Done, FinishJob, IntentState, Job, JobState,
+    JobType, LeaseJob, MergeIntent, NewJob, OpenIntent, Pull, PullRequest, PutBlobChunk, PutConfig,
     PutConfigPage, PutPullRequests, PutTimer, PutToken, RegisterAgent, Role, SetAlarm,
     SettleIntent, StartJob, SweepJobs, TakeOffice, Timer, command::Body, outcome,
 };
@@ -24,7 +24,7 @@ use trireme_raft::{
     Store, StoreConfig,
     offline::{self, Recovery, RestoreOptions},
 };
-use trireme_state::ids::config_page;
+use trireme_state::{FEATURE_LEVEL, ids::config_page};
 
 use crate::support::{Cluster, archive, eventually, is_archived, put, read, write};
 
@@ -339,6 +339,27 @@ async fn check_history(store: &Store) {
     assert!(rows[0].0.starts_with(&prefix));
 }
 
+/// JOB-075: what an older version left goes on at the present level, where jobs have a history from then on.
+async fn go_on(store: &Store) {
+    eventually("the present feature level", async || {
+        (store.view().feature_level() == FEATURE_LEVEL).then_some(())
+    })
+    .await;
+    let abort = AbortJob {
+        id: "waiting".to_owned(),
+        reason: "Nobody waits for it.".to_owned(),
+    };
+    done(store, Body::AbortJobs(AbortJobs { jobs: vec![abort] })).await;
+    let view = store.view();
+    let job = view.job("waiting").unwrap();
+    let last = job.history.last().unwrap();
+    assert_eq!(
+        (last.state(), last.cause.as_str()),
+        (JobState::Aborted, "Nobody waits for it.")
+    );
+    view.check_invariants().unwrap();
+}
+
 async fn start(data_dir: PathBuf, id: u64) -> Store {
     let listen = "127.0.0.1:0".parse().unwrap();
     let store = Store::open(StoreConfig::new(data_dir, id, listen))
@@ -374,6 +395,7 @@ async fn the_data_directory_of_each_version_opens() {
             check_pages(&store);
         }
         write(&store, "new", "1").await;
+        go_on(&store).await;
         store.shutdown().await;
     }
 }
