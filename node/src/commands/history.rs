@@ -121,6 +121,6 @@ mod tests {
 
     #[test]
     fn job_075_rows_for_programs() {
-        insta::assert_snapshot!(rows(&job(&ROWS[..1])), @r#"[{"actor":"controller:plugins@1","cause":"/test all","revision":7,"state":"triggered","time":"2026-01-01T00:00:00.000Z"}]"#);
+        insta::assert_snapshot!(rows(&job(&ROWS[..1])), @r#"[{"time":"2026-01-01T00:00:00.000Z","state":"triggered","actor":"controller:plugins@1","cause":"/test all","revision":7}]"#);
     }
 }
