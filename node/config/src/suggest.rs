@@ -25,10 +25,18 @@ pub fn near<'k>(word: &str, known: impl IntoIterator<Item = &'k str>, most: usiz
     let Some(wanted) = Wanted::new(word) else {
         return Vec::new();
     };
-    let mut near: Vec<Near<'_>> = known
-        .into_iter()
-        .filter_map(|other| wanted.part_of(other).or_else(|| wanted.near(other)))
-        .collect();
+    let (mut near, mut misspelt) = (Vec::new(), Vec::new());
+    for other in known {
+        if let Some(longer) = wanted.part_of(other) {
+            near.push(longer);
+        } else if let Some(alike) = wanted.near(other) {
+            misspelt.push(alike);
+        }
+    }
+    // Beside one that differs by a letter nobody wants to read those that differ by five.
+    let closest = misspelt.iter().map(|near| near.distance).min();
+    misspelt.retain(|near| closest.is_some_and(|closest| near.distance <= closest * 2));
+    near.append(&mut misspelt);
     near.sort_by(Near::order);
     near.dedup_by_key(|near| near.word);
     near.into_iter().take(most).map(|near| near.word).collect()
@@ -154,6 +162,15 @@ mod tests {
         let meant = |name: &str| near(name, known, 5);
         assert_eq!(meant("pull-unti"), ["pull-unit"]);
         assert_eq!(meant("nightli"), ["nightly"]);
+        let alike = [
+            "pull-kubernetes-unit",
+            "pull-kubernetes-cmd",
+            "pull-kubernetes-units",
+        ];
+        assert_eq!(
+            near("pull-kubernetes-unti", alike, 5),
+            ["pull-kubernetes-unit", "pull-kubernetes-units"]
+        );
         assert_eq!(meant("unit"), ["ci-unit", "pull-unit", "pull-unit-race"]);
         assert_eq!(near("unit", known, 2), ["ci-unit", "pull-unit"]);
         assert_eq!(meant("something-else-entirely"), [""; 0]);

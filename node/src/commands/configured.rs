@@ -29,7 +29,9 @@ use crate::{
 
 /// Files asked for at once.
 const FILES_AT_ONCE: usize = 16;
-/// Names that are suggested at most.
+/// Errors of a configuration that are told at most.
+const MAX_ERRORS: usize = 10;
+/// Names that are suggested at most, and jobs that are listed.
 const MAX_NEAR_NAMES: usize = 5;
 
 /// Where the configuration is: in files if --config-path is given, else in the cluster.
@@ -67,7 +69,7 @@ impl FromArgMatches for PerhapsFiles {
         if any && main.is_none_or(String::is_empty) {
             return Err(clap::Error::raw(
                 ErrorKind::MissingRequiredArgument,
-                "files are read from disk only with --config-path <FILE>; without any flag about files the cluster's configuration is taken\n",
+                "files are read from disk only with --config-path <FILE>; without any flag about files the cluster's configuration is taken",
             ));
         }
         any.then(|| FileArgs::from_arg_matches(matches))
@@ -166,7 +168,14 @@ impl Configured {
 }
 
 fn refused(found: &[Diagnostic]) -> anyhow::Error {
-    let lines: Vec<String> = found.iter().map(ToString::to_string).collect();
+    let shown = found.iter().take(MAX_ERRORS);
+    let mut lines: Vec<String> = shown.map(ToString::to_string).collect();
+    if found.len() > MAX_ERRORS {
+        lines.push(format!(
+            "and {} more; `trireme checkconfig` shows all, with their lines",
+            found.len() - MAX_ERRORS
+        ));
+    }
     coded(CONFIG, lines.join("\n"))
 }
 
@@ -259,11 +268,16 @@ pub fn find<'a>(
     found.sort_by_key(|found| found.job.job_type());
     if found.is_empty() {
         let mut message = format!("Job {name} not found.");
-        let elsewhere: Vec<String> = all
+        let mut elsewhere: Vec<String> = all
             .iter()
             .filter(|found| found.job.base().name == name)
             .map(Found::told)
             .collect();
+        let count = elsewhere.len();
+        if count > MAX_NEAR_NAMES {
+            elsewhere.truncate(MAX_NEAR_NAMES);
+            elsewhere.push(format!("and {} more", count - MAX_NEAR_NAMES));
+        }
         if elsewhere.is_empty() {
             let names = all.iter().map(|found| found.job.base().name.as_str());
             let near = near(name, names, MAX_NEAR_NAMES);
@@ -271,7 +285,12 @@ pub fn find<'a>(
                 message += &format!(" Did you mean {}?", near.join(", "));
             }
         } else {
-            message += &format!(" There is one of that name: {}.", elsewhere.join(", "));
+            let are = if count == 1 {
+                "There is one"
+            } else {
+                "There are others"
+            };
+            message += &format!(" {are} of that name: {}.", elsewhere.join(", "));
         }
         return Err(coded(NOT_FOUND, message));
     }

@@ -53,11 +53,8 @@ pub async fn run(args: &ExpandArgs) -> anyhow::Result<()> {
         _ => true,
     };
     let meant: Vec<Found<'_>> = found.iter().filter(|found| runs(found)).copied().collect();
-    let found = only(
-        if meant.is_empty() { &found } else { &meant },
-        &args.job,
-        "--repo, --type or --branch",
-    )?;
+    let meant = if meant.is_empty() { &found } else { &meant };
+    let found = only(meant, &args.job, flags(meant))?;
     let from = origins(&in_force.files, config, found.repo, found.job)?;
     let job = written(found.job)?;
     match args.output {
@@ -80,6 +77,23 @@ pub async fn run(args: &ExpandArgs) -> anyhow::Result<()> {
             let head = format!("# {}, {}; {}\n", args.job, found.told(), in_force.whence);
             Ok(print(&(head + &body))?)
         }
+    }
+}
+
+/// The flags that tell jobs apart.
+fn flags(found: &[Found<'_>]) -> &'static str {
+    let first = found.first();
+    let of_one_repo = found
+        .iter()
+        .all(|other| Some(other.repo) == first.map(|first| first.repo));
+    let of_one_type = found
+        .iter()
+        .all(|other| Some(other.job.job_type()) == first.map(|first| first.job.job_type()));
+    match (of_one_repo, of_one_type) {
+        (true, true) => "--branch",
+        (true, false) => "--type",
+        (false, true) => "--repo",
+        (false, false) => "--repo or --type",
     }
 }
 

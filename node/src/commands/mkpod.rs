@@ -91,6 +91,12 @@ pub fn run(args: &MkpodArgs) -> anyhow::Result<()> {
     for found in odd {
         note(&found.to_string());
     }
+    if job.spec.job.is_empty() && job.spec.pod_spec.is_none() {
+        let message = format!(
+            "{name}: this is no ProwJob, its spec has neither a job nor a pod_spec; `trireme mkpj` prints one"
+        );
+        return Err(coded(CONFIG, message));
+    }
     set_build_id(&mut job, &args.build_id);
     let out_dir = if args.local {
         Some(out_dir(args, &job)?)

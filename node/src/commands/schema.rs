@@ -29,7 +29,7 @@ pub struct SchemaArgs {
     /// Of which files; all of them as one object when absent.
     #[arg(value_enum)]
     pub kind: Option<FileKind>,
-    /// Write files NAME.schema.json into this directory instead of printing.
+    /// Write files NAME.schema.json into this directory, which need not be there yet, instead of printing.
     #[arg(long, value_name = "DIR")]
     pub directory: Option<PathBuf>,
     /// A schema is JSON either way.
@@ -67,6 +67,7 @@ pub fn run(args: &SchemaArgs) -> anyhow::Result<()> {
         .filter(|(kind, ..)| args.kind.is_none_or(|wanted| wanted == *kind))
         .map(|(_, name, kind)| (name, schema(kind, Some(&registry))));
     if let Some(directory) = &args.directory {
+        std::fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
         for (name, schema) in wanted {
             let path = directory.join(format!("{name}.schema.json"));
             let text = serde_json::to_string_pretty(&schema)? + "\n";

@@ -38,7 +38,7 @@ pub struct WhyArgs {
     /// Name of the job.
     pub job: String,
     /// The pull request.
-    #[arg(long, value_parser = pull_request, value_name = "ORG/REPO#N", required_unless_present = "base")]
+    #[arg(long, value_parser = pull_request, value_name = "ORG/REPO#N")]
     pub pr: Option<(String, u64)>,
     /// Instead of --pr: the branch that a pull request asks to be merged into.
     #[arg(long, conflicts_with = "pr", value_name = "BRANCH")]
@@ -107,6 +107,10 @@ struct Situation {
 /// # Errors
 /// When the configuration or the pull request cannot be had, or there is no such job.
 pub async fn run(args: &WhyArgs) -> anyhow::Result<()> {
+    if args.pr.is_none() && args.base.is_none() {
+        let message = "say for which pull request: one on GitHub with --pr ORG/REPO#N, or describe one with --base BRANCH";
+        return Err(coded(USAGE, message));
+    }
     let github = args.github.client()?;
     let in_force = args.configured.load().await?;
     let situation = situation(args, &github).await?;

@@ -144,6 +144,23 @@ async fn cfg_115_a_github_that_does_not_answer_takes_nothing_away() {
     assert_eq!(lines.count(), 2, "{commands:?}");
 }
 
+/// What GitHub was not asked because of errors is not passed over either.
+#[tokio::test(flavor = "multi_thread")]
+async fn cfg_115_a_configuration_with_errors_says_what_was_not_checked() {
+    let files = Files::new();
+    files.write("jobs.yaml", &JOBS.replace("1h", "soon"));
+    let token = format!("--github-token-path={}", files.at("token"));
+    let named = ["--warnings", OWNERS, &token, "-o", "json"];
+    let broken = files.check(&named).await;
+    assert_eq!(broken.code, 5, "{broken:?}");
+    let report = broken.json();
+    assert_eq!(report["not_checked"], json!([OWNERS]));
+    assert_eq!(
+        report["notes"][0]["message"],
+        "GitHub was not asked, as the configuration has errors"
+    );
+}
+
 /// CFG-115: what one token or one repository is refused is told with what to do about it, beside what was found.
 #[tokio::test(flavor = "multi_thread")]
 async fn cfg_115_refusals_and_missing_repositories_are_told_apart() {

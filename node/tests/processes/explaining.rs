@@ -139,7 +139,7 @@ async fn a_job_is_shown_with_the_places_that_its_fields_come_from() {
     let two = files.config("expand", &["manual"]).await;
     assert_eq!(two.code, 2, "{two:?}");
     insta::assert_snapshot!(files.plain(&two.err), @"
-    trireme: 2 jobs are called manual; say which with --repo, --type or --branch:
+    trireme: 2 jobs are called manual; say which with --repo:
       presubmit of acme/other (jobs.yaml:12)
       presubmit of acme/widget (jobs.yaml:9)
     ");
@@ -260,6 +260,7 @@ async fn why_names_the_rule_that_decides() {
     assert_eq!(deciding[0]["rule"], "run_if_changed");
     let nothing = files.config("why", &["unit"]).await;
     assert_eq!(nothing.code, 2, "{nothing:?}");
+    insta::assert_snapshot!(nothing.err, @"trireme: say for which pull request: one on GitHub with --pr ORG/REPO#N, or describe one with --base BRANCH");
 }
 
 /// Schemas are printed one by one, all at once, or written where an editor looks for them.
@@ -278,10 +279,11 @@ async fn schemas_are_printed_or_written() {
     assert_eq!(names, ["config", "plugins", "jobs", "prow-yaml"]);
     assert_eq!(all["jobs"], jobs);
     let directory = tempfile::tempdir().unwrap();
-    run("", &["schema", "--directory", text(directory.path())])
+    let inside = directory.path().join("a/b");
+    run("", &["schema", "--directory", text(&inside)])
         .await
         .done();
-    let written = std::fs::read(directory.path().join("jobs.schema.json")).unwrap();
+    let written = std::fs::read(inside.join("jobs.schema.json")).unwrap();
     assert_eq!(serde_json::from_slice::<Value>(&written).unwrap(), jobs);
     let unknown = run("", &["schema", "job"]).await;
     assert_eq!(unknown.code, 2, "{unknown:?}");

@@ -199,6 +199,17 @@ async fn adm_187_flags_answer_what_a_terminal_would() {
             "trireme: --github-app-id and --github-app-private-key-path must be set together\n"
         )
     );
+    // Errors of the configuration are told up to a bound; checkconfig tells all.
+    let many: String = (0..12)
+        .map(|n| {
+            format!("- {{name: p{n}, interval: soon, spec: {{containers: [{{image: a}}]}}}}\n")
+        })
+        .collect();
+    let broken = files.write("broken.yaml", &format!("periodics:\n{many}"));
+    let broken = files.mkpj(&["-job=p1", "-job-config-path", &broken]).await;
+    assert_eq!((broken.code, broken.err.lines().count()), (5, 11));
+    let last = "and 2 more; `trireme checkconfig` shows all, with their lines\n";
+    assert!(broken.err.ends_with(last), "{broken:?}");
     let unknown = files.mkpj(&["--job", "nightli"]).await;
     assert_eq!(
         (unknown.code, unknown.err.as_str()),
@@ -339,6 +350,11 @@ async fn adm_185_a_printed_prowjob_becomes_a_pod() {
             "trireme: --out-dir may only be given with --local: otherwise files are uploaded\n"
         )
     );
+    let other = files.write("other.yaml", JOBS);
+    let other = run("", &["mkpod", "--prow-job", &other]).await;
+    assert_eq!(other.code, 5, "{other:?}");
+    let told = "other.yaml: this is no ProwJob, its spec has neither a job nor a pod_spec; `trireme mkpj` prints one\n";
+    assert!(other.err.ends_with(told), "{other:?}");
     let wrong = files.write("wrong.yaml", "spec: {pod_spec: {containers: 3}}");
     let wrong = run("", &["mkpod", "--prow-job", &wrong]).await;
     assert_eq!(wrong.code, 5, "{wrong:?}");

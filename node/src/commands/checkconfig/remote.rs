@@ -7,7 +7,7 @@ use trireme_config::check::{
     Enabled, OrgRepos, Warning, about_owners, missing_installations, missing_owners,
     repos_using_owners,
 };
-use trireme_config::{Diagnostic, FileSet, Loaded, Rule};
+use trireme_config::{Diagnostic, FileSet, Loaded, Rule, Severity};
 use trireme_forge::{Contents as _, ForgeError, RepoId, Repositories as _};
 
 use super::args::CheckconfigArgs;
@@ -81,6 +81,18 @@ impl Asked {
         let mut answers = Answers::default();
         // What was not read has no repositories to ask about.
         if !loaded.errors.is_empty() {
+            let asked = [
+                (self.owners, Warning::VerifyOwnersPresence),
+                (self.installations, Warning::ValidateGitHubAppInstallation),
+            ];
+            let message = "GitHub was not asked, as the configuration has errors";
+            let unmade = asked.into_iter().filter(|(wanted, _)| *wanted);
+            answers.unmade = unmade
+                .map(|(_, warning)| Diagnostic {
+                    severity: Severity::Note,
+                    ..Diagnostic::error(Rule::Warning(warning), "", message)
+                })
+                .collect();
             return answers;
         }
         let mut github = self.github;
