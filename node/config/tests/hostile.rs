@@ -70,6 +70,7 @@ fn cfg_020_documents_are_bounded() {
     const DEEP: &str = "recursion limit exceeded";
     const LEVELS: &str = "nested deeper than 200 levels";
     const ALIASES: &str = "excessive aliasing";
+    const TEXTS: &str = "the texts expand to more than 268435456 bytes";
     let merged = lines(1000, |n| format!("  k{n}: 1\n"));
     let unindented = lines(N, |n| format!("k{n}:\n  b: \"x\ny\"\n"));
     let one_unindented = format!("k:\n  b: \"{}\"\n", "y\n".repeat(MIB));
@@ -145,13 +146,40 @@ fn cfg_020_documents_are_bounded() {
         ),
         (
             "merges",
-            format!("d: &d\n{merged}e:\n{}", "  <<: *d\n".repeat(1000)),
+            format!("d: &d\n{merged}e:\n{}", "  <<: *d\n".repeat(900)),
             ALIASES,
         ),
         (
             "a list of merges",
-            format!("d: &d\n{merged}e:\n  <<: [{}]", "*d,".repeat(4000)),
+            format!("d: &d\n{merged}e:\n  <<: [{}]", "*d,".repeat(900)),
             ALIASES,
+        ),
+        (
+            "merges of long keys",
+            format!(
+                "d: &d\n{}e:\n{}",
+                lines(100, |n| format!("  {}{n}: 1\n", "k".repeat(1000))),
+                "- <<: *d\n".repeat(4000)
+            ),
+            TEXTS,
+        ),
+        (
+            "merges in very many maps",
+            format!("d: &d\n{merged}e:\n{}", "- <<: *d\n".repeat(N)),
+            "more than 2000000 values are merged into others",
+        ),
+        (
+            "a long text in very many places",
+            format!("a: &a {}\nb:\n{}", "x".repeat(MIB), "- *a\n".repeat(N)),
+            TEXTS,
+        ),
+        (
+            "a chain of merges",
+            "a0: &a0 {k: 1}\n".to_owned()
+                + &lines(3000, |n| {
+                    format!("a{}: &a{0} {{<<: *a{n}, k{n}: 1}}\n", n + 1)
+                }),
+            LEVELS,
         ),
         ("a bomb", bomb(9, 10), ALIASES),
         ("a flat bomb", bomb(2, 600), ALIASES),
@@ -251,6 +279,24 @@ fn cfg_016_findings_are_bounded() {
                 ),
             ),
             "kkk…",
+        ),
+        (
+            "doubled keys",
+            ("prow_ignored: {}\n".repeat(20_000), String::new()),
+            "more than 1000 doubled keys in this file; the rest is not told",
+        ),
+        (
+            "jobs that are wrong",
+            presubmits(&|n| format!("  - {{name: j {n}, {POD}}}\n"), 2_000),
+            "more than 1000 errors in the jobs of this file; the rest is not told",
+        ),
+        (
+            "very many jobs of few bytes",
+            (
+                String::new(),
+                format!("periodics:\n{}", "- {}\n".repeat(150_000)),
+            ),
+            "150000 jobs are more than the 100000 that a file may have; split it",
         ),
         (
             "jobs of one context",

@@ -10,6 +10,9 @@ use crate::files::unpacked;
 use crate::job::{JobBase, Source};
 use crate::yaml::{self, Node, NodeValue, Position};
 
+/// Jobs of one file; the largest known have some thousand.
+const MAX_JOBS: usize = 100_000;
+
 /// A job file as it is written, before any default.
 #[derive(Clone, Debug, Default)]
 pub(super) struct JobFile {
@@ -26,12 +29,38 @@ impl JobFile {
                 found,
             };
         };
+        if let Some(too_many) = too_many_jobs(path, &root) {
+            found.push(too_many);
+            return Self {
+                jobs: JobConfig::default(),
+                found,
+            };
+        }
         let mut cx = Cx::new(path, true);
         let mut jobs: JobConfig = decode_object(&root, &mut cx);
         found.append(&mut cx.diagnostics);
         place_jobs(&mut jobs, &root, &Arc::from(path));
         Self { jobs, found }
     }
+}
+
+/// What is wrong with a file that has more jobs than a file may have. Aliases make many of few bytes, and each is a job of
+/// its own.
+pub(super) fn too_many_jobs(path: &str, root: &Node) -> Option<Diagnostic> {
+    let of_repos = |key| {
+        lists(root, key)
+            .values()
+            .map(|jobs| jobs.len())
+            .sum::<usize>()
+    };
+    let periodics = child(root, "periodics").map_or(0, |node| items(node).len());
+    let count = of_repos("presubmits") + of_repos("postsubmits") + periodics;
+    (count > MAX_JOBS).then(|| {
+        let message = format!(
+            "error reading {path}: {count} jobs are more than the {MAX_JOBS} that a file may have; split it"
+        );
+        Diagnostic::error(Rule::File, path, message)
+    })
 }
 
 /// `field` is one of the job's own; empty where the whole job is meant.
@@ -58,10 +87,10 @@ pub(crate) fn document(path: &str, bytes: &[u8], found: &mut Vec<Diagnostic>) ->
     match yaml::parse(&bytes) {
         Ok(document) => {
             for notice in document.notices {
-                let rule = if notice.message.starts_with("key ") {
-                    Rule::DuplicateKey
-                } else {
+                let rule = if notice.message.starts_with("only the first document ") {
                     Rule::ExtraDocument
+                } else {
+                    Rule::DuplicateKey
                 };
                 found.push(
                     Diagnostic::error(rule, path, notice.message)

@@ -9,7 +9,10 @@ use super::file::{JobFile, of_job};
 use crate::config::{JobConfig, JobList};
 use crate::diagnostic::Diagnostic;
 use crate::job::expressions::Expressions;
-use crate::job::{self, AnyJob, Periodic, Postsubmit, Presubmit, clashes, validate};
+use crate::job::{self, AnyJob, JobBase, Periodic, Postsubmit, Presubmit, clashes, validate};
+
+/// Errors that are told of the jobs of one file.
+const MAX_FOUND: usize = 1000;
 
 /// By repository.
 pub(super) type ByRepo<J> = Vec<(String, JobList<J>)>;
@@ -34,13 +37,13 @@ impl DefaultedFile {
             periodics: jobs.periodics,
             ..Self::default()
         };
+        let mut found = Found::default();
         for (repo, jobs) in &mut file.presubmits {
             for job in Arc::make_mut(jobs) {
                 let job = Arc::make_mut(job);
                 let wrong = defaults.presubmit(job, repo).into_iter().map(whole);
                 let wrong = wrong.chain(validate::presubmit(defaults.prow, job));
-                file.found
-                    .extend(wrong.map(|(field, e)| of_job(&job.base, field, e)));
+                found.add(&job.base, wrong);
                 upload(&mut file.buckets, job.base.decoration());
             }
         }
@@ -49,8 +52,7 @@ impl DefaultedFile {
                 let job = Arc::make_mut(job);
                 let wrong = defaults.postsubmit(job, repo).into_iter().map(whole);
                 let wrong = wrong.chain(validate::postsubmit(defaults.prow, job));
-                file.found
-                    .extend(wrong.map(|(field, e)| of_job(&job.base, field, e)));
+                found.add(&job.base, wrong);
                 upload(&mut file.buckets, job.base.decoration());
             }
         }
@@ -60,14 +62,32 @@ impl DefaultedFile {
             let wrong: Vec<_> = wrong
                 .chain(validate::periodic(defaults.prow, job))
                 .collect();
-            file.found.extend(
-                wrong
-                    .into_iter()
-                    .map(|(field, e)| of_job(&job.base, field, e)),
-            );
+            found.add(&job.base, wrong.into_iter());
             upload(&mut file.buckets, job.base.decoration());
         }
+        file.found = found.0;
         file
+    }
+}
+
+/// What is wrong with the jobs of one file, up to a bound.
+#[derive(Default)]
+struct Found(Vec<Diagnostic>);
+
+impl Found {
+    fn add(&mut self, job: &JobBase, wrong: impl Iterator<Item = validate::Problem>) {
+        for (field, message) in wrong {
+            match self.0.len() {
+                0..MAX_FOUND => self.0.push(of_job(job, field, message)),
+                MAX_FOUND => {
+                    let message = format!(
+                        "more than {MAX_FOUND} errors in the jobs of this file; the rest is not told"
+                    );
+                    self.0.push(of_job(job, "", message));
+                }
+                _ => return,
+            }
+        }
     }
 }
 

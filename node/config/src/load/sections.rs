@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::LoadOptions;
 use super::cache::{Small, Sources, Unchanged};
-use super::file::{decoded, document, place_jobs, place_of};
+use super::file::{decoded, document, place_jobs, place_of, too_many_jobs};
 use crate::config::{Config, JobConfig};
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::files::FileSet;
@@ -73,6 +73,9 @@ impl Sections {
         let mut read = Vec::new();
         let bytes = small.bytes(files, main, &mut read);
         let root = bytes.and_then(|bytes| document(main, &bytes, &mut read));
+        let too_many = root.as_ref().and_then(|root| too_many_jobs(main, root));
+        let root = root.filter(|_| too_many.is_none());
+        read.extend(too_many);
         let mut config: Config = decoded(main, root.as_deref(), false, &mut read);
         if let Some(root) = &root {
             place_jobs(&mut config.jobs, root, &Arc::from(main.as_str()));

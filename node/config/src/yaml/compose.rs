@@ -19,6 +19,11 @@ const ALIAS_FREE_NODES: u64 = 400_000;
 const ALIAS_STRICT_NODES: u64 = 4_000_000;
 /// Values in one document, aliases not expanded; the largest known job file, of 6 MB, has some hundred thousand.
 const MAX_NODES: usize = 2_000_000;
+/// Bytes of all texts and keys of a document, aliases expanded: each may be copied where it is used. Far beyond the bytes
+/// that a file may have.
+const MAX_TEXT_BYTES: u64 = 256 << 20;
+/// Notices of one document.
+const MAX_NOTICES: usize = 1000;
 /// Bytes of a key: libyaml itself takes no more than 1024 characters where no question mark announces it.
 const MAX_KEY_BYTES: usize = 4096;
 /// Mappings with more keys than this get an index for finding doubles.
@@ -67,6 +72,7 @@ pub fn parse(bytes: &[u8]) -> Result<Document, YamlError> {
         parser: Parser::new_from_str_with_options(text, as_libyaml()),
         text,
         nodes: 0,
+        merged: 0,
         anchors: HashMap::new(),
         notices: Vec::new(),
     };
@@ -145,13 +151,15 @@ fn refuse_unread_prefixes(text: &str) -> Result<(), YamlError> {
     Ok(())
 }
 
-/// A node with the number of nodes that it expands to, how many of them come from aliases, and how many levels they have.
+/// A node with the number of nodes that it expands to, how many of them come from aliases, how many levels they have, and
+/// how many bytes their texts and keys.
 #[derive(Clone)]
 struct Composed {
     node: Arc<Node>,
     nodes: u64,
     aliased: u64,
     height: usize,
+    bytes: u64,
 }
 
 /// What a collection is made of, counted.
@@ -160,22 +168,42 @@ struct Collected {
     nodes: u64,
     aliased: u64,
     height: usize,
+    bytes: u64,
 }
 
 impl Collected {
     fn new(value: NodeValue) -> Self {
+        let bytes = match &value {
+            NodeValue::String(text) => text.len() as u64,
+            _ => 0,
+        };
         Self {
             value,
             nodes: 1,
             aliased: 0,
             height: 0,
+            bytes,
         }
     }
 
     fn count(&mut self, child: &Composed) {
+        self.bytes = self.bytes.saturating_add(child.bytes);
         self.nodes = self.nodes.saturating_add(child.nodes);
         self.aliased = self.aliased.saturating_add(child.aliased);
         self.height = self.height.max(child.height + 1);
+    }
+}
+
+impl Collected {
+    /// Before anything of it is copied.
+    fn refuse_expansion(&self, span: Span) -> Result<(), YamlError> {
+        if self.bytes <= MAX_TEXT_BYTES {
+            return Ok(());
+        }
+        let message = format!(
+            "document contains excessive aliasing: the texts expand to more than {MAX_TEXT_BYTES} bytes"
+        );
+        Err(at_span(span, message))
     }
 }
 
@@ -183,6 +211,8 @@ struct Composer<'input> {
     parser: Parser<'input, StrInput<'input>>,
     text: &'input str,
     nodes: usize,
+    /// Nodes that merge keys brought, each time.
+    merged: u64,
     /// By the parser's number; none while the anchored node is not complete: an alias there would contain itself.
     anchors: HashMap<usize, Option<Composed>>,
     notices: Vec<Notice>,
@@ -217,10 +247,8 @@ impl<'input> Composer<'input> {
         }
         // Later documents are ignored, and so are their errors (CFG-020); CFG-026 makes them known.
         if let Some(Ok((Event::DocumentStart(..), span))) = self.parser.next_event() {
-            self.notices.push(Notice {
-                at: position(span),
-                message: "only the first document of a file is read; this one is ignored"
-                    .to_owned(),
+            self.notice(position(span), || {
+                "only the first document of a file is read; this one is ignored".to_owned()
             });
         }
         Ok(root.node)
@@ -285,11 +313,24 @@ impl<'input> Composer<'input> {
             nodes: collected.nodes,
             aliased: collected.aliased,
             height: collected.height,
+            bytes: collected.bytes,
         };
         if anchor != 0 {
             self.anchors.insert(anchor, Some(composed.clone()));
         }
         Ok(composed)
+    }
+
+    fn notice(&mut self, at: Position, message: impl FnOnce() -> String) {
+        if self.notices.len() > MAX_NOTICES {
+            return;
+        }
+        let message = if self.notices.len() == MAX_NOTICES {
+            format!("more than {MAX_NOTICES} doubled keys in this file; the rest is not told")
+        } else {
+            message()
+        };
+        self.notices.push(Notice { at, message });
     }
 
     /// What has an anchor, if it is one, is not complete yet.
@@ -311,6 +352,7 @@ impl<'input> Composer<'input> {
                 (event, span) => {
                     let item = self.node(event, span, depth + 1)?;
                     all.count(&item);
+                    all.refuse_expansion(span)?;
                     items.push(item.node);
                 }
             }
@@ -334,19 +376,29 @@ impl<'input> Composer<'input> {
             let (event, span) = self.next()?;
             let value = self.node(event, span, depth + 1)?;
             all.count(&value);
+            all.refuse_expansion(span)?;
             all.nodes = all.nodes.saturating_add(1);
             if is_merge {
+                self.merged = self.merged.saturating_add(value.nodes);
+                if self.merged > MAX_NODES as u64 {
+                    return Err(at_span(
+                        span,
+                        format!(
+                            "document contains excessive aliasing: more than {MAX_NODES} values are merged into others"
+                        ),
+                    ));
+                }
                 building.merge(&value.node)?;
                 continue;
             }
             let name = key_text(&key.node)?;
+            all.bytes = all.bytes.saturating_add(name.len() as u64);
             if let Some(first) = building.written(&name) {
-                self.notices.push(Notice {
-                    at: key_at,
-                    message: format!(
+                self.notice(key_at, || {
+                    format!(
                         "key {name:?} is already set in line {}; the last one counts",
                         first.line
-                    ),
+                    )
                 });
             }
             building.set(
@@ -629,7 +681,7 @@ mod tests {
                 vec![format!("*a{}", n - 1); 10].join(", ")
             );
         }
-        insta::assert_snapshot!(json(&text), @"yaml: line 1: document contains excessive aliasing");
+        insta::assert_snapshot!(json(&text), @"yaml: line 9: document contains excessive aliasing: the texts expand to more than 268435456 bytes");
         insta::assert_snapshot!(json("a: &a [*a]"), @"yaml: line 1: anchor value contains itself");
         let deep = "[".repeat(600) + &"]".repeat(600);
         insta::assert_snapshot!(json(&deep), @"yaml: line 1: recursion limit exceeded");
