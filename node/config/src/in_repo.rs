@@ -227,13 +227,13 @@ impl Config {
             ..
         } = own;
         let mut found = Vec::new();
-        let shared = job::Shared::with_most(job::shared::MAX_EXPRESSIONS_OF_REPOSITORY);
-        let defaults = job::Defaults {
-            shared: &shared,
-            prow: &self.prow,
-            decorate_all_jobs: self.jobs.decorate_all_jobs,
-            presets: self.jobs.presets.iter().chain(&presets).collect(),
-        };
+        let shared = job::Shared::of_repository();
+        let defaults = job::Defaults::new(
+            &self.prow,
+            self.jobs.decorate_all_jobs,
+            self.jobs.presets.iter().chain(&presets),
+            &shared,
+        );
         for job in &mut presubmits {
             let wrong = defaults.presubmit(job, identifier);
             found.extend(wrong.into_iter().map(|e| of_job(&job.base, "", e)));
@@ -241,6 +241,11 @@ impl Config {
         for job in &mut postsubmits {
             let wrong = defaults.postsubmit(job, identifier);
             found.extend(wrong.into_iter().map(|e| of_job(&job.base, "", e)));
+        }
+        if let Some(wrong) = shared.layers_problem() {
+            let last = presubmits.last().map(|job| &job.base);
+            let last = last.or(postsubmits.last().map(|job| &job.base));
+            found.extend(last.map(|job| of_job(job, "decoration_config", wrong)));
         }
         for job in &presubmits {
             let wrong = job::validate::presubmit(&self.prow, job).into_iter();

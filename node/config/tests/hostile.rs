@@ -559,6 +559,90 @@ fn job_012_expressions_of_all_jobs_together_are_bounded() {
     );
 }
 
+/// JOB-006, CFG-062: presets multiply with jobs, decorations with repositories; neither is made beyond its bound.
+#[test]
+fn job_006_cfg_062_defaults_of_all_jobs_together_are_bounded() {
+    let preset = |bytes: usize| {
+        let value = "x".repeat(bytes);
+        format!("presets: [{{labels: {{p: q}}, env: [{{name: A, value: {value}}}]}}]\n")
+    };
+    let jobs = |count: usize| {
+        let job = |n| format!("- {{name: j{n}, interval: 1h, labels: {{p: q}}, {POD}}}\n");
+        format!("periodics:\n{}", lines(count, job))
+    };
+    let (large, small) = (preset(4 << 20), preset(100));
+    let refused = told(&load(large.as_bytes(), jobs(300).as_bytes()));
+    // 255 of them come to just under a gigabyte.
+    assert_eq!(
+        refused,
+        "jobs/a.yaml:257:3: periodics[255].spec: job j255 failed to merge presets for podspec: what presets add to the pods of all \
+         jobs together is more than 1073741824 bytes; use smaller presets, or for fewer jobs"
+    );
+    assert_eq!(told(&load(large.as_bytes(), jobs(2).as_bytes())), "ok");
+    assert_eq!(told(&load(small.as_bytes(), jobs(300).as_bytes())), "ok");
+
+    let plank = |bytes: usize| {
+        format!(
+            "plank:\n  default_decoration_config_entries:\n  - config: {{timeout: 1h, utility_images: {{clonerefs: a, initupload: b, \
+             entrypoint: c, sidecar: d}}, gcs_configuration: {{bucket: b, path_strategy: explicit}}, gcs_credentials_secret: {}}}\n",
+            "x".repeat(bytes)
+        )
+    };
+    let decorated = |repos: usize| {
+        let pod = "spec: {containers: [{image: x, command: [x]}]}";
+        let job = |n| format!("  a/b{n}: [{{name: j, decorate: true, {pod}}}]\n");
+        format!("postsubmits:\n{}", lines(repos, job))
+    };
+    let refused = told(&load(plank(1 << 20).as_bytes(), decorated(262).as_bytes()));
+    assert_eq!(
+        refused,
+        "config.yaml: plank.default_decoration_config_entries: what the default decorations and prowjob defaults of all jobs together \
+         come to is more than 268435456 bytes; use smaller defaults, or for fewer repositories"
+    );
+    assert_eq!(
+        told(&load(plank(1 << 20).as_bytes(), decorated(3).as_bytes())),
+        "ok"
+    );
+    assert_eq!(
+        told(&load(plank(9).as_bytes(), decorated(262).as_bytes())),
+        "ok"
+    );
+    // What was refused is not taken for what was made.
+    let mut files = FileSet::new(Layout {
+        config: "config.yaml".to_owned(),
+        jobs: Some("jobs".to_owned()),
+        ..Layout::default()
+    });
+    let mut cache = ConfigCache::new();
+    for (main, repos) in [
+        (plank(1 << 20), 3),
+        (plank(1 << 20), 262),
+        (plank(1 << 20), 3),
+    ] {
+        files.insert("config.yaml", main.into_bytes());
+        files.insert("jobs/a.yaml", decorated(repos).into_bytes());
+        let loaded = cache.load(&files, LoadOptions::default());
+        assert_eq!(loaded.errors.is_empty(), repos == 3);
+        if repos == 3 {
+            let jobs = loaded
+                .config
+                .jobs
+                .postsubmits
+                .values()
+                .flat_map(|jobs| jobs.iter());
+            for job in jobs {
+                assert!(
+                    job.base
+                        .decoration()
+                        .unwrap()
+                        .gcs_credentials_secret
+                        .is_some()
+                );
+            }
+        }
+    }
+}
+
 /// CFG-029: templates that recurse, loop and grow.
 #[test]
 fn cfg_029_templates_are_bounded() {

@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 
+use super::shared::{bytes_of, presets_too_large};
 use super::{
     Brancher, ChangeMatcher, JobBase, Periodic, PodSpec, Postsubmit, Preset, Presubmit, Shared,
 };
@@ -14,14 +15,53 @@ pub const DEFAULT_CLUSTER: &str = "default";
 /// What the defaulting of jobs looks at.
 pub(crate) struct Defaults<'a> {
     pub(crate) prow: &'a ProwConfig,
-    pub(crate) decorate_all_jobs: bool,
-    /// The configuration's presets, then those of the repository itself.
-    pub(crate) presets: Vec<&'a Preset>,
+    decorate_all_jobs: bool,
+    /// The configuration's presets, then those of the repository itself; with their bytes.
+    presets: Vec<(&'a Preset, u64)>,
     /// Of one configuration, or of what stays the same of it.
-    pub(crate) shared: &'a Shared,
+    shared: &'a Shared,
 }
 
-impl Defaults<'_> {
+impl<'a> Defaults<'a> {
+    pub(crate) fn new(
+        prow: &'a ProwConfig,
+        decorate_all_jobs: bool,
+        presets: impl Iterator<Item = &'a Preset>,
+        shared: &'a Shared,
+    ) -> Self {
+        Self {
+            prow,
+            decorate_all_jobs,
+            presets: presets.map(|preset| (preset, bytes_of(preset))).collect(),
+            shared,
+        }
+    }
+
+    pub(crate) fn has_presets(&self) -> bool {
+        !self.presets.is_empty()
+    }
+
+    /// Bytes that presets add to a job.
+    pub(crate) fn growth(&self, base: &JobBase) -> u64 {
+        let Some(spec) = &base.spec else {
+            return 0;
+        };
+        let applying = self
+            .presets
+            .iter()
+            .filter(|(preset, _)| preset.applies_to(&base.labels));
+        match applying.map(|(_, bytes)| bytes).sum() {
+            0 => 0,
+            // Most of it goes to every container.
+            bytes => {
+                bytes
+                    * spec
+                        .view()
+                        .map_or(1, |pod| pod.containers().len().max(1) as u64)
+            }
+        }
+    }
+
     /// Problems are returned in upstream's words; the job keeps what could be set.
     pub(crate) fn presubmit(&self, job: &mut Presubmit, repo: &str) -> Vec<String> {
         self.base(&mut job.base);
@@ -94,17 +134,20 @@ impl Defaults<'_> {
     }
 
     fn presets(&self, base: &mut JobBase) -> Result<(), String> {
+        let growth = self.growth(base);
         let Some(spec) = &mut base.spec else {
             return Ok(());
         };
         let mut applying = self
             .presets
             .iter()
+            .map(|(preset, _)| preset)
             .filter(|preset| preset.applies_to(&base.labels))
             .peekable();
         if applying.peek().is_none() {
             return Ok(());
         }
+        (self.shared.grow(growth)).map_err(|most| presets_too_large(&base.name, most))?;
         let mut merged = spec.value();
         for preset in applying {
             preset.merge_into(&mut merged).map_err(|e| {

@@ -1,6 +1,6 @@
 //! Jobs of one file after defaulting, and what only shows when the jobs of all files stand together.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use trireme_prowjob::DecorationConfig;
@@ -9,6 +9,7 @@ use super::file::{JobFile, of_job};
 use crate::config::{JobConfig, JobList};
 use crate::diagnostic::Diagnostic;
 use crate::job::expressions::Expressions;
+use crate::job::shared::{MAX_GROWTH, bytes_of, presets_too_large};
 use crate::job::{self, AnyJob, JobBase, Periodic, Postsubmit, Presubmit, clashes, validate};
 
 /// Errors that are told of the jobs of one file.
@@ -91,22 +92,59 @@ impl Found {
     }
 }
 
+impl DefaultedFile {
+    fn jobs(&self) -> impl Iterator<Item = AnyJob<'_>> {
+        let presubmits = self.presubmits.iter().flat_map(|(_, jobs)| jobs.iter());
+        let postsubmits = self.postsubmits.iter().flat_map(|(_, jobs)| jobs.iter());
+        presubmits
+            .map(|job| AnyJob::Presubmit(job))
+            .chain(postsubmits.map(|job| AnyJob::Postsubmit(job)))
+            .chain(self.periodics.iter().map(|job| AnyJob::Periodic(job)))
+    }
+}
+
 /// The first job, in the order of the files, with which the expressions of all are too many.
 pub(super) fn too_many_expressions(files: &[Arc<DefaultedFile>]) -> Option<Diagnostic> {
     let mut all = Expressions::default();
-    for file in files {
-        let presubmits = file.presubmits.iter().flat_map(|(_, jobs)| jobs.iter());
-        let postsubmits = file.postsubmits.iter().flat_map(|(_, jobs)| jobs.iter());
-        let jobs = presubmits
-            .map(|job| AnyJob::Presubmit(job))
-            .chain(postsubmits.map(|job| AnyJob::Postsubmit(job)));
-        for job in jobs {
-            if let Err((field, message)) = all.add(job) {
-                return Some(of_job(job.base(), field, message));
-            }
+    let mut jobs = files.iter().flat_map(|file| file.jobs());
+    jobs.find_map(|job| {
+        let (field, message) = all.add(job).err()?;
+        Some(of_job(job.base(), field, message))
+    })
+}
+
+/// The first job, in the order of the files, with which presets add too much.
+pub(super) fn too_large_presets(
+    files: &[Arc<DefaultedFile>],
+    defaults: &job::Defaults<'_>,
+) -> Option<Diagnostic> {
+    let mut grown = 0;
+    let mut jobs = files.iter().flat_map(|file| file.jobs());
+    jobs.find_map(|job| {
+        grown += defaults.growth(job.base());
+        let message = || presets_too_large(&job.base().name, MAX_GROWTH);
+        (grown > MAX_GROWTH).then(|| of_job(job.base(), "spec", message()))
+    })
+}
+
+/// Bytes of the decorations and defaults of all jobs, those that are shared counted once.
+pub(super) fn bytes_of_layers(files: &[Arc<DefaultedFile>]) -> u64 {
+    let mut seen = HashSet::new();
+    let mut bytes = 0;
+    for job in files.iter().flat_map(|file| file.jobs()) {
+        let base = job.base();
+        if let Some(of) = &base.utility.decoration_config
+            && seen.insert(Arc::as_ptr(of).cast::<()>())
+        {
+            bytes += bytes_of(of.as_ref());
+        }
+        if let Some(of) = &base.prowjob_defaults
+            && seen.insert(Arc::as_ptr(of).cast::<()>())
+        {
+            bytes += bytes_of(of.as_ref());
         }
     }
-    None
+    bytes
 }
 
 fn upload(buckets: &mut BTreeSet<String>, decoration: Option<&DecorationConfig>) {
@@ -231,6 +269,28 @@ pub(super) struct Known {
 }
 
 impl Known {
+    /// Bytes that presets add to its jobs.
+    pub(super) fn growth(&self, defaults: &job::Defaults<'_>) -> u64 {
+        if !defaults.has_presets() {
+            return 0;
+        }
+        if let Some((_, defaulted)) = &self.defaulted {
+            return defaulted
+                .jobs()
+                .map(|job| defaults.growth(job.base()))
+                .sum();
+        }
+        let jobs = &self.written.jobs;
+        let presubmits = jobs.presubmits.values().flat_map(|jobs| jobs.iter());
+        let postsubmits = jobs.postsubmits.values().flat_map(|jobs| jobs.iter());
+        presubmits
+            .map(|job| &job.base)
+            .chain(postsubmits.map(|job| &job.base))
+            .chain(jobs.periodics.iter().map(|job| &job.base))
+            .map(|base| defaults.growth(base))
+            .sum()
+    }
+
     pub(super) fn with_defaults(&self, generation: u64) -> Option<Arc<DefaultedFile>> {
         let (of, defaulted) = self.defaulted.as_ref()?;
         (*of == generation).then(|| defaulted.clone())

@@ -28,7 +28,7 @@ use crate::check::{Warning, follow_up};
 use crate::config::{Config, JobConfig};
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::files::{Content, FileSet, Files};
-use crate::job::shared::{MAX_EXPRESSIONS, is_too_many};
+use crate::job::shared::{MAX_EXPRESSIONS, MAX_GROWTH, MAX_LAYERS, is_too_many, layers_too_large};
 use crate::job::{self, Preset};
 use crate::plugins::{PluginConfig, Registry};
 use crate::prow::ProwConfig;
@@ -209,12 +209,16 @@ impl<'a> Loader<'a> {
         let parsed = parsed.into_iter().map(|(path, known)| (Some(path), known));
         // The main file may lie among the job files, and is one of them then as well.
         let parsed = std::iter::once((None, main_jobs)).chain(parsed).collect();
-        let defaulted = self.defaulted(&sections.prow, &jobs, parsed);
+        let defaulted = self.defaulted(main, &sections.prow, &jobs, parsed);
         for file in &defaulted {
-            self.found.extend(file.found.iter().cloned());
+            // What is too much together is told once, before.
+            let own = file
+                .found
+                .iter()
+                .filter(|found| !is_too_many(&found.message));
+            self.found.extend(own.cloned());
             jobs.periodics.extend(file.periodics.iter().cloned());
         }
-        self.too_many_expressions(&defaulted);
         let former: Vec<_> = self.cache.memories().collect();
         jobs.presubmits = self.next.presubmits.merge(
             &former.iter().map(|of| &of.presubmits).collect::<Vec<_>>(),
@@ -377,6 +381,7 @@ impl<'a> Loader<'a> {
     /// Every file with its defaults, in the same order.
     fn defaulted(
         &mut self,
+        main: &str,
         prow: &ProwConfig,
         jobs: &JobConfig,
         files: Vec<(Option<&str>, Known)>,
@@ -384,7 +389,8 @@ impl<'a> Loader<'a> {
         let depends_on = Some(looked_at(prow, jobs));
         let cache = self.cache;
         let mut known = cache.memories().map(|of| &of.defaults);
-        let known = known.find(|known| known.depends_on == depends_on).cloned();
+        let known = known.find(|known| known.depends_on == depends_on && known.shared.has_room());
+        let known = known.cloned();
         self.next.defaults = known.unwrap_or_else(|| KnownDefaults {
             depends_on,
             generation: cache.generation + 1,
@@ -392,12 +398,10 @@ impl<'a> Loader<'a> {
         });
         let generation = self.next.defaults.generation;
         let shared = self.next.defaults.shared.clone();
-        let defaults = job::Defaults {
-            prow,
-            decorate_all_jobs: jobs.decorate_all_jobs,
-            presets: jobs.presets.iter().collect(),
-            shared: &shared,
-        };
+        let presets = jobs.presets.iter();
+        let defaults = job::Defaults::new(prow, jobs.decorate_all_jobs, presets, &shared);
+        let growth = files.iter().map(|(_, known)| known.growth(&defaults)).sum();
+        shared.begin(growth);
         // Each is taken by the one thread that works on it: what nobody else holds is changed in place.
         let files: Vec<_> = files
             .into_iter()
@@ -436,18 +440,36 @@ impl<'a> Loader<'a> {
             }
             defaulted.push(file);
         }
+        self.too_much_together(main, &defaulted, &defaults, growth);
         defaulted
     }
 
-    /// Which expressions are refused while the files are read by several threads is chance; which job has one too many is
-    /// not.
-    fn too_many_expressions(&mut self, files: &[Arc<DefaultedFile>]) {
-        if self.next.defaults.shared.weight() <= MAX_EXPRESSIONS {
+    /// What is refused because of all the rest while the files are read by several threads is chance; which job is one too
+    /// many is not.
+    fn too_much_together(
+        &mut self,
+        main: &str,
+        files: &[Arc<DefaultedFile>],
+        defaults: &job::Defaults<'_>,
+        growth: u64,
+    ) {
+        let shared = &self.next.defaults.shared;
+        if shared.has_room() && growth <= MAX_GROWTH {
             return;
         }
-        self.found.retain(|found| !is_too_many(&found.message));
-        self.found.extend(jobs::too_many_expressions(files));
-        // Jobs whose expressions were refused are looked at again in another configuration.
+        if shared.weight() > MAX_EXPRESSIONS {
+            self.found.extend(jobs::too_many_expressions(files));
+        }
+        if shared.layers() > MAX_LAYERS && jobs::bytes_of_layers(files) > MAX_LAYERS {
+            let message = layers_too_large(MAX_LAYERS);
+            let found = Diagnostic::error(Rule::Invalid, main, message);
+            self.found
+                .push(found.field("plank.default_decoration_config_entries"));
+        }
+        if growth > MAX_GROWTH {
+            self.found.extend(jobs::too_large_presets(files, defaults));
+        }
+        // Jobs to which something was refused are looked at again in another configuration.
         self.next.defaults.depends_on = None;
     }
 
