@@ -64,15 +64,9 @@ impl GoRegex {
             return Err(error(&reason, &beginning(source)));
         }
         let translated = Translator::new(source).run()?;
-        let parsed = parse(&translated).map_err(|e| {
-            let reason = match &e {
-                regex_syntax::Error::Parse(e) => e.kind().to_string(),
-                e => e.to_string(),
-            };
-            RegexError {
-                reason,
-                fragment: source.to_owned(),
-            }
+        let parsed = parse(&translated).map_err(|reason| RegexError {
+            reason,
+            fragment: source.to_owned(),
         })?;
         let size = size(&parsed);
         if size > MAX_SIZE {
@@ -157,9 +151,14 @@ impl GoRegex {
     }
 }
 
-fn parse(translated: &str) -> Result<Hir, regex_syntax::Error> {
+/// The reason, if it is none.
+fn parse(translated: &str) -> Result<Hir, String> {
     let mut parser = regex_syntax::ParserBuilder::new();
-    parser.nest_limit(MAX_NESTING * 2).build().parse(translated)
+    let parsed = parser.nest_limit(MAX_NESTING * 2).build().parse(translated);
+    parsed.map_err(|e| match &e {
+        regex_syntax::Error::Parse(e) => e.kind().to_string(),
+        e => e.to_string(),
+    })
 }
 
 /// The parser bounds the nesting, and so the recursion.
