@@ -18,6 +18,8 @@ use crate::yaml::{Node, NodeValue};
 pub const FILE: &str = ".prow.yaml";
 /// The directory that counts instead of the file, where there is one.
 pub const DIR: &str = ".prow";
+/// Jobs that a repository may have of its own: whoever opens a pull request writes as many as he likes.
+const MAX_JOBS: usize = 10_000;
 /// Stands for the repository's root in paths, which a set wants.
 const ROOT: &str = "repository";
 /// Contexts that Trireme itself reports on heads: about a repository's own files, and Tide's.
@@ -94,6 +96,19 @@ pub fn wants(path: &str) -> bool {
 pub struct InRepoJobs {
     pub presubmits: Vec<Presubmit>,
     pub postsubmits: Vec<Postsubmit>,
+}
+
+/// The items under a key as they are decoded: in any case.
+fn list<'n>(root: &'n Node, key: &str) -> &'n [Arc<Node>] {
+    let NodeValue::Mapping(entries) = &root.value else {
+        return &[];
+    };
+    let mut entries = entries.iter();
+    let entry = entries.find(|entry| entry.key.eq_ignore_ascii_case(key));
+    match entry.map(|entry| &entry.value.value) {
+        Some(NodeValue::Sequence(items)) => items,
+        _ => &[],
+    }
 }
 
 /// CFG-087: whether a change may touch a repository's own jobs.
@@ -175,6 +190,15 @@ impl ProwYaml {
         let Some(root) = document(path, bytes, found) else {
             return;
         };
+        let jobs = list(&root, "presubmits").len() + list(&root, "postsubmits").len();
+        let all = self.presubmits.len() + self.postsubmits.len() + jobs;
+        if all > MAX_JOBS {
+            let message = format!(
+                "with its {jobs} jobs the repository has {all} of its own, more than the {MAX_JOBS} that it may have"
+            );
+            found.push(Diagnostic::error(Rule::File, path, message));
+            return;
+        }
         let mut cx = Cx::new(path, true);
         let mut part = Self::decode(&root, &mut cx);
         found.append(&mut cx.diagnostics);
@@ -185,19 +209,7 @@ impl ProwYaml {
     }
 
     fn place(&mut self, root: &Node, file: &Arc<str>) {
-        // As they are decoded: in any case.
-        let items = |key: &str| {
-            let NodeValue::Mapping(entries) = &root.value else {
-                return Vec::new();
-            };
-            let entry = entries
-                .iter()
-                .find(|entry| entry.key.eq_ignore_ascii_case(key));
-            match entry.map(|entry| &entry.value.value) {
-                Some(NodeValue::Sequence(items)) => items.clone(),
-                _ => Vec::new(),
-            }
-        };
+        let items = |key: &str| list(root, key).to_vec();
         let (list, nodes): (Arc<str>, _) = ("presubmits".into(), items("presubmits"));
         for (n, job) in self.presubmits.iter_mut().enumerate() {
             job.base.source = source(file, &list, n, nodes.get(n));

@@ -542,7 +542,19 @@ fn job_012_expressions_of_all_jobs_together_are_bounded() {
         assert_eq!(told(&cache.load(&files, LoadOptions::default())), alone);
         assert_eq!(alone == "ok", each < 10);
     }
-    // A repository's own jobs have a bound of their own.
+    // A repository's own jobs have bounds of their own.
+    let many = format!("presubmits:\n{}", "- {}\n".repeat(20_000));
+    let many = [(".prow.yaml".to_owned(), Arc::from(many.as_bytes()))].into();
+    let mut found = Vec::new();
+    let read = ProwYaml::read(&OwnFiles::checked_out(&many), &mut found);
+    assert!(read.presubmits.is_empty());
+    let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        found,
+        [
+            ".prow.yaml: with its 20000 jobs the repository has 20000 of its own, more than the 10000 that it may have"
+        ]
+    );
     let own = |n| {
         let job = |n| format!("- {{name: j{n}, run_if_changed: '\\pL{{300}}{n}', {POD}}}\n");
         let text = format!("presubmits:\n{}", lines(n, job));

@@ -18,8 +18,7 @@ pub const MAX_EXPRESSIONS: u64 = 2 << 30;
 pub(crate) const MAX_EXPRESSIONS_OF_REPOSITORY: u64 = 64 << 20;
 /// Bytes that presets may add to the pods of all jobs.
 pub(crate) const MAX_GROWTH: u64 = 1 << 30;
-/// Bytes that decorations and defaults of all repositories and clusters may come to. Kubernetes' own configuration has 17
-/// KB of them.
+/// Bytes that decorations and defaults of all repositories and clusters may come to.
 pub(crate) const MAX_LAYERS: u64 = 256 << 20;
 /// What presets may add, and layers come to, for the jobs that stand in one repository.
 const MAX_DEFAULTS_OF_REPOSITORY: u64 = 64 << 20;
