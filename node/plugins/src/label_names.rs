@@ -5,6 +5,5 @@ pub(crate) const HOLD: &str = "do-not-merge/hold";
 pub(crate) const LGTM: &str = "lgtm";
 /// Nobody trusted has looked at the pull request yet.
 pub const NEEDS_OK_TO_TEST: &str = "needs-ok-to-test";
-/// Somebody trusted said so.
-pub const OK_TO_TEST: &str = "ok-to-test";
+pub use trireme_office::OK_TO_TEST;
 pub(crate) const WORK_IN_PROGRESS: &str = "do-not-merge/work-in-progress";

@@ -3,15 +3,12 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use trireme_config::ProwConfig;
 use trireme_config::in_repo::InRepoJobs;
 use trireme_config::job::{batch_spec, presubmit_spec};
+use trireme_office::run_record;
 use trireme_proto::state::{CreateJobs, NewJob, command::Body};
-use trireme_prowjob::{
-    ProwJob, Pull as RefsPull, Refs, labels, new_prow_job,
-    record::{Source, new_record},
-};
-use trireme_state::{GITHUB_REPORTER, ids};
+use trireme_prowjob::{Pull as RefsPull, Refs, labels, new_prow_job};
+use trireme_state::ids;
 
 use crate::{
     facts::ORIGIN,
@@ -108,23 +105,9 @@ impl Session {
         let now = Timestamp::from_millisecond(self.office.now_ms()).unwrap_or_default();
         let mut own = presubmit.base.labels.clone();
         own.insert(labels::CREATED_BY_TIDE.to_owned(), "true".to_owned());
-        let prow = &scene.rules.running.config.prow;
-        let job = new_prow_job(spec, &own, &presubmit.base.annotations, id, now)
-            .requiring_scheduling(prow.scheduler.enabled);
-        let source = Source {
-            origin,
-            config_version: scene.rules.running.version,
-            reporters: reporters(&job, prow),
-            ..Source::default()
-        };
-        let mut record = new_record(&job, source).map_err(|why| {
-            Trouble::Other(format!("job {:?} cannot be recorded: {why}", test.job))
-        })?;
-        let revivals = prow
-            .plank
-            .max_revivals
-            .and_then(|max| u32::try_from(max).ok());
-        record.retries_left = revivals.unwrap_or_default();
+        let job = new_prow_job(spec, &own, &presubmit.base.annotations, id, now);
+        let record = run_record(&scene.rules.running, job, &origin)
+            .map_err(|why| Trouble::Other(format!("cannot be recorded: {why}")))?;
         Ok(Some(NewJob {
             job: Some(Box::new(record)),
             unless_exists: false,
@@ -147,14 +130,6 @@ fn origin(scene: &Scene<'_>, heads: &[(u64, String)], context: &str) -> String {
         pool.base_sha,
         heads.join(",")
     )
-}
-
-/// GitHub hears of runs that report, by type; of batches never.
-fn reporters(job: &ProwJob, prow: &ProwConfig) -> Vec<String> {
-    let told = job.spec.report && prow.github_reporter.reports(job.spec.r#type);
-    told.then(|| GITHUB_REPORTER.to_owned())
-        .into_iter()
-        .collect()
 }
 
 /// TIDE-082

@@ -2,15 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use trireme_config::Config;
-use trireme_config::job::{Postsubmit, Presubmit, new_presubmit, postsubmit_spec};
+use trireme_config::job::{Postsubmit, Presubmit, postsubmit_spec};
 use trireme_forge::PullRequest;
 use trireme_forge::webhook::PushEvent;
+use trireme_office::{PullRun, run_record};
 use trireme_proto::state::NewJob;
-use trireme_prowjob::new_job::GitHubPull;
-use trireme_prowjob::record::{Source, new_record};
 use trireme_prowjob::{ProwJob, Refs, labels, new_prow_job};
-use trireme_state::{GITHUB_REPORTER, ids::job_id};
+use trireme_state::ids::job_id;
 
 use super::NAME;
 use crate::plugin::{PlanError, Planning};
@@ -32,29 +30,20 @@ pub(super) struct Runs<'j> {
 
 impl Runs<'_> {
     pub(super) fn records(&self, cx: &Planning<'_>) -> Result<Vec<NewJob>, PlanError> {
-        let pr = &self.pull_request;
-        let repo_html_url = repo_page(pr);
-        let pull = GitHubPull {
-            org: &pr.repo.org,
-            repo: &pr.repo.repo,
-            repo_html_url: &repo_html_url,
-            base_ref: &pr.base.branch,
-            number: i64::try_from(pr.number).unwrap_or_default(),
-            author: &pr.author.login,
-            author_html_url: &pr.author.html_url,
-            head_sha: &pr.head.sha,
-            head_ref: &pr.head.branch,
-            title: &pr.title,
-            html_url: &pr.html_url,
-        };
         let mut additional = BTreeMap::new();
         if self.retest {
             additional.insert(labels::RETEST.to_owned(), "true".to_owned());
         }
+        let on = PullRun {
+            pull_request: &self.pull_request,
+            base_sha: &self.base_sha,
+            guid: cx.guid,
+            labels: &additional,
+            now: cx.now,
+        };
         let mut records = Vec::with_capacity(self.jobs.len());
         for (place, job) in &self.jobs {
-            let id = id(cx.guid, *place);
-            let made = new_presubmit(job, pull, &self.base_sha, cx.guid, &additional, id, cx.now);
+            let made = on.prow_job(job, id(cx.guid, *place));
             records.push(NewJob {
                 job: Some(Box::new(record(made, cx)?)),
                 unless_exists: self.unless_exists,
@@ -63,19 +52,6 @@ impl Runs<'_> {
             });
         }
         Ok(records)
-    }
-}
-
-/// The base repository's page.
-pub(super) fn repo_page(pr: &PullRequest) -> String {
-    if pr.base.repo_html_url.is_empty() {
-        let tail = format!("/pull/{}", pr.number);
-        pr.html_url
-            .strip_suffix(&tail)
-            .unwrap_or_default()
-            .to_owned()
-    } else {
-        pr.base.repo_html_url.clone()
     }
 }
 
@@ -116,36 +92,5 @@ fn id(guid: &str, place: usize) -> String {
 }
 
 fn record(job: ProwJob, cx: &Planning<'_>) -> Result<trireme_proto::state::Job, PlanError> {
-    let config = &cx.running.config;
-    let job = job.requiring_scheduling(config.prow.scheduler.enabled);
-    let source = Source {
-        origin: cx.guid.to_owned(),
-        config_version: cx.running.version,
-        reporters: reporters(&job, config),
-        rerun_of: String::new(),
-    };
-    let mut record = new_record(&job, source)
-        .map_err(|error| PlanError::Failed(format!("job {}: {error}", job.spec.job)))?;
-    record.retries_left = config
-        .prow
-        .plank
-        .max_revivals
-        .and_then(|revivals| u32::try_from(revivals).ok())
-        .unwrap_or_default();
-    Ok(record)
-}
-
-/// Who is told about the run: GitHub, if the job reports and its type is one of those to be reported.
-fn reporters(job: &ProwJob, config: &Config) -> Vec<String> {
-    let to_github = job.spec.report
-        && config.prow.github_reporter.reports(job.spec.r#type)
-        && !job
-            .metadata
-            .labels
-            .contains_key(labels::GERRIT_REPORT_LABEL);
-    if to_github {
-        vec![GITHUB_REPORTER.to_owned()]
-    } else {
-        vec![]
-    }
+    run_record(cx.running, job, cx.guid).map_err(|why| PlanError::Failed(why.to_string()))
 }

@@ -16,10 +16,10 @@ use trireme_proto::state::effect::Action;
 use trireme_proto::state::{Context, ContextState};
 
 use super::comment::is_relevant;
-use super::jobs::repo_page;
 use crate::decision::Target;
 use crate::facts::{Facts, Missing, fetch};
 use crate::plugin::{PlanError, Planning};
+use trireme_office::repo_page;
 
 /// Ends the comment about broken files.
 const MARKER: &str = "<!-- trireme: in-repo-config -->";

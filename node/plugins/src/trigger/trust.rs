@@ -1,6 +1,7 @@
 //! Whose pull requests are tested without being asked (PLG-TRIGGER-010 … 012).
 
 use trireme_forge::{BotUser, RepoId, has_label};
+use trireme_office::TrustRule;
 
 use super::Options;
 use crate::facts::{Facts, Missing};
@@ -14,22 +15,18 @@ pub(super) fn is_trusted(
     bot: &BotUser,
     facts: &Facts,
 ) -> Result<bool, Missing> {
-    if bot.is(login) || facts.is_member(&repo.org, login)? {
+    if bot.is(login) {
         return Ok(true);
     }
-    if !options.only_org_members && facts.is_collaborator(login)? {
-        return Ok(true);
-    }
-    let app = login.strip_suffix("[bot]");
-    if app.is_some_and(|app| options.trusted_apps.iter().any(|trusted| trusted == app)) {
-        return Ok(true);
-    }
-    let second = &options.trusted_org;
-    if second.is_empty() || *second == repo.org {
-        Ok(false)
-    } else {
-        facts.is_member(second, login)
-    }
+    let rule = TrustRule {
+        trusted_apps: &options.trusted_apps,
+        trusted_org: &options.trusted_org,
+        only_org_members: options.only_org_members,
+    };
+    let is_member = |org: &str, login: &str| facts.is_member(org, login);
+    rule.trusts(login, &repo.org, is_member, |login| {
+        facts.is_collaborator(login)
+    })
 }
 
 /// PLG-TRIGGER-012: by its author or by its label. Labels are read only if the author is not trusted.
