@@ -75,13 +75,14 @@ pub(crate) fn brief(version: &ConfigVersion) -> ConfigVersion {
 
 /// Versions and contents, wherever they are: at one revision in memory, or in this node's archive.
 #[derive(Clone)]
-pub(crate) struct Stored {
+pub struct Stored {
     view: Arc<View>,
     archive: ArchiveReader,
 }
 
 impl Stored {
-    pub(crate) fn new(view: Arc<View>, archive: ArchiveReader) -> Self {
+    #[must_use]
+    pub fn new(view: Arc<View>, archive: ArchiveReader) -> Self {
         Self { view, archive }
     }
 
@@ -89,7 +90,11 @@ impl Stored {
         &self.view
     }
 
-    pub(crate) async fn version(&self, number: u64) -> Result<Option<ConfigVersion>, Status> {
+    /// None if there is no such version, or none any more.
+    ///
+    /// # Errors
+    /// `Unavailable` when the archive cannot be read, `DataLoss` when what stands there is none.
+    pub async fn version(&self, number: u64) -> Result<Option<ConfigVersion>, Status> {
         if let Some(version) = self.view.config_version(number) {
             return Ok(Some(ConfigVersion::clone(version)));
         }
@@ -114,7 +119,9 @@ impl Stored {
         })
     }
 
-    pub(crate) async fn files(&self, version: &ConfigVersion) -> Result<Vec<ConfigFile>, Status> {
+    /// # Errors
+    /// As [`Self::version`]; `DataLoss` when a page of it is nowhere.
+    pub async fn files(&self, version: &ConfigVersion) -> Result<Vec<ConfigFile>, Status> {
         let mut files = version.files.clone();
         for name in &version.pages {
             if let Some(page) = self.view.config_page(name) {
@@ -133,7 +140,9 @@ impl Stored {
         Ok(files)
     }
 
-    pub(crate) async fn content(&self, name: &BlobRef, host: &Host) -> Result<Bytes, Status> {
+    /// # Errors
+    /// As [`Self::version`]; `NotFound` when it is nowhere.
+    pub async fn content(&self, name: &BlobRef, host: &Host) -> Result<Bytes, Status> {
         let chunks = match self.view.blob(&name.sha256) {
             Some(chunks) => chunks,
             None => {

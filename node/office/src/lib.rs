@@ -4,9 +4,11 @@
 //! A controller is level-triggered: it scans the view when it starts, then follows the watch, and keeps nothing in
 //! memory that a new leader could not rebuild. What it decides it records as commands in the name of its office; a
 //! command of any other office is rejected by `apply`. No forge is asked here, and nothing is decided about jobs; what
-//! several controllers would otherwise each have for themselves stands here: the rule of trust, the record of a new run.
+//! several controllers would otherwise each have for themselves stands here: the deltas of the configuration, the rule of
+//! trust, the record of a new run.
 
 mod config;
+mod deltas;
 mod keeper;
 mod office;
 mod queue;
@@ -14,6 +16,7 @@ mod runs;
 mod trust;
 
 pub use config::{ConfigFeed, RunningConfig};
+pub use deltas::{ConfigDelta, ConfigDeltas, ConfigVersions, DeltaError, Pace, VersionError};
 pub use keeper::{Controller, ControllerError, Keeper, unfit_alarm};
 pub use office::{Office, OfficeError};
 pub use queue::{Backoff, KeyedQueue, Work};

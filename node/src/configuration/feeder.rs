@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use trireme_api::ConfigHealth;
-use trireme_config::plugins::Registry;
+use trireme_config::{Loaded, plugins::Registry};
 use trireme_office::{ConfigFeed, RunningConfig};
 use trireme_proto::state::{Alarm, Command, ConfigVersion, SetAlarm, command::Body};
 use trireme_raft::Store;
@@ -45,7 +45,11 @@ fn parse(
     let files = state
         .config_files(version)
         .context("a page of it is not in the state")?;
-    let loaded = versions.load(state, &files)?;
+    running(version.number, versions.load(state, &files)?)
+}
+
+/// What was loaded, as what controllers plan with.
+pub(super) fn running(number: u64, loaded: Loaded) -> anyhow::Result<RunningConfig> {
     let (config, plugins) = loaded.accepted().map_err(|errors| {
         anyhow!(
             "{} errors, the first: {}",
@@ -54,7 +58,7 @@ fn parse(
         )
     })?;
     Ok(RunningConfig {
-        version: version.number,
+        version: number,
         config,
         plugins,
     })
@@ -215,35 +219,13 @@ async fn new_config(watch: &mut trireme_raft::Watch) -> Result<(), trireme_raft:
 
 #[cfg(test)]
 mod tests {
-    use trireme_proto::state::{ConfigFile, PutConfig};
-
     use super::*;
-    use crate::{configuration::testing::alone, serve::registry};
+    use crate::{
+        configuration::testing::{alone, put},
+        serve::registry,
+    };
 
     const BOUND: Duration = Duration::from_secs(20);
-
-    async fn put(store: &Store, text: &str) {
-        let (name, chunks) = trireme_api::blob::chunks(text.as_bytes()).unwrap();
-        let mut bodies: Vec<Body> = chunks.into_iter().map(Body::PutBlobChunk).collect();
-        bodies.push(Body::PutConfig(PutConfig {
-            config: Some(ConfigVersion {
-                files: vec![ConfigFile {
-                    role: "main".to_owned(),
-                    path: "config.yaml".to_owned(),
-                    blob: Some(name),
-                }],
-                ..ConfigVersion::default()
-            }),
-            expected_current: 0,
-        }));
-        for body in bodies {
-            let command = Command {
-                body: Some(body),
-                ..Command::default()
-            };
-            store.propose(command).await.unwrap();
-        }
-    }
 
     /// CFG-090: the last good one stays active. A version that another build let in may be one that this one cannot parse.
     #[tokio::test(flavor = "multi_thread")]

@@ -3,6 +3,7 @@
 mod admission;
 mod check;
 mod feeder;
+mod stored;
 #[cfg(test)]
 mod testing;
 mod versions;
@@ -17,6 +18,7 @@ use trireme_config::{
 
 pub use check::Check;
 pub use feeder::{Feed, Feeder};
+pub use stored::StoredVersions;
 pub use versions::Versions;
 
 const MAIN: &str = "main";

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use trireme_proto::state::{Command, ConfigFile, ConfigVersion, PutConfig, command::Body};
 use trireme_raft::{Node, Store, StoreConfig, archive::MemoryHome, disk::MemoryDisk};
 
 /// A cluster of one that has its first entry.
@@ -18,4 +19,28 @@ pub(super) async fn alone() -> Store {
     store.bootstrap(vec![me]).await.unwrap();
     store.at_least(1).await;
     store
+}
+
+/// A version of this `config.yaml`, whatever stands in it.
+pub(super) async fn put(store: &Store, text: &str) {
+    let (name, chunks) = trireme_api::blob::chunks(text.as_bytes()).unwrap();
+    let mut bodies: Vec<Body> = chunks.into_iter().map(Body::PutBlobChunk).collect();
+    bodies.push(Body::PutConfig(PutConfig {
+        config: Some(ConfigVersion {
+            files: vec![ConfigFile {
+                role: "main".to_owned(),
+                path: "config.yaml".to_owned(),
+                blob: Some(name),
+            }],
+            ..ConfigVersion::default()
+        }),
+        expected_current: 0,
+    }));
+    for body in bodies {
+        let command = Command {
+            body: Some(body),
+            ..Command::default()
+        };
+        store.propose(command).await.unwrap();
+    }
 }
