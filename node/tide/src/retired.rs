@@ -6,12 +6,13 @@
 use trireme_config::{job::Presubmit, tide::ContextPolicy};
 use trireme_forge::StatusState;
 use trireme_proto::state::JobType;
-use trireme_state::State;
+use trireme_state::{GITHUB_REPORTER, State};
 
 use crate::pull::Pull;
 
-/// Takes out contexts that runs of ours reported and no presubmit reports now. What the configuration names by itself
-/// (`required-contexts`, branch protection) stays, and so does what others report.
+/// Takes out contexts that runs of ours told GitHub about this head and no presubmit reports now. What the configuration
+/// names by itself (`required-contexts`, branch protection) stays, and so does what others report. Runs are remembered for
+/// `sinker.max_prowjob_age`; what is older only the status-reconciler sees to.
 pub(crate) fn drop_retired(
     state: &State,
     pull: &mut Pull,
@@ -23,11 +24,13 @@ pub(crate) fn drop_retired(
             || policy.required_if_present_contexts.contains(context)
     };
     let (org, repo, number) = (pull.org.clone(), pull.repo.clone(), pull.number);
+    let head = pull.head_sha.clone();
     let ours = |context: &str| {
         state.jobs_of_pull(&org, &repo, number).any(|job| {
             job.r#type() == JobType::Presubmit
                 && job.context == context
-                && !job.reporters.is_empty()
+                && job.pulls.iter().any(|pull| pull.head_sha == head)
+                && job.reporters.iter().any(|name| name == GITHUB_REPORTER)
         })
     };
     pull.contexts.retain(|context| {
@@ -49,8 +52,9 @@ mod tests {
     use super::*;
     use crate::pull::{Context, SearchOnly};
 
-    fn state_with(contexts: &[&str]) -> State {
-        let new = |context: &&str| NewJob {
+    /// Runs by context, head and reporter.
+    fn state_with(runs: &[(&str, &str, &str)]) -> State {
+        let new = |(context, head, reporter): &(&str, &str, &str)| NewJob {
             job: Some(Box::new(Job {
                 id: format!("run-of-{context}"),
                 job: (*context).to_owned(),
@@ -61,11 +65,11 @@ mod tests {
                 base_ref: "main".to_owned(),
                 pulls: vec![JobPull {
                     number: 1,
-                    head_sha: "h".to_owned(),
+                    head_sha: (*head).to_owned(),
                     ..JobPull::default()
                 }],
                 state: JobState::Triggered.into(),
-                reporters: vec![trireme_state::GITHUB_REPORTER.to_owned()],
+                reporters: vec![(*reporter).to_owned()],
                 prowjob: bytes::Bytes::from_static(b"{}"),
                 ..Job::default()
             })),
@@ -73,7 +77,7 @@ mod tests {
         };
         let mut state = State::new();
         let body = Body::CreateJobs(CreateJobs {
-            jobs: contexts.iter().map(new).collect(),
+            jobs: runs.iter().map(new).collect(),
             cursors: Vec::new(),
         });
         let command = Command {
@@ -88,21 +92,26 @@ mod tests {
                 commands: vec![command],
             },
         );
-        assert_eq!(
-            state.jobs_of_pull("acme", "widget", 1).count(),
-            contexts.len()
-        );
+        assert_eq!(state.jobs_of_pull("acme", "widget", 1).count(), runs.len());
         state
     }
 
     /// What ADM-094 is for: a version that removes a job.
     #[test]
     fn a_context_whose_job_is_gone_is_not_waited_for() {
-        let state = state_with(&["kept", "gone", "gone-but-named", "gone-and-green"]);
+        let state = state_with(&[
+            ("kept", "h", GITHUB_REPORTER),
+            ("gone", "h", GITHUB_REPORTER),
+            ("gone-but-named", "h", GITHUB_REPORTER),
+            ("gone-and-green", "h", GITHUB_REPORTER),
+            ("of-a-former-head", "g", GITHUB_REPORTER),
+            ("told-elsewhere", "h", "slack-reporter"),
+        ]);
         let mirror = trireme_proto::state::PullRequest {
             org: "acme".to_owned(),
             repo: "widget".to_owned(),
             number: 1,
+            head_sha: "h".to_owned(),
             ..Default::default()
         };
         let mut pull = Pull::from_mirror(&mirror, &SearchOnly::default());
@@ -118,6 +127,8 @@ mod tests {
         show("gone-but-named", StatusState::Pending);
         show("gone-and-green", StatusState::Success);
         show("of-another-system", StatusState::Failure);
+        show("of-a-former-head", StatusState::Failure);
+        show("told-elsewhere", StatusState::Failure);
         let mut kept = Presubmit::default();
         kept.reporter.context = "kept".to_owned();
         let policy = ContextPolicy {
@@ -136,7 +147,9 @@ mod tests {
                 "kept",
                 "gone-but-named",
                 "gone-and-green",
-                "of-another-system"
+                "of-another-system",
+                "of-a-former-head",
+                "told-elsewhere"
             ]
         );
         let blocking: Vec<String> = pull
@@ -144,6 +157,15 @@ mod tests {
             .into_iter()
             .map(|context| context.name)
             .collect();
-        assert_eq!(blocking, ["kept", "gone-but-named", "of-another-system"]);
+        assert_eq!(
+            blocking,
+            [
+                "kept",
+                "gone-but-named",
+                "of-another-system",
+                "of-a-former-head",
+                "told-elsewhere"
+            ]
+        );
     }
 }
