@@ -9,6 +9,7 @@ use std::{
 use anyhow::{Context as _, anyhow};
 use tokio::{net::TcpListener, task::JoinSet};
 use tokio_util::sync::CancellationToken;
+use trireme_admin::status_reconciler::{Metrics, StatusReconciler};
 use trireme_api::{
     Anonymous, AuthConfig, ConfigHealth, DoorConfig, Doors, HookSecrets, HookTokens, RunStore,
 };
@@ -21,15 +22,15 @@ use trireme_forge::{
 };
 use trireme_in_repo::{InRepo, InRepoMetrics};
 use trireme_jobs::{Leases, Periodics, Scheduler, Sinker};
-use trireme_office::{ConfigFeed, Controller, Keeper};
+use trireme_office::{Controller, Keeper};
 use trireme_plugins::{OurHooks, Plugins, PluginsController};
 use trireme_raft::{
-    FatalKind, Node, PeerTls, QueueGauge, Queues, Store, StoreConfig, Timing, tls::DoorTls,
+    FatalKind, Node, PeerTls, QueueGauge, Store, StoreConfig, Timing, tls::DoorTls,
 };
 
 use crate::{
     cli::ServeArgs,
-    configuration::{Check, Feeder},
+    configuration::{Check, Feed, Feeder, StoredVersions},
     debug_source::NodeDebug,
     exit::{CORRUPT, DIVERGED, REMOVED, TOO_OLD, coded},
     exit_with_parent,
@@ -76,7 +77,8 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     };
     let store = open_store(&settings).await?;
     let in_repo_metrics = InRepoMetrics::default();
-    let told = in_repo_metrics.clone();
+    let reconciler_metrics = Metrics::default();
+    let told = (in_repo_metrics.clone(), reconciler_metrics.clone());
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
 
@@ -113,7 +115,10 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
             },
             tls,
             debug: Arc::new(NodeDebug::new(settings.clone())),
-            metrics: Box::new(move |registry| told.register(registry)),
+            metrics: Box::new(move |registry| {
+                told.0.register(registry);
+                told.1.register(registry);
+            }),
             pages: Box::new(move |logs| {
                 trireme_deck::pages(pages_store, pages_runs, pages_config, logs)
             }),
@@ -140,9 +145,9 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         &settings,
         &secrets,
         leases,
-        &feed.config,
-        store.queues(),
-        in_repo_metrics,
+        &feed,
+        &store,
+        (in_repo_metrics, reconciler_metrics),
     )
     .await?;
     tasks.spawn(secrets.run(stop.clone()));
@@ -392,10 +397,12 @@ async fn controllers(
     settings: &Settings,
     secrets: &Secrets,
     leases: Leases,
-    feed: &ConfigFeed,
-    queues: &Queues,
-    in_repo_metrics: InRepoMetrics,
+    feed: &Feed,
+    store: &Store,
+    (in_repo_metrics, reconciler_metrics): (InRepoMetrics, Metrics),
 ) -> anyhow::Result<(Vec<Arc<dyn Controller>>, Vec<QueueGauge>)> {
+    let (versions, queues) = (Arc::clone(&feed.versions), store.queues());
+    let feed = &feed.config;
     let mut controllers: Vec<Arc<dyn Controller>> = vec![
         Arc::new(Scheduler::new(leases, feed.clone())),
         Arc::new(Periodics::new(feed.clone())),
@@ -447,6 +454,16 @@ async fn controllers(
     controllers.push(Arc::new(trireme_report::Outbox::new(vec![Arc::new(
         trireme_report::GitHubReporter::new(Arc::clone(&forge), feed.clone()),
     )])));
+    if let Some(reconciler) = &settings.status_reconciler {
+        controllers.push(Arc::new(StatusReconciler::new(
+            Arc::clone(&forge),
+            in_repo.clone(),
+            feed.clone(),
+            Arc::new(StoredVersions::new(store.clone(), versions)),
+            reconciler.options(),
+            reconciler_metrics,
+        )));
+    }
     controllers.push(Arc::new(trireme_tide::Tide::new(
         forge,
         mirrors,

@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
+use trireme_admin::status_reconciler::Options;
 use trireme_api::configs::MAX_RETIRED_PERCENT;
 use trireme_config::{
     Layout,
@@ -55,6 +56,9 @@ pub struct Settings {
     pub tide: TideSettings,
     #[serde(default)]
     pub in_repo: InRepoSettings,
+    /// Absent: nobody looks after pull requests that a new configuration leaves stuck.
+    #[serde(default)]
+    pub status_reconciler: Option<StatusReconcilerSettings>,
     #[serde(default)]
     pub tls: Option<TlsSettings>,
     #[serde(default)]
@@ -414,6 +418,64 @@ impl InRepoSettings {
     }
 }
 
+/// Prow's `status-reconciler`; the keys are its flags (ADM-102). Its `--status-path` is the cluster itself.
+#[derive(Debug, Clone, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StatusReconcilerSettings {
+    /// Only log and count what would be done (ADM-001).
+    pub dry_run: bool,
+    pub continue_on_error: bool,
+    /// `org` or `org/repo`.
+    pub denylist: Vec<String>,
+    /// `org` or `org/repo`.
+    pub denylist_all: Vec<String>,
+}
+
+impl Default for StatusReconcilerSettings {
+    fn default() -> Self {
+        let Options {
+            dry_run,
+            continue_on_error,
+            denylist,
+            denylist_all,
+        } = Options::default();
+        Self {
+            dry_run,
+            continue_on_error,
+            denylist,
+            denylist_all,
+        }
+    }
+}
+
+impl StatusReconcilerSettings {
+    #[must_use]
+    pub fn options(&self) -> Options {
+        Options {
+            dry_run: self.dry_run,
+            continue_on_error: self.continue_on_error,
+            denylist: self.denylist.clone(),
+            denylist_all: self.denylist_all.clone(),
+        }
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        for (key, list) in [
+            ("denylist", &self.denylist),
+            ("denylist_all", &self.denylist_all),
+        ] {
+            for name in list {
+                let parts: Vec<&str> = name.split('/').collect();
+                ensure!(
+                    parts.len() <= 2 && parts.iter().all(|part| !part.trim().is_empty()),
+                    "status_reconciler.{key}: {name:?} names nothing; write an org, or a repository as \"org/repo\""
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
 fn default_listen() -> String {
     DEFAULT_LISTEN.to_owned()
 }
@@ -509,6 +571,13 @@ impl Settings {
             "webhook.path: {:?} must start with /",
             self.webhook.path
         );
+        if let Some(reconciler) = &self.status_reconciler {
+            ensure!(
+                self.github.is_some(),
+                "status_reconciler: needs [github], whose pull requests it looks after"
+            );
+            reconciler.check()?;
+        }
         if let Some(github) = &self.github {
             let app = github.app_id.is_some() && github.app_private_key_file.is_some();
             ensure!(
@@ -725,6 +794,38 @@ mod tests {
         );
     }
 
+    /// ADM-001, ADM-102
+    #[test]
+    fn the_status_reconciler_is_off_and_then_dry_unless_told_otherwise() {
+        let parse = |more: &str| Settings::parse(&format!("node_id = 1\ndata_dir = \"d\"\n{more}"));
+        assert!(parse("").unwrap().status_reconciler.is_none());
+        let github = "[webhook]\nhmac_secret_file = \"h\"\n[github]\ntoken_file = \"t\"\n";
+        let asked = |more: &str| parse(&format!("{github}[status_reconciler]\n{more}"));
+        let options = |more: &str| asked(more).unwrap().status_reconciler.unwrap().options();
+        assert!(options("").dry_run);
+        let told = options("dry_run = false\ndenylist_all = [\"org\", \"o/r\"]");
+        assert!(!told.dry_run && !told.continue_on_error);
+        assert_eq!(told.denylist_all, ["org", "o/r"]);
+        for (bad, why) in [
+            (
+                asked("denylist = [\"a/b/c\"]"),
+                "status_reconciler.denylist: \"a/b/c\" names nothing",
+            ),
+            (
+                asked("denylist_all = [\"\"]"),
+                "status_reconciler.denylist_all: \"\" names nothing",
+            ),
+            (
+                parse("[status_reconciler]\n"),
+                "status_reconciler: needs [github]",
+            ),
+            (asked("dryrun = true"), "unknown field `dryrun`"),
+        ] {
+            let told = format!("{:#}", bad.unwrap_err());
+            assert!(told.contains(why), "{told}");
+        }
+    }
+
     #[test]
     fn the_example_file_is_good_and_names_every_key() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/trireme.example.toml");
@@ -762,6 +863,11 @@ mod tests {
             "cache_entries",
             "cache_bytes",
             "cache_hours",
+            "[status_reconciler]",
+            "dry_run",
+            "continue_on_error",
+            "denylist = ",
+            "denylist_all = ",
             "name = ",
             "ca = ",
             "[tls]",

@@ -19,6 +19,7 @@ mod gone_jobs;
 mod operating;
 mod prow_jobs;
 mod readme;
+mod reconciling;
 mod replicas;
 mod retries;
 mod scene;
