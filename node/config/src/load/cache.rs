@@ -164,8 +164,12 @@ impl Memory {
     }
 
     fn has_the_files_of(&self, other: &Self) -> bool {
-        let sections = |of: &Self| of.sections.as_ref().map(|known| known.sources.clone());
-        let plugins = |of: &Self| of.plugins.as_ref().map(|known| known.sources.clone());
+        fn sections(of: &Memory) -> Option<&Sources> {
+            of.sections.as_ref().map(|known| &known.sources)
+        }
+        fn plugins(of: &Memory) -> Option<&Sources> {
+            of.plugins.as_ref().map(|known| &known.sources)
+        }
         self.job_files.len() == other.job_files.len()
             && sections(self) == sections(other)
             && plugins(self) == plugins(other)
