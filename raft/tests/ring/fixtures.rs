@@ -29,7 +29,10 @@ use trireme_state::{FEATURE_LEVEL, ids::config_page};
 use crate::support::{Cluster, archive, eventually, is_archived, put, read, write};
 
 /// All that were made, the present one last.
-const FIXTURES: [&str; 3] = ["0.1.0", "0.1.0-level-3", "0.1.0-level-4"];
+const FIXTURES: [&str; 4] = ["0.1.0", "0.1.0-level-3", "0.1.0-level-4", "0.1.0-level-5"];
+
+/// Of one file, from level 5 on.
+const ROLES: &str = "job+prow_supplemental";
 
 fn fixtures(version: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -64,6 +67,7 @@ fn job(id: &str, kind: JobType) -> NewJob {
                 head_sha: "head".to_owned(),
             }],
             prowjob: "{\"spec\":{\"job\":\"unit\"}}".into(),
+            origin: "made for the fixture".to_owned(),
             ..Job::default()
         })),
         ..NewJob::default()
@@ -292,9 +296,57 @@ async fn furnish_pages(store: &Store) {
     .await;
 }
 
-fn check_pages(store: &Store) {
+/// What level 4 did not know: a file that is two things. Jobs have their histories by themselves.
+async fn furnish_roles(store: &Store) {
+    let page = ConfigPage {
+        files: vec![ConfigFile {
+            role: ROLES.to_owned(),
+            path: "both.yaml".to_owned(),
+            blob: Some(BlobRef {
+                sha256: vec![7; 32].into(),
+                size: 12,
+            }),
+        }],
+        ..ConfigPage::default()
+    };
+    let name = config_page(&page.files).to_vec().into();
+    let put = PutConfigPage { page: Some(page) };
+    done(store, Body::PutConfigPage(put)).await;
+    let config = ConfigVersion {
+        pages: vec![name],
+        message: "third".to_owned(),
+        ..ConfigVersion::default()
+    };
+    done(
+        store,
+        Body::PutConfig(PutConfig {
+            config: Some(config),
+            expected_current: 2,
+        }),
+    )
+    .await;
+}
+
+fn check_roles_and_histories(store: &Store) {
     let view = store.view();
     let config = view.config().unwrap();
+    let files = view.config_files(config).unwrap();
+    assert_eq!((config.number, files[0].role.as_str()), (3, ROLES));
+    let running = view.job("running").unwrap();
+    let causes: Vec<&str> = running.history.iter().map(|row| &*row.cause).collect();
+    assert_eq!(
+        causes,
+        [
+            "made for the fixture",
+            "attempt 1 leased to agent agent-1 (agent)",
+            "attempt 1: the first process runs"
+        ]
+    );
+}
+
+fn check_pages(store: &Store) {
+    let view = store.view();
+    let config = view.config_version(2).unwrap();
     assert_eq!((config.number, config.message.as_str()), (2, "second"));
     let files = view.config_files(config).unwrap();
     assert_eq!(files[0].path, "config.yaml");
@@ -394,6 +446,9 @@ async fn the_data_directory_of_each_version_opens() {
         if !FIXTURES[..2].contains(&version) {
             check_pages(&store);
         }
+        if !FIXTURES[..3].contains(&version) {
+            check_roles_and_histories(&store);
+        }
         write(&store, "new", "1").await;
         go_on(&store).await;
         store.shutdown().await;
@@ -430,6 +485,9 @@ async fn a_snapshot_saved_by_each_version_is_restored() {
         if !FIXTURES[..2].contains(&version) {
             check_pages(&store);
         }
+        if !FIXTURES[..3].contains(&version) {
+            check_roles_and_histories(&store);
+        }
     }
 }
 
@@ -447,6 +505,7 @@ async fn make_the_fixture() {
     furnish(store).await;
     furnish_more(store).await;
     furnish_pages(store).await;
+    furnish_roles(store).await;
     store.trigger_snapshot().await.unwrap();
     write(store, "last", "word").await;
     let mut saving = store.save_snapshot().await.unwrap();
