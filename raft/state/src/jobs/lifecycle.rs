@@ -175,8 +175,13 @@ fn finish_cause(state: &State, job: &Job, command: &FinishJob) -> String {
     };
     let attempt = job.attempt;
     if job.state() == JobState::Aborted {
-        let result = state_name(command.state());
-        format!("attempt {attempt} is stopped, its result would have been {result}: {told}")
+        match command.state() {
+            JobState::Aborted => format!("attempt {attempt} is stopped: {told}"),
+            result => {
+                let result = state_name(result);
+                format!("attempt {attempt} ended with {result} before it was stopped: {told}")
+            }
+        }
     } else if command.fence == 0 {
         match state.config() {
             Some(config) => format!("{told} (under configuration {})", config.number),

@@ -140,7 +140,7 @@ fn job_075_aborts_say_who_wanted_them_and_what_led_to_them() {
       0s triggered by node:1: 
       0s pending by controller:scheduler@1: attempt 1 leased to agent builder-1 (agent-7f3a)
       0s aborted by token:alice: Aborted by token:alice.
-      3s aborted by agent:agent-7f3a: attempt 1 is stopped, its result would have been aborted: Job done.
+      3s aborted by agent:agent-7f3a: attempt 1 is stopped: Job done.
     ");
 
     // A newer run of the same, made for a webhook, and a push.
