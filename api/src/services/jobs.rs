@@ -432,10 +432,9 @@ mod tests {
             spec: fingerprint(spec(json), rerun_of).unwrap(),
         };
         let made = Job {
-            prowjob: format!(
-                r#"{{"spec": {{"type": "periodic", "job": "x", "agent": "kubernetes", "decoration_config": {{"timeout": "1h"}}}}}}"#
-            )
-            .into(),
+            prowjob: Bytes::from_static(
+                br#"{"spec": {"type": "periodic", "job": "x", "agent": "kubernetes", "decoration_config": {"timeout": "1h"}}}"#,
+            ),
             ..Job::default()
         };
         wanted(sent, "").is(&made).unwrap();
