@@ -106,7 +106,7 @@ impl Session {
         let mut own = presubmit.base.labels.clone();
         own.insert(labels::CREATED_BY_TIDE.to_owned(), "true".to_owned());
         let job = new_prow_job(spec, &own, &presubmit.base.annotations, id, now);
-        let record = run_record(&scene.rules.running, job, &origin)
+        let record = run_record(scene.rules.running, job, &origin)
             .map_err(|why| Trouble::Other(format!("cannot be recorded: {why}")))?;
         Ok(Some(NewJob {
             job: Some(Box::new(record)),
