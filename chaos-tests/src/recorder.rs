@@ -354,12 +354,15 @@ pub(crate) async fn read_all(cluster: &Cluster) -> anyhow::Result<Last> {
             read: linearizable(),
             page_size: PAGE,
             page_token: token,
-            brief: true,
             ..ListJobsRequest::default()
         };
         let answer = client.jobs().list_jobs(request).await;
         let answer = answer.context("listing jobs")?.into_inner();
-        last.jobs.extend(answer.jobs);
+        last.jobs.extend(answer.jobs.into_iter().map(|mut job| {
+            // As of what is watched.
+            job.prowjob.clear();
+            job
+        }));
         token = answer.next_page_token;
         if token.is_empty() {
             break;

@@ -448,8 +448,6 @@ mod tests {
         insta::assert_snapshot!(told(&[(".prow.yaml", text)]), @r#"
         .prow.yaml:2:3: presubmits[0].context: context "tide" is what this system itself reports about a pull request: give the job another `context`, or another name if it has none
         .prow.yaml:9:3: postsubmits[0].context: context "in-repo-config" is what this system itself reports about a pull request: give the job another `context`, or another name if it has none
-        .prow.yaml:2:3: presubmits[0].context: jobs tide and unit report to the same GitHub context "tide"
-        .prow.yaml:5:3: presubmits[1].context: jobs unit and tide report to the same GitHub context "tide"
         "#);
         let ours = "- name: mine\n    context: tide\n    spec: {containers: [{image: a}]}\n";
         assert_eq!(

@@ -416,7 +416,7 @@ async fn cfg_084_broken_files_are_kept_and_failures_are_not() {
     let in_repo = stand.in_repo(CacheLimits::default()).await;
     let first = told(&in_repo, &base, &[]).await;
     assert!(
-        first.starts_with(".prow.yaml:3:1: error unmarshalling"),
+        first.starts_with(".prow.yaml:2:9: error unmarshalling"),
         "{first}"
     );
     assert_eq!(told(&in_repo, &base, &[]).await, first);
