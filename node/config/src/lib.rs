@@ -24,6 +24,7 @@ pub mod json_schema;
 mod kube_names;
 mod load;
 pub mod origins;
+mod parallel;
 pub mod plugins;
 pub mod prow;
 mod prow_job;

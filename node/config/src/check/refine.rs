@@ -8,7 +8,8 @@ use super::Warning;
 use super::follow_up::job_of;
 use super::sources::entry;
 use crate::diagnostic::{Diagnostic, Rule};
-use crate::load::{document, in_parallel};
+use crate::load::document;
+use crate::parallel::in_parallel;
 use crate::yaml::{Node, NodeValue, Position};
 
 /// Looks up the fields of all findings that came without the place of their own field.

@@ -190,12 +190,15 @@ fn describe_kind(kind: &Kind, into: &mut Definitions) -> Value {
     }
 }
 
-/// Brings the fields of an object, and of all objects in it, into the order of their types.
-pub(crate) fn in_field_order(type_name: &str, value: &mut Value) {
+/// Brings the fields of an object into the order of its type, and those of the objects in it, so many levels of them in all.
+pub(crate) fn in_field_order(type_name: &str, value: &mut Value, levels: usize) {
     let Some(of) = TYPES.get(type_name) else {
         return;
     };
     let Value::Object(map) = value else { return };
+    let Some(below) = levels.checked_sub(1) else {
+        return;
+    };
     let place = |name: &str| of.fields.iter().position(|field| field.name == name);
     let mut fields: Vec<_> = std::mem::take(map)
         .into_iter()
@@ -204,21 +207,21 @@ pub(crate) fn in_field_order(type_name: &str, value: &mut Value) {
     fields.sort_by_key(|(place, ..)| *place);
     for (place, name, mut value) in fields {
         if let Some(field) = of.fields.get(place) {
-            order_within(&field.kind, &mut value);
+            order_within(&field.kind, &mut value, below);
         }
         map.insert(name, value);
     }
 }
 
-fn order_within(kind: &Kind, value: &mut Value) {
+fn order_within(kind: &Kind, value: &mut Value, levels: usize) {
     match (kind, value) {
-        (Kind::Object(name), value) => in_field_order(name, value),
-        (Kind::List(of), Value::Array(items)) => {
-            items.iter_mut().for_each(|item| order_within(of, item))
-        }
-        (Kind::Map(of), Value::Object(map)) => {
-            map.values_mut().for_each(|value| order_within(of, value))
-        }
+        (Kind::Object(name), value) => in_field_order(name, value, levels),
+        (Kind::List(of), Value::Array(items)) => items
+            .iter_mut()
+            .for_each(|item| order_within(of, item, levels)),
+        (Kind::Map(of), Value::Object(map)) => map
+            .values_mut()
+            .for_each(|value| order_within(of, value, levels)),
         _ => {}
     }
 }

@@ -4,9 +4,11 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, Read as _};
 use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use super::{FileSet, IGNORE_FILE, Layout, VERSION_FILE};
 use crate::diagnostic::{Diagnostic, Rule};
+use crate::parallel::in_parallel;
 
 /// Larger files are refused; the largest known job file has 6 MB.
 const MAX_FILE_BYTES: u64 = 64 << 20;
@@ -20,6 +22,7 @@ const MAX_ENTRIES: usize = 1_000_000;
 pub fn read(layout: Layout) -> Result<FileSet, Vec<Diagnostic>> {
     let mut reader = Reader {
         files: FileSet::new(layout.clone()),
+        paths: Vec::new(),
         entries: 0,
         wrong: Vec::new(),
     };
@@ -61,6 +64,7 @@ pub fn read(layout: Layout) -> Result<FileSet, Vec<Diagnostic>> {
             suffix.contains('/') || name.ends_with(&suffix)
         });
     }
+    reader.contents();
     if reader.wrong.is_empty() {
         Ok(reader.files)
     } else {
@@ -70,6 +74,8 @@ pub fn read(layout: Layout) -> Result<FileSet, Vec<Diagnostic>> {
 
 struct Reader {
     files: FileSet,
+    /// What is to be read.
+    paths: Vec<String>,
     entries: usize,
     wrong: Vec<Diagnostic>,
 }
@@ -84,18 +90,26 @@ impl Reader {
     }
 
     fn file(&mut self, path: &str) {
-        match read_file(path) {
-            Ok(bytes) => self.files.insert(path, bytes),
-            Err(e) => self.refuse(path, e),
+        self.paths.push(path.to_owned());
+    }
+
+    fn contents(&mut self) {
+        let paths = std::mem::take(&mut self.paths);
+        let contents = in_parallel(&paths, |_| 0, |path| read_file(path));
+        for (path, content) in paths.into_iter().zip(contents) {
+            match content {
+                Ok(bytes) => self.files.insert(path, bytes),
+                Err(e) => self.refuse(&path, e),
+            }
         }
     }
 
     fn file_or_tree(&mut self, path: &str, wanted: &dyn Fn(&str) -> bool) {
         if Path::new(path).is_dir() {
-            let before = self.files.files.len();
+            let before = self.paths.len();
             self.tree(Path::new(path), wanted);
             // An empty tree is valid, and a set knows directories by their files only.
-            if self.files.files.len() == before && self.wrong.is_empty() {
+            if self.paths.len() == before && self.wrong.is_empty() {
                 self.files.insert(
                     format!("{}/{IGNORE_FILE}", path.trim_end_matches('/')),
                     Vec::new(),
@@ -141,16 +155,17 @@ impl Reader {
 
 /// Follows links to a regular file. Anything else is not even opened: a pipe would keep the reader waiting, and some devices
 /// never end.
-fn read_file(path: &str) -> Result<Vec<u8>, FileError> {
+fn read_file(path: &str) -> Result<Arc<[u8]>, FileError> {
     FileError::check(&fs::metadata(path)?)?;
     let file = open(path)?;
     // It may be another one by now, and grow while it is read.
-    FileError::check(&file.metadata()?)?;
-    let mut bytes = Vec::new();
+    let meta = file.metadata()?;
+    FileError::check(&meta)?;
+    let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or_default() + 1);
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     match bytes.len() as u64 {
         length if length > MAX_FILE_BYTES => Err(FileError::TooLarge(length)),
-        _ => Ok(bytes),
+        _ => Ok(bytes.into()),
     }
 }
 

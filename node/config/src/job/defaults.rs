@@ -37,8 +37,12 @@ impl<'a> Defaults<'a> {
         }
     }
 
-    pub(crate) fn has_presets(&self) -> bool {
-        !self.presets.is_empty()
+    /// Bytes that presets add to some jobs.
+    pub(crate) fn growth_of<'j>(&self, jobs: impl Iterator<Item = &'j JobBase>) -> u64 {
+        match self.presets.is_empty() {
+            true => 0,
+            false => jobs.map(|base| self.growth(base)).sum(),
+        }
     }
 
     /// Bytes that presets add to a job.
@@ -50,16 +54,9 @@ impl<'a> Defaults<'a> {
             .presets
             .iter()
             .filter(|(preset, _)| preset.applies_to(&base.labels));
-        match applying.map(|(_, bytes)| bytes).sum() {
-            0 => 0,
-            // Most of it goes to every container.
-            bytes => {
-                bytes
-                    * spec
-                        .view()
-                        .map_or(1, |pod| pod.containers().len().max(1) as u64)
-            }
-        }
+        let bytes: u64 = applying.map(|(_, bytes)| bytes).sum();
+        // Most of it goes to every container.
+        bytes * u64::from(spec.containers().max(1))
     }
 
     /// Problems are returned in upstream's words; the job keeps what could be set.
@@ -134,27 +131,28 @@ impl<'a> Defaults<'a> {
     }
 
     fn presets(&self, base: &mut JobBase) -> Result<(), String> {
-        let growth = self.growth(base);
         let Some(spec) = &mut base.spec else {
             return Ok(());
         };
-        let mut applying = self
+        let applying: Vec<_> = self
             .presets
             .iter()
-            .map(|(preset, _)| preset)
-            .filter(|preset| preset.applies_to(&base.labels))
-            .peekable();
-        if applying.peek().is_none() {
+            .filter(|(preset, _)| preset.applies_to(&base.labels))
+            .collect();
+        if applying.is_empty() {
             return Ok(());
         }
+        let bytes: u64 = applying.iter().map(|(_, bytes)| bytes).sum();
+        let growth = bytes * u64::from(spec.containers().max(1));
         (self.shared.grow(growth)).map_err(|most| presets_too_large(&base.name, most))?;
         let mut merged = spec.value();
-        for preset in applying {
+        for (preset, _) in applying {
             preset.merge_into(&mut merged).map_err(|e| {
                 format!("job {} failed to merge presets for podspec: {e}", base.name)
             })?;
         }
-        decode::in_field_order("PodSpec", &mut merged);
+        // Presets are in order themselves, and add to the pod and its containers only.
+        decode::in_field_order("PodSpec", &mut merged, 2);
         *spec = PodSpec::from(&merged);
         Ok(())
     }

@@ -11,20 +11,29 @@ use crate::yaml::Node;
 
 /// A Kubernetes PodSpec, handed on as it came, in the form that Go's types would give it (JOB-077).
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodSpec(Arc<str>);
+pub struct PodSpec {
+    json: Arc<str>,
+    /// How many containers it has beside those of its beginning.
+    containers: u32,
+}
 
 impl PodSpec {
     /// The object.
     #[must_use]
     pub fn value(&self) -> Value {
         // Only ever made from a value.
-        serde_json::from_str(&self.0).unwrap_or_default()
+        serde_json::from_str(&self.json).unwrap_or_default()
     }
 
     /// Its JSON, fields in the order of Go's types.
     #[must_use]
     pub fn json(&self) -> &str {
-        &self.0
+        &self.json
+    }
+
+    /// How many containers presets add to.
+    pub(crate) fn containers(&self) -> u32 {
+        self.containers
     }
 
     /// What validation looks at, without taking the rest apart.
@@ -32,20 +41,27 @@ impl PodSpec {
     /// # Errors
     /// A part that has not the type that Kubernetes gives it.
     pub(crate) fn view(&self) -> Result<PodView<'_>, serde_json::Error> {
-        serde_json::from_str(&self.0)
+        serde_json::from_str(&self.json)
     }
 }
 
 impl From<&Value> for PodSpec {
     fn from(value: &Value) -> Self {
-        // A value is never refused.
-        Self(serde_json::to_string(value).unwrap_or_default().into())
+        let containers = value.get("containers").and_then(Value::as_array);
+        Self {
+            // A value is never refused.
+            json: serde_json::to_string(value).unwrap_or_default().into(),
+            containers: containers.map_or(0, |all| u32::try_from(all.len()).unwrap_or(u32::MAX)),
+        }
     }
 }
 
 impl Default for PodSpec {
     fn default() -> Self {
-        Self("{}".into())
+        Self {
+            json: "{}".into(),
+            containers: 0,
+        }
     }
 }
 

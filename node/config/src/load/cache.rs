@@ -3,6 +3,8 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use foldhash::fast::RandomState;
+
 use super::jobs::{Known, Merged};
 use super::plugin_sources;
 use super::sections::{Sections, Shard, sources};
@@ -40,7 +42,7 @@ pub(super) struct Memory {
     pub(super) small: Small,
     pub(super) sections: Option<Arc<KnownSections>>,
     pub(super) plugins: Option<Arc<KnownPlugins>>,
-    pub(super) job_files: HashMap<String, (ContentId, Known)>,
+    pub(super) job_files: HashMap<String, (ContentId, Known), RandomState>,
     pub(super) defaults: KnownDefaults,
     pub(super) presubmits: Merged<Presubmit>,
     pub(super) postsubmits: Merged<Postsubmit>,

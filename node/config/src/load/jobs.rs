@@ -27,6 +27,8 @@ pub(super) struct DefaultedFile {
     /// To which its jobs upload (CFG-101).
     pub(super) buckets: BTreeSet<String>,
     pub(super) found: Vec<Diagnostic>,
+    /// Bytes that presets add to its jobs.
+    growth: u64,
 }
 
 impl DefaultedFile {
@@ -67,6 +69,7 @@ impl DefaultedFile {
             upload(&mut file.buckets, job.base.decoration());
         }
         file.found = found.0;
+        file.growth = defaults.growth_of(file.jobs().map(|job| job.base()));
         file
     }
 }
@@ -269,26 +272,25 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Bytes that presets add to its jobs.
-    pub(super) fn growth(&self, defaults: &job::Defaults<'_>) -> u64 {
-        if !defaults.has_presets() {
-            return 0;
-        }
+    /// Bytes that presets add to its jobs, where they have the defaults of a generation.
+    pub(super) fn growth(&self, generation: u64) -> Option<u64> {
+        let (of, defaulted) = self.defaulted.as_ref()?;
+        (*of == generation).then_some(defaulted.growth)
+    }
+
+    /// The same with these defaults.
+    pub(super) fn growth_with(&self, defaults: &job::Defaults<'_>) -> u64 {
         if let Some((_, defaulted)) = &self.defaulted {
-            return defaulted
-                .jobs()
-                .map(|job| defaults.growth(job.base()))
-                .sum();
+            return defaults.growth_of(defaulted.jobs().map(|job| job.base()));
         }
         let jobs = &self.written.jobs;
         let presubmits = jobs.presubmits.values().flat_map(|jobs| jobs.iter());
         let postsubmits = jobs.postsubmits.values().flat_map(|jobs| jobs.iter());
-        presubmits
+        let bases = presubmits
             .map(|job| &job.base)
             .chain(postsubmits.map(|job| &job.base))
-            .chain(jobs.periodics.iter().map(|job| &job.base))
-            .map(|base| defaults.growth(base))
-            .sum()
+            .chain(jobs.periodics.iter().map(|job| &job.base));
+        defaults.growth_of(bases)
     }
 
     pub(super) fn with_defaults(&self, generation: u64) -> Option<Arc<DefaultedFile>> {

@@ -10,9 +10,9 @@ mod jobs;
 mod sections;
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use foldhash::fast::RandomState;
 use jiff::Timestamp;
 
 pub use cache::ConfigCache;
@@ -30,6 +30,7 @@ use crate::diagnostic::{Diagnostic, Rule};
 use crate::files::{Content, FileSet, Files};
 use crate::job::shared::{MAX_EXPRESSIONS, MAX_GROWTH, MAX_LAYERS, is_too_many, layers_too_large};
 use crate::job::{self, Preset};
+use crate::parallel::in_parallel;
 use crate::plugins::{PluginConfig, Registry};
 use crate::prow::ProwConfig;
 
@@ -335,7 +336,7 @@ impl<'a> Loader<'a> {
 
     /// CFG-006, CFG-007.
     fn unique<'f>(&mut self, paths: Vec<(&'f str, &'f Content)>) -> Vec<(&'f str, &'f Content)> {
-        let mut names = HashMap::with_capacity(paths.len());
+        let mut names = HashMap::with_capacity_and_hasher(paths.len(), RandomState::default());
         let mut unique = Vec::with_capacity(paths.len());
         for (path, content) in paths {
             let name = path.rsplit('/').next().unwrap_or(path);
@@ -400,12 +401,30 @@ impl<'a> Loader<'a> {
         let shared = self.next.defaults.shared.clone();
         let presets = jobs.presets.iter();
         let defaults = job::Defaults::new(prow, jobs.decorate_all_jobs, presets, &shared);
-        let growth = files.iter().map(|(_, known)| known.growth(&defaults)).sum();
+        let (old, new): (Vec<_>, Vec<_>) = files
+            .iter()
+            .map(|(_, known)| (known.growth(generation), known))
+            .partition(|(growth, _)| growth.is_some());
+        let growths = in_parallel(
+            &new,
+            |(_, known)| known.written.jobs.count(),
+            |(_, known)| known.growth_with(&defaults),
+        );
+        let old = old.into_iter().filter_map(|(growth, _)| growth);
+        let growth = growths.into_iter().chain(old).sum();
         shared.begin(growth);
         // Each is taken by the one thread that works on it: what nobody else holds is changed in place.
         let files: Vec<_> = files
             .into_iter()
-            .map(|(path, known)| (path, known.written.jobs.count(), Mutex::new(Some(known))))
+            .map(|(path, known)| {
+                let is_done = known.growth(generation).is_some();
+                let jobs = if is_done {
+                    0
+                } else {
+                    known.written.jobs.count()
+                };
+                (path, jobs, Mutex::new(Some(known)))
+            })
             .collect();
         let remembered = &self.next.job_files;
         let done = in_parallel(
@@ -545,39 +564,6 @@ fn looked_at(prow: &ProwConfig, jobs: &JobConfig) -> String {
         jobs.decorate_all_jobs,
         jobs.presets,
     )
-}
-
-/// Does the work for all items on all processors, the largest first, so that none is left for the end; the answers are in
-/// the order of the items.
-pub(crate) fn in_parallel<T: Sync, R: Send>(
-    items: &[T],
-    size: impl Fn(&T) -> usize,
-    work: impl Fn(&T) -> R + Sync,
-) -> Vec<R> {
-    let mut order: Vec<usize> = (0..items.len()).collect();
-    order.sort_by_cached_key(|at| std::cmp::Reverse(size(&items[*at])));
-    let next = AtomicUsize::new(0);
-    let done: Mutex<Vec<(usize, R)>> = Mutex::new(Vec::with_capacity(items.len()));
-    let run = || {
-        let mut mine = Vec::new();
-        while let Some(at) = order.get(next.fetch_add(1, Ordering::Relaxed)) {
-            mine.push((*at, work(&items[*at])));
-        }
-        let mut done = done.lock().unwrap_or_else(PoisonError::into_inner);
-        done.append(&mut mine);
-    };
-    let threads = std::thread::available_parallelism()
-        .map_or(1, std::num::NonZero::get)
-        .min(items.len());
-    std::thread::scope(|scope| {
-        for _ in 1..threads {
-            scope.spawn(run);
-        }
-        run();
-    });
-    let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
-    done.sort_unstable_by_key(|(at, _)| *at);
-    done.into_iter().map(|(_, answer)| answer).collect()
 }
 
 /// CFG-101.

@@ -1,6 +1,7 @@
 //! Parser events → nodes: anchors, merge keys, tags and map keys as go-yaml v2 treats them, and what libyaml refuses
 //! but a YAML 1.2 parser accepts.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -254,12 +255,8 @@ impl<'input> Composer<'input> {
         Ok(root.node)
     }
 
-    fn node(
-        &mut self,
-        event: Event<'input>,
-        span: Span,
-        depth: usize,
-    ) -> Result<Composed, YamlError> {
+    /// Counts a value, unless it is one too many or too deep.
+    fn one_more(&mut self, span: Span, depth: usize) -> Result<(), YamlError> {
         if depth > MAX_DEPTH {
             return Err(at_span(
                 span,
@@ -273,6 +270,16 @@ impl<'input> Composer<'input> {
                 format!("more than {MAX_NODES} values in one document; split the file"),
             ));
         }
+        Ok(())
+    }
+
+    fn node(
+        &mut self,
+        event: Event<'input>,
+        span: Span,
+        depth: usize,
+    ) -> Result<Composed, YamlError> {
+        self.one_more(span, depth)?;
         let (anchor, collected) = match event {
             Event::Alias(id) => {
                 return match self.anchors.get(&id) {
@@ -292,7 +299,7 @@ impl<'input> Composer<'input> {
                 if style == ScalarStyle::DoubleQuoted {
                     self.refuse_odd_escapes(span)?;
                 }
-                let value = meaning(text.into_owned(), style, tag.as_deref(), span)?;
+                let value = meaning(text, style, tag.as_deref(), span)?;
                 (anchor, Collected::new(value))
             }
             Event::SequenceStart(_, anchor, _) => {
@@ -359,6 +366,25 @@ impl<'input> Composer<'input> {
         }
     }
 
+    /// A key's value. Almost every key is a text that nothing refers to, and needs no node.
+    fn key(
+        &mut self,
+        event: Event<'input>,
+        span: Span,
+        depth: usize,
+    ) -> Result<NodeValue, YamlError> {
+        match event {
+            Event::Scalar(text, ScalarStyle::Plain, 0, None) => {
+                self.one_more(span, depth)?;
+                Ok(scalar::resolve_plain(text))
+            }
+            event => {
+                let key = self.node(event, span, depth)?.node;
+                Ok(Arc::unwrap_or_clone(key).value)
+            }
+        }
+    }
+
     fn mapping(&mut self, depth: usize) -> Result<Collected, YamlError> {
         let mut building = Building::default();
         let mut all = Collected::new(NodeValue::Null);
@@ -372,7 +398,7 @@ impl<'input> Composer<'input> {
             };
             let is_merge = is_merge_key(&event);
             let key_at = position(span);
-            let key = self.node(event, span, depth + 1)?;
+            let key = self.key(event, span, depth + 1)?;
             let (event, span) = self.next()?;
             let value = self.node(event, span, depth + 1)?;
             all.count(&value);
@@ -391,7 +417,7 @@ impl<'input> Composer<'input> {
                 building.merge(&value.node)?;
                 continue;
             }
-            let name = key_text(&key.node)?;
+            let name = key_text(key, key_at)?;
             all.bytes = all.bytes.saturating_add(name.len() as u64);
             if let Some(first) = building.written(&name) {
                 self.notice(key_at, || {
@@ -511,19 +537,14 @@ fn is_merge_key(event: &Event<'_>) -> bool {
 }
 
 /// The text of a key, as upstream turns keys of other kinds into JSON names.
-fn key_text(key: &Node) -> Result<String, YamlError> {
-    let refused = |message: String| {
-        Err(YamlError {
-            at: key.at,
-            message,
-        })
-    };
-    match &key.value {
+fn key_text(key: NodeValue, at: Position) -> Result<String, YamlError> {
+    let refused = |message: String| Err(YamlError { at, message });
+    match key {
         NodeValue::String(s) if s.len() > MAX_KEY_BYTES => refused(format!(
             "a key of {} bytes is longer than {MAX_KEY_BYTES}",
             s.len()
         )),
-        NodeValue::String(s) => Ok(s.clone()),
+        NodeValue::String(s) => Ok(s),
         NodeValue::Bool(b) => Ok(b.to_string()),
         NodeValue::Number(Number::Int(i)) => Ok(i.to_string()),
         NodeValue::Number(n @ Number::Float(_)) => Ok(match n.as_string().as_str() {
@@ -536,27 +557,28 @@ fn key_text(key: &Node) -> Result<String, YamlError> {
             refused("unsupported map key of type: uint64".to_owned())
         }
         NodeValue::Null => refused("unsupported map key of type: null".to_owned()),
-        NodeValue::Sequence(_) | NodeValue::Mapping(_) => {
+        value @ (NodeValue::Sequence(_) | NodeValue::Mapping(_)) => {
+            let key = Node { value, at };
             refused(format!("invalid map key: {}", key.kind()))
         }
     }
 }
 
 fn meaning(
-    text: String,
+    text: Cow<'_, str>,
     style: ScalarStyle,
     tag: Option<&Tag>,
     span: Span,
 ) -> Result<NodeValue, YamlError> {
     let Some(tag) = tag else {
         return Ok(if style == ScalarStyle::Plain {
-            scalar::resolve_plain(&text)
+            scalar::resolve_plain(text)
         } else {
-            NodeValue::String(text)
+            NodeValue::String(text.into_owned())
         });
     };
     let Some(tag) = tag.suffix_in_namespace(YAML_TAGS) else {
-        return Ok(NodeValue::String(text));
+        return Ok(NodeValue::String(text.into_owned()));
     };
     let wrong = |text: &str| {
         Err(at_span(
@@ -570,7 +592,7 @@ fn meaning(
             None => Err(at_span(span, "!!binary value contains invalid base64 data")),
         },
         "bool" | "int" | "float" | "null" => {
-            let value = scalar::resolve_plain(&text);
+            let value = scalar::resolve_plain(&*text);
             match (tag.as_ref(), &value) {
                 ("bool", NodeValue::Bool(_)) | ("null", NodeValue::Null) => Ok(value),
                 ("int", NodeValue::Number(Number::Int(_) | Number::Uint(_))) => Ok(value),
@@ -581,7 +603,7 @@ fn meaning(
                 _ => wrong(&text),
             }
         }
-        _ => Ok(NodeValue::String(text)),
+        _ => Ok(NodeValue::String(text.into_owned())),
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a YAML 1.1 scalar means, by the rules of go-yaml v2, and how Go prints the numbers among them.
 
+use std::borrow::Cow;
 use std::sync::LazyLock;
 
 use regex::Regex;
@@ -123,30 +124,26 @@ static FLOAT: LazyLock<Regex> = LazyLock::new(|| {
 });
 
 /// The meaning of a plain scalar without a tag.
-pub(super) fn resolve_plain(text: &str) -> NodeValue {
+pub(super) fn resolve_plain<'a>(text: impl Into<Cow<'a, str>>) -> NodeValue {
+    let text = text.into();
+    special(&text).unwrap_or_else(|| NodeValue::String(text.into_owned()))
+}
+
+/// What is not a text.
+fn special(text: &str) -> Option<NodeValue> {
     let Some(first) = text.bytes().next() else {
-        return NodeValue::Null;
+        return Some(NodeValue::Null);
     };
     match first {
         b'y' | b'Y' | b'n' | b'N' | b't' | b'T' | b'f' | b'F' | b'o' | b'O' | b'~' => named(text),
-        b'.' => match named(text) {
-            NodeValue::String(_) => {
-                float(text).map_or_else(|| NodeValue::String(text.to_owned()), NodeValue::Number)
-            }
-            special => special,
-        },
-        b'+' | b'-' | b'0'..=b'9' => match named(text) {
-            NodeValue::String(_) => {
-                number(text).map_or_else(|| NodeValue::String(text.to_owned()), NodeValue::Number)
-            }
-            special => special,
-        },
-        _ => NodeValue::String(text.to_owned()),
+        b'.' => named(text).or_else(|| float(text).map(NodeValue::Number)),
+        b'+' | b'-' | b'0'..=b'9' => named(text).or_else(|| number(text).map(NodeValue::Number)),
+        _ => None,
     }
 }
 
-fn named(text: &str) -> NodeValue {
-    match text {
+fn named(text: &str) -> Option<NodeValue> {
+    Some(match text {
         "y" | "Y" | "yes" | "Yes" | "YES" | "true" | "True" | "TRUE" | "on" | "On" | "ON" => {
             NodeValue::Bool(true)
         }
@@ -159,8 +156,8 @@ fn named(text: &str) -> NodeValue {
             NodeValue::Number(Number::Float(f64::INFINITY))
         }
         "-.inf" | "-.Inf" | "-.INF" => NodeValue::Number(Number::Float(f64::NEG_INFINITY)),
-        _ => NodeValue::String(text.to_owned()),
-    }
+        _ => return None,
+    })
 }
 
 fn number(text: &str) -> Option<Number> {
