@@ -67,6 +67,10 @@ fn add(root: &Path, name: &str, own: &mut OwnFiles) -> Result<(), Diagnostic> {
         }
         Err(why) => return Err(failed(why)),
         Ok(meta) if meta.is_dir() => OwnFile::NoFile("it is a link to a directory".to_owned()),
+        // To open one would be to wait for whoever writes into it.
+        Ok(meta) if !meta.is_file() => {
+            OwnFile::NoFile("it is a pipe, a socket or a device".to_owned())
+        }
         Ok(meta) if meta.len() > MAX_FILE_BYTES => {
             return Err(unreadable(
                 &path,
@@ -100,6 +104,17 @@ mod tests {
         assert!(own.has_dir);
         let names: Vec<_> = own.files.keys().map(String::as_str).collect();
         assert_eq!(names, [".prow/b.yaml", ".prow/sub/a.yaml", ".prowignore"]);
+    }
+
+    #[test]
+    fn cfg_113_what_is_no_file_is_not_opened() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(".prow")).unwrap();
+        let socket = dir.path().join(".prow/a.yaml");
+        let _open = std::os::unix::net::UnixListener::bind(socket).unwrap();
+        let own = read(dir.path()).unwrap();
+        let found = &own.files[".prow/a.yaml"];
+        assert!(matches!(found, OwnFile::NoFile(why) if why.contains("socket")));
     }
 
     #[test]
