@@ -278,14 +278,14 @@ pub enum ConfigCommand {
     ///   trireme config apply .                              a checkout, files in the customary places
     ///   trireme config apply --git . --ref origin/main      a commit of a local repository, without a checkout
     ///   trireme config apply --config-path C --job-config-path J --plugin-config P
-    #[command(verbatim_doc_comment)]
+    #[command(verbatim_doc_comment, args_override_self = true, mut_args(with_values))]
     Apply(ApplyArgs),
     /// What differs between two versions, or between a version and files: jobs and contexts first, then the text.
     ///
     ///   trireme config diff                 the version in force and the one before
     ///   trireme config diff 3 7
     ///   trireme config diff --dir .         the version in force and files, as `apply` would take them
-    #[command(verbatim_doc_comment)]
+    #[command(verbatim_doc_comment, args_override_self = true, mut_args(with_values))]
     Diff(DiffArgs),
     /// Show a job after all defaulting, and where its fields come from.
     #[command(args_override_self = true, mut_args(with_values))]

@@ -179,7 +179,11 @@ async fn a_bad_configuration_is_refused_whole_and_the_old_version_stays_in_force
     assert_eq!(history(&nodes).await, (1, first.clone()));
 
     files.jobs(BAD);
-    for more in [&[][..], &["--dry-run"]] {
+    for more in [
+        &[][..],
+        &["--dry-run"],
+        &["--dry-run=false", "--dry-run=true"],
+    ] {
         let refused = nodes
             .run(&command(&["config", "apply"], &flags, more))
             .await;
