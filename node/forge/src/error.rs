@@ -1,5 +1,7 @@
 //! How a call to a forge fails, told apart by what the caller can do about it.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 /// Why a forge did not do what was asked.
@@ -90,6 +92,13 @@ impl ForgeError {
             Self::RateLimited { until, .. } => Some(*until),
             _ => None,
         }
+    }
+
+    /// The time from now to [`Self::retry_at`], not below zero.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        let at = self.retry_at()?;
+        Some(Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default())
     }
 }
 

@@ -157,7 +157,7 @@ impl From<ForgeError> for PlanError {
 pub(crate) fn outage(error: &ForgeError) -> Option<Option<Duration>> {
     match error {
         ForgeError::Unauthorized { .. } => Some(Some(UNAUTHORIZED_PAUSE)),
-        error if error.is_outage() => Some(error.retry_at().map(until)),
+        error if error.is_outage() => Some(error.retry_after()),
         _ => None,
     }
 }
@@ -173,11 +173,6 @@ impl From<GitError> for PlanError {
             error => Self::Failed(error.to_string()),
         }
     }
-}
-
-/// The time from now to `at`, not below zero.
-pub(crate) fn until(at: Timestamp) -> Duration {
-    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
 }
 
 #[cfg(test)]

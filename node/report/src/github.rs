@@ -7,7 +7,6 @@ use std::{
 };
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use trireme_forge::{Forge, ForgeError, RepoId};
 use trireme_office::{ConfigFeed, Office, OfficeError, RunningConfig};
 use trireme_prowjob::{ProwJob, ProwJobType};
@@ -84,17 +83,13 @@ impl From<Failure> for Told {
                 retry_after: None,
             },
             Failure::Forge(why) if why.is_outage() => Self::Outage {
-                retry_after: why.retry_at().map(until),
+                retry_after: why.retry_after(),
                 why: why.to_string(),
             },
             Failure::Forge(why) => Self::Refused(why.to_string()),
             Failure::Template(why) => Self::Refused(why),
         }
     }
-}
-
-fn until(at: Timestamp) -> Duration {
-    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
 }
 
 /// What the status step leaves for the comment step.

@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jiff::Timestamp;
 use trireme_forge::{
     CommitStatus, Forge, ForgeError, RepoId,
     git::{GitError, Mirrors},
@@ -132,17 +131,11 @@ impl From<Trouble> for Work {
         match trouble {
             Trouble::Office(OfficeError::Left { .. }) => Self::Done,
             Trouble::Office(office) if !office.is_conflict() => Self::Outage(why, None),
-            Trouble::Forge(forge) if forge.is_outage() => {
-                Self::Outage(why, forge.retry_at().map(until))
-            }
+            Trouble::Forge(forge) if forge.is_outage() => Self::Outage(why, forge.retry_after()),
             Trouble::Git(git) if git.is_outage() => Self::Outage(why, None),
             _ => Self::Retry(why),
         }
     }
-}
-
-pub(crate) fn until(at: Timestamp) -> Duration {
-    Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
 }
 
 pub(crate) struct Session {

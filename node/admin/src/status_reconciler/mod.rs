@@ -17,7 +17,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
 use tokio::time::sleep;
 use trireme_forge::{Forge, RepoId};
 use trireme_in_repo::{InRepo, InRepoError};
@@ -401,9 +400,8 @@ fn is_outage(why: &Trouble) -> bool {
 }
 
 fn retry_after(why: &Trouble) -> Option<Duration> {
-    let Trouble::Forge(why) = why else {
-        return None;
-    };
-    let until = why.retry_at()?;
-    Some(Duration::try_from(until.duration_since(Timestamp::now())).unwrap_or_default())
+    match why {
+        Trouble::Forge(why) => why.retry_after(),
+        _ => None,
+    }
 }

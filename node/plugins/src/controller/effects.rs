@@ -16,7 +16,7 @@ use trireme_state::next_effect;
 use super::lanes::Lane;
 use super::{MAX_TRIES, Session, not_recorded};
 use crate::decision::describe;
-use crate::plugin::{outage, until};
+use crate::plugin::outage;
 
 /// A call that may have been sent can take effect for this long: the forge client ends it within 10 s.
 const IN_FLIGHT: Duration = Duration::from_secs(15);
@@ -90,7 +90,7 @@ impl Session {
         let text = error.to_string();
         if error.maybe_sent() {
             // Left as begun: the next look observes before it sends again.
-            return Err(Work::Outage(text, error.retry_at().map(until)));
+            return Err(Work::Outage(text, error.retry_after()));
         }
         if let Some(pause) = outage(&error) {
             self.settle(at, EffectState::Waiting, &text).await?;
