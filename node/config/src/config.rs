@@ -52,6 +52,21 @@ impl JobConfig {
         )
     }
 
+    /// All jobs with the repository under which they stand; none for periodics.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (Option<&str>, AnyJob<'_>)> {
+        let presubmits = self.presubmits.iter();
+        let presubmits = presubmits
+            .flat_map(|(repo, jobs)| jobs.iter().map(move |j| (repo, AnyJob::Presubmit(j))));
+        let postsubmits = self.postsubmits.iter();
+        let postsubmits = postsubmits
+            .flat_map(|(repo, jobs)| jobs.iter().map(move |j| (repo, AnyJob::Postsubmit(j))));
+        let periodics = self.periodics.iter().map(|j| (None, AnyJob::Periodic(j)));
+        presubmits
+            .chain(postsubmits)
+            .map(|(repo, job)| (Some(repo.as_str()), job))
+            .chain(periodics)
+    }
+
     /// Jobs of all kinds.
     pub(crate) fn count(&self) -> usize {
         let (presubmits, postsubmits, periodics) = self.counts();
@@ -100,21 +115,7 @@ impl Config {
 
     /// All jobs with the repository under which they stand; none for periodics.
     pub fn all_jobs(&self) -> impl Iterator<Item = (Option<&str>, AnyJob<'_>)> {
-        let presubmits = self.jobs.presubmits.iter();
-        let presubmits = presubmits
-            .flat_map(|(repo, jobs)| jobs.iter().map(move |j| (repo, AnyJob::Presubmit(j))));
-        let postsubmits = self.jobs.postsubmits.iter();
-        let postsubmits = postsubmits
-            .flat_map(|(repo, jobs)| jobs.iter().map(move |j| (repo, AnyJob::Postsubmit(j))));
-        let periodics = self
-            .jobs
-            .periodics
-            .iter()
-            .map(|j| (None, AnyJob::Periodic(j)));
-        presubmits
-            .chain(postsubmits)
-            .map(|(repo, job)| (Some(repo.as_str()), job))
-            .chain(periodics)
+        self.jobs.all()
     }
 
     /// Numbers of presubmits, postsubmits and periodics.

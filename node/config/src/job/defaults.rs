@@ -1,5 +1,6 @@
 //! What a job gets that it does not say itself (CFG-061…070, JOB-010), and its presets.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use super::shared::{bytes_of, presets_too_large};
@@ -50,13 +51,17 @@ impl<'a> Defaults<'a> {
         let Some(spec) = &base.spec else {
             return 0;
         };
-        let applying = self
-            .presets
-            .iter()
-            .filter(|(preset, _)| preset.applies_to(&base.labels));
-        let bytes: u64 = applying.map(|(_, bytes)| bytes).sum();
-        // Most of it goes to every container.
-        bytes * u64::from(spec.containers().max(1))
+        let applying = self.applying(&base.labels);
+        added(spec, applying.map(|(_, bytes)| bytes))
+    }
+
+    /// The presets that are meant for a job with these labels, with their bytes.
+    fn applying<'l>(
+        &'l self,
+        labels: &'l BTreeMap<String, String>,
+    ) -> impl Iterator<Item = (&'a Preset, u64)> + 'l {
+        let presets = self.presets.iter().copied();
+        presets.filter(|(preset, _)| preset.applies_to(labels))
     }
 
     /// Problems are returned in upstream's words; the job keeps what could be set.
@@ -134,16 +139,11 @@ impl<'a> Defaults<'a> {
         let Some(spec) = &mut base.spec else {
             return Ok(());
         };
-        let applying: Vec<_> = self
-            .presets
-            .iter()
-            .filter(|(preset, _)| preset.applies_to(&base.labels))
-            .collect();
+        let applying: Vec<_> = self.applying(&base.labels).collect();
         if applying.is_empty() {
             return Ok(());
         }
-        let bytes: u64 = applying.iter().map(|(_, bytes)| bytes).sum();
-        let growth = bytes * u64::from(spec.containers().max(1));
+        let growth = added(spec, applying.iter().map(|(_, bytes)| *bytes));
         (self.shared.grow(growth)).map_err(|most| presets_too_large(&base.name, most))?;
         let mut merged = spec.value();
         for (preset, _) in applying {
@@ -156,6 +156,11 @@ impl<'a> Defaults<'a> {
         *spec = PodSpec::from(&merged);
         Ok(())
     }
+}
+
+/// What presets of so many bytes add to a pod: most of it goes to every container.
+fn added(spec: &PodSpec, presets: impl Iterator<Item = u64>) -> u64 {
+    presets.sum::<u64>() * u64::from(spec.containers().max(1))
 }
 
 /// All that the layers of a job depend on, given a configuration.

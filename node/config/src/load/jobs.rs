@@ -32,12 +32,13 @@ pub(super) struct DefaultedFile {
 }
 
 impl DefaultedFile {
-    /// Jobs that nobody else holds are changed in place.
-    pub(super) fn new(jobs: JobConfig, defaults: &job::Defaults<'_>) -> Self {
+    /// Jobs that nobody else holds are changed in place. `growth` is what presets add to them.
+    pub(super) fn new(jobs: JobConfig, growth: u64, defaults: &job::Defaults<'_>) -> Self {
         let mut file = Self {
             presubmits: jobs.presubmits.into_iter().collect(),
             postsubmits: jobs.postsubmits.into_iter().collect(),
             periodics: jobs.periodics,
+            growth,
             ..Self::default()
         };
         let mut found = Found::default();
@@ -69,7 +70,6 @@ impl DefaultedFile {
             upload(&mut file.buckets, job.base.decoration());
         }
         file.found = found.0;
-        file.growth = defaults.growth_of(file.jobs().map(|job| job.base()));
         file
     }
 }
@@ -272,25 +272,16 @@ pub(super) struct Known {
 }
 
 impl Known {
-    /// Bytes that presets add to its jobs, where they have the defaults of a generation.
-    pub(super) fn growth(&self, generation: u64) -> Option<u64> {
-        let (of, defaulted) = self.defaulted.as_ref()?;
-        (*of == generation).then_some(defaulted.growth)
-    }
-
-    /// The same with these defaults.
-    pub(super) fn growth_with(&self, defaults: &job::Defaults<'_>) -> u64 {
-        if let Some((_, defaulted)) = &self.defaulted {
-            return defaults.growth_of(defaulted.jobs().map(|job| job.base()));
+    /// Bytes that presets add to its jobs; `defaults` are those of a generation.
+    pub(super) fn growth(&self, defaults: &job::Defaults<'_>, generation: u64) -> u64 {
+        match &self.defaulted {
+            Some((of, defaulted)) if *of == generation => defaulted.growth,
+            Some((_, defaulted)) => defaults.growth_of(defaulted.jobs().map(|job| job.base())),
+            None => {
+                let jobs = self.written.jobs.all();
+                defaults.growth_of(jobs.map(|(_, job)| job.base()))
+            }
         }
-        let jobs = &self.written.jobs;
-        let presubmits = jobs.presubmits.values().flat_map(|jobs| jobs.iter());
-        let postsubmits = jobs.postsubmits.values().flat_map(|jobs| jobs.iter());
-        let bases = presubmits
-            .map(|job| &job.base)
-            .chain(postsubmits.map(|job| &job.base))
-            .chain(jobs.periodics.iter().map(|job| &job.base));
-        defaults.growth_of(bases)
     }
 
     pub(super) fn with_defaults(&self, generation: u64) -> Option<Arc<DefaultedFile>> {

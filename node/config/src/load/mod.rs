@@ -401,36 +401,32 @@ impl<'a> Loader<'a> {
         let shared = self.next.defaults.shared.clone();
         let presets = jobs.presets.iter();
         let defaults = job::Defaults::new(prow, jobs.decorate_all_jobs, presets, &shared);
-        let (old, new): (Vec<_>, Vec<_>) = files
-            .iter()
-            .map(|(_, known)| (known.growth(generation), known))
-            .partition(|(growth, _)| growth.is_some());
         let growths = in_parallel(
-            &new,
-            |(_, known)| known.written.jobs.count(),
-            |(_, known)| known.growth_with(&defaults),
+            &files,
+            |_| 0,
+            |(_, known)| known.growth(&defaults, generation),
         );
-        let old = old.into_iter().filter_map(|(growth, _)| growth);
-        let growth = growths.into_iter().chain(old).sum();
+        let growth = growths.iter().sum();
         shared.begin(growth);
         // Each is taken by the one thread that works on it: what nobody else holds is changed in place.
         let files: Vec<_> = files
             .into_iter()
-            .map(|(path, known)| {
-                let is_done = known.growth(generation).is_some();
+            .zip(growths)
+            .map(|((path, known), growth)| {
+                let is_done = known.with_defaults(generation).is_some();
                 let jobs = if is_done {
                     0
                 } else {
                     known.written.jobs.count()
                 };
-                (path, jobs, Mutex::new(Some(known)))
+                (path, jobs, growth, Mutex::new(Some(known)))
             })
             .collect();
         let remembered = &self.next.job_files;
         let done = in_parallel(
             &files,
-            |(_, count, _)| *count,
-            |(path, _, known)| {
+            |(_, count, ..)| *count,
+            |(path, _, growth, known)| {
                 let known = known.lock().unwrap_or_else(PoisonError::into_inner).take();
                 let known = known?;
                 if let Some(defaulted) = known.with_defaults(generation) {
@@ -446,7 +442,7 @@ impl<'a> Loader<'a> {
                     return Some((*path, defaulted));
                 }
                 let written = Arc::unwrap_or_clone(known.written);
-                let defaulted = Arc::new(DefaultedFile::new(written.jobs, &defaults));
+                let defaulted = Arc::new(DefaultedFile::new(written.jobs, *growth, &defaults));
                 Some((*path, defaulted))
             },
         );
