@@ -204,7 +204,8 @@ fn throttle(limit: &str) -> Result<(&str, u32, u32), &'static str> {
     }
 }
 
-fn usage(message: impl Into<String>) -> anyhow::Error {
+/// A mistake on the command line.
+pub(super) fn usage(message: impl Into<String>) -> anyhow::Error {
     coded(USAGE, message)
 }
 

@@ -2,8 +2,10 @@
 
 use clap::{Arg, Args, ValueEnum};
 
-use crate::commands::{files::FileArgs, github::GitHubArgs};
-use crate::exit::{USAGE, coded};
+use crate::commands::{
+    files::FileArgs,
+    github::{GitHubArgs, usage},
+};
 use crate::go_flags::with_values;
 
 /// `-o`.
@@ -131,10 +133,6 @@ impl CheckconfigArgs {
         }
         self.github.check()
     }
-}
-
-fn usage(message: impl Into<String>) -> anyhow::Error {
-    coded(USAGE, message)
 }
 
 #[cfg(test)]
