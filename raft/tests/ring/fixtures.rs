@@ -264,12 +264,12 @@ async fn furnish_more(store: &Store) {
     .await;
 }
 
-/// What level 3 did not know: a second configuration, of a page.
-async fn furnish_pages(store: &Store) {
+/// The version after another one, of one file by a page.
+async fn put_paged(store: &Store, after: u64, role: &str, path: &str, version: ConfigVersion) {
     let page = ConfigPage {
         files: vec![ConfigFile {
-            role: "main".to_owned(),
-            path: "config.yaml".to_owned(),
+            role: role.to_owned(),
+            path: path.to_owned(),
             blob: Some(BlobRef {
                 sha256: vec![7; 32].into(),
                 size: 12,
@@ -280,51 +280,33 @@ async fn furnish_pages(store: &Store) {
     let name = config_page(&page.files).to_vec().into();
     let put = PutConfigPage { page: Some(page) };
     done(store, Body::PutConfigPage(put)).await;
-    let config = ConfigVersion {
-        pages: vec![name],
+    let put = PutConfig {
+        config: Some(ConfigVersion {
+            pages: vec![name],
+            ..version
+        }),
+        expected_current: after,
+    };
+    done(store, Body::PutConfig(put)).await;
+}
+
+/// What level 3 did not know: a second configuration, of a page.
+async fn furnish_pages(store: &Store) {
+    let version = ConfigVersion {
         message: "second".to_owned(),
         source: "0123456789abcdef0123456789abcdef01234567".to_owned(),
         ..ConfigVersion::default()
     };
-    done(
-        store,
-        Body::PutConfig(PutConfig {
-            config: Some(config),
-            expected_current: 1,
-        }),
-    )
-    .await;
+    put_paged(store, 1, "main", "config.yaml", version).await;
 }
 
 /// What level 4 did not know: a file that is two things. Jobs have their histories by themselves.
 async fn furnish_roles(store: &Store) {
-    let page = ConfigPage {
-        files: vec![ConfigFile {
-            role: ROLES.to_owned(),
-            path: "both.yaml".to_owned(),
-            blob: Some(BlobRef {
-                sha256: vec![7; 32].into(),
-                size: 12,
-            }),
-        }],
-        ..ConfigPage::default()
-    };
-    let name = config_page(&page.files).to_vec().into();
-    let put = PutConfigPage { page: Some(page) };
-    done(store, Body::PutConfigPage(put)).await;
-    let config = ConfigVersion {
-        pages: vec![name],
+    let version = ConfigVersion {
         message: "third".to_owned(),
         ..ConfigVersion::default()
     };
-    done(
-        store,
-        Body::PutConfig(PutConfig {
-            config: Some(config),
-            expected_current: 2,
-        }),
-    )
-    .await;
+    put_paged(store, 2, ROLES, "both.yaml", version).await;
 }
 
 fn check_roles_and_histories(store: &Store) {
