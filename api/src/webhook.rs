@@ -20,9 +20,13 @@ use serde_json::Value;
 use sha2::Sha256;
 use tokio::time::{Instant, sleep, timeout_at};
 use trireme_proto::state::{
-    AcceptDelivery, Command, Delivery, Rejection, command::Body as CommandBody, outcome,
+    AcceptDelivery, Command, Delivery, Header, Rejection, command::Body as CommandBody, outcome,
 };
 use trireme_raft::{Applied, ProposeError, Store};
+use trireme_state::{
+    EFFECTS_LEVEL,
+    limits::{MAX_HEADER_BYTES as MAX_KEPT_HEADER_BYTES, MAX_HEADERS},
+};
 
 use crate::{Metrics, blob, flow::Flow};
 
@@ -193,7 +197,11 @@ impl HookDoor {
         let payload = read_body(body).await.map_err(named)?;
         let deadline = Instant::now() + COMMIT_WITHIN;
         let parsed = check_payload(&payload, &signature, &self.secrets).map_err(named)?;
-        let delivery = describe(&event, &guid, &parsed);
+        let mut delivery = describe(&event, &guid, &parsed);
+        // A cluster with members of an earlier version does not keep them.
+        if self.store.view().feature_level() >= EFFECTS_LEVEL {
+            delivery.headers = kept(&parts.headers);
+        }
         drop(parsed);
         let committed = timeout_at(deadline, self.commit(delivery, payload)).await;
         // What was put until then is found again by the next attempt: a chunk by its sum, the delivery by its id.
@@ -293,6 +301,29 @@ fn check_headers(
         ));
     }
     Ok((event, guid, signature))
+}
+
+/// The headers that plugins elsewhere get with the delivery (HOOK-031): all, and if that is more than a record holds
+/// those that GitHub's own are about first.
+fn kept(headers: &HeaderMap) -> Vec<Header> {
+    let is_githubs = |name: &str| name.starts_with("x-github-") || name.starts_with("x-hub-");
+    let is_first = |name: &str| is_githubs(name) || matches!(name, "content-type" | "accept");
+    let (first, rest): (Vec<_>, Vec<_>) = headers
+        .iter()
+        .partition(|(name, _)| is_first(name.as_str()));
+    let mut bytes = 0;
+    let mut kept = Vec::new();
+    for (name, value) in first.into_iter().chain(rest) {
+        let size = name.as_str().len() + value.len();
+        if kept.len() < MAX_HEADERS && bytes + size <= MAX_KEPT_HEADER_BYTES {
+            bytes += size;
+            kept.push(Header {
+                name: name.as_str().to_owned(),
+                value: Bytes::copy_from_slice(value.as_bytes()),
+            });
+        }
+    }
+    kept
 }
 
 async fn read_body(body: Body) -> Result<Bytes, Refusal> {
@@ -476,6 +507,29 @@ mod tests {
         );
         let other = br#"{"organization":{"login":"org"}}"#;
         assert!(reason(other, &sign(other, "wide")).is_ok());
+    }
+
+    #[test]
+    fn hook_031_headers_are_kept_githubs_own_first() {
+        let mut headers = HeaderMap::new();
+        headers.insert("cookie", "x".repeat(7000).parse().unwrap());
+        headers.insert("x-custom", "y".repeat(2000).parse().unwrap());
+        headers.insert("x-github-event", "push".parse().unwrap());
+        headers.insert("x-hub-signature-256", "sha256=00".parse().unwrap());
+        headers.insert("content-type", "application/json".parse().unwrap());
+        let names: Vec<String> = kept(&headers)
+            .into_iter()
+            .map(|header| header.name)
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "x-github-event",
+                "x-hub-signature-256",
+                "content-type",
+                "cookie"
+            ]
+        );
     }
 
     #[test]

@@ -23,7 +23,7 @@ use trireme_forge::{
 use trireme_in_repo::{InRepo, InRepoMetrics};
 use trireme_jobs::{Leases, Periodics, Scheduler, Sinker};
 use trireme_office::{Controller, Keeper};
-use trireme_plugins::{OurHooks, Plugins, PluginsController};
+use trireme_plugins::{Equipment, OurHooks, PluginMetrics, Plugins, PluginsController};
 use trireme_raft::{
     FatalKind, Node, PeerTls, QueueGauge, Store, StoreConfig, Timing, tls::DoorTls,
 };
@@ -47,7 +47,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// The sections of all plugins that this binary has.
 #[must_use]
 pub fn registry() -> Registry {
-    Plugins::config_registry()
+    Plugins::built_in().config_registry()
 }
 
 pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
@@ -77,8 +77,13 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     };
     let store = open_store(&settings).await?;
     let in_repo_metrics = InRepoMetrics::default();
+    let plugin_metrics = PluginMetrics::default();
     let reconciler_metrics = Metrics::default();
-    let told = (in_repo_metrics.clone(), reconciler_metrics.clone());
+    let told = (
+        in_repo_metrics.clone(),
+        plugin_metrics.clone(),
+        reconciler_metrics.clone(),
+    );
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
 
@@ -118,6 +123,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
             metrics: Box::new(move |registry| {
                 told.0.register(registry);
                 told.1.register(registry);
+                told.2.register(registry);
             }),
             pages: Box::new(move |logs| {
                 trireme_deck::pages(pages_store, pages_runs, pages_config, logs)
@@ -147,7 +153,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         leases,
         &feed,
         &store,
-        (in_repo_metrics, reconciler_metrics),
+        (in_repo_metrics, plugin_metrics, reconciler_metrics),
     )
     .await?;
     tasks.spawn(secrets.run(stop.clone()));
@@ -399,7 +405,7 @@ async fn controllers(
     leases: Leases,
     feed: &Feed,
     store: &Store,
-    (in_repo_metrics, reconciler_metrics): (InRepoMetrics, Metrics),
+    (in_repo_metrics, plugin_metrics, reconciler_metrics): (InRepoMetrics, PluginMetrics, Metrics),
 ) -> anyhow::Result<(Vec<Arc<dyn Controller>>, Vec<QueueGauge>)> {
     let (versions, queues) = (Arc::clone(&feed.versions), store.queues());
     let feed = &feed.config;
@@ -443,14 +449,16 @@ async fn controllers(
         (None, Some(_)) => OurHooks::App,
         (None, None) => OurHooks::Unknown,
     };
-    controllers.push(Arc::new(PluginsController::new(
-        Plugins::built_in(),
-        Arc::clone(&forge),
-        OwnersLoader::new(mirrors.clone()),
-        in_repo.clone(),
-        feed.clone(),
+    controllers.push(Arc::new(PluginsController::new(Equipment {
+        plugins: Plugins::built_in(),
+        forge: Arc::clone(&forge),
+        owners: OwnersLoader::new(mirrors.clone()),
+        in_repo: in_repo.clone(),
+        mirrors: mirrors.clone(),
+        config: feed.clone(),
         hooks,
-    )));
+        metrics: plugin_metrics,
+    })?));
     controllers.push(Arc::new(trireme_report::Outbox::new(vec![Arc::new(
         trireme_report::GitHubReporter::new(Arc::clone(&forge), feed.clone()),
     )])));

@@ -1,21 +1,40 @@
-//! What a plugin decided about one event: writes to the forge in order, jobs to make and to abort. Becomes one
+//! What a plugin decided about one event: writes to the outside in order, jobs to make and to abort. Becomes one
 //! [`PlanBody`] of the log.
+//!
+//! An effect may depend on what an earlier one of its plan came to: [`Decision::push_if`] sends it only then, and a
+//! [`Text`] has the answer put into it when it is sent.
+
+mod text;
 
 use std::fmt;
 
-use trireme_forge::RepoId;
+use trireme_forge::{Milestone, RepoId};
 use trireme_proto::state::{
-    AbortJob, CommentEffect, Context, ContextState, EditCommentEffect, Effect, LabelEffect, NewJob,
-    PeopleEffect, PlanBody, PruneCommentsEffect, StatusEffect, Subject, effect::Action,
+    AbortJob, CheckRunEffect, CherryPickEffect, CloseEffect, Condition, Context, ContextState,
+    DeleteBranchEffect, EditCommentEffect, EditIssueEffect, Effect, LabelEffect, MilestoneEffect,
+    NewJob, OpenIssueEffect, PeopleEffect, PinIssueEffect, PlanBody, PruneCommentsEffect,
+    ReactionEffect, ReopenEffect, ReviewEffect, ReviewLine, StatusEffect, Subject,
+    TransferIssueEffect, WorkflowEffect, effect::Action,
 };
+
+pub use text::Text;
+pub(crate) use text::filled;
+pub use trireme_proto::state::EffectOutcome as Outcome;
+
+/// An effect's place in its plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ordinal(pub u32);
 
 /// Nothing to do unless something is put in.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Decision {
     /// In the order in which they are sent.
-    pub effects: Vec<Action>,
+    pub effects: Vec<Effect>,
     pub jobs: Vec<NewJob>,
     pub aborts: Vec<AbortJob>,
+    /// The head of the pull request that the effects are for; if it has another one when they are sent, they are left
+    /// out. Empty: for any.
+    pub head: String,
 }
 
 impl Decision {
@@ -29,14 +48,69 @@ impl Decision {
         self.effects.is_empty() && self.jobs.is_empty() && self.aborts.is_empty()
     }
 
+    /// Adds an effect after those that are there.
+    pub fn push(&mut self, action: Action) -> Ordinal {
+        self.push_effect(Effect {
+            action: Some(action),
+            ..Effect::default()
+        })
+    }
+
+    /// Adds an effect that is left out unless the earlier one `of` comes to one of `outcomes`. That somebody asks for a
+    /// refusal makes it an answer: it is not tried again.
+    pub fn push_if(&mut self, of: Ordinal, outcomes: &[Outcome], action: Action) -> Ordinal {
+        self.push_effect(Effect {
+            action: Some(action),
+            condition: Some(Condition {
+                ordinal: of.0,
+                outcomes: outcomes.iter().map(|outcome| (*outcome).into()).collect(),
+            }),
+            ..Effect::default()
+        })
+    }
+
+    fn push_effect(&mut self, effect: Effect) -> Ordinal {
+        let ordinal = self.effects.len();
+        self.effects.push(effect);
+        Ordinal(u32::try_from(ordinal).unwrap_or(u32::MAX))
+    }
+
+    /// The same, for that head alone.
+    #[must_use]
+    pub fn for_head(self, sha: &str) -> Self {
+        Self {
+            head: sha.to_owned(),
+            ..self
+        }
+    }
+
     /// Both, `self` first. What `other` would do again is left out: one event reaches a plugin as a pull request and
     /// as a text, and must not start a job or say a thing twice.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
-        for effect in other.effects {
-            if !self.effects.contains(&effect) {
-                self.effects.push(effect);
+        // Where each effect of `other` stands now.
+        let mut places: Vec<u32> = Vec::with_capacity(other.effects.len());
+        let moved = |ordinal: &mut u32, places: &[u32]| {
+            if let Some(place) = places.get(*ordinal as usize) {
+                *ordinal = *place;
             }
+        };
+        for mut effect in other.effects {
+            if let Some(condition) = &mut effect.condition {
+                moved(&mut condition.ordinal, &places);
+            }
+            if let Some(Action::Comment(comment)) = &mut effect.action {
+                let inserts = comment.inserts.iter_mut();
+                for piece in inserts.flat_map(|insert| &mut insert.pieces) {
+                    moved(&mut piece.ordinal, &places);
+                }
+            }
+            let had = self.effects.iter().position(|had| *had == effect);
+            let place = match had {
+                Some(place) => u32::try_from(place).unwrap_or(u32::MAX),
+                None => self.push_effect(effect).0,
+            };
+            places.push(place);
         }
         for job in other.jobs {
             let id = |job: &NewJob| job.job.as_ref().map(|job| job.id.clone());
@@ -49,6 +123,9 @@ impl Decision {
                 self.aborts.push(abort);
             }
         }
+        if self.head.is_empty() {
+            self.head = other.head;
+        }
         self
     }
 
@@ -56,16 +133,10 @@ impl Decision {
     pub fn into_plan(self, plugin: &str) -> PlanBody {
         PlanBody {
             plugin: plugin.to_owned(),
-            effects: self
-                .effects
-                .into_iter()
-                .map(|action| Effect {
-                    action: Some(action),
-                    ..Effect::default()
-                })
-                .collect(),
+            effects: self.effects,
             jobs: self.jobs,
             abort: self.aborts,
+            head_sha: self.head,
             ..PlanBody::default()
         }
     }
@@ -73,9 +144,16 @@ impl Decision {
 
 impl From<Vec<Action>> for Decision {
     fn from(effects: Vec<Action>) -> Self {
-        Self {
-            effects,
-            ..Self::default()
+        let mut decision = Self::nothing();
+        decision.extend(effects);
+        decision
+    }
+}
+
+impl Extend<Action> for Decision {
+    fn extend<T: IntoIterator<Item = Action>>(&mut self, actions: T) {
+        for action in actions {
+            self.push(action);
         }
     }
 }
@@ -88,7 +166,15 @@ impl fmt::Display for Decision {
         }
         let mut lines = Vec::new();
         for effect in &self.effects {
-            lines.push(describe(effect));
+            let told = effect.action.as_ref().map(describe).unwrap_or_default();
+            lines.push(match &effect.condition {
+                None => told,
+                Some(condition) => {
+                    let of = condition.outcomes().map(|outcome| outcome_word(outcome));
+                    let of: Vec<&str> = of.collect();
+                    format!("if {} is {}: {told}", condition.ordinal, of.join(" or "))
+                }
+            });
         }
         for abort in &self.aborts {
             lines.push(format!("abort {}: {}", abort.id, abort.reason));
@@ -101,10 +187,20 @@ impl fmt::Display for Decision {
     }
 }
 
+pub(crate) const fn outcome_word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Unspecified => "open",
+        Outcome::Ok => "done",
+        Outcome::Partly => "partly done",
+        Outcome::Refused => "refused",
+        Outcome::Conflict => "a conflict",
+    }
+}
+
 pub(crate) fn describe(action: &Action) -> String {
     let people = |effect: &PeopleEffect| effect.logins.join(", ");
     match action {
-        Action::Comment(effect) => format!("comment: {}", effect.body),
+        Action::Comment(effect) => format!("comment: {}", text::marked(effect)),
         Action::EditComment(effect) => format!("edit {}: {}", effect.comment_id, effect.body),
         Action::AddLabel(effect) => format!("+{}", effect.label),
         Action::RemoveLabel(effect) => format!("-{}", effect.label),
@@ -127,7 +223,67 @@ pub(crate) fn describe(action: &Action) -> String {
         Action::Assign(effect) => format!("assign {}", people(effect)),
         Action::Unassign(effect) => format!("unassign {}", people(effect)),
         Action::RequestReview(effect) => format!("request review from {}", people(effect)),
+        Action::UnrequestReview(effect) => format!("unrequest review from {}", people(effect)),
+        Action::Close(effect) if effect.not_planned => "close as not planned".to_owned(),
         Action::Close(_) => "close".to_owned(),
+        Action::Reopen(_) => "reopen".to_owned(),
+        Action::EditIssue(effect) => {
+            let title = effect.title.iter().map(|title| format!("title: {title}"));
+            let body = effect.body.iter().map(|body| format!("body: {body}"));
+            title.chain(body).collect::<Vec<_>>().join("\n")
+        }
+        Action::Milestone(effect) if effect.milestone == 0 => "no milestone".to_owned(),
+        Action::Milestone(effect) => format!("milestone {}", effect.title),
+        Action::Review(effect) => {
+            let lines = effect.comments.iter().map(
+                |ReviewLine {
+                     path,
+                     position,
+                     body,
+                 }| { format!("\n{path}:{position}: {body}") },
+            );
+            format!(
+                "review of {}: {}{}",
+                effect.sha,
+                effect.body,
+                lines.collect::<String>()
+            )
+        }
+        Action::CheckRun(effect) => format!(
+            "check run {} on {}: success, {}",
+            effect.name, effect.sha, effect.title
+        ),
+        Action::DeleteBranch(effect) => format!("delete branch {}", effect.branch),
+        Action::OpenIssue(effect) => format!("open issue {}\n{}", effect.title, effect.body),
+        Action::TransferIssue(effect) => format!("transfer to {}", effect.to_repo),
+        Action::PinIssue(effect) if effect.unpin => "unpin".to_owned(),
+        Action::PinIssue(_) => "pin".to_owned(),
+        Action::Reaction(effect) => format!("react with {}", effect.content),
+        Action::Workflow(effect) if effect.approve => {
+            format!("approve workflow run {}", effect.run_id)
+        }
+        Action::Workflow(effect) => {
+            format!("rerun the failed jobs of workflow run {}", effect.run_id)
+        }
+        Action::CherryPick(effect) => format!(
+            "cherry-pick {} onto {} as {}\ntitle: {}\n{}",
+            effect.head_sha, effect.target, effect.branch, effect.title, effect.body
+        ),
+        Action::Forward(effect) => format!("forward to {} at {}", effect.name, effect.endpoint),
+        Action::Slack(effect) => format!("tell {}: {}", effect.channel, effect.text),
+        Action::ConfigMap(effect) => {
+            let keys = effect.keys.iter().map(|key| match key.path.as_str() {
+                "" => format!("\n-{}", key.key),
+                path => format!("\n{}={path}", key.key),
+            });
+            format!(
+                "config map {}/{} in {}{}",
+                effect.namespace,
+                effect.name,
+                effect.cluster,
+                keys.collect::<String>()
+            )
+        }
     }
 }
 
@@ -155,12 +311,10 @@ impl Target {
         })
     }
 
+    /// What is said; a [`Text`] may tell what came of earlier effects.
     #[must_use]
-    pub fn comment(&self, body: impl Into<String>) -> Action {
-        Action::Comment(CommentEffect {
-            subject: self.subject(),
-            body: body.into(),
-        })
+    pub fn comment(&self, text: impl Into<Text>) -> Action {
+        Action::Comment(text.into().into_comment(self.subject()))
     }
 
     #[must_use]
@@ -218,6 +372,188 @@ impl Target {
     #[must_use]
     pub fn request_review(&self, logins: Vec<String>) -> Action {
         Action::RequestReview(self.people(logins))
+    }
+
+    #[must_use]
+    pub fn unassign(&self, logins: Vec<String>) -> Action {
+        Action::Unassign(self.people(logins))
+    }
+
+    #[must_use]
+    pub fn unrequest_review(&self, logins: Vec<String>) -> Action {
+        Action::UnrequestReview(self.people(logins))
+    }
+
+    #[must_use]
+    pub fn close(&self) -> Action {
+        Action::Close(CloseEffect {
+            subject: self.subject(),
+            not_planned: false,
+        })
+    }
+
+    #[must_use]
+    pub fn close_as_not_planned(&self) -> Action {
+        Action::Close(CloseEffect {
+            subject: self.subject(),
+            not_planned: true,
+        })
+    }
+
+    #[must_use]
+    pub fn reopen(&self) -> Action {
+        Action::Reopen(ReopenEffect {
+            subject: self.subject(),
+        })
+    }
+
+    #[must_use]
+    pub fn set_title(&self, title: impl Into<String>) -> Action {
+        Action::EditIssue(EditIssueEffect {
+            subject: self.subject(),
+            title: Some(title.into()),
+            body: None,
+        })
+    }
+
+    #[must_use]
+    pub fn set_body(&self, body: impl Into<String>) -> Action {
+        Action::EditIssue(EditIssueEffect {
+            subject: self.subject(),
+            title: None,
+            body: Some(body.into()),
+        })
+    }
+
+    /// `None` takes the milestone away.
+    #[must_use]
+    pub fn milestone(&self, milestone: Option<&Milestone>) -> Action {
+        Action::Milestone(MilestoneEffect {
+            subject: self.subject(),
+            milestone: milestone.map_or(0, |milestone| milestone.number),
+            title: milestone.map_or_else(String::new, |milestone| milestone.title.clone()),
+        })
+    }
+
+    /// A review that only comments, on lines of the diffs of files.
+    #[must_use]
+    pub fn review(&self, sha: &str, body: impl Into<String>, comments: Vec<ReviewLine>) -> Action {
+        Action::Review(ReviewEffect {
+            subject: self.subject(),
+            sha: sha.to_owned(),
+            body: body.into(),
+            comments,
+        })
+    }
+
+    /// A completed check run with conclusion `success` on a commit of the repository.
+    #[must_use]
+    pub fn successful_check_run(
+        &self,
+        sha: &str,
+        name: &str,
+        title: &str,
+        summary: &str,
+    ) -> Action {
+        Action::CheckRun(CheckRunEffect {
+            subject: self.subject(),
+            sha: sha.to_owned(),
+            name: name.to_owned(),
+            title: title.to_owned(),
+            summary: summary.to_owned(),
+        })
+    }
+
+    /// Deletes a branch (without `refs/heads/`) of the repository.
+    #[must_use]
+    pub fn delete_branch(&self, branch: &str) -> Action {
+        Action::DeleteBranch(DeleteBranchEffect {
+            subject: self.subject(),
+            branch: branch.to_owned(),
+        })
+    }
+
+    /// Opens another issue in the repository; its number is the result.
+    #[must_use]
+    pub fn open_issue(
+        &self,
+        title: impl Into<String>,
+        body: impl Into<String>,
+        labels: Vec<String>,
+        assignees: Vec<String>,
+    ) -> Action {
+        Action::OpenIssue(OpenIssueEffect {
+            subject: self.subject(),
+            title: title.into(),
+            body: body.into(),
+            labels,
+            assignees,
+        })
+    }
+
+    /// Moves the issue of that node id to another repository of its org.
+    #[must_use]
+    pub fn transfer_issue(&self, node_id: &str, to_repo: &str) -> Action {
+        Action::TransferIssue(TransferIssueEffect {
+            subject: self.subject(),
+            node_id: node_id.to_owned(),
+            to_repo: to_repo.to_owned(),
+        })
+    }
+
+    #[must_use]
+    pub fn pin_issue(&self, node_id: &str) -> Action {
+        Action::PinIssue(self.pin(node_id, false))
+    }
+
+    #[must_use]
+    pub fn unpin_issue(&self, node_id: &str) -> Action {
+        Action::PinIssue(self.pin(node_id, true))
+    }
+
+    fn pin(&self, node_id: &str, unpin: bool) -> PinIssueEffect {
+        PinIssueEffect {
+            subject: self.subject(),
+            node_id: node_id.to_owned(),
+            unpin,
+        }
+    }
+
+    /// A reaction as GitHub names it (`+1`, `heart`, `hooray`, …), to a comment or to what it is about itself.
+    #[must_use]
+    pub fn react(&self, comment_id: Option<u64>, content: &str) -> Action {
+        Action::Reaction(ReactionEffect {
+            subject: self.subject(),
+            comment_id: comment_id.unwrap_or(0),
+            content: content.to_owned(),
+        })
+    }
+
+    #[must_use]
+    pub fn rerun_failed_workflow_jobs(&self, run_id: u64) -> Action {
+        Action::Workflow(self.workflow(run_id, false))
+    }
+
+    #[must_use]
+    pub fn approve_workflow(&self, run_id: u64) -> Action {
+        Action::Workflow(self.workflow(run_id, true))
+    }
+
+    fn workflow(&self, run_id: u64, approve: bool) -> WorkflowEffect {
+        WorkflowEffect {
+            subject: self.subject(),
+            run_id,
+            approve,
+        }
+    }
+
+    /// Fills in what the cherry-pick is of.
+    #[must_use]
+    pub fn cherry_pick(&self, effect: CherryPickEffect) -> Action {
+        Action::CherryPick(CherryPickEffect {
+            subject: self.subject(),
+            ..effect
+        })
     }
 
     fn people(&self, logins: Vec<String>) -> PeopleEffect {

@@ -8,27 +8,45 @@
 //! Here never stand receiving and checking webhooks (a door's), running jobs, merging, or telling results: plugins and
 //! the other controllers meet in the state.
 
-mod approve;
 mod controller;
 pub mod decision;
 mod facts;
 pub mod help;
-mod hold;
 mod label_names;
-mod lgtm;
+mod metrics;
 mod mirror;
+mod outside;
 pub mod plugin;
 mod registry;
 mod respond;
 #[cfg(test)]
 mod testing;
 mod text;
-mod trigger;
-mod wip;
 
-pub use controller::{MAX_TRIES, OurHooks, PluginsController, REPAIR_EVERY, SETTLE};
+pub use controller::{Equipment, MAX_TRIES, OurHooks, PluginsController, REPAIR_EVERY, SETTLE};
 pub use help::PluginHelp;
+pub use metrics::PluginMetrics;
 pub use mirror::MIRROR;
-pub use plugin::{PlanError, Planning, Plugin};
+pub use outside::{NoClient, Outside, OutsideAnswer, OutsideError};
+pub use plugin::{EventKind, PlanError, Planning, Plugin};
 pub use registry::Plugins;
 pub use trigger::{Standstill, asking};
+
+/// The list of plugins: of each its module and in it the plugin.
+macro_rules! plugins {
+    ($($module:ident::$plugin:ident,)*) => {
+        $(mod $module;)*
+
+        fn built_in() -> Vec<std::sync::Arc<dyn Plugin>> {
+            vec![$(std::sync::Arc::new($module::$plugin),)*]
+        }
+    };
+}
+
+plugins! {
+    approve::Approve,
+    hold::Hold,
+    lgtm::Lgtm,
+    trigger::Trigger,
+    wip::Wip,
+}

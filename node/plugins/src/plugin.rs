@@ -5,7 +5,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use jiff::Timestamp;
 use trireme_config::job::{Postsubmit, Presubmit};
-use trireme_forge::git::GitError;
+use trireme_config::plugins::Section;
+use trireme_forge::git::{GitError, Mirrors};
 use trireme_forge::owners::{OwnersLoader, OwnersOptions, RepoOwners};
 use trireme_forge::webhook::Event;
 use trireme_forge::{BotUser, Forge, ForgeError, RepoId};
@@ -35,6 +36,16 @@ pub trait Plugin: Send + Sync + 'static {
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError>;
 
     fn help(&self, scope: &HelpScope<'_>) -> PluginHelp;
+
+    /// The names under which `external_plugins` turns it on, for what Prow runs as a process of its own.
+    fn external_names(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// How its section of `plugins.yaml` is read, if it has one of its own; [`Planning::section`] gives what was read.
+    fn section(&self) -> Option<Section> {
+        None
+    }
 }
 
 /// Kinds of events as the help names them (HOOK-082).
@@ -72,6 +83,8 @@ pub struct Planning<'a> {
     /// Of the delivery; ids of jobs derive from it.
     pub guid: &'a str,
     pub now: Timestamp,
+    /// When the delivery came.
+    pub received: Timestamp,
     pub forge: &'a dyn Forge,
     /// Whom we act as.
     pub bot: &'a BotUser,
@@ -79,11 +92,35 @@ pub struct Planning<'a> {
     pub state: &'a State,
     pub owners: &'a OwnersLoader,
     pub in_repo: &'a InRepo,
+    pub mirrors: &'a Mirrors,
     /// Whether the event is given up for this plugin if it fails again.
     pub last_try: bool,
 }
 
 impl<'a> Planning<'a> {
+    /// The plugin's section of `plugins.yaml`, as [`Plugin::section`] reads it; its default where the file has none.
+    ///
+    /// # Errors
+    /// Never for a configuration that was accepted: it was read with the same registry.
+    pub fn section<T: 'static>(&self, key: &str) -> Result<&'a T, PlanError> {
+        let section = self.running.plugins.section(key);
+        section.ok_or_else(|| PlanError::Failed(format!("the section {key} was not read")))
+    }
+
+    /// For what has to settle first: [`PlanError::NotYet`] until so long after the delivery came. Until then the lane
+    /// waits, a change of leader included.
+    ///
+    /// # Errors
+    /// While it is too early.
+    pub fn settled_for(&self, wait: Duration) -> Result<(), PlanError> {
+        let wait = jiff::SignedDuration::try_from(wait).unwrap_or(jiff::SignedDuration::MAX);
+        let until = self.received.saturating_add(wait).unwrap_or(self.now);
+        match u64::try_from(until.as_millisecond() - self.now.as_millisecond()) {
+            Ok(left) if left > 0 => Err(PlanError::NotYet(Duration::from_millis(left))),
+            _ => Ok(()),
+        }
+    }
+
     /// The presubmits that the configuration has for a repository, in their order.
     pub(crate) fn presubmits(&self, repo: &RepoId) -> Vec<&'a Presubmit> {
         self.running.config.presubmits(&repo.to_string()).collect()
@@ -135,6 +172,9 @@ pub enum PlanError {
         reason: String,
         retry_after: Option<Duration>,
     },
+    /// Nothing failed: to be decided after this long.
+    #[error("too early by {} ms", .0.as_millis())]
+    NotYet(Duration),
     /// Counted; after a few tries the event is given up for this plugin.
     #[error("{0}")]
     Failed(String),

@@ -6,13 +6,8 @@ use trireme_config::PluginConfig;
 use trireme_config::plugins::{PROW_PLUGINS, Registry as ConfigRegistry};
 use trireme_forge::RepoId;
 
-use crate::approve::Approve;
 use crate::help::{HelpScope, PluginHelp};
-use crate::hold::Hold;
-use crate::lgtm::Lgtm;
 use crate::plugin::Plugin;
-use crate::trigger::Trigger;
-use crate::wip::Wip;
 
 /// Plugins by name.
 #[derive(Clone)]
@@ -25,19 +20,28 @@ impl Plugins {
     #[must_use]
     pub fn built_in() -> Self {
         Self {
-            all: vec![
-                Arc::new(Approve),
-                Arc::new(Hold),
-                Arc::new(Lgtm),
-                Arc::new(Trigger),
-                Arc::new(Wip),
-            ],
+            all: crate::built_in(),
         }
+    }
+
+    /// One more; it takes the place of another of its name.
+    #[must_use]
+    pub fn with(mut self, plugin: impl Plugin) -> Self {
+        self.all.retain(|known| known.name() != plugin.name());
+        self.all.push(Arc::new(plugin));
+        self
     }
 
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Arc<dyn Plugin>> {
         self.all.iter().find(|plugin| plugin.name() == name)
+    }
+
+    /// The built-in plugin that `external_plugins` means by this name.
+    #[must_use]
+    pub fn external(&self, name: &str) -> Option<&Arc<dyn Plugin>> {
+        let mut all = self.all.iter();
+        all.find(|plugin| plugin.external_names().contains(&name))
     }
 
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
@@ -57,11 +61,22 @@ impl Plugins {
         Some(help)
     }
 
-    /// How `plugins.yaml` is to be read: Prow's names are accepted whether or not they are built in, and the sections
-    /// of these plugins are read by `trireme-config` itself.
+    /// How `plugins.yaml` is to be read: Prow's names are accepted whether or not they are built in; the sections are
+    /// read as their plugins say, those that several plugins share by `trireme-config` itself.
     #[must_use]
-    pub fn config_registry() -> ConfigRegistry {
-        ConfigRegistry::new().with_names(PROW_PLUGINS)
+    pub fn config_registry(&self) -> ConfigRegistry {
+        let own = self
+            .all
+            .iter()
+            .filter(|plugin| plugin.external_names().is_empty());
+        let names = PROW_PLUGINS
+            .into_iter()
+            .chain(own.map(|plugin| plugin.name()));
+        let sections = self.all.iter().filter_map(|plugin| plugin.section());
+        sections.fold(
+            ConfigRegistry::new().with_names(names),
+            ConfigRegistry::with,
+        )
     }
 }
 
@@ -71,8 +86,14 @@ mod tests {
 
     #[test]
     fn hook_054_what_is_built_in_is_a_plugin_of_prows() {
-        for name in Plugins::built_in().names() {
-            assert!(PROW_PLUGINS.contains(&name), "{name}");
+        for plugin in &Plugins::built_in().all {
+            let of_prow = PROW_PLUGINS.contains(&plugin.name());
+            assert_eq!(
+                of_prow,
+                plugin.external_names().is_empty(),
+                "{}",
+                plugin.name()
+            );
         }
     }
 

@@ -52,7 +52,7 @@ fn setup(world: trireme_sandbox::world::WorldBuilder) -> Setup {
     Setup {
         world,
         config: CONFIG,
-        plugins: TRIGGER,
+        plugins: TRIGGER.to_owned(),
         ..Setup::default()
     }
 }

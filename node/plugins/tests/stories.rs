@@ -44,7 +44,7 @@ postsubmits:
 fn plugins(names: &'static str) -> Setup {
     Setup {
         config: CONFIG,
-        plugins: names,
+        plugins: names.to_owned(),
         ..Setup::default()
     }
 }

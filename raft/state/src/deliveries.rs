@@ -14,8 +14,8 @@ use crate::{
     change::{Change, RecordKey},
     digest::Sum,
     limits::{
-        DELIVERY_MEMORY, DELIVERY_MEMORY_MS, MAX_DELIVERIES, MAX_DELIVERY, MAX_INLINE_PAYLOAD,
-        MAX_SWEEP, PRUNE_PER_ENTRY,
+        DELIVERY_MEMORY, DELIVERY_MEMORY_MS, MAX_DELIVERIES, MAX_DELIVERY, MAX_HEADER_BYTES,
+        MAX_HEADERS, MAX_INLINE_PAYLOAD, MAX_SWEEP, PRUNE_PER_ENTRY,
     },
     reject::{Verdict, at_most, exhausted, invalid, name, optional_name, record_size},
     table::{Bulk, Name, Record, Seq, Table},
@@ -207,6 +207,10 @@ pub(crate) fn accept(state: &mut State, entry: &mut Entry, command: &AcceptDeliv
         }
         state.check_blob(blob)?;
     }
+    at_most("headers", asked.headers.len(), MAX_HEADERS)?;
+    let headers = asked.headers.iter();
+    let bytes = headers.map(|header| header.name.len() + header.value.len());
+    at_most("bytes of headers", bytes.sum(), MAX_HEADER_BYTES)?;
     record_size("the delivery", asked)?;
     if state.deliveries.seen_len() >= DELIVERY_MEMORY {
         return Err(exhausted("remembered deliveries", DELIVERY_MEMORY));

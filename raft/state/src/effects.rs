@@ -30,9 +30,11 @@ pub(crate) fn settle(state: &mut State, entry: &mut Entry, command: &SettleEffec
     let result = command.state();
     if !matches!(
         result,
-        EffectState::Done | EffectState::Waiting | EffectState::Dead
+        EffectState::Done | EffectState::Waiting | EffectState::Dead | EffectState::Skipped
     ) {
-        return Err(invalid("an effect settles as done, waiting or dead"));
+        return Err(invalid(
+            "an effect settles as done, waiting, dead or skipped",
+        ));
     }
     if is_settled(&effect) && effect.state() == result {
         return Ok(Done {
@@ -47,6 +49,8 @@ pub(crate) fn settle(state: &mut State, entry: &mut Entry, command: &SettleEffec
     let effect = Effect {
         state: result.into(),
         error: cut(&command.error),
+        outcome: command.outcome,
+        result: cut(&command.result),
         ..effect
     };
     let plan = state.put_effect(entry, &plan, command.ordinal, effect);

@@ -6,13 +6,17 @@
 //! 4. configurations as pages
 //! 5. files of a configuration that are more than one thing, or supplemental under names of their own; jobs
 //!    keep the history of their states
+//! 6. effects of more kinds, with outcomes and conditions; plans for one head; headers of deliveries
 
-use trireme_proto::state::{Command, ConfigFile, command::Body};
+use trireme_proto::state::{
+    Command, CommitPlans, ConfigFile, Effect, EffectOutcome, EffectState, PlanBody, SettleEffect,
+    command::Body, effect::Action,
+};
 
 use crate::{FIRST_CONFIG_ROLES, is_config_role};
 
 /// The highest level that this build understands.
-pub const FEATURE_LEVEL: u32 = 5;
+pub const FEATURE_LEVEL: u32 = 6;
 
 /// The level of a cluster that has never raised it.
 pub const BASE_LEVEL: u32 = 1;
@@ -26,6 +30,9 @@ pub const ROLES_LEVEL: u32 = 5;
 /// From this level on jobs keep their history. Who applies an entry sees the level that the entries before it raised, so that
 /// all replicas begin at the same one; a build that would not write it stops at the entry that raises the level.
 pub const HISTORY_LEVEL: u32 = 5;
+
+/// From this level on plans may hold every effect and what goes with it, and deliveries keep their headers.
+pub const EFFECTS_LEVEL: u32 = 6;
 
 /// The lowest level of a cluster that may hold this command: what it says, and what its kind needs.
 pub fn min_level_of(command: &Command) -> u32 {
@@ -60,6 +67,16 @@ pub fn min_level_of(command: &Command) -> u32 {
             level_of_roles(put.config.iter().flat_map(|config| &config.files))
         }
         Some(Body::SweepBlobs(sweep)) if !sweep.config_pages.is_empty() => PAGES_LEVEL,
+        Some(Body::AcceptDelivery(accept))
+            if accept
+                .delivery
+                .as_ref()
+                .is_some_and(|delivery| !delivery.headers.is_empty()) =>
+        {
+            EFFECTS_LEVEL
+        }
+        Some(Body::CommitPlans(commit)) => level_of_plans(commit),
+        Some(Body::SettleEffect(settle)) => level_of_settling(settle),
         _ => BASE_LEVEL,
     };
     command.min_level.max(kind)
@@ -70,6 +87,45 @@ fn level_of_roles<'a>(mut files: impl Iterator<Item = &'a ConfigFile>) -> u32 {
     let is_new = |role: &str| !FIRST_CONFIG_ROLES.contains(&role) && is_config_role(role);
     match files.any(|file| is_new(&file.role)) {
         true => ROLES_LEVEL,
+        false => BASE_LEVEL,
+    }
+}
+
+fn level_of_plans(commit: &CommitPlans) -> u32 {
+    let is_new =
+        |body: &PlanBody| !body.head_sha.is_empty() || body.effects.iter().any(is_new_effect);
+    match commit.plans.iter().any(is_new) {
+        true => EFFECTS_LEVEL,
+        false => BASE_LEVEL,
+    }
+}
+
+fn is_new_effect(effect: &Effect) -> bool {
+    let is_new = match &effect.action {
+        None => false,
+        Some(action) => match action {
+            Action::Comment(comment) => !comment.inserts.is_empty(),
+            Action::Close(close) => close.not_planned,
+            Action::AddLabel(_)
+            | Action::RemoveLabel(_)
+            | Action::Status(_)
+            | Action::PruneComments(_)
+            | Action::Assign(_)
+            | Action::RequestReview(_)
+            | Action::Unassign(_)
+            | Action::EditComment(_) => false,
+            _ => true,
+        },
+    };
+    is_new || effect.condition.is_some()
+}
+
+fn level_of_settling(settle: &SettleEffect) -> u32 {
+    let is_new = settle.state() == EffectState::Skipped
+        || settle.outcome() != EffectOutcome::Unspecified
+        || !settle.result.is_empty();
+    match is_new {
+        true => EFFECTS_LEVEL,
         false => BASE_LEVEL,
     }
 }

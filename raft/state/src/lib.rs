@@ -57,8 +57,8 @@ pub use digest::Digest;
 pub use growth::grows;
 pub use jobs::{BUILD_ID_MARK, GITHUB_REPORTER, JobFilter, is_complete, seq_of, state_name};
 pub use level::{
-    BASE_LEVEL, FEATURE_LEVEL, HISTORY_LEVEL, PAGES_LEVEL, ROLES_LEVEL, is_known, min_level_at,
-    min_level_of,
+    BASE_LEVEL, EFFECTS_LEVEL, FEATURE_LEVEL, HISTORY_LEVEL, PAGES_LEVEL, ROLES_LEVEL, is_known,
+    min_level_at, min_level_of,
 };
 pub use plans::{is_committed, next_effect};
 pub use quotas::Quota;

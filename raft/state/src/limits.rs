@@ -24,6 +24,9 @@ pub const BLOB_GRACE_MS: i64 = 60 * MINUTE_MS;
 pub const MAX_DELIVERY: u64 = 25 << 20;
 /// A webhook's body that travels inside its command, compressed.
 pub const MAX_INLINE_PAYLOAD: usize = 256 << 10;
+/// Of a delivery that are kept, and their names and values together.
+pub const MAX_HEADERS: usize = 32;
+pub const MAX_HEADER_BYTES: usize = 8 << 10;
 /// How long the guid of a delivery is remembered.
 pub const DELIVERY_MEMORY_MS: i64 = 24 * 60 * MINUTE_MS;
 /// Guids remembered. At the bound deliveries are refused: forgetting one early could run a webhook twice.

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use imbl::OrdSet;
 use trireme_proto::state::{
     CommitPlans, Delivery, DeliveryState, Done, Effect, EffectState, Plan, PlanBody, SettlePlan,
+    effect::Action,
 };
 
 use crate::{
@@ -15,7 +16,9 @@ use crate::{
     digest::Sum,
     limits::{MAX_EFFECTS_PER_PLAN, MAX_JOBS_PER_COMMAND, MAX_PLUGINS},
     pulls::{PullName, Writer},
-    reject::{Verdict, at_most, conflict, cut, invalid, name, not_found, record_size},
+    reject::{
+        Verdict, at_most, conflict, cut, invalid, name, not_found, optional_name, record_size,
+    },
     table::{Record, Seq, Table},
 };
 
@@ -45,10 +48,13 @@ pub fn is_committed(plan: &Plan) -> bool {
 }
 
 pub(crate) fn is_settled(effect: &Effect) -> bool {
-    matches!(effect.state(), EffectState::Done | EffectState::Dead)
+    matches!(
+        effect.state(),
+        EffectState::Done | EffectState::Dead | EffectState::Skipped
+    )
 }
 
-/// Ordinal of the first effect that is neither done nor dead.
+/// Ordinal of the first effect that is not settled.
 pub fn next_effect(plan: &Plan) -> Option<u32> {
     let at = plan.effects.iter().position(|effect| !is_settled(effect))?;
     u32::try_from(at).ok()
@@ -210,6 +216,7 @@ pub(crate) fn commit(state: &mut State, entry: &mut Entry, command: &CommitPlans
             dead: false,
             revision: delivery.revision,
             ordinal: delivery.ordinal,
+            head_sha: body.head_sha.clone(),
         };
         if next_effect(&plan).is_none() {
             settled.push(body.plugin.clone());
@@ -313,6 +320,10 @@ fn check_body(body: &PlanBody) -> Verdict<()> {
             body.plugin
         )));
     }
+    optional_name("head_sha", &body.head_sha)?;
+    for (ordinal, effect) in body.effects.iter().enumerate() {
+        check_effect(ordinal, effect)?;
+    }
     let size = Plan {
         effects: body.effects.clone(),
         ..Plan::default()
@@ -320,9 +331,36 @@ fn check_body(body: &PlanBody) -> Verdict<()> {
     record_size("the plan", &size)
 }
 
+/// What an effect says of others: only of earlier ones, and inserts within the text.
+fn check_effect(ordinal: usize, effect: &Effect) -> Verdict<()> {
+    let is_earlier = |other: u32| (other as usize) < ordinal;
+    let refuse = |what: &str| Err(invalid(format!("effect {ordinal}: {what}")));
+    if let Some(condition) = &effect.condition
+        && (!is_earlier(condition.ordinal) || condition.outcomes.is_empty())
+    {
+        return refuse("a condition on no outcome, or on no earlier effect");
+    }
+    let Some(Action::Comment(comment)) = &effect.action else {
+        return Ok(());
+    };
+    let mut from = 0;
+    for insert in &comment.inserts {
+        let at = insert.at as usize;
+        if at < from || !comment.body.is_char_boundary(at) {
+            return refuse("an insert outside of the text, or not in order");
+        }
+        from = at;
+        if !insert.pieces.iter().all(|piece| is_earlier(piece.ordinal)) {
+            return refuse("an insert of no earlier effect");
+        }
+    }
+    Ok(())
+}
+
 fn waiting(effect: Effect) -> Effect {
     Effect {
         action: effect.action,
+        condition: effect.condition,
         state: EffectState::Waiting.into(),
         ..Effect::default()
     }

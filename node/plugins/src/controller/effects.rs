@@ -1,34 +1,37 @@
-//! Carrying a plan out: its writes to the forge, in their order, each begun and ended by a command.
+//! Carrying a plan out: its effects in their order, each begun and ended by a command.
 
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use trireme_forge::{BotUser, CommitStatus, Forge, ForgeError, IssueComment, RepoId, StatusState};
+use trireme_forge::{BotUser, Forge, ForgeError, IssueComment, RepoId};
 use trireme_office::Work;
 use trireme_proto::state::command::Body;
 use trireme_proto::state::effect::Action;
 use trireme_proto::state::{
-    CommentEffect, Context, ContextState, Effect, EffectState, PeopleEffect, SettleEffect,
-    StartEffect, Subject,
+    Delivery, Effect, EffectOutcome, EffectState, Insert, Plan, SettleEffect, StartEffect, Subject,
 };
-use trireme_state::next_effect;
+use trireme_state::{EFFECTS_LEVEL, next_effect};
 
 use super::lanes::Lane;
+use super::write::{Answer, Failure};
 use super::{MAX_TRIES, Session, not_recorded};
-use crate::decision::describe;
+use crate::decision::{describe, filled, outcome_word};
 use crate::plugin::outage;
 
 /// A call that may have been sent can take effect for this long: the forge client ends it within 10 s.
 const IN_FLIGHT: Duration = Duration::from_secs(15);
 /// How far the forge's clock, which tells whole seconds, may be behind ours.
 const CLOCK_SLACK: Duration = Duration::from_secs(5);
+/// A plan that is older than this when an effect's turn comes has waited: what it was decided on is looked at again.
+const FRESH: Duration = Duration::from_secs(10);
 
 impl Session {
     /// Sends what is left of a committed plan.
     pub(super) async fn carry_out(&self, lane: &Lane, guid: &str) -> Result<(), Work> {
         loop {
             let view = self.office.view();
-            let Some(plan) = view.plan(guid, &lane.plugin) else {
+            let (Some(plan), Some(delivery)) = (view.plan(guid, &lane.plugin), view.delivery(guid))
+            else {
                 return Ok(());
             };
             let Some(ordinal) = next_effect(plan) else {
@@ -46,33 +49,111 @@ impl Session {
                 plugin: &lane.plugin,
                 ordinal,
             };
-            if effect.state() == EffectState::Started && self.took_effect(effect).await? {
-                self.settle(&at, EffectState::Done, "").await?;
+            if let Some(why) = unmet(plan, effect) {
+                self.settle(&at, EffectState::Skipped, &why, None).await?;
                 continue;
             }
-            self.send(&at, action).await?;
+            let action = with_answers(plan, action);
+            if effect.state() == EffectState::Started
+                && self.took_effect(&action, effect.started_ms).await?
+            {
+                let done = Some(&Answer::default());
+                self.settle(&at, EffectState::Done, "", done).await?;
+                continue;
+            }
+            if let Some(why) = self.outdated(plan, delivery, effect, &action).await? {
+                tracing::info!(guid, plugin = lane.plugin, why, "an effect is left out");
+                self.settle(&at, EffectState::Skipped, &why, None).await?;
+                continue;
+            }
+            self.send(&at, plan, delivery, &action).await?;
         }
     }
 
     /// Whether an attempt that was begun, perhaps by another node, has taken effect. If it still may, the lane waits.
-    async fn took_effect(&self, effect: &Effect) -> Result<bool, Work> {
-        // Anything else has the same result however often it is sent.
-        let Some(Action::Comment(comment)) = &effect.action else {
-            return Ok(false);
-        };
+    async fn took_effect(&self, action: &Action, started_ms: i64) -> Result<bool, Work> {
         let forge = self.tools.forge.as_ref();
-        let found = find_comment(forge, comment, effect.started_ms).await;
+        let found = match action {
+            Action::Comment(comment) => {
+                find_comment(forge, comment.subject.as_ref(), &comment.body, started_ms).await
+            }
+            // Anything else has the same result however often it is sent, or is looked for before it is.
+            _ => return Ok(false),
+        };
         if found.map_err(|error| observing(&error))? {
             return Ok(true);
         }
-        let until = effect.started_ms.saturating_add(millis(IN_FLIGHT));
+        let until = started_ms.saturating_add(millis(IN_FLIGHT));
         match u64::try_from(until.saturating_sub(self.office.now_ms())) {
             Ok(left) if left > 0 => Err(Work::After(Duration::from_millis(left))),
             _ => Ok(false),
         }
     }
 
-    async fn send(&self, at: &Place<'_>, action: &Action) -> Result<(), Work> {
+    /// Why the effect of a plan that waited must not be sent any more: the pull request has another head, or a person
+    /// has changed the label meanwhile.
+    async fn outdated(
+        &self,
+        plan: &Plan,
+        delivery: &Delivery,
+        effect: &Effect,
+        action: &Action,
+    ) -> Result<Option<String>, Work> {
+        let age_ms = self.office.now_ms().saturating_sub(plan.planned_ms);
+        let waited = effect.attempts > 0 || age_ms > millis(FRESH);
+        if !waited || self.office.view().feature_level() < EFFECTS_LEVEL {
+            return Ok(None);
+        }
+        let forge = self.tools.forge.as_ref();
+        if !plan.head_sha.is_empty() && delivery.number > 0 {
+            let repo = RepoId::new(&delivery.org, &delivery.repo);
+            match forge.pull_request(&repo, delivery.number).await {
+                Ok(pr) if pr.head.sha != plan.head_sha => {
+                    return Ok(Some(format!(
+                        "it was decided for {}, the head is {} now",
+                        plan.head_sha, pr.head.sha
+                    )));
+                }
+                Ok(_) => {}
+                Err(error) => return unless_outage(&error, "cannot see the head"),
+            }
+        }
+        let label = match action {
+            Action::AddLabel(effect) | Action::RemoveLabel(effect) => effect,
+            _ => return Ok(None),
+        };
+        let (repo, number) = subject(label.subject.as_ref());
+        let read = async {
+            let bot = forge.bot_user().await?;
+            Ok((bot, forge.label_events(&repo, number).await?))
+        };
+        let (bot, events) = match read.await {
+            Ok(read) => read,
+            Err(error) => return unless_outage(&error, "cannot see who changed the label"),
+        };
+        let of_label = |event: &&trireme_forge::LabelEvent| {
+            event.label.eq_ignore_ascii_case(&label.label)
+                && event.at.as_millisecond() > plan.planned_ms
+        };
+        let last = events.iter().rev().find(of_label);
+        Ok(last
+            .filter(|event| !event.actor.login.is_empty() && !bot.is(&event.actor.login))
+            .map(|event| {
+                let did = if event.added { "put on" } else { "taken off" };
+                format!(
+                    "{} was {did} by {} since it was decided",
+                    label.label, event.actor.login
+                )
+            }))
+    }
+
+    async fn send(
+        &self,
+        at: &Place<'_>,
+        plan: &Plan,
+        delivery: &Delivery,
+        action: &Action,
+    ) -> Result<(), Work> {
         let start = StartEffect {
             guid: at.guid.to_owned(),
             plugin: at.plugin.to_owned(),
@@ -81,38 +162,64 @@ impl Session {
         let started = self.office.propose(Body::StartEffect(start)).await;
         started.map_err(not_recorded)?;
         self.office.assert_held().await.map_err(not_recorded)?;
-        let Err(error) = write(self.tools.forge.as_ref(), action).await else {
-            self.forget_refusals(at);
-            return self.settle(at, EffectState::Done, "").await;
+        let failure = match self.write(action, delivery).await {
+            Ok(answer) => {
+                self.forget_refusals(at);
+                return self.settle(at, EffectState::Done, "", Some(&answer)).await;
+            }
+            Err(failure) => failure,
         };
+        let (text, outcome) = match failure {
+            // Left as begun: the next look observes before it sends again.
+            Failure::MaybeSent(text, pause) => return Err(Work::Outage(text, pause)),
+            Failure::Outage(text, pause) => {
+                self.settle(at, EffectState::Waiting, &text, None).await?;
+                return Err(Work::Outage(text, pause));
+            }
+            Failure::Conflict(text) => (text, EffectOutcome::Conflict),
+            Failure::Refused(text) => (text, EffectOutcome::Refused),
+        };
+        if is_asked_for(plan, at.ordinal, outcome) {
+            // Somebody is told of it: an answer, not a failure.
+            self.forget_refusals(at);
+            let answer = Answer {
+                outcome,
+                result: text,
+            };
+            return self.settle(at, EffectState::Done, "", Some(&answer)).await;
+        }
         let what = describe(action);
         let what = what.lines().next().unwrap_or_default();
-        let text = error.to_string();
-        if error.maybe_sent() {
-            // Left as begun: the next look observes before it sends again.
-            return Err(Work::Outage(text, error.retry_after()));
-        }
-        if let Some(pause) = outage(&error) {
-            self.settle(at, EffectState::Waiting, &text).await?;
-            return Err(Work::Outage(text, pause));
-        }
         if self.count_refusal(at) >= MAX_TRIES {
             tracing::error!(guid = at.guid, plugin = at.plugin, what, text, "given up");
             self.forget_refusals(at);
-            return self.settle(at, EffectState::Dead, &text).await;
+            return self.settle(at, EffectState::Dead, &text, None).await;
         }
-        self.settle(at, EffectState::Waiting, &text).await?;
+        self.settle(at, EffectState::Waiting, &text, None).await?;
         Err(Work::Retry(text))
     }
 
-    async fn settle(&self, at: &Place<'_>, state: EffectState, error: &str) -> Result<(), Work> {
-        let settle = SettleEffect {
+    async fn settle(
+        &self,
+        at: &Place<'_>,
+        state: EffectState,
+        error: &str,
+        answer: Option<&Answer>,
+    ) -> Result<(), Work> {
+        let mut settle = SettleEffect {
             guid: at.guid.to_owned(),
             plugin: at.plugin.to_owned(),
             ordinal: at.ordinal,
             state: state.into(),
             error: error.to_owned(),
+            ..SettleEffect::default()
         };
+        if let Some(answer) = answer
+            && self.office.view().feature_level() >= EFFECTS_LEVEL
+        {
+            settle.outcome = answer.outcome.into();
+            settle.result.clone_from(&answer.result);
+        }
         let settled = self.office.propose(Body::SettleEffect(settle)).await;
         settled.map(|_| ()).map_err(not_recorded)
     }
@@ -144,6 +251,63 @@ impl Place<'_> {
     }
 }
 
+/// What an effect came to; a dead one was refused.
+fn outcome(effect: &Effect) -> EffectOutcome {
+    match effect.state() {
+        EffectState::Dead => EffectOutcome::Refused,
+        EffectState::Done if effect.outcome() == EffectOutcome::Unspecified => EffectOutcome::Ok,
+        EffectState::Done => effect.outcome(),
+        _ => EffectOutcome::Unspecified,
+    }
+}
+
+/// Why the effect's condition does not hold, if it has one that does not.
+fn unmet(plan: &Plan, effect: &Effect) -> Option<String> {
+    let condition = effect.condition.as_ref()?;
+    let of = plan.effects.get(condition.ordinal as usize)?;
+    let came_to = outcome(of);
+    if condition.outcomes().any(|wanted| wanted == came_to) {
+        return None;
+    }
+    Some(match of.state() {
+        EffectState::Skipped => format!("effect {} was left out", condition.ordinal),
+        _ => format!("effect {} was {}", condition.ordinal, outcome_word(came_to)),
+    })
+}
+
+/// Whether a later effect waits for that outcome.
+fn is_asked_for(plan: &Plan, ordinal: u32, outcome: EffectOutcome) -> bool {
+    let conditions = plan
+        .effects
+        .iter()
+        .filter_map(|effect| effect.condition.as_ref());
+    conditions
+        .filter(|condition| condition.ordinal == ordinal)
+        .any(|condition| condition.outcomes().any(|wanted| wanted == outcome))
+}
+
+/// The action with what earlier effects answered put into its text.
+fn with_answers(plan: &Plan, action: &Action) -> Action {
+    let mut action = action.clone();
+    if let Action::Comment(comment) = &mut action {
+        comment.body = filled(comment, |insert| answers(plan, insert));
+        comment.inserts.clear();
+    }
+    action
+}
+
+fn answers(plan: &Plan, insert: &Insert) -> String {
+    let pieces = insert.pieces.iter().filter_map(|piece| {
+        let of = plan.effects.get(piece.ordinal as usize)?;
+        match piece.text.as_str() {
+            "" if of.state() == EffectState::Dead => Some(of.error.as_str()),
+            "" => Some(of.result.as_str()),
+            text => (outcome(of) == EffectOutcome::Ok).then_some(text),
+        }
+    });
+    pieces.collect::<Vec<_>>().join(&insert.separator)
+}
+
 fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
@@ -156,13 +320,22 @@ fn observing(error: &ForgeError) -> Work {
     )
 }
 
+/// What cannot be looked at is left to the write itself, which will be refused for the same reason.
+fn unless_outage(error: &ForgeError, what: &str) -> Result<Option<String>, Work> {
+    match outage(error) {
+        Some(pause) => Err(Work::Outage(format!("{what}: {error}"), pause)),
+        None => Ok(None),
+    }
+}
+
 /// Whether the bot has made that comment since. Prow's texts carry no marker, so the text itself has to do.
 async fn find_comment(
     forge: &dyn Forge,
-    wanted: &CommentEffect,
+    on: Option<&Subject>,
+    body: &str,
     started_ms: i64,
 ) -> Result<bool, ForgeError> {
-    let (repo, number) = subject(wanted.subject.as_ref());
+    let (repo, number) = subject(on);
     let bot = forge.bot_user().await?;
     let comments = match forge.comments(&repo, number).await {
         // What is gone cannot be commented: sending will say so.
@@ -170,103 +343,26 @@ async fn find_comment(
         comments => comments?,
     };
     let since = started_ms.saturating_sub(millis(CLOCK_SLACK));
-    let found = |comment: &IssueComment| is_ours(comment, &bot, &wanted.body, since);
+    let found = |comment: &IssueComment| is_ours(comment, &bot, body, since);
     Ok(comments.iter().any(found))
 }
 
 fn is_ours(comment: &IssueComment, bot: &BotUser, body: &str, since_ms: i64) -> bool {
-    // Forges may turn line ends and cut the end of a text.
-    let plain = |text: &str| text.replace("\r\n", "\n").trim_end().to_owned();
     bot.is(&comment.author.login)
         && comment.created_at.as_millisecond() >= since_ms
         && plain(&comment.body) == plain(body)
 }
 
-fn subject(subject: Option<&Subject>) -> (RepoId, u64) {
+/// Forges may turn line ends and cut the end of a text.
+fn plain(text: &str) -> String {
+    text.replace("\r\n", "\n").trim_end().to_owned()
+}
+
+pub(super) fn subject(subject: Option<&Subject>) -> (RepoId, u64) {
     subject.map_or_else(
         || (RepoId::new("", ""), 0),
         |on| (RepoId::new(&on.org, &on.repo), on.number),
     )
-}
-
-fn logins(effect: &PeopleEffect) -> Vec<&str> {
-    effect.logins.iter().map(String::as_str).collect()
-}
-
-async fn write(forge: &dyn Forge, action: &Action) -> Result<(), ForgeError> {
-    match action {
-        Action::Comment(effect) => {
-            let (repo, number) = subject(effect.subject.as_ref());
-            forge.create_comment(&repo, number, &effect.body).await?;
-        }
-        Action::EditComment(effect) => {
-            let (repo, _) = subject(effect.subject.as_ref());
-            let id = effect.comment_id;
-            forge.edit_comment(&repo, id, &effect.body).await?;
-        }
-        Action::AddLabel(effect) => {
-            let (repo, number) = subject(effect.subject.as_ref());
-            forge.add_labels(&repo, number, &[&effect.label]).await?;
-        }
-        Action::RemoveLabel(effect) => {
-            let (repo, number) = subject(effect.subject.as_ref());
-            forge.remove_label(&repo, number, &effect.label).await?;
-        }
-        Action::Status(effect) => {
-            let (repo, _) = subject(effect.subject.as_ref());
-            let status = effect.status.as_ref().map(commit_status);
-            if let Some(status) = status {
-                forge.create_status(&repo, &effect.sha, &status).await?;
-            }
-        }
-        Action::PruneComments(effect) => {
-            let (repo, _) = subject(effect.subject.as_ref());
-            for id in &effect.comment_ids {
-                forge.delete_comment(&repo, *id).await?;
-            }
-        }
-        Action::Assign(effect) => {
-            let (repo, number) = subject(effect.subject.as_ref());
-            let left = forge.assign(&repo, number, &logins(effect)).await?;
-            note_left_out("assigned", &repo, number, &left);
-        }
-        Action::Unassign(effect) => {
-            let (repo, number) = subject(effect.subject.as_ref());
-            let left = forge.unassign(&repo, number, &logins(effect)).await?;
-            note_left_out("unassigned", &repo, number, &left);
-        }
-        Action::RequestReview(effect) => {
-            let (repo, number) = subject(effect.subject.as_ref());
-            let left = forge.request_review(&repo, number, &logins(effect)).await?;
-            note_left_out("asked for review", &repo, number, &left);
-        }
-        Action::Close(effect) => {
-            let (repo, number) = subject(effect.subject.as_ref());
-            forge.close_issue(&repo, number).await?;
-        }
-    }
-    Ok(())
-}
-
-fn note_left_out(what: &str, repo: &RepoId, number: u64, logins: &[String]) {
-    if !logins.is_empty() {
-        tracing::info!(%repo, number, ?logins, "some could not be {what}");
-    }
-}
-
-fn commit_status(context: &Context) -> CommitStatus {
-    let state = match context.state() {
-        ContextState::Success => StatusState::Success,
-        ContextState::Failure => StatusState::Failure,
-        ContextState::Error => StatusState::Error,
-        ContextState::Pending | ContextState::Unspecified => StatusState::Pending,
-    };
-    CommitStatus {
-        context: context.context.clone(),
-        state,
-        description: context.description.clone(),
-        target_url: context.target_url.clone(),
-    }
 }
 
 #[cfg(test)]

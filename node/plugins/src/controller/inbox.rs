@@ -9,10 +9,10 @@ use trireme_forge::webhook::Event;
 use trireme_office::{OfficeError, RunningConfig, Work};
 use trireme_proto::state::command::Body;
 use trireme_proto::state::{CommitPlans, Delivery, DeliveryState, Done, Rejection};
-use trireme_state::State;
 use trireme_state::limits::MAX_DELIVERY;
+use trireme_state::{EFFECTS_LEVEL, State};
 
-use super::{Session, not_recorded};
+use super::{Session, forward, not_recorded};
 use crate::mirror::{self, MIRROR};
 
 /// Parsed events kept between taking a delivery in and its last plugin.
@@ -186,11 +186,12 @@ impl Session {
                     let put = self.office.propose(Body::PutPullRequests(contexts)).await;
                     unless_invalid(delivery, put)?;
                 }
-                self.choose(&event, running, &mut commit);
+                self.choose(&event, delivery, running, &mut commit);
             }
             // As in Prow, an event that does not decode is nobody's (HOOK-005).
             Err(why) => tracing::warn!(guid = delivery.guid, %why, "a delivery is left alone"),
         }
+        self.forward_to(delivery, running, &mut commit);
         let nobodys = CommitPlans {
             guid: commit.guid.clone(),
             config_version: commit.config_version,
@@ -204,7 +205,13 @@ impl Session {
         Ok(())
     }
 
-    fn choose(&self, event: &Event, running: &RunningConfig, commit: &mut CommitPlans) {
+    fn choose(
+        &self,
+        event: &Event,
+        delivery: &Delivery,
+        running: &RunningConfig,
+        commit: &mut CommitPlans,
+    ) {
         let Some(repo) = event.repo() else {
             return;
         };
@@ -212,17 +219,36 @@ impl Session {
             commit.plugins.push(MIRROR.to_owned());
             commit.plans.push(plan);
         }
-        for name in running.plugins.enabled_plugins(&repo.org, &repo.repo) {
-            // Names that are not built in are accepted silently (HOOK-054).
-            let Some(plugin) = self.tools.plugins.get(name) else {
-                continue;
-            };
+        let plugins = &self.tools.plugins;
+        let enabled = running.plugins.enabled_plugins(&repo.org, &repo.repo);
+        // Names that are not built in are accepted silently (HOOK-054).
+        let own = enabled.into_iter().filter_map(|name| plugins.get(name));
+        let external = running
+            .plugins
+            .external_plugins(&repo.org, &repo.repo, &delivery.event);
+        let as_external = external.filter_map(|plugin| plugins.external(&plugin.name));
+        for plugin in own.chain(as_external) {
+            let name = plugin.name();
             if commit.plugins.iter().any(|known| known == name) {
                 continue;
             }
             commit.plugins.push(name.to_owned());
             if !plugin.concerns(event) {
                 commit.idle.push(name.to_owned());
+            }
+        }
+    }
+
+    /// Plugins elsewhere get every delivery, read or not, whatever `excluded_repos` says.
+    fn forward_to(&self, delivery: &Delivery, running: &RunningConfig, commit: &mut CommitPlans) {
+        if self.office.view().feature_level() < EFFECTS_LEVEL {
+            return;
+        }
+        let is_built_in = |name: &str| self.tools.plugins.external(name).is_some();
+        for plan in forward::plans(&running.plugins, delivery, is_built_in) {
+            if !commit.plugins.contains(&plan.plugin) {
+                commit.plugins.push(plan.plugin.clone());
+                commit.plans.push(plan);
             }
         }
     }

@@ -7,11 +7,13 @@
 
 mod chores;
 mod effects;
+mod forward;
 mod inbox;
 mod lanes;
 mod planning;
 mod pulls;
 mod redelivery;
+mod write;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +21,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use trireme_forge::Forge;
+use trireme_forge::git::Mirrors;
 use trireme_forge::owners::OwnersLoader;
 use trireme_in_repo::InRepo;
 use trireme_office::{
@@ -29,6 +32,8 @@ use trireme_proto::state::{Delivery, DeliveryState};
 use trireme_raft::{View, WatchError};
 use trireme_state::{Change, arrival, limits::MAX_DELIVERIES};
 
+use crate::metrics::PluginMetrics;
+use crate::outside::{NoClient, Outside};
 use crate::registry::Plugins;
 use chores::Chore;
 use inbox::{Events, Subject};
@@ -47,44 +52,51 @@ const CHORE_WORKERS: usize = 2;
 pub const MAX_TRIES: u32 = 5;
 
 /// What the controller works with.
+#[derive(Clone)]
+pub struct Equipment {
+    pub plugins: Plugins,
+    pub forge: Arc<dyn Forge>,
+    pub owners: OwnersLoader,
+    pub in_repo: InRepo,
+    pub mirrors: Mirrors,
+    pub config: ConfigFeed,
+    pub hooks: OurHooks,
+    pub metrics: PluginMetrics,
+}
+
+/// Takes deliveries in, has plugins decide, and carries their plans out.
 pub struct PluginsController {
     tools: Arc<Tools>,
 }
 
 #[derive(Clone)]
 struct Tools {
-    plugins: Plugins,
-    forge: Arc<dyn Forge>,
-    owners: OwnersLoader,
-    in_repo: InRepo,
-    config: ConfigFeed,
-    hooks: OurHooks,
+    equipment: Equipment,
+    outside: Outside,
     every: Duration,
     settle: Duration,
 }
 
+impl std::ops::Deref for Tools {
+    type Target = Equipment;
+
+    fn deref(&self) -> &Equipment {
+        &self.equipment
+    }
+}
+
 impl PluginsController {
-    #[must_use]
-    pub fn new(
-        plugins: Plugins,
-        forge: Arc<dyn Forge>,
-        owners: OwnersLoader,
-        in_repo: InRepo,
-        config: ConfigFeed,
-        hooks: OurHooks,
-    ) -> Self {
-        Self {
+    /// # Errors
+    /// [`NoClient`] if the system lacks what HTTPS needs.
+    pub fn new(equipment: Equipment) -> Result<Self, NoClient> {
+        Ok(Self {
             tools: Arc::new(Tools {
-                plugins,
-                forge,
-                owners,
-                in_repo,
-                config,
-                hooks,
+                equipment,
+                outside: Outside::new()?,
                 every: REPAIR_EVERY,
                 settle: SETTLE,
             }),
-        }
+        })
     }
 
     /// Looks for what webhooks missed this often instead of every [`REPAIR_EVERY`].

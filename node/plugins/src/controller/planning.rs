@@ -1,7 +1,7 @@
 //! Deciding: a plugin's decision about a delivery becomes its plan, once.
 
 use std::panic::AssertUnwindSafe;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::FutureExt as _;
 use jiff::Timestamp;
@@ -10,6 +10,8 @@ use trireme_forge::webhook::Event;
 use trireme_office::{OfficeError, RunningConfig, Work};
 use trireme_proto::state::command::Body;
 use trireme_proto::state::{CommitPlans, CreateJobs, Delivery, NewJob, PlanBody, SettlePlan};
+
+use trireme_state::{EFFECTS_LEVEL, FEATURE_LEVEL};
 
 use super::lanes::Lane;
 use super::{MAX_TRIES, Session, not_recorded};
@@ -32,13 +34,26 @@ impl Session {
             .plan(&delivery.guid, &lane.plugin)
             .map_or(0, |plan| plan.failures);
         let last_try = failures.saturating_add(1) >= MAX_TRIES;
+        let started = Instant::now();
         let planned = match self.events.get(&view, delivery) {
             Ok(event) => self.plan(lane, delivery, &running, &event, last_try).await,
             Err(why) => Err(PlanError::Failed(why.to_string())),
         };
+        if !matches!(planned, Err(PlanError::NotYet(_))) {
+            let acts = planned.as_ref().is_ok_and(|decision| !decision.is_idle());
+            let (took, failed) = (started.elapsed(), planned.is_err());
+            let metrics = &self.tools.metrics;
+            metrics.decided(delivery, &lane.plugin, acts, took, failed);
+        }
         let error = match planned {
             Ok(decision) => match self.commit(lane, delivery, &running, decision).await {
                 Ok(()) => return Ok(()),
+                Err(OfficeError::Rejected { message, .. })
+                    if view.feature_level() < FEATURE_LEVEL =>
+                {
+                    // While versions are mixed, older members hold back what they do not know.
+                    return Err(Work::Outage(message, None));
+                }
                 Err(OfficeError::Rejected { code, message }) => {
                     format!("the plan was rejected ({code:?}): {message}")
                 }
@@ -48,6 +63,7 @@ impl Session {
                 reason,
                 retry_after,
             }) => return Err(Work::Outage(reason, retry_after)),
+            Err(PlanError::NotYet(wait)) => return Err(Work::After(wait)),
             Err(PlanError::Failed(error)) => error,
         };
         let dead = last_try;
@@ -91,12 +107,15 @@ impl Session {
         let cx = Planning {
             guid: &delivery.guid,
             now: now.unwrap_or(Timestamp::UNIX_EPOCH),
+            received: Timestamp::from_millisecond(delivery.received_ms)
+                .unwrap_or(Timestamp::UNIX_EPOCH),
             forge: self.tools.forge.as_ref(),
             bot: &bot,
             running,
             state: &view,
             owners: &self.tools.owners,
             in_repo: &self.tools.in_repo,
+            mirrors: &self.tools.mirrors,
             last_try,
         };
         let planning = AssertUnwindSafe(plugin.plan(&cx, event)).catch_unwind();
@@ -127,6 +146,10 @@ impl Session {
             commit.idle.push(lane.plugin.clone());
         } else {
             let mut plan = decision.into_plan(&lane.plugin);
+            if self.office.view().feature_level() < EFFECTS_LEVEL {
+                // While versions are mixed: older ones do not look at it.
+                plan.head_sha.clear();
+            }
             for jobs in overflow(&mut plan, MAX_JOB_BYTES) {
                 let create = CreateJobs {
                     jobs,

@@ -73,9 +73,8 @@ struct Verdict<'j> {
 impl std::fmt::Display for Verdict<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let decision = Decision {
-            effects: self.effects.clone(),
             aborts: self.aborts.clone(),
-            ..Decision::default()
+            ..self.effects.clone().into()
         };
         let mut lines = Vec::new();
         if !decision.is_idle() {
@@ -138,9 +137,9 @@ fn into_decision(verdict: Verdict<'_>, cx: &Planning<'_>) -> Result<Decision, Pl
         None => Vec::new(),
     };
     Ok(Decision {
-        effects: verdict.effects,
         jobs,
         aborts: verdict.aborts,
+        ..verdict.effects.into()
     })
 }
 
@@ -178,9 +177,8 @@ impl Plugin for Trigger {
             postsubmits.extend(&own.postsubmits);
             let chosen = push::choose(event, &postsubmits);
             return Ok(Decision {
-                effects: own::notice_of_push(&standing, event, cx),
                 jobs: jobs::postsubmits(event, &chosen, cx)?,
-                ..Decision::default()
+                ..own::notice_of_push(&standing, event, cx).into()
             });
         }
         let options = options(cx.running, repo);

@@ -28,9 +28,9 @@ use trireme_forge::{
 };
 use trireme_in_repo::{CacheLimits, InRepo, InRepoMetrics};
 use trireme_office::{Keeper, RunningConfig};
-use trireme_plugins::{OurHooks, Plugins, PluginsController};
+use trireme_plugins::{Equipment, OurHooks, PluginMetrics, Plugins, PluginsController};
 use trireme_proto::state::{
-    AcceptDelivery, BlobRef, Command, ConfigFile, ConfigVersion, Delivery, Done, Job, Plan,
+    AcceptDelivery, BlobRef, Command, ConfigFile, ConfigVersion, Delivery, Done, Header, Job, Plan,
     PutBlobChunk, PutConfig, command::Body, outcome,
 };
 use trireme_raft::{Node, PeerListener, Store, StoreConfig};
@@ -44,7 +44,8 @@ const BOUND: Duration = Duration::from_secs(20);
 pub(crate) struct Setup {
     pub(crate) world: WorldBuilder,
     pub(crate) config: &'static str,
-    pub(crate) plugins: &'static str,
+    pub(crate) plugins: String,
+    pub(crate) built_in: Plugins,
     pub(crate) repairing_every: Duration,
     /// Whether lost webhooks are asked for again.
     pub(crate) redelivery: bool,
@@ -57,7 +58,8 @@ impl Default for Setup {
         Self {
             world: World::builder(),
             config: "{}",
-            plugins: "{}",
+            plugins: "{}".to_owned(),
+            built_in: Plugins::built_in(),
             repairing_every: Duration::from_secs(3600),
             redelivery: false,
             settling_after: trireme_plugins::SETTLE,
@@ -129,6 +131,13 @@ async fn receive(Shared(door): Shared<Arc<Door>>, headers: HeaderMap, body: Byte
             repo: text(&payload["repository"]["name"]),
             number: number.iter().find_map(|n| n.as_u64()).unwrap_or(0),
             r#ref: text(&payload["ref"]),
+            headers: headers
+                .iter()
+                .map(|(name, value)| Header {
+                    name: name.as_str().to_owned(),
+                    value: Bytes::copy_from_slice(value.as_bytes()),
+                })
+                .collect(),
             ..Delivery::default()
         }),
     };
@@ -230,7 +239,7 @@ impl Stage {
         });
         files.insert("config.yaml", self.setup.config.as_bytes());
         files.insert("plugins.yaml", self.setup.plugins.as_bytes());
-        let registry = Plugins::config_registry();
+        let registry = self.setup.built_in.config_registry();
         let options = LoadOptions {
             plugins: Some(&registry),
             ..LoadOptions::default()
@@ -274,14 +283,17 @@ impl Stage {
         } else {
             OurHooks::Unknown
         };
-        let controller = PluginsController::new(
-            Plugins::built_in(),
-            Arc::clone(&self.github) as Arc<dyn Forge>,
-            OwnersLoader::new(self.mirrors.clone()),
-            self.in_repo.clone(),
-            self.feed.subscribe(),
+        let controller = PluginsController::new(Equipment {
+            plugins: self.setup.built_in.clone(),
+            forge: Arc::clone(&self.github) as Arc<dyn Forge>,
+            owners: OwnersLoader::new(self.mirrors.clone()),
+            in_repo: self.in_repo.clone(),
+            mirrors: self.mirrors.clone(),
+            config: self.feed.subscribe(),
             hooks,
-        )
+            metrics: PluginMetrics::default(),
+        })
+        .unwrap()
         .repairing_every(self.setup.repairing_every)
         .settling_after(self.setup.settling_after);
         let stop = CancellationToken::new();

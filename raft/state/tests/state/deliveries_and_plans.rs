@@ -532,3 +532,122 @@ fn an_aborted_job_is_not_aborted_again_by_a_plan() {
     )));
     assert_eq!(done.aborted, Vec::<String>::new());
 }
+
+/// Of a cluster whose members all know what this build knows.
+fn leveled() -> Replica {
+    let mut replica = Replica::new();
+    replica.done(Body::RaiseFeatureLevel(pb::RaiseFeatureLevel {
+        level: trireme_state::FEATURE_LEVEL,
+    }));
+    replica
+}
+
+fn waiting_for(ordinal: u32, outcomes: &[pb::EffectOutcome]) -> pb::Effect {
+    pb::Effect {
+        condition: Some(pb::Condition {
+            ordinal,
+            outcomes: outcomes.iter().map(|outcome| (*outcome).into()).collect(),
+        }),
+        ..comment("told of it")
+    }
+}
+
+fn committing(effects: Vec<pb::Effect>) -> Body {
+    Body::CommitPlans(commit("g", &["lgtm"], vec![plan("lgtm", effects)], &[]))
+}
+
+#[test]
+fn an_effect_may_wait_for_what_an_earlier_one_comes_to() {
+    let mut replica = leveled();
+    replica.done(accept("g"));
+    let refused = [pb::EffectOutcome::Refused];
+    replica.done(committing(vec![
+        comment("one"),
+        waiting_for(0, &refused),
+        waiting_for(0, &refused),
+    ]));
+    replica.done(start_effect("g", "lgtm", 0));
+    replica.done(Body::SettleEffect(pb::SettleEffect {
+        outcome: pb::EffectOutcome::Partly.into(),
+        result: "alice, bob".to_owned(),
+        ..match settle_effect("g", "lgtm", 0, EffectState::Done) {
+            Body::SettleEffect(settle) => settle,
+            other => panic!("{other:?}"),
+        }
+    }));
+    // Left out without having been begun.
+    replica.done(settle_effect("g", "lgtm", 1, EffectState::Skipped));
+    assert_eq!(state_of(&replica, "g"), DeliveryState::Planned);
+    replica.done(settle_effect("g", "lgtm", 2, EffectState::Skipped));
+    assert_eq!(state_of(&replica, "g"), DeliveryState::Handled);
+    let effects = &replica.state.plan("g", "lgtm").unwrap().effects;
+    assert_eq!(effects[0].outcome(), pb::EffectOutcome::Partly);
+    assert_eq!(effects[0].result, "alice, bob");
+    assert_eq!(effects[1].state(), EffectState::Skipped);
+}
+
+#[test]
+fn an_effect_speaks_of_earlier_ones_alone() {
+    let mut replica = leveled();
+    replica.done(accept("g"));
+    let of = |ordinal, at| {
+        let mut effect = comment("f\u{fc}r");
+        if let Some(pb::effect::Action::Comment(comment)) = &mut effect.action {
+            comment.inserts = vec![pb::Insert {
+                at,
+                pieces: vec![pb::Piece {
+                    ordinal,
+                    text: String::new(),
+                }],
+                separator: String::new(),
+            }];
+        }
+        effect
+    };
+    for wrong in [
+        waiting_for(1, &[pb::EffectOutcome::Ok]),
+        waiting_for(0, &[]),
+        // Of itself, beyond the text, within a character.
+        of(1, 0),
+        of(0, 5),
+        of(0, 2),
+    ] {
+        let code = replica.refused(committing(vec![comment("one"), wrong]));
+        assert_eq!(code, Rejection::Invalid);
+    }
+    replica.done(committing(vec![comment("one"), of(0, 4)]));
+}
+
+#[test]
+fn what_earlier_versions_do_not_know_has_its_level() {
+    let level = |body| trireme_state::min_level_of(&command(body));
+    assert_eq!(level(committing(vec![comment("one")])), 1);
+    let waiting = waiting_for(0, &[pb::EffectOutcome::Ok]);
+    assert_eq!(level(committing(vec![comment("one"), waiting])), 6);
+    let reopen = pb::Effect {
+        action: Some(pb::effect::Action::Reopen(pb::ReopenEffect::default())),
+        ..pb::Effect::default()
+    };
+    assert_eq!(level(committing(vec![reopen])), 6);
+    assert_eq!(level(settle_effect("g", "lgtm", 0, EffectState::Done)), 1);
+    assert_eq!(
+        level(settle_effect("g", "lgtm", 0, EffectState::Skipped)),
+        6
+    );
+    let headed = pb::PlanBody {
+        head_sha: "abc".to_owned(),
+        ..plan("lgtm", vec![])
+    };
+    assert_eq!(
+        level(Body::CommitPlans(commit("g", &["lgtm"], vec![headed], &[]))),
+        6
+    );
+    let Body::AcceptDelivery(mut accepted) = accept("g") else {
+        panic!("no acceptance");
+    };
+    assert_eq!(level(Body::AcceptDelivery(accepted.clone())), 1);
+    if let Some(delivery) = &mut accepted.delivery {
+        delivery.headers.push(pb::Header::default());
+    }
+    assert_eq!(level(Body::AcceptDelivery(accepted)), 6);
+}

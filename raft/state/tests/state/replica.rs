@@ -378,6 +378,7 @@ pub(crate) fn comment(body: &str) -> pb::Effect {
         action: Some(pb::effect::Action::Comment(pb::CommentEffect {
             subject: None,
             body: body.into(),
+            ..pb::CommentEffect::default()
         })),
         ..pb::Effect::default()
     }
@@ -418,7 +419,7 @@ pub(crate) fn settle_effect(
         plugin: plugin.into(),
         ordinal,
         state: state.into(),
-        error: String::new(),
+        ..pb::SettleEffect::default()
     })
 }
 
