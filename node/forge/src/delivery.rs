@@ -21,6 +21,22 @@ pub enum HookScope {
     App,
 }
 
+/// Whose events a webhook hears.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum HookOwner {
+    Repo(RepoId),
+    Org(String),
+}
+
+impl std::fmt::Display for HookOwner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Repo(repo) => repo.fmt(f),
+            Self::Org(org) => f.write_str(org),
+        }
+    }
+}
+
 /// A webhook somebody configured.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hook {

@@ -73,6 +73,26 @@ impl ForgeError {
         matches!(self, Self::NotFound { .. })
     }
 
+    /// The forge's sentence, if it refused because an issue or pull request cannot be opened or closed any more: its
+    /// branch is gone, another one is open for it, it is merged (PLG-LIFECYCLE-003).
+    #[must_use]
+    pub fn state_cannot_be_changed(&self) -> Option<&str> {
+        const WORDS: &str = "state cannot be changed";
+        let Self::Refused {
+            status: 422,
+            message,
+            errors,
+            ..
+        } = self
+        else {
+            return None;
+        };
+        let mut sentences = errors.iter().chain([message]);
+        sentences
+            .find(|sentence| sentence.contains(WORDS))
+            .map(String::as_str)
+    }
+
     /// The request may have taken effect although it failed: observe before sending it again.
     #[must_use]
     pub fn maybe_sent(&self) -> bool {
@@ -121,6 +141,24 @@ fn list(errors: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// PLG-LIFECYCLE-003
+    #[test]
+    fn a_state_that_cannot_be_changed_is_told_in_the_forges_words() {
+        let refused = |status, errors: &[&str]| ForgeError::Refused {
+            request: "PATCH /repos/o/r/pulls/1".into(),
+            status,
+            message: "Validation Failed".into(),
+            errors: errors.iter().map(|error| (*error).to_owned()).collect(),
+        };
+        let sentence = "state cannot be changed. The fix branch has been deleted.";
+        assert_eq!(
+            refused(422, &["other", sentence]).state_cannot_be_changed(),
+            Some(sentence)
+        );
+        assert_eq!(refused(422, &["other"]).state_cannot_be_changed(), None);
+        assert_eq!(refused(405, &[sentence]).state_cannot_be_changed(), None);
+    }
 
     #[test]
     fn an_outage_is_what_passes_by_itself() {

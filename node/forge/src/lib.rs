@@ -8,22 +8,27 @@
 //! does the receiving of webhooks (headers, signatures): that is a door's.
 
 pub mod delivery;
+pub mod drafts;
 mod error;
 pub mod forge;
 pub mod git;
 pub mod github;
 pub mod merge;
+pub mod mergeable;
 pub mod owners;
 pub mod search;
 pub mod types;
 pub mod webhook;
 
-pub use delivery::{Hook, HookDelivery, HookScope};
+pub use delivery::{Hook, HookDelivery, HookOwner, HookScope};
+pub use drafts::*;
 pub use error::{ForgeError, Result};
 pub use forge::{
-    Assignees, Comments, Contents, Deliveries, Forge, Identity, Issues, Labels, Membership, Merges,
-    PullRequests, Repositories, Reviewers, Search, Statuses,
+    Actions, Assignees, Branches, Comments, Contents, Deliveries, Forge, Forks, Hooks, Identity,
+    IssueMoves, Issues, Labels, Membership, Merges, Milestones, People, PullRequests, Reactions,
+    Repositories, Reviewers, Search, Statuses, Teams,
 };
 pub use merge::{MergeError, MergeRefused, MergeRequest, Merged, Refusal};
+pub use mergeable::Mergeability;
 pub use search::{SearchRequest, SearchedPullRequest};
 pub use types::*;

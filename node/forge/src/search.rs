@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::types::{CheckRun, CommitStatus, RepoId, User};
+use crate::types::{CheckRun, CommitStatus, Label, RepoId, State, User};
 
 /// How many pull requests Prow asks for at once: more would exceed GitHub's limit of nodes per query (TIDE-013).
 pub const PAGE_SIZE: u32 = 37;
@@ -145,4 +145,30 @@ pub struct SearchedIssue {
     pub number: u64,
     pub title: String,
     pub url: String,
+}
+
+/// An issue or pull request as a search by text finds it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundIssue {
+    pub repo: RepoId,
+    pub number: u64,
+    pub title: String,
+    /// Empty if the forge has none.
+    pub body: String,
+    pub author: User,
+    pub state: State,
+    pub is_pull_request: bool,
+    pub labels: Vec<Label>,
+    pub html_url: String,
+}
+
+/// What a search by text brings.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct FoundIssues {
+    /// The best matches, as many as were asked for and the forge hands out.
+    pub issues: Vec<FoundIssue>,
+    /// How many match.
+    pub total: u64,
+    /// The forge ran out of time while it searched: there may be more.
+    pub incomplete: bool,
 }

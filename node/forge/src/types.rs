@@ -180,6 +180,12 @@ pub struct PullRequest {
     pub labels: Vec<Label>,
     pub assignees: Vec<User>,
     pub requested_reviewers: Vec<User>,
+    /// Slugs of the teams whose review is requested.
+    #[serde(default)]
+    pub requested_teams: Vec<String>,
+    /// Whether the forge itself will merge it once its rules are met.
+    #[serde(default)]
+    pub auto_merge: bool,
     pub milestone: Option<Milestone>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
@@ -361,14 +367,51 @@ pub struct CombinedStatus {
     pub statuses: Vec<CommitStatus>,
 }
 
-/// A check run, as far as merging looks at it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// A check run, as far as merging and overriding look at it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct CheckRun {
     pub name: String,
     /// Upper case as GraphQL spells it: `QUEUED`, `IN_PROGRESS`, `COMPLETED`, …
     pub status: String,
     /// Upper case: `SUCCESS`, `NEUTRAL`, `SKIPPED`, `FAILURE`, …; empty unless completed.
     pub conclusion: String,
+    /// Slug of the app that made it; empty where the forge does not tell (searches).
+    #[serde(default)]
+    pub app: String,
+}
+
+/// A run of GitHub Actions.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkflowRun {
+    pub id: u64,
+    pub name: String,
+    /// `pull_request`, `push`, …
+    pub event: String,
+    /// `queued`, `in_progress`, `completed`, …
+    pub status: String,
+    /// `success`, `failure`, `action_required`, …; empty unless completed.
+    pub conclusion: String,
+    pub head_branch: String,
+    pub head_sha: String,
+    pub html_url: String,
+}
+
+impl WorkflowRun {
+    /// It has ended, and neither passed nor was it skipped (PLG-TRIGGER-023).
+    #[must_use]
+    pub fn failed(&self) -> bool {
+        self.status == "completed"
+            && !matches!(
+                self.conclusion.as_str(),
+                "success" | "skipped" | "neutral" | "action_required"
+            )
+    }
+
+    /// Somebody must allow it to run, as for a first-time contributor's pull request (PLG-TRIGGER-023).
+    #[must_use]
+    pub fn awaits_approval(&self) -> bool {
+        self.conclusion == "action_required" || self.status == "action_required"
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -389,6 +432,55 @@ pub struct Signature {
     pub name: String,
     pub email: String,
     pub at: Option<Timestamp>,
+}
+
+/// What lies between two commits, as far as the forge tells.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Comparison {
+    pub merge_base_sha: String,
+    pub ahead_by: u64,
+    pub behind_by: u64,
+    /// How many commits the head has and the base lacks.
+    pub total_commits: u64,
+    /// Oldest first; GitHub tells at most [`COMPARED_COMMITS`].
+    pub commits: Vec<Commit>,
+    /// Against the merge base; GitHub tells at most [`COMPARED_FILES`].
+    pub files: Vec<ChangedFile>,
+}
+
+/// Commits that GitHub tells of a comparison.
+pub const COMPARED_COMMITS: usize = 250;
+
+/// Files that GitHub tells of a comparison.
+pub const COMPARED_FILES: usize = 300;
+
+impl Comparison {
+    /// There may be more files or commits than are told: ask git instead of judging a part (GHC-025).
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.files.len() >= COMPARED_FILES
+            || u64::try_from(self.commits.len()).is_ok_and(|told| told < self.total_commits)
+    }
+}
+
+/// A team of an organisation.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Team {
+    pub id: u64,
+    /// As displayed.
+    pub name: String,
+    /// As it stands in URLs.
+    pub slug: String,
+}
+
+/// An account with what it shows of itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    pub user: User,
+    /// The person's name; empty if the account shows none.
+    pub name: String,
+    /// Empty if the account shows none.
+    pub email: String,
 }
 
 /// What an account may do in a repository, weakest first.

@@ -78,6 +78,8 @@ pub(crate) fn pull_request() -> PullRequest {
         labels: vec![],
         assignees: vec![User::new("assigned")],
         requested_reviewers: vec![],
+        requested_teams: vec![],
+        auto_merge: false,
         milestone: None,
         created_at: Timestamp::UNIX_EPOCH,
         updated_at: Timestamp::UNIX_EPOCH,
@@ -93,6 +95,9 @@ pub(crate) fn pull_request_event(action: &str) -> PullRequestEvent {
         label: None,
         sender: User::new("author"),
         changes: Changes::default(),
+        requested_reviewer: None,
+        requested_team: None,
+        before: None,
     }
 }
 

@@ -215,6 +215,7 @@ mod tests {
             name: name.into(),
             status: status.into(),
             conclusion: conclusion.into(),
+            app: String::new(),
         }
     }
 

@@ -532,9 +532,22 @@ impl Client {
         Ok(secret)
     }
 
-    /// A GraphQL request. The data, and GitHub's complaints if it made any beside it.
+    /// A GraphQL query. The data, and GitHub's complaints if it made any beside it.
     pub(super) async fn graphql<T: DeserializeOwned>(
         &self,
+        name: &str,
+        org: Option<&str>,
+        query: &str,
+        variables: &serde_json::Value,
+    ) -> Result<(T, Option<String>)> {
+        self.graphql_as(Effect::Read, name, org, query, variables)
+            .await
+    }
+
+    /// A GraphQL query or mutation.
+    pub(super) async fn graphql_as<T: DeserializeOwned>(
+        &self,
+        effect: Effect,
         name: &str,
         org: Option<&str>,
         query: &str,
@@ -564,8 +577,7 @@ impl Client {
             path: format!("/graphql ({name})"),
             body: Some(serde_json::json!({ "query": query, "variables": variables }).to_string()),
             behalf,
-            // Only queries are sent: they may be repeated and take longer than a mutation.
-            effect: Effect::Read,
+            effect,
             graphql: true,
         };
         let raw = self.call(&call).await?;
@@ -611,7 +623,7 @@ impl Client {
             },
             // GitHub's words for a query that its servers gave up on.
             _ if complaints.contains("Something went wrong while executing your query") => {
-                unavailable(&call, &complaints, false)
+                unavailable(&call, &complaints, effect == Effect::Once)
             }
             _ => ForgeError::Refused {
                 request,

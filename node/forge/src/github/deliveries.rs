@@ -18,7 +18,7 @@ use crate::forge::Deliveries;
 use crate::types::RepoId;
 
 #[derive(Deserialize)]
-struct WireHook {
+pub(super) struct WireHook {
     id: u64,
     #[serde(default, deserialize_with = "nullable")]
     active: bool,

@@ -10,6 +10,7 @@ use super::client::{Call, Effect};
 use super::credentials::Behalf;
 use super::wire::{WireComment, WireIssue, WireLabel, WireUser, user};
 use super::{GitHub, at, segment};
+use crate::drafts::{CloseReason, IssueEdit, NewIssue};
 use crate::error::{ForgeError, Result};
 use crate::forge::{Assignees, Comments, Issues, Labels};
 use crate::types::{Issue, IssueComment, Label, LabelEvent, RepoId, norm_login};
@@ -26,24 +27,70 @@ impl Issues for GitHub {
         Ok(wire.into_issue(repo))
     }
 
+    async fn create_issue(&self, repo: &RepoId, new: &NewIssue) -> Result<Issue> {
+        let call = Call::change(
+            Method::POST,
+            at(repo, "/issues"),
+            of(repo),
+            Effect::Once,
+            Some(&json!({
+                "title": new.title,
+                "body": new.body,
+                "labels": new.labels,
+                "assignees": new.assignees,
+            })),
+        );
+        let wire: WireIssue = self.client.json(&call).await?;
+        Ok(wire.into_issue(repo))
+    }
+
+    async fn edit_issue(&self, repo: &RepoId, number: u64, edit: &IssueEdit) -> Result<Issue> {
+        let mut body = json!({});
+        if let Some(title) = &edit.title {
+            body["title"] = json!(title);
+        }
+        if let Some(text) = &edit.body {
+            body["body"] = json!(text);
+        }
+        let wire: WireIssue = self.client.json(&change_issue(repo, number, &body)).await?;
+        Ok(wire.into_issue(repo))
+    }
+
     async fn close_issue(&self, repo: &RepoId, number: u64) -> Result<()> {
-        self.set_issue_state(repo, number, "closed").await
+        self.patch_issue(repo, number, &json!({ "state": "closed" }))
+            .await
+    }
+
+    async fn close_issue_as(&self, repo: &RepoId, number: u64, reason: CloseReason) -> Result<()> {
+        let body = json!({ "state": "closed", "state_reason": reason.as_str() });
+        self.patch_issue(repo, number, &body).await
     }
 
     async fn reopen_issue(&self, repo: &RepoId, number: u64) -> Result<()> {
-        self.set_issue_state(repo, number, "open").await
+        self.patch_issue(repo, number, &json!({ "state": "open" }))
+            .await
     }
 }
 
+fn change_issue<'a>(repo: &'a RepoId, number: u64, body: &serde_json::Value) -> Call<'a> {
+    Call::change(
+        Method::PATCH,
+        at(repo, &format!("/issues/{number}")),
+        of(repo),
+        Effect::Idempotent,
+        Some(body),
+    )
+}
+
 impl GitHub {
-    async fn set_issue_state(&self, repo: &RepoId, number: u64, state: &str) -> Result<()> {
-        let call = Call::change(
-            Method::PATCH,
-            at(repo, &format!("/issues/{number}")),
-            of(repo),
-            Effect::Idempotent,
-            Some(&json!({ "state": state })),
-        );
+    /// Also for pull requests.
+    pub(super) async fn patch_issue(
+        &self,
+        repo: &RepoId,
+        number: u64,
+        body: &serde_json::Value,
+    ) -> Result<()> {
+        let call = change_issue(repo, number, body);
         self.client.call(&call).await.map(|_| ())
     }
 }

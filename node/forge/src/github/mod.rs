@@ -2,19 +2,28 @@
 //!
 //! One file per capability says which of GitHub's calls it takes; `client` says how a call gets there.
 
+mod actions;
 mod answer;
+mod branches;
 mod client;
 mod credentials;
 mod deliveries;
 mod etag;
+mod forks;
+mod hooks;
 mod issues;
 mod limits;
 mod listings;
+mod milestones;
+mod moves;
 mod people;
 mod pulls;
+mod reactions;
 mod repositories;
 mod search;
 mod statuses;
+mod teams;
+mod text_search;
 mod transport;
 pub(crate) mod wire;
 

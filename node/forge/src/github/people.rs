@@ -2,14 +2,15 @@
 
 use async_trait::async_trait;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::client::Call;
 use super::credentials::Behalf;
-use super::wire::{WireUser, nullable};
+use super::wire::{WireUser, nullable, user};
 use super::{GitHub, at, segment};
-use crate::error::Result;
-use crate::forge::{Identity, Membership};
-use crate::types::{BotUser, Permission, RepoId};
+use crate::error::{ForgeError, Result};
+use crate::forge::{Identity, Membership, People};
+use crate::types::{Account, BotUser, Permission, RepoId};
 
 #[derive(Deserialize)]
 struct WirePermission {
@@ -35,7 +36,7 @@ impl GitHub {
         }
     }
 
-    async fn logins(&self, call: Call<'_>) -> Result<Vec<String>> {
+    pub(super) async fn logins(&self, call: Call<'_>) -> Result<Vec<String>> {
         let users: Vec<WireUser> = self.client.all(call).await?;
         Ok(users.into_iter().map(|user| user.login).collect())
     }
@@ -129,6 +130,57 @@ impl Identity for GitHub {
             }
         };
         Ok(self.bot.get_or_init(|| bot).clone())
+    }
+}
+
+const AVAILABILITY: &str = "\
+query($login: String!) { user(login: $login) { status { indicatesLimitedAvailability } } }";
+
+#[derive(Deserialize)]
+struct WireAvailability {
+    user: Option<WireAvailable>,
+}
+
+#[derive(Deserialize)]
+struct WireAvailable {
+    status: Option<WireUserStatus>,
+}
+
+#[derive(Deserialize)]
+struct WireUserStatus {
+    #[serde(rename = "indicatesLimitedAvailability")]
+    busy: bool,
+}
+
+#[async_trait]
+impl People for GitHub {
+    async fn account(&self, org: &str, login: &str) -> Result<Account> {
+        let path = format!("/users/{}", segment(login));
+        let mut wire: WireUser = self
+            .client
+            .json(&Call::read(path, Behalf::Org(org)))
+            .await?;
+        Ok(Account {
+            name: std::mem::take(&mut wire.name),
+            email: std::mem::take(&mut wire.email),
+            user: user(Some(wire)),
+        })
+    }
+
+    async fn has_limited_availability(&self, org: &str, login: &str) -> Result<bool> {
+        let name = "availability of a user";
+        let variables = json!({ "login": login });
+        let (answer, complaint): (WireAvailability, _) = self
+            .client
+            .graphql(name, Some(org), AVAILABILITY, &variables)
+            .await?;
+        let Some(user) = answer.user else {
+            return Err(ForgeError::NotFound {
+                request: format!("POST /graphql ({name})"),
+                message: complaint.unwrap_or_default(),
+            });
+        };
+        Ok(user.status.is_some_and(|status| status.busy))
     }
 }
 

@@ -8,9 +8,11 @@ use serde_json::json;
 use super::client::{Call, Effect};
 use super::credentials::Behalf;
 use super::wire::{
-    WireCommit, WireFile, WirePullRequest, WireReview, WireReviewComment, WireSha, WireUser,
+    WireCommit, WireFile, WirePullRequest, WireReview, WireReviewComment, WireSha, WireTeam,
+    WireUser,
 };
-use super::{GitHub, at};
+use super::{GitHub, at, segment};
+use crate::drafts::{NewPullRequest, NewReview};
 use crate::error::{ForgeError, Result};
 use crate::forge::{Merges, PullRequests, Reviewers};
 use crate::merge::{MergeError, MergeRefused, MergeRequest, Merged, Refusal};
@@ -67,6 +69,80 @@ impl PullRequests for GitHub {
 
     async fn reopen_pull_request(&self, repo: &RepoId, number: u64) -> Result<()> {
         self.set_pull_request_state(repo, number, "open").await
+    }
+
+    async fn create_pull_request(
+        &self,
+        repo: &RepoId,
+        new: &NewPullRequest,
+    ) -> Result<PullRequest> {
+        let call = Call::change(
+            Method::POST,
+            at(repo, "/pulls"),
+            of(repo),
+            Effect::Once,
+            Some(&json!({
+                "title": new.title,
+                "head": new.head,
+                "base": new.base,
+                "body": new.body,
+                "maintainer_can_modify": new.maintainer_can_modify,
+            })),
+        );
+        let wire: WirePullRequest = self.client.json(&call).await?;
+        Ok(wire.into_pull_request(repo))
+    }
+
+    async fn pull_requests_from(
+        &self,
+        repo: &RepoId,
+        owner: &str,
+        branch: &str,
+    ) -> Result<Vec<PullRequest>> {
+        let head = segment(&format!("{owner}:{branch}"));
+        let call = Call::read(at(repo, &format!("/pulls?state=all&head={head}")), of(repo));
+        let wire: Vec<WirePullRequest> = self.client.all(call).await?;
+        Ok(wire
+            .into_iter()
+            .map(|wire| wire.into_pull_request(repo))
+            .collect())
+    }
+
+    async fn create_review(&self, repo: &RepoId, number: u64, new: &NewReview) -> Result<Review> {
+        let comments = new.comments.iter().map(|comment| {
+            json!({ "path": comment.path, "position": comment.position, "body": comment.body })
+        });
+        let call = Call::change(
+            Method::POST,
+            at(repo, &format!("/pulls/{number}/reviews")),
+            of(repo),
+            Effect::Once,
+            Some(&json!({
+                "event": "COMMENT",
+                "commit_id": new.commit_sha,
+                "body": new.body,
+                "comments": comments.collect::<Vec<_>>(),
+            })),
+        );
+        let wire: WireReview = self.client.json(&call).await?;
+        Ok(wire.into())
+    }
+
+    async fn edit_review_comment(
+        &self,
+        repo: &RepoId,
+        id: u64,
+        body: &str,
+    ) -> Result<ReviewComment> {
+        let call = Call::change(
+            Method::PATCH,
+            at(repo, &format!("/pulls/comments/{id}")),
+            of(repo),
+            Effect::Idempotent,
+            Some(&json!({ "body": body })),
+        );
+        let wire: WireReviewComment = self.client.json(&call).await?;
+        Ok(wire.into())
     }
 }
 
@@ -143,6 +219,21 @@ fn refusal(status: u16, message: &str) -> Refusal {
 struct WireRequested {
     #[serde(default)]
     requested_reviewers: Vec<WireUser>,
+    #[serde(default)]
+    requested_teams: Vec<WireTeam>,
+}
+
+impl WireRequested {
+    /// Those of `logins` that are still asked for, spelled as there.
+    fn left<'l>(&self, repo: &RepoId, logins: &[&'l str]) -> Vec<&'l str> {
+        let users = self.requested_reviewers.iter();
+        let mut asked: Vec<String> = users.map(|user| norm_login(&user.login)).collect();
+        let teams = self.requested_teams.iter();
+        asked.extend(teams.map(|team| norm_login(&format!("{}/{}", repo.org, team.slug))));
+        let gone = logins.iter().copied();
+        gone.filter(|login| asked.contains(&norm_login(login)))
+            .collect()
+    }
 }
 
 #[async_trait]
@@ -190,16 +281,9 @@ impl Reviewers for GitHub {
             Effect::Idempotent,
             Some(&body),
         );
-        let left: WireRequested = self.client.json(&call).await?;
-        Ok(left
-            .requested_reviewers
-            .into_iter()
-            .map(|user| user.login)
-            .filter(|login| {
-                let login = norm_login(login);
-                logins.iter().any(|gone| norm_login(gone) == login)
-            })
-            .collect())
+        let answer: WireRequested = self.client.json(&call).await?;
+        let left = answer.left(repo, logins);
+        Ok(left.into_iter().map(str::to_owned).collect())
     }
 }
 

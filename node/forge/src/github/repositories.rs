@@ -7,11 +7,13 @@ use serde::Deserialize;
 
 use super::client::Call;
 use super::credentials::Behalf;
-use super::wire::{WireCommit, WireEntry, WireRepo, WireSha, nullable};
+use super::wire::{
+    WireCommit, WireEntry, WireFile as WireChangedFile, WireRepo, WireSha, nullable,
+};
 use super::{GitHub, at, segment, segments};
 use crate::error::{ForgeError, Result};
 use crate::forge::{Contents, Repositories};
-use crate::types::{Commit, DirectoryEntry, RepoId, Repository};
+use crate::types::{Commit, Comparison, DirectoryEntry, RepoId, Repository};
 
 #[derive(Deserialize)]
 struct WireRef {
@@ -43,6 +45,46 @@ impl Repositories for GitHub {
             .await?;
         Ok(wire.into())
     }
+
+    async fn owner_repositories(&self, owner: &str) -> Result<Vec<Repository>> {
+        match self.org_repositories(owner).await {
+            Err(error) if error.is_not_found() => {}
+            outcome => return outcome,
+        }
+        let path = format!("/users/{}/repos", segment(owner));
+        let call = Call::read(path, Behalf::Org(owner));
+        let repos: Vec<WireRepo> = self.client.all(call).await?;
+        Ok(repos.into_iter().map(Into::into).collect())
+    }
+
+    async fn compare(&self, repo: &RepoId, base: &str, head: &str) -> Result<Comparison> {
+        // Without a page GitHub tells 250 commits instead of 100, and the files are on the first page alone.
+        let path = format!("/compare/{}...{}", segments(base), segments(head));
+        let wire: WireComparison = self
+            .client
+            .json(&Call::read_new(at(repo, &path), Behalf::Org(&repo.org)))
+            .await?;
+        Ok(Comparison {
+            merge_base_sha: wire.merge_base_commit.sha,
+            ahead_by: wire.ahead_by,
+            behind_by: wire.behind_by,
+            total_commits: wire.total_commits,
+            commits: wire.commits.into_iter().map(Into::into).collect(),
+            files: wire.files.into_iter().map(Into::into).collect(),
+        })
+    }
+}
+
+#[derive(Deserialize)]
+struct WireComparison {
+    merge_base_commit: WireSha,
+    ahead_by: u64,
+    behind_by: u64,
+    total_commits: u64,
+    #[serde(default, deserialize_with = "nullable")]
+    commits: Vec<WireCommit>,
+    #[serde(default, deserialize_with = "nullable")]
+    files: Vec<WireChangedFile>,
 }
 
 #[derive(Deserialize)]

@@ -11,8 +11,8 @@ use super::wire::{nullable, status_state, user_kind};
 use crate::error::Result;
 use crate::forge::Search;
 use crate::search::{
-    LAST_COMMITS, MergeState, Mergeable, PAGE_SIZE, ReviewDecision, SearchPage, SearchRequest,
-    SearchedCommit, SearchedIssue, SearchedPullRequest,
+    FoundIssues, LAST_COMMITS, MergeState, Mergeable, PAGE_SIZE, ReviewDecision, SearchPage,
+    SearchRequest, SearchedCommit, SearchedIssue, SearchedPullRequest,
 };
 use crate::types::{CheckRun, CommitStatus, RepoId, User};
 
@@ -290,6 +290,7 @@ impl From<WireSearchedCommit> for SearchedCommit {
                     name: check.name,
                     status: check.status,
                     conclusion: check.conclusion,
+                    app: String::new(),
                 })
                 .collect(),
         }
@@ -335,6 +336,15 @@ impl Search for GitHub {
     async fn search_issues(&self, request: &SearchRequest) -> Result<SearchPage<SearchedIssue>> {
         self.search::<WireIssueNode, _>("search issues", ISSUES, request, &variables(request))
             .await
+    }
+
+    async fn find_issues(
+        &self,
+        query: &str,
+        org: Option<&str>,
+        limit: usize,
+    ) -> Result<FoundIssues> {
+        self.find_by_text(query, org, limit).await
     }
 }
 

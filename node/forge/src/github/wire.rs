@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer};
 use crate::types::{
     ChangedFile, CheckRun, Commit, CommitStatus, DirectoryEntry, EntryKind, FileStatus, Issue,
     IssueComment, Label, Milestone, PullRequest, PullRequestEnd, RepoId, Repository, Review,
-    ReviewComment, ReviewState, Signature, State, StatusState, User, UserKind,
+    ReviewComment, ReviewState, Signature, State, StatusState, Team, User, UserKind,
 };
 
 /// An absent key and a null mean the type's empty value.
@@ -140,7 +140,27 @@ impl From<WireLabel> for Label {
 }
 
 #[derive(Debug, Deserialize)]
-struct WireMilestone {
+pub(crate) struct WireTeam {
+    #[serde(default, deserialize_with = "nullable")]
+    id: u64,
+    #[serde(default, deserialize_with = "nullable")]
+    name: String,
+    #[serde(default, deserialize_with = "nullable")]
+    pub(crate) slug: String,
+}
+
+impl From<WireTeam> for Team {
+    fn from(wire: WireTeam) -> Self {
+        Self {
+            id: wire.id,
+            name: wire.name,
+            slug: wire.slug,
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct WireMilestone {
     #[serde(default)]
     number: u64,
     #[serde(default, deserialize_with = "nullable")]
@@ -219,6 +239,10 @@ pub(crate) struct WirePullRequest {
     assignees: Vec<WireUser>,
     #[serde(default, deserialize_with = "nullable")]
     requested_reviewers: Vec<WireUser>,
+    #[serde(default, deserialize_with = "nullable")]
+    requested_teams: Vec<WireTeam>,
+    #[serde(default)]
+    auto_merge: Option<serde::de::IgnoredAny>,
     #[serde(default)]
     milestone: Option<WireMilestone>,
     created_at: Timestamp,
@@ -250,6 +274,12 @@ impl WirePullRequest {
             labels: self.labels.into_iter().map(Into::into).collect(),
             assignees: users(self.assignees),
             requested_reviewers: users(self.requested_reviewers),
+            requested_teams: self
+                .requested_teams
+                .into_iter()
+                .map(|team| team.slug)
+                .collect(),
+            auto_merge: self.auto_merge.is_some(),
             milestone: self.milestone.map(Into::into),
             created_at: self.created_at,
             updated_at: self.updated_at,
@@ -503,11 +533,20 @@ pub(crate) struct WireCheckRun {
     status: String,
     #[serde(default, deserialize_with = "nullable")]
     conclusion: String,
+    #[serde(default)]
+    app: Option<WireApp>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WireApp {
+    #[serde(default, deserialize_with = "nullable")]
+    slug: String,
 }
 
 impl From<WireCheckRun> for CheckRun {
     fn from(wire: WireCheckRun) -> Self {
         Self {
+            app: wire.app.map(|app| app.slug).unwrap_or_default(),
             name: wire.name,
             status: wire.status.to_ascii_uppercase(),
             conclusion: wire.conclusion.to_ascii_uppercase(),

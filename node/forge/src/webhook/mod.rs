@@ -128,6 +128,12 @@ pub struct PullRequestEvent {
     pub sender: User,
     /// What an edit replaced.
     pub changes: Changes,
+    /// Whose review is asked for, or no more.
+    pub requested_reviewer: Option<User>,
+    /// The slug, if it is a team's.
+    pub requested_team: Option<String>,
+    /// The head before a `synchronize`.
+    pub before: Option<String>,
 }
 
 /// The former values of what an edit changed; `None` for what it did not touch.
@@ -147,6 +153,8 @@ pub struct IssueEvent {
     pub repository: Repository,
     pub label: Option<Label>,
     pub sender: User,
+    /// What an edit replaced.
+    pub changes: Changes,
 }
 
 #[derive(Debug, Clone, PartialEq)]
@@ -194,6 +202,8 @@ pub struct PushEvent {
     pub compare_url: String,
     /// At most 2048, oldest first.
     pub commits: Vec<PushedCommit>,
+    /// The commit of `after`; `None` if the ref was deleted.
+    pub head_commit: Option<PushedCommit>,
     /// The pusher's login.
     pub pusher: String,
     pub sender: User,
@@ -212,9 +222,12 @@ impl PushEvent {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 pub struct PushedCommit {
     pub id: String,
+    /// Whether no earlier push brought it.
+    #[serde(default, deserialize_with = "nullable")]
+    pub distinct: bool,
     #[serde(default, deserialize_with = "nullable")]
     pub message: String,
     #[serde(default, deserialize_with = "nullable")]
@@ -227,8 +240,12 @@ pub struct PushedCommit {
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct StatusEvent {
+    /// Of the status.
+    pub id: u64,
     pub sha: String,
     pub status: CommitStatus,
+    /// Branches that have the commit; GitHub tells at most ten.
+    pub branches: Vec<String>,
     pub repository: Repository,
     pub sender: User,
 }

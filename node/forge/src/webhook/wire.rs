@@ -8,7 +8,7 @@ use super::{
 };
 use crate::github::wire::{
     WireComment, WireIssue, WireLabel, WirePullRequest, WireRepo, WireReview, WireReviewComment,
-    WireUser, nullable, status_state, user,
+    WireTeam, WireUser, nullable, status_state, user,
 };
 use crate::types::CommitStatus;
 
@@ -23,6 +23,12 @@ pub(super) struct WirePullRequestEvent {
     sender: Option<WireUser>,
     #[serde(default, deserialize_with = "nullable")]
     changes: WireChanges,
+    #[serde(default)]
+    requested_reviewer: Option<WireUser>,
+    #[serde(default)]
+    requested_team: Option<WireTeam>,
+    #[serde(default)]
+    before: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -49,25 +55,33 @@ pub(super) struct WireBaseChange {
     sha: Option<WireFrom>,
 }
 
-impl From<WirePullRequestEvent> for PullRequestEvent {
-    fn from(wire: WirePullRequestEvent) -> Self {
+impl From<WireChanges> for Changes {
+    fn from(wire: WireChanges) -> Self {
         let (base_branch, base_sha) = wire
-            .changes
             .base
             .map_or((None, None), |base| (base.branch, base.sha));
         let from = |change: Option<WireFrom>| change.map(|change| change.from);
+        Self {
+            title: from(wire.title),
+            body: from(wire.body),
+            base_branch: from(base_branch),
+            base_sha: from(base_sha),
+        }
+    }
+}
+
+impl From<WirePullRequestEvent> for PullRequestEvent {
+    fn from(wire: WirePullRequestEvent) -> Self {
         Self {
             action: wire.action,
             pull_request: wire.pull_request.into_pull_request(&wire.repository.id()),
             repository: wire.repository.into(),
             label: wire.label.map(Into::into),
             sender: user(wire.sender),
-            changes: Changes {
-                title: from(wire.changes.title),
-                body: from(wire.changes.body),
-                base_branch: from(base_branch),
-                base_sha: from(base_sha),
-            },
+            changes: wire.changes.into(),
+            requested_reviewer: wire.requested_reviewer.map(|asked| user(Some(asked))),
+            requested_team: wire.requested_team.map(|team| team.slug),
+            before: wire.before,
         }
     }
 }
@@ -81,6 +95,8 @@ pub(super) struct WireIssueEvent {
     label: Option<WireLabel>,
     #[serde(default)]
     sender: Option<WireUser>,
+    #[serde(default, deserialize_with = "nullable")]
+    changes: WireChanges,
 }
 
 impl From<WireIssueEvent> for IssueEvent {
@@ -91,6 +107,7 @@ impl From<WireIssueEvent> for IssueEvent {
             repository: wire.repository.into(),
             label: wire.label.map(Into::into),
             sender: user(wire.sender),
+            changes: wire.changes.into(),
         }
     }
 }
@@ -178,6 +195,8 @@ pub(super) struct WirePushEvent {
     #[serde(default, deserialize_with = "nullable")]
     commits: Vec<PushedCommit>,
     #[serde(default)]
+    head_commit: Option<PushedCommit>,
+    #[serde(default)]
     pusher: Option<WireUser>,
     #[serde(default)]
     sender: Option<WireUser>,
@@ -195,6 +214,7 @@ impl From<WirePushEvent> for PushEvent {
             forced: wire.forced,
             compare_url: wire.compare,
             commits: wire.commits,
+            head_commit: wire.head_commit,
             pusher: wire.pusher.map(|pusher| pusher.name).unwrap_or_default(),
             sender: user(wire.sender),
             repository: wire.repository.into(),
@@ -204,6 +224,10 @@ impl From<WirePushEvent> for PushEvent {
 
 #[derive(Deserialize)]
 pub(super) struct WireStatusEvent {
+    #[serde(default, deserialize_with = "nullable")]
+    id: u64,
+    #[serde(default, deserialize_with = "nullable")]
+    branches: Vec<WireBranch>,
     sha: String,
     state: String,
     context: String,
@@ -216,9 +240,21 @@ pub(super) struct WireStatusEvent {
     sender: Option<WireUser>,
 }
 
+#[derive(Deserialize)]
+struct WireBranch {
+    #[serde(default, deserialize_with = "nullable")]
+    name: String,
+}
+
 impl From<WireStatusEvent> for StatusEvent {
     fn from(wire: WireStatusEvent) -> Self {
         Self {
+            id: wire.id,
+            branches: wire
+                .branches
+                .into_iter()
+                .map(|branch| branch.name)
+                .collect(),
             sha: wire.sha,
             status: CommitStatus {
                 context: wire.context,
