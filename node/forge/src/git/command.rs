@@ -101,7 +101,7 @@ impl Git {
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .process_group(0);
-        environment(&mut command, secret);
+        environment(&mut command, dir, secret);
         let mut child = command
             .spawn()
             .map_err(|error| Died::NoStart(format!("cannot run git: {error}")))?;
@@ -137,7 +137,7 @@ impl Git {
             Ok(Output {
                 code: status.code(),
                 stdout: out,
-                stderr: complaint,
+                stderr: censored(complaint, secret),
             })
         };
         let outcome = match tokio::time::timeout(within, work).await {
@@ -165,7 +165,15 @@ async fn read_tail(stream: &mut tokio::process::ChildStderr) -> String {
     String::from_utf8_lossy(&tail[start..]).trim().to_owned()
 }
 
-fn environment(command: &mut Command, secret: Option<&GitSecret>) {
+/// A server or a proxy may say the secret back.
+fn censored(text: String, secret: Option<&GitSecret>) -> String {
+    match secret {
+        Some(secret) if !secret.password.is_empty() => text.replace(&secret.password, "CENSORED"),
+        _ => text,
+    }
+}
+
+fn environment(command: &mut Command, dir: &Path, secret: Option<&GitSecret>) {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("GIT_") {
             command.env_remove(&name);
@@ -194,6 +202,8 @@ fn environment(command: &mut Command, secret: Option<&GitSecret>) {
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
         .env("GIT_ALLOW_PROTOCOL", "file:http:https:ssh")
         .env("GIT_OPTIONAL_LOCKS", "0")
+        // Whatever repository the cache happens to lie in is not ours to look at.
+        .env("GIT_CEILING_DIRECTORIES", dir.parent().unwrap_or(dir))
         .env("GIT_CONFIG_COUNT", config.len().to_string());
     for (n, (key, value)) in config.into_iter().enumerate() {
         command
@@ -288,6 +298,7 @@ mod tests {
             .is_ok_and(|stat| stat.contains(") Z "))
     }
 
+    /// GHC-066, GHC-067
     #[tokio::test]
     async fn secrets_go_through_the_environment_only() {
         let dir = tempfile::tempdir().unwrap();
@@ -315,5 +326,16 @@ mod tests {
             output.stderr
         );
         assert!(!format!("{secret:?}").contains("ecret\""));
+
+        // Nor does it come back in what git or the server complains.
+        let script = dir.path().join("say.sh");
+        std::fs::write(&script, "echo no \"$TRIREME_GIT_PASSWORD\" >&2; exit 1").unwrap();
+        let alias = format!("alias.say=!sh {}", script.display());
+        let args = ["-c", &alias, "say"];
+        let output = Git::new()
+            .run(dir.path(), &args, Some(&secret), Duration::from_secs(10))
+            .await
+            .unwrap();
+        assert_eq!(output.stderr, "no CENSORED");
     }
 }

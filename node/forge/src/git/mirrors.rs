@@ -11,6 +11,7 @@ use tokio::sync::{OwnedRwLockReadGuard, RwLock};
 use url::Url;
 
 use super::command::{Died, Git, Output};
+use super::wishes::Wishes;
 use super::{GitCredentials, GitError};
 use crate::types::RepoId;
 
@@ -18,14 +19,8 @@ use crate::types::RepoId;
 const NEEDED: (u32, u32) = (2, 40);
 const NEEDED_TEXT: &str = "2.40";
 
-/// The first fetch of a large repository moves gigabytes.
-const FETCH_TIMEOUT: Duration = Duration::from_secs(15 * 60);
-
 /// Anything else git does here.
 pub(super) const LOCAL_TIMEOUT: Duration = Duration::from_secs(120);
-
-/// A fetch that broke off is tried again so often, after these waits ±25 %.
-const FETCH_WAITS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(4)];
 
 /// Small packs are put together after so many fetches: reading slows down with their number.
 const REPACK_AFTER: u64 = 50;
@@ -86,7 +81,7 @@ impl fmt::Debug for Mirrors {
 }
 
 pub(super) struct Inner {
-    options: MirrorsOptions,
+    pub(super) options: MirrorsOptions,
     pub(super) git: Git,
     mirrors: Mutex<BTreeMap<RepoId, Arc<Mirror>>>,
     uses: AtomicU64,
@@ -99,6 +94,7 @@ pub(super) struct Mirror {
     in_use: Arc<RwLock<()>>,
     /// One fetch at a time; holds how many there were.
     fetching: tokio::sync::Mutex<u64>,
+    wishes: Wishes,
     repository: OnceLock<gix::ThreadSafeRepository>,
     used: AtomicU64,
     bytes: AtomicU64,
@@ -152,7 +148,7 @@ impl Mirrors {
     }
 
     /// Makes sure that these commits (full object ids) and their history are in the mirror. Asks the server only for
-    /// those that are not.
+    /// those that are not (GHC-061); whoever asks at the same time shares one question, and its failure (GHC-067).
     ///
     /// # Errors
     /// `NotFound` if the repository or one of the commits does not exist there.
@@ -166,12 +162,30 @@ impl Mirrors {
         if missing.is_empty() {
             return Ok(());
         }
+        let wish = in_use.mirror.wishes.add(missing.clone());
         let mut fetches = in_use.mirror.fetching.lock().await;
+        if let Some(error) = wish.failure() {
+            return Err(error);
+        }
         let missing = in_use.missing(repo, missing).await?;
         if missing.is_empty() {
             return Ok(());
         }
-        self.inner.fetch(repo, &in_use.mirror, &missing).await?;
+        let shared = wish.take_along(&missing);
+        match self
+            .inner
+            .fetch(repo, &in_use.mirror, &shared.commits)
+            .await
+        {
+            Ok(()) => {}
+            Err(error) if error.is_outage() => {
+                shared.failed(&error);
+                return Err(error);
+            }
+            Err(error) if shared.commits.len() == missing.len() => return Err(error),
+            // It may be another's wish that is wrong.
+            Err(_) => self.inner.fetch(repo, &in_use.mirror, &missing).await?,
+        }
         let missing = in_use.missing(repo, missing).await?;
         if let Some(what) = missing.first() {
             return Err(GitError::NotFound {
@@ -185,9 +199,17 @@ impl Mirrors {
         }
         drop(fetches);
         in_use.mirror.measure().await;
+        drop(wish);
         drop(in_use);
         self.inner.evict(repo).await;
         Ok(())
+    }
+
+    /// Callers who wait for a fetch that nobody has begun.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let mirrors = self.inner.lock();
+        mirrors.values().map(|mirror| mirror.wishes.waiting()).sum()
     }
 
     /// Removes a repository's mirror, if there is one and nobody uses it; it comes back with the next
@@ -303,103 +325,6 @@ impl Inner {
             })
     }
 
-    async fn fetch(
-        &self,
-        repo: &RepoId,
-        mirror: &Mirror,
-        commits: &[String],
-    ) -> Result<(), GitError> {
-        let mut waits = FETCH_WAITS.iter();
-        loop {
-            let error = match self.fetch_once(repo, mirror, commits).await {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            match waits.next() {
-                Some(wait) if error.is_outage() => {
-                    tracing::debug!(%repo, %error, "fetching again");
-                    tokio::time::sleep(wait.mul_f64(rand::random_range(0.75..=1.25))).await;
-                }
-                _ => return Err(error),
-            }
-        }
-    }
-
-    async fn fetch_once(
-        &self,
-        repo: &RepoId,
-        mirror: &Mirror,
-        commits: &[String],
-    ) -> Result<(), GitError> {
-        let secret = match &self.options.credentials {
-            Some(credentials) => credentials.secret(repo).await?,
-            None => None,
-        };
-        let remote = self.remote(repo);
-        let pins: Vec<String> = commits
-            .iter()
-            .map(|id| format!("+{id}:refs/trireme/{id}"))
-            .collect();
-        let mut args = vec![
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--no-write-fetch-head",
-            "--end-of-options",
-            &remote,
-        ];
-        args.extend(pins.iter().map(String::as_str));
-        let run = |args: Vec<&str>| {
-            let args: Vec<String> = args.into_iter().map(str::to_owned).collect();
-            let secret = secret.clone();
-            async move {
-                let args: Vec<&str> = args.iter().map(String::as_str).collect();
-                self.git
-                    .run(&mirror.path, &args, secret.as_ref(), FETCH_TIMEOUT)
-                    .await
-                    .map_err(|died| match died {
-                        Died::NoStart(reason) => GitError::Failed {
-                            repo: repo.clone(),
-                            action: "git fetch".to_owned(),
-                            reason,
-                        },
-                        died => GitError::Unavailable {
-                            repo: repo.clone(),
-                            reason: died.to_string(),
-                        },
-                    })
-            }
-        };
-        let output = run(args).await?;
-        if output.success() {
-            return Ok(());
-        }
-        let error = explain(repo, commits, &output);
-        if !error.is_not_found() || output.stderr.contains("Repository not found") {
-            return Err(error);
-        }
-        // Some servers hand out only what a ref points at; what is asked for may be on a branch.
-        let branches = vec![
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--no-write-fetch-head",
-            "--end-of-options",
-            &remote,
-            "+refs/heads/*:refs/heads/*",
-        ];
-        let output = run(branches).await?;
-        if output.success() {
-            return Ok(());
-        }
-        Err(explain(repo, commits, &output))
-    }
-
-    fn remote(&self, repo: &RepoId) -> String {
-        let base = self.options.remote.as_str().trim_end_matches('/');
-        format!("{base}/{}/{}", repo.org, repo.repo)
-    }
-
     /// Packs what many fetches left, and lets go of the oldest pins.
     async fn tidy(&self, repo: &RepoId, mirror: &Mirror) -> Result<(), GitError> {
         self.local(repo, mirror, &["repack", "-d", "-q", "--geometric=2"])
@@ -479,6 +404,7 @@ impl Mirror {
             path,
             in_use: Arc::default(),
             fetching: tokio::sync::Mutex::new(0),
+            wishes: Wishes::default(),
             repository: OnceLock::new(),
             used: AtomicU64::new(0),
             bytes: AtomicU64::new(bytes),
@@ -537,7 +463,7 @@ impl fmt::Display for Died {
     }
 }
 
-fn action(args: &[&str]) -> String {
+pub(super) fn action(args: &[&str]) -> String {
     format!("git {}", args.first().copied().unwrap_or_default())
 }
 
@@ -554,66 +480,6 @@ pub(super) fn failed(repo: &RepoId, args: &[&str], output: &Output) -> GitError 
     }
 }
 
-/// Reads off git's complaint whether the server is down, refuses, or has not got it.
-fn explain(repo: &RepoId, commits: &[String], output: &Output) -> GitError {
-    let said = &output.stderr;
-    let any = |phrases: &[&str]| phrases.iter().any(|phrase| said.contains(phrase));
-    if any(&[
-        "Authentication failed",
-        "could not read Username",
-        "returned error: 401",
-        "returned error: 403",
-    ]) {
-        return GitError::Forbidden {
-            repo: repo.clone(),
-            reason: said.clone(),
-        };
-    }
-    if any(&[
-        "Repository not found",
-        "returned error: 404",
-        "does not appear to be a git repository",
-        "repository '",
-    ]) && !any(&["returned error: 5"])
-    {
-        return GitError::NotFound {
-            repo: repo.clone(),
-            what: "repository".to_owned(),
-        };
-    }
-    if any(&[
-        "not our ref",
-        "couldn't find remote ref",
-        "Server does not allow request for unadvertised object",
-        "no such remote ref",
-    ]) {
-        return GitError::NotFound {
-            repo: repo.clone(),
-            what: format!("commit {}", commits.join(" or ")),
-        };
-    }
-    if any(&[
-        "Could not resolve host",
-        "Failed to connect",
-        "Connection",
-        "timed out",
-        "Timeout",
-        "returned error: 5",
-        "returned error: 429",
-        "early EOF",
-        "RPC failed",
-        "unexpected disconnect",
-        "hung up unexpectedly",
-        "Operation too slow",
-    ]) {
-        return GitError::Unavailable {
-            repo: repo.clone(),
-            reason: said.clone(),
-        };
-    }
-    failed(repo, &["fetch"], output)
-}
-
 /// Object ids go on command lines and into paths: nothing else may.
 pub(super) fn check_id(repo: &RepoId, id: &str) -> Result<(), GitError> {
     if matches!(id.len(), 40 | 64) && id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
@@ -626,7 +492,7 @@ pub(super) fn check_id(repo: &RepoId, id: &str) -> Result<(), GitError> {
 }
 
 /// So do names.
-fn check_repo(repo: &RepoId) -> Result<(), GitError> {
+pub(super) fn check_repo(repo: &RepoId) -> Result<(), GitError> {
     for name in [&repo.org, &repo.repo] {
         let fine = !name.is_empty()
             && !name.starts_with(['.', '-'])

@@ -1,7 +1,8 @@
-//! Bare git mirrors in a cache directory, what is read in them, and trial merges.
+//! Bare git mirrors in a cache directory: what is read in them, trial merges, commits that are made in them and pushed.
+//! Nothing needs a checkout (GHC-068).
 //!
-//! Fetching and merging is the git program's, in few, niced children that die with whoever asked; reading is gix's. A
-//! mirror holds only the commits that somebody asked for, with their history. It is a cache: everything here can be
+//! Fetching, comparing, merging and pushing is the git program's, in few, niced children that die with whoever asked;
+//! reading is gix's. Neither names a secret in its arguments or in a URL (GHC-067). A mirror holds only the commits that somebody asked for, with their history. It is a cache: everything here can be
 //! deleted at any time and is fetched again.
 
 mod command;
@@ -9,6 +10,8 @@ mod cone;
 mod merge;
 mod mirrors;
 mod read;
+mod remote;
+mod wishes;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,6 +22,7 @@ pub use cone::{Cone, ConeContent, ConeFile, ConeLimits, ConeRequest};
 pub use merge::{MergeOutcome, TrialMerge};
 pub use mirrors::{MirrorLimits, Mirrors, MirrorsOptions};
 pub use read::{ChangedPath, MAX_FILE, TreeEntry};
+pub use remote::{Push, Pushed};
 
 use crate::types::RepoId;
 
