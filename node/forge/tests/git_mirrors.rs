@@ -2,104 +2,17 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by unwrap")]
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
-use std::sync::Arc;
+mod repositories;
 
-use trireme_forge::git::{
-    GitCredentials, GitError, GitSecret, MergeOutcome, MirrorLimits, Mirrors, MirrorsOptions,
-    TrialMerge,
-};
-use trireme_forge::owners::{OwnersLoader, OwnersOptions};
-use trireme_forge::{EntryKind, FileStatus, ForgeError, MergeMethod, RepoId};
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
-/// A place with repositories, as a server would have them.
-struct Server {
-    dir: tempfile::TempDir,
-}
+use repositories::{Server, lines};
+use trireme_forge::git::{GitCredentials, GitError, GitSecret, MergeOutcome, Mirrors, TrialMerge};
+use trireme_forge::{EntryKind, ForgeError, MergeMethod, RepoId};
 
-impl Server {
-    fn new() -> Self {
-        Self {
-            dir: tempfile::tempdir().unwrap(),
-        }
-    }
-
-    fn repository(&self, name: &str) -> Repository {
-        let path = self.dir.path().join("remote/org").join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        let repository = Repository {
-            path,
-            id: RepoId::new("org", name),
-        };
-        repository.git(&["init", "--quiet", "--initial-branch=main"]);
-        repository
-    }
-
-    fn options(&self) -> MirrorsOptions {
-        MirrorsOptions {
-            dir: self.dir.path().join("cache"),
-            remote: url::Url::from_file_path(self.dir.path().join("remote")).unwrap(),
-            credentials: None,
-            limits: MirrorLimits::default(),
-        }
-    }
-
-    async fn mirrors(&self) -> Mirrors {
-        Mirrors::open(self.options()).await.unwrap()
-    }
-}
-
-struct Repository {
-    path: PathBuf,
-    id: RepoId,
-}
-
-impl Repository {
-    fn git(&self, args: &[&str]) -> String {
-        let output = Command::new("git")
-            .current_dir(&self.path)
-            .args([
-                "-c",
-                "user.name=t",
-                "-c",
-                "user.email=t@t",
-                "-c",
-                "commit.gpgSign=false",
-            ])
-            .args(args)
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .output()
-            .unwrap();
-        assert!(
-            output.status.success(),
-            "{args:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        String::from_utf8(output.stdout).unwrap().trim().to_owned()
-    }
-
-    /// A commit on the current branch that writes these files.
-    fn commit(&self, files: &[(&str, &str)]) -> String {
-        for (path, content) in files {
-            let path = self.path.join(path);
-            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::fs::write(path, content).unwrap();
-        }
-        self.git(&["add", "--all"]);
-        self.git(&["commit", "--quiet", "--allow-empty", "-m", "change"]);
-        self.git(&["rev-parse", "HEAD"])
-    }
-
-    fn branch(&self, name: &str, from: &str) {
-        self.git(&["checkout", "--quiet", "-b", name, from]);
-    }
-}
-
-fn lines(n: usize) -> String {
-    (0..n).map(|n| format!("line {n}\n")).collect()
-}
-
+/// GHC-060, GHC-061
 #[tokio::test]
 async fn commits_are_fetched_once_and_read() {
     let server = Server::new();
@@ -212,64 +125,7 @@ async fn what_the_server_has_not_is_not_found() {
     }
 }
 
-#[tokio::test]
-async fn changed_files_are_those_since_the_merge_base() {
-    let server = Server::new();
-    let repository = server.repository("repo");
-    let repo = &repository.id;
-    let base = repository.commit(&[
-        ("keep", "1"),
-        ("edit", "1"),
-        ("drop", "gone"),
-        ("dir/old", &lines(50)),
-    ]);
-    repository.branch("topic", &base);
-    repository.git(&["mv", "dir/old", "dir/new"]);
-    repository.git(&["rm", "--quiet", "drop"]);
-    let head = repository.commit(&[("edit", "2"), ("sub/new", "fresh")]);
-    repository.git(&["checkout", "--quiet", "main"]);
-    let main = repository.commit(&[("elsewhere", "1")]);
-    let mirrors = server.mirrors().await;
-    mirrors.ensure(repo, &[&main, &head]).await.unwrap();
-
-    assert_eq!(
-        mirrors.merge_base(repo, &main, &head).await.unwrap(),
-        Some(base.clone())
-    );
-    let changed = mirrors.changed_files(repo, &main, &head).await.unwrap();
-    let changed: Vec<_> = changed
-        .iter()
-        .map(|file| {
-            (
-                file.path.as_str(),
-                file.previous_path.as_deref(),
-                file.status,
-            )
-        })
-        .collect();
-    assert_eq!(
-        changed,
-        [
-            ("dir/new", Some("dir/old"), FileStatus::Renamed),
-            ("drop", None, FileStatus::Removed),
-            ("edit", None, FileStatus::Modified),
-            ("sub/new", None, FileStatus::Added),
-        ]
-    );
-    let between = mirrors.diff(repo, &main, &head).await.unwrap();
-    assert!(
-        between
-            .iter()
-            .any(|file| file.path == "elsewhere" && file.status == FileStatus::Removed)
-    );
-
-    repository.git(&["checkout", "--quiet", "--orphan", "alone"]);
-    let alone = repository.commit(&[("x", "1")]);
-    mirrors.ensure(repo, &[&alone]).await.unwrap();
-    assert_eq!(mirrors.merge_base(repo, &main, &alone).await.unwrap(), None);
-}
-
-/// TIDE-075, TIDE-076: the tree of a trial merge is the tree that git itself would make.
+/// TIDE-075, TIDE-076, GHC-064, GHC-068: the tree of a trial merge is the tree that git itself would make.
 #[tokio::test]
 async fn trial_merges_give_gits_own_trees() {
     let server = Server::new();
@@ -342,6 +198,7 @@ async fn trial_merges_give_gits_own_trees() {
     );
 }
 
+/// GHC-067
 #[tokio::test]
 async fn the_cache_keeps_within_its_limits() {
     let server = Server::new();
@@ -409,20 +266,70 @@ async fn a_cache_belongs_to_one_process_and_survives_a_kill() {
     assert_eq!(mirrors.sizes().len(), 1);
 }
 
+/// Hands out nothing until all others wait; counts how often git is about to ask the server.
+struct Gate {
+    mirrors: OnceLock<Mirrors>,
+    others: usize,
+    asked: AtomicUsize,
+    down: bool,
+}
+
+#[async_trait::async_trait]
+impl GitCredentials for Gate {
+    async fn secret(&self, _: &RepoId) -> trireme_forge::Result<Option<GitSecret>> {
+        if self.asked.fetch_add(1, Ordering::Relaxed) == 0 {
+            while self.mirrors.get().unwrap().waiting() < self.others {
+                tokio::task::yield_now().await;
+            }
+        }
+        if self.down {
+            return Err(ForgeError::Unavailable {
+                request: "POST token".into(),
+                reason: "502".into(),
+                maybe_sent: true,
+            });
+        }
+        Ok(None)
+    }
+}
+
+/// GHC-067
 #[tokio::test]
-async fn many_fetches_at_once_are_one_after_the_other() {
-    let server = Server::new();
-    let repository = server.repository("repo");
-    let commits: Vec<String> = (0..8)
-        .map(|n| repository.commit(&[("x", &n.to_string())]))
-        .collect();
-    let mirrors = server.mirrors().await;
-    let fetches = commits.iter().map(|commit| {
-        let (mirrors, repo, commit) = (mirrors.clone(), repository.id.clone(), commit.clone());
-        tokio::spawn(async move { mirrors.ensure(&repo, &[&commit]).await })
-    });
-    for fetch in futures::future::join_all(fetches).await {
-        fetch.unwrap().unwrap();
+async fn callers_at_the_same_time_share_one_question_and_its_failure() {
+    for down in [false, true] {
+        let server = Server::new();
+        let repository = server.repository("repo");
+        let commits: Vec<String> = (0..8)
+            .map(|n| repository.commit(&[("x", &n.to_string())]))
+            .collect();
+        let gate = Arc::new(Gate {
+            mirrors: OnceLock::new(),
+            others: 8,
+            asked: AtomicUsize::new(0),
+            down,
+        });
+        let mut options = server.options();
+        options.credentials = Some(Arc::clone(&gate) as Arc<dyn GitCredentials>);
+        let mirrors = Mirrors::open(options).await.unwrap();
+        gate.mirrors.set(mirrors.clone()).unwrap();
+        let ensure = |commit: &String| {
+            let (mirrors, repo, commit) = (mirrors.clone(), repository.id.clone(), commit.clone());
+            tokio::spawn(async move { mirrors.ensure(&repo, &[&commit]).await })
+        };
+        let first = ensure(&commits[0]);
+        while gate.asked.load(Ordering::Relaxed) == 0 {
+            tokio::task::yield_now().await;
+        }
+        let others: Vec<_> = commits.iter().map(ensure).collect();
+        let mut answers = vec![first.await.unwrap()];
+        for other in others {
+            answers.push(other.await.unwrap());
+        }
+        let failed = answers.iter().filter(|answer| answer.is_err()).count();
+        assert_eq!(failed, if down { 9 } else { 0 });
+        // Those who came while the first question was under way are not part of it; they share the second.
+        assert_eq!(gate.asked.load(Ordering::Relaxed), 2);
+        assert_eq!(mirrors.waiting(), 0);
     }
 }
 
@@ -451,45 +358,4 @@ async fn no_secret_no_fetch() {
         .await
         .unwrap_err();
     insta::assert_snapshot!(error, @"POST token: the forge did not accept our credentials: expired");
-}
-
-/// OWN-001, OWN-006, OWN-018
-#[tokio::test]
-async fn owners_are_those_of_the_commit() {
-    let server = Server::new();
-    let repository = server.repository("repo");
-    let repo = &repository.id;
-    let first = repository.commit(&[
-        ("OWNERS", "approvers: [alice]\n"),
-        ("pkg/OWNERS", "approvers: [team]\nreviewers: [carol]\n"),
-        ("OWNERS_ALIASES", "aliases:\n  team: [bob]\n"),
-    ]);
-    std::fs::create_dir_all(repository.path.join("linked")).unwrap();
-    std::os::unix::fs::symlink("../pkg/OWNERS", repository.path.join("linked/OWNERS")).unwrap();
-    let second = repository.commit(&[("pkg/OWNERS", "approvers: [dave\n")]);
-
-    let loader = OwnersLoader::new(server.mirrors().await);
-    let options = OwnersOptions::default();
-    let owners = loader.load(repo, &first, &options).await.unwrap();
-    let approvers: Vec<String> = owners
-        .approvers("pkg/x.go")
-        .iter()
-        .map(str::to_owned)
-        .collect();
-    assert_eq!(approvers, ["bob", "alice"]);
-    assert_eq!(owners.find_approver_owners_for_file("pkg/x.go"), "pkg");
-    assert!(owners.problems().is_empty());
-    let filtered = owners.with_collaborators(&["Alice"]);
-    assert_eq!(
-        filtered.all_owners().into_iter().collect::<Vec<_>>(),
-        ["alice"]
-    );
-
-    let owners = loader.load(repo, &second, &options).await.unwrap();
-    assert_eq!(owners.find_approver_owners_for_file("pkg/x.go"), "");
-    assert_eq!(owners.find_approver_owners_for_file("linked/x.go"), "");
-    let [problem] = owners.problems() else {
-        panic!("{:?}", owners.problems())
-    };
-    insta::assert_snapshot!(format!("{}: {}", problem.path, problem.message), @"pkg/OWNERS: line 2: while parsing a flow sequence, expected ',' or ']'");
 }

@@ -89,10 +89,45 @@ impl Mirrors {
     }
 }
 
-struct Trial<'a> {
-    mirrors: &'a Mirrors,
-    repo: &'a RepoId,
-    in_use: &'a InUse,
+/// git at work on the objects of one mirror.
+pub(super) struct Trial<'a> {
+    pub(super) mirrors: &'a Mirrors,
+    pub(super) repo: &'a RepoId,
+    pub(super) in_use: &'a InUse,
+}
+
+/// Why two trees do not go together.
+pub(super) struct Clash {
+    /// Sorted.
+    pub(super) paths: Vec<String>,
+    /// git's words, a line for each conflict.
+    pub(super) said: String,
+}
+
+impl Clash {
+    /// The conflicting paths, an empty one, then messages: how many paths, those, a kind, a text. All end in a zero
+    /// byte.
+    fn read(text: &str) -> Self {
+        let mut parts = text.split('\0');
+        let mut paths: Vec<String> = parts
+            .by_ref()
+            .take_while(|path| !path.is_empty())
+            .map(str::to_owned)
+            .collect();
+        paths.sort();
+        paths.dedup();
+        let mut said = String::new();
+        while let Some(count) = parts.next().and_then(|count| count.parse::<usize>().ok()) {
+            let message = parts.by_ref().skip(count).take(2).collect::<Vec<_>>();
+            if let [kind, text] = message[..]
+                && kind.starts_with("CONFLICT")
+            {
+                said.push_str(text);
+            }
+        }
+        said.truncate(said.trim_end().len());
+        Self { paths, said }
+    }
 }
 
 impl Trial<'_> {
@@ -106,31 +141,28 @@ impl Trial<'_> {
         output.id().ok_or_else(|| failed(self.repo, args, &output))
     }
 
-    /// The merged tree, or the conflicting paths.
-    async fn merge_tree(&self, args: &[&str]) -> Result<Result<String, Vec<String>>, GitError> {
+    /// The merged tree, or the conflict.
+    pub(super) async fn merge_tree(
+        &self,
+        args: &[&str],
+    ) -> Result<Result<String, Clash>, GitError> {
         let mut all = vec![
             "merge-tree",
             "--write-tree",
             "-z",
             "--name-only",
-            "--no-messages",
+            "--messages",
         ];
         all.extend(args);
         let inner = &self.mirrors.inner;
         let output = inner
             .try_local(self.repo, &self.in_use.mirror, &all)
             .await?;
-        // 0: clean, 1: conflicts; after the tree come the conflicting paths, each ended by a zero byte.
+        // 0: clean, 1: conflicts.
         let text = String::from_utf8_lossy(&output.stdout);
-        let mut parts = text.split('\0').filter(|part| !part.is_empty());
-        match (output.code, parts.next()) {
-            (Some(0), Some(tree)) => Ok(Ok(tree.trim().to_owned())),
-            (Some(1), Some(_)) => {
-                let mut paths: Vec<String> = parts.map(str::to_owned).collect();
-                paths.sort();
-                paths.dedup();
-                Ok(Err(paths))
-            }
+        match (output.code, text.split_once('\0')) {
+            (Some(0), Some((tree, _))) => Ok(Ok(tree.trim().to_owned())),
+            (Some(1), Some((_, clash))) => Ok(Err(Clash::read(clash))),
             _ => Err(failed(self.repo, &all, &output)),
         }
     }
@@ -151,7 +183,7 @@ impl Trial<'_> {
     ) -> Result<MergeOutcome, GitError> {
         let tree = match self.merge_tree(&[onto, head]).await? {
             Ok(tree) => tree,
-            Err(paths) => return Ok(MergeOutcome::Conflict { paths }),
+            Err(clash) => return Ok(MergeOutcome::Conflict { paths: clash.paths }),
         };
         let commit = self.commit(&tree, parents).await?;
         Ok(MergeOutcome::Clean { commit, tree })
@@ -164,8 +196,13 @@ impl Trial<'_> {
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         match text.split_whitespace().nth(1) {
             Some(parent) => Ok(parent.to_owned()),
-            None => self.id(&["hash-object", "-t", "tree", "/dev/null"]).await,
+            None => self.empty_tree().await,
         }
+    }
+
+    pub(super) async fn empty_tree(&self) -> Result<String, GitError> {
+        self.id(&["hash-object", "-w", "-t", "tree", "/dev/null"])
+            .await
     }
 
     /// Each commit of the head that is not in `onto`, as its own change, merges left out: what `git rebase` does.
@@ -197,7 +234,7 @@ impl Trial<'_> {
             let base = format!("--merge-base={parent}");
             match self.merge_tree(&[&base, &tip, commit]).await? {
                 Ok(tree) => tip = self.commit(&tree, &[&tip]).await?,
-                Err(paths) => return Ok(MergeOutcome::Conflict { paths }),
+                Err(clash) => return Ok(MergeOutcome::Conflict { paths: clash.paths }),
             }
         }
         let tree = self.mirrors.tree_of(self.repo, &tip).await?;

@@ -5,6 +5,8 @@
 //! reading is gix's. Neither names a secret in its arguments or in a URL (GHC-067). A mirror holds only the commits that somebody asked for, with their history. It is a cache: everything here can be
 //! deleted at any time and is fetched again.
 
+mod changes;
+mod cherry_pick;
 mod command;
 mod cone;
 mod merge;
@@ -18,10 +20,12 @@ use std::path::PathBuf;
 
 use async_trait::async_trait;
 
+pub use changes::{ChangedPath, MAX_COMMITS};
+pub use cherry_pick::{CherryPick, MAX_PICKED};
 pub use cone::{Cone, ConeContent, ConeFile, ConeLimits, ConeRequest};
 pub use merge::{MergeOutcome, TrialMerge};
 pub use mirrors::{MirrorLimits, Mirrors, MirrorsOptions};
-pub use read::{ChangedPath, MAX_FILE, TreeEntry};
+pub use read::{MAX_FILE, TreeEntry};
 pub use remote::{Push, Pushed};
 
 use crate::types::RepoId;

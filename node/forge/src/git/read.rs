@@ -1,13 +1,12 @@
-//! Reading commits, trees, files and differences out of a mirror, without a checkout.
+//! Reading commits, trees and files out of a mirror, without a checkout.
 //!
 //! Every method wants its commits in the mirror: [`Mirrors::ensure`] first, else `NotFound`.
 
 use gix::bstr::ByteSlice;
-use gix::diff::tree_with_rewrites::Change;
 
 use super::GitError;
 use super::mirrors::{Mirrors, check_id};
-use crate::types::{EntryKind, FileStatus, RepoId};
+use crate::types::{EntryKind, RepoId};
 
 /// The largest file that is read.
 pub const MAX_FILE: u64 = 16 << 20;
@@ -26,15 +25,6 @@ pub struct TreeEntry {
     pub kind: EntryKind,
     /// The blob's id, or the submodule's commit.
     pub id: String,
-}
-
-/// A file that differs between two trees.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ChangedPath {
-    pub path: String,
-    /// Where it was before, if it was renamed.
-    pub previous_path: Option<String>,
-    pub status: FileStatus,
 }
 
 impl Mirrors {
@@ -138,40 +128,7 @@ impl Mirrors {
         .await
     }
 
-    /// What `head` changed since it left `base`: against their merge base, as a forge shows a pull request. Sorted by
-    /// path.
-    pub async fn changed_files(
-        &self,
-        repo: &RepoId,
-        base: &str,
-        head: &str,
-    ) -> Result<Vec<ChangedPath>, GitError> {
-        let (base, head) = (Commit::new(repo, base)?, Commit::new(repo, head)?);
-        self.read(repo, "comparing commits", move |repository| {
-            let from = match base.merge_base(repository, &head)? {
-                Some(id) => Commit { id, ..base.clone() },
-                None => base.clone(),
-            };
-            from.diff(repository, &head)
-        })
-        .await
-    }
-
-    /// How the tree of `to` differs from the tree of `from`. Sorted by path.
-    pub async fn diff(
-        &self,
-        repo: &RepoId,
-        from: &str,
-        to: &str,
-    ) -> Result<Vec<ChangedPath>, GitError> {
-        let (from, to) = (Commit::new(repo, from)?, Commit::new(repo, to)?);
-        self.read(repo, "comparing commits", move |repository| {
-            from.diff(repository, &to)
-        })
-        .await
-    }
-
-    async fn read<T: Send + 'static>(
+    pub(super) async fn read<T: Send + 'static>(
         &self,
         repo: &RepoId,
         action: &str,
@@ -202,6 +159,33 @@ impl Commit {
         })
     }
 
+    pub(super) fn id(&self) -> gix::ObjectId {
+        self.id
+    }
+
+    /// The commit itself, as it was written.
+    pub(super) fn object(
+        &self,
+        repository: &gix::Repository,
+    ) -> Result<gix::objs::Commit, GitError> {
+        let object = repository
+            .try_find_object(self.id)
+            .map_err(|error| self.failed(error))?
+            .ok_or_else(|| self.not_found())?;
+        let commit = object
+            .try_into_commit()
+            .map_err(|error| self.failed(error))?;
+        let commit = commit.decode().map_err(|error| self.failed(error))?;
+        commit.try_into().map_err(|error| self.failed(error))
+    }
+
+    fn not_found(&self) -> GitError {
+        GitError::NotFound {
+            repo: self.repo.clone(),
+            what: format!("commit {}", self.id),
+        }
+    }
+
     pub(super) fn failed(&self, error: impl std::fmt::Display) -> GitError {
         GitError::Failed {
             repo: self.repo.clone(),
@@ -217,10 +201,7 @@ impl Commit {
         let object = repository
             .try_find_object(self.id)
             .map_err(|error| self.failed(error))?
-            .ok_or_else(|| GitError::NotFound {
-                repo: self.repo.clone(),
-                what: format!("commit {}", self.id),
-            })?;
+            .ok_or_else(|| self.not_found())?;
         object.peel_to_tree().map_err(|error| self.failed(error))
     }
 
@@ -326,7 +307,7 @@ impl Commit {
         Ok(())
     }
 
-    fn merge_base(
+    pub(super) fn merge_base(
         &self,
         repository: &gix::Repository,
         other: &Self,
@@ -339,61 +320,4 @@ impl Commit {
             .map_err(|error| self.failed(error))?;
         Ok(base.map(|id| id.detach()))
     }
-
-    fn diff(
-        &self,
-        repository: &gix::Repository,
-        other: &Self,
-    ) -> Result<Vec<ChangedPath>, GitError> {
-        let (from, to) = (self.tree(repository)?, other.tree(repository)?);
-        let options =
-            gix::diff::Options::default().with_rewrites(Some(gix::diff::Rewrites::default()));
-        let changes = repository
-            .diff_tree_to_tree(Some(&from), Some(&to), Some(options))
-            .map_err(|error| self.failed(error))?;
-        let mut changed: Vec<ChangedPath> = changes.into_iter().filter_map(changed_path).collect();
-        changed.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(changed)
-    }
-}
-
-/// `None` for directories: their files are told one by one.
-fn changed_path(change: Change) -> Option<ChangedPath> {
-    let text = |path: gix::bstr::BString| path.to_str_lossy().into_owned();
-    let (path, previous, mode, status) = match change {
-        Change::Addition {
-            location,
-            entry_mode,
-            ..
-        } => (location, None, entry_mode, FileStatus::Added),
-        Change::Deletion {
-            location,
-            entry_mode,
-            ..
-        } => (location, None, entry_mode, FileStatus::Removed),
-        Change::Modification {
-            location,
-            entry_mode,
-            ..
-        } => (location, None, entry_mode, FileStatus::Modified),
-        Change::Rewrite {
-            source_location,
-            location,
-            entry_mode,
-            copy,
-            ..
-        } => {
-            let status = if copy {
-                FileStatus::Copied
-            } else {
-                FileStatus::Renamed
-            };
-            (location, Some(source_location), entry_mode, status)
-        }
-    };
-    (!mode.is_tree()).then(|| ChangedPath {
-        path: text(path),
-        previous_path: previous.map(text),
-        status,
-    })
 }
