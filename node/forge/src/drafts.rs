@@ -121,6 +121,22 @@ impl Reaction {
             Self::Eyes => "eyes",
         }
     }
+
+    /// The reaction that the forge calls so.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        let all = [
+            Self::ThumbsUp,
+            Self::ThumbsDown,
+            Self::Laugh,
+            Self::Confused,
+            Self::Heart,
+            Self::Hooray,
+            Self::Rocket,
+            Self::Eyes,
+        ];
+        all.into_iter().find(|reaction| reaction.as_str() == name)
+    }
 }
 
 /// A webhook as it should be. Payloads are always JSON (HOOK-041).

@@ -160,6 +160,7 @@ pub struct FoundIssue {
     pub is_pull_request: bool,
     pub labels: Vec<Label>,
     pub html_url: String,
+    pub created_at: Timestamp,
 }
 
 /// What a search by text brings.

@@ -51,6 +51,7 @@ impl WireItem {
             is_pull_request: issue.is_pull_request,
             labels: issue.labels,
             html_url: issue.html_url,
+            created_at: issue.created_at,
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::PoisonError;
 use std::time::Duration;
 
-use trireme_forge::{BotUser, Forge, ForgeError, IssueComment, RepoId};
+use trireme_forge::{ForgeError, RepoId};
 use trireme_office::Work;
 use trireme_proto::state::command::Body;
 use trireme_proto::state::effect::Action;
@@ -14,7 +14,7 @@ use trireme_state::{EFFECTS_LEVEL, next_effect};
 
 use super::lanes::Lane;
 use super::write::{Answer, Failure};
-use super::{MAX_TRIES, Session, not_recorded};
+use super::{MAX_TRIES, Session, not_recorded, observed};
 use crate::decision::{describe, filled, outcome_word};
 use crate::plugin::outage;
 
@@ -55,9 +55,9 @@ impl Session {
             }
             let action = with_answers(plan, action);
             if effect.state() == EffectState::Started
-                && self.took_effect(&action, effect.started_ms).await?
+                && let Some(answer) = self.took_effect(&action, effect.started_ms).await?
             {
-                let done = Some(&Answer::default());
+                let done = Some(&answer);
                 self.settle(&at, EffectState::Done, "", done).await?;
                 continue;
             }
@@ -70,23 +70,26 @@ impl Session {
         }
     }
 
-    /// Whether an attempt that was begun, perhaps by another node, has taken effect. If it still may, the lane waits.
-    async fn took_effect(&self, action: &Action, started_ms: i64) -> Result<bool, Work> {
+    /// What an attempt that was begun, perhaps by another node, has come to. If it may still take effect, the lane waits.
+    async fn took_effect(&self, action: &Action, started_ms: i64) -> Result<Option<Answer>, Work> {
         let forge = self.tools.forge.as_ref();
+        let since_ms = started_ms.saturating_sub(millis(CLOCK_SLACK));
         let found = match action {
             Action::Comment(comment) => {
-                find_comment(forge, comment.subject.as_ref(), &comment.body, started_ms).await
+                observed::comment(forge, comment.subject.as_ref(), &comment.body, since_ms).await
             }
+            Action::Review(review) => observed::review(forge, review, since_ms).await,
+            Action::OpenIssue(issue) => observed::issue(forge, issue, since_ms).await,
             // Anything else has the same result however often it is sent, or is looked for before it is.
-            _ => return Ok(false),
+            _ => return Ok(None),
         };
-        if found.map_err(|error| observing(&error))? {
-            return Ok(true);
+        if let Some(answer) = found.map_err(|error| observing(&error))? {
+            return Ok(Some(answer));
         }
         let until = started_ms.saturating_add(millis(IN_FLIGHT));
         match u64::try_from(until.saturating_sub(self.office.now_ms())) {
             Ok(left) if left > 0 => Err(Work::After(Duration::from_millis(left))),
-            _ => Ok(false),
+            _ => Ok(None),
         }
     }
 
@@ -315,7 +318,7 @@ fn millis(duration: Duration) -> i64 {
 /// A failed look leaves open what happened: never a reason to send again.
 fn observing(error: &ForgeError) -> Work {
     Work::Outage(
-        format!("cannot see whether a comment was made: {error}"),
+        format!("cannot see what came of it: {error}"),
         outage(error).flatten(),
     )
 }
@@ -328,59 +331,9 @@ fn unless_outage(error: &ForgeError, what: &str) -> Result<Option<String>, Work>
     }
 }
 
-/// Whether the bot has made that comment since. Prow's texts carry no marker, so the text itself has to do.
-async fn find_comment(
-    forge: &dyn Forge,
-    on: Option<&Subject>,
-    body: &str,
-    started_ms: i64,
-) -> Result<bool, ForgeError> {
-    let (repo, number) = subject(on);
-    let bot = forge.bot_user().await?;
-    let comments = match forge.comments(&repo, number).await {
-        // What is gone cannot be commented: sending will say so.
-        Err(error) if error.is_not_found() => return Ok(false),
-        comments => comments?,
-    };
-    let since = started_ms.saturating_sub(millis(CLOCK_SLACK));
-    let found = |comment: &IssueComment| is_ours(comment, &bot, body, since);
-    Ok(comments.iter().any(found))
-}
-
-fn is_ours(comment: &IssueComment, bot: &BotUser, body: &str, since_ms: i64) -> bool {
-    bot.is(&comment.author.login)
-        && comment.created_at.as_millisecond() >= since_ms
-        && plain(&comment.body) == plain(body)
-}
-
-/// Forges may turn line ends and cut the end of a text.
-fn plain(text: &str) -> String {
-    text.replace("\r\n", "\n").trim_end().to_owned()
-}
-
 pub(super) fn subject(subject: Option<&Subject>) -> (RepoId, u64) {
     subject.map_or_else(
         || (RepoId::new("", ""), 0),
         |on| (RepoId::new(&on.org, &on.repo), on.number),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::testing::{bot, bot_comment};
-
-    #[test]
-    fn a_comment_is_known_again_by_author_text_and_time() {
-        let comment = bot_comment(1, "Hello\r\nyou\n");
-        let ours =
-            |comment: &IssueComment, body: &str, since| is_ours(comment, &bot(), body, since);
-        assert!(ours(&comment, "Hello\nyou", 0));
-        assert!(!ours(&comment, "Hello\nme", 0));
-        // Made before the attempt began.
-        assert!(!ours(&comment, "Hello\nyou", 1));
-        let mut by_other = comment.clone();
-        by_other.author.login = "alice".into();
-        assert!(!ours(&by_other, "Hello\nyou", 0));
-    }
 }

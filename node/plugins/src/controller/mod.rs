@@ -10,6 +10,8 @@ mod effects;
 mod forward;
 mod inbox;
 mod lanes;
+mod observed;
+mod pick;
 mod planning;
 mod pulls;
 mod redelivery;

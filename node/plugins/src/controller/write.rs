@@ -2,9 +2,14 @@
 
 use std::time::Duration;
 
-use trireme_forge::{CommitStatus, ForgeError, StatusState};
+use trireme_forge::{
+    CommitStatus, ForgeError, IssueEdit, NewCheckRun, NewIssue, NewReview, NewReviewComment,
+    Reaction, RepoId, StatusState,
+};
 use trireme_proto::state::effect::Action;
-use trireme_proto::state::{Context, ContextState, Delivery, EffectOutcome, PeopleEffect};
+use trireme_proto::state::{
+    Context, ContextState, Delivery, EffectOutcome, PeopleEffect, ReviewEffect,
+};
 
 use super::Session;
 use super::effects::subject;
@@ -27,10 +32,10 @@ impl Default for Answer {
 }
 
 impl Answer {
-    /// Done, and made this.
-    fn made(result: impl ToString) -> Self {
+    /// Done, and made what has this number.
+    pub(super) fn made(number: u64) -> Self {
         Self {
-            result: result.to_string(),
+            result: number.to_string(),
             ..Self::default()
         }
     }
@@ -129,15 +134,136 @@ impl Session {
                 let (repo, number) = subject(effect.subject.as_ref());
                 forge.close_issue(&repo, number).await?;
             }
+            Action::UnrequestReview(effect) => {
+                let (repo, number) = subject(effect.subject.as_ref());
+                let left = forge
+                    .unrequest_review(&repo, number, &logins(effect))
+                    .await?;
+                return Ok(Answer::but(&left));
+            }
+            Action::EditIssue(effect) => {
+                let (repo, number) = subject(effect.subject.as_ref());
+                let edit = IssueEdit {
+                    title: effect.title.clone(),
+                    body: effect.body.clone(),
+                };
+                forge.edit_issue(&repo, number, &edit).await?;
+            }
+            Action::Reopen(effect) => {
+                let (repo, number) = subject(effect.subject.as_ref());
+                if let Err(error) = forge.reopen_issue(&repo, number).await {
+                    return Err(match error.state_cannot_be_changed() {
+                        Some(sentence) => Failure::Refused(sentence.to_owned()),
+                        None => error.into(),
+                    });
+                }
+            }
+            Action::Milestone(effect) => {
+                let (repo, number) = subject(effect.subject.as_ref());
+                let milestone = Some(effect.milestone).filter(|milestone| *milestone > 0);
+                forge.set_milestone(&repo, number, milestone).await?;
+            }
+            Action::Review(effect) => {
+                let (repo, number) = subject(effect.subject.as_ref());
+                forge.create_review(&repo, number, &review(effect)).await?;
+            }
+            Action::CheckRun(effect) => {
+                let (repo, _) = subject(effect.subject.as_ref());
+                let run = NewCheckRun {
+                    name: effect.name.clone(),
+                    head_sha: effect.sha.clone(),
+                    conclusion: "success".to_owned(),
+                    details_url: String::new(),
+                    title: effect.title.clone(),
+                    summary: effect.summary.clone(),
+                };
+                forge.create_check_run(&repo, &run).await?;
+            }
+            Action::DeleteBranch(effect) => {
+                let (repo, _) = subject(effect.subject.as_ref());
+                forge.delete_branch(&repo, &effect.branch).await?;
+            }
+            Action::OpenIssue(effect) => {
+                let (repo, _) = subject(effect.subject.as_ref());
+                let new = NewIssue {
+                    title: effect.title.clone(),
+                    body: effect.body.clone(),
+                    labels: effect.labels.clone(),
+                    assignees: effect.assignees.clone(),
+                };
+                let made = forge.create_issue(&repo, &new).await?;
+                return Ok(Answer::made(made.number));
+            }
+            Action::TransferIssue(effect) => {
+                let (repo, number) = subject(effect.subject.as_ref());
+                let to = RepoId::new(&repo.org, &effect.to_repo);
+                let moved = forge.transfer_issue(&repo, &effect.node_id, &to).await;
+                match moved {
+                    // An issue that is not where it was has been moved, perhaps by an attempt that was lost.
+                    Err(error) if error.is_not_found() => {
+                        let is_gone = forge.issue(&repo, number).await;
+                        if !is_gone.is_err_and(|error| error.is_not_found()) {
+                            return Err(error.into());
+                        }
+                    }
+                    moved => {
+                        moved?;
+                    }
+                }
+            }
+            Action::PinIssue(effect) => {
+                let (repo, _) = subject(effect.subject.as_ref());
+                match effect.unpin {
+                    true => forge.unpin_issue(&repo, &effect.node_id).await?,
+                    false => forge.pin_issue(&repo, &effect.node_id).await?,
+                }
+            }
+            Action::Reaction(effect) => {
+                let (repo, number) = subject(effect.subject.as_ref());
+                let Some(reaction) = Reaction::named(&effect.content) else {
+                    let why = format!("{:?} is no reaction", effect.content);
+                    return Err(Failure::Refused(why));
+                };
+                match effect.comment_id {
+                    0 => forge.react_to_issue(&repo, number, reaction).await?,
+                    id => forge.react_to_comment(&repo, id, reaction).await?,
+                }
+            }
+            Action::Workflow(effect) => {
+                let (repo, _) = subject(effect.subject.as_ref());
+                match effect.approve {
+                    true => forge.approve_workflow_run(&repo, effect.run_id).await?,
+                    false => forge.rerun_failed_jobs(&repo, effect.run_id).await?,
+                }
+            }
+            Action::CherryPick(effect) => return self.pick(effect, delivery).await,
             Action::Forward(effect) => return self.forward(effect, delivery).await,
-            other => {
-                return Err(Failure::Refused(format!(
-                    "not built: {}",
-                    crate::decision::describe(other)
-                )));
+            Action::Slack(effect) => {
+                let why = format!("Slack is not built yet: nobody tells {}", effect.channel);
+                return Err(Failure::Refused(why));
+            }
+            Action::ConfigMap(effect) => {
+                let why = format!(
+                    "no Kubernetes cluster is built in yet: {} stays",
+                    effect.name
+                );
+                return Err(Failure::Refused(why));
             }
         }
         Ok(Answer::default())
+    }
+}
+
+pub(super) fn review(effect: &ReviewEffect) -> NewReview {
+    let comments = effect.comments.iter().map(|line| NewReviewComment {
+        path: line.path.clone(),
+        position: u64::from(line.position),
+        body: line.body.clone(),
+    });
+    NewReview {
+        commit_sha: effect.sha.clone(),
+        body: effect.body.clone(),
+        comments: comments.collect(),
     }
 }
 

@@ -1,0 +1,157 @@
+//! A cherry-pick from beginning to end: the commits onto the branch, pushed to our fork, and a pull request. Every step
+//! is looked for before it is done, so that doing it again after a crash does no harm (PLG-CHERRYPICK-007).
+
+use jiff::Timestamp;
+use trireme_forge::git::{CherryPick, GitError, Push, Pushed};
+use trireme_forge::{BotUser, Forge, ForgeError, NewPullRequest, RepoId, Signature, State};
+use trireme_proto::state::{CherryPickEffect, Delivery};
+
+use super::Session;
+use super::effects::subject;
+use super::write::{Answer, Failure};
+
+impl From<GitError> for Failure {
+    fn from(error: GitError) -> Self {
+        match error {
+            GitError::Forge(error) => error.into(),
+            error if error.is_outage() => Self::Outage(error.to_string(), None),
+            error => Self::Refused(error.to_string()),
+        }
+    }
+}
+
+impl Session {
+    pub(super) async fn pick(
+        &self,
+        effect: &CherryPickEffect,
+        delivery: &Delivery,
+    ) -> Result<Answer, Failure> {
+        let (repo, _) = subject(effect.subject.as_ref());
+        let forge = self.tools.forge.as_ref();
+        // Apps own nothing; and where forking is forbidden the branch goes to the repository itself.
+        let to = match forge.ensure_fork(&repo).await {
+            Ok(fork) => fork,
+            Err(ForgeError::Forbidden { .. }) => repo.clone(),
+            Err(error) => return Err(error.into()),
+        };
+        let number = match open_pull(forge, &repo, &to, effect).await? {
+            Some(number) => number,
+            None => {
+                self.push_pick(&repo, &to, effect, delivery).await?;
+                open(forge, &repo, &to, effect).await?
+            }
+        };
+        let labels: Vec<&str> = effect.labels.iter().map(String::as_str).collect();
+        if !labels.is_empty() {
+            forge.add_labels(&repo, number, &labels).await?;
+        }
+        let assignees: Vec<&str> = effect.assignees.iter().map(String::as_str).collect();
+        if !assignees.is_empty() {
+            match forge.assign(&repo, number, &assignees).await {
+                Err(error) if error.is_outage() => return Err(error.into()),
+                // As in Prow, whoever cannot be assigned is not; the pull request stands.
+                Err(error) => tracing::info!(%repo, number, %error, "nobody is assigned"),
+                Ok(_) => {}
+            }
+        }
+        Ok(Answer::made(number))
+    }
+
+    async fn push_pick(
+        &self,
+        repo: &RepoId,
+        to: &RepoId,
+        effect: &CherryPickEffect,
+        delivery: &Delivery,
+    ) -> Result<(), Failure> {
+        let (forge, mirrors) = (self.tools.forge.as_ref(), &self.tools.mirrors);
+        let target = &effect.target;
+        let onto = match forge.branch_head(repo, target).await {
+            Err(error) if error.is_not_found() => {
+                let why = format!("cannot checkout `{target}`: {error}");
+                return Err(Failure::Refused(why));
+            }
+            onto => onto?,
+        };
+        let (base, head) = (effect.base_sha.as_str(), effect.head_sha.as_str());
+        mirrors.ensure(repo, &[&onto, base, head]).await?;
+        let commits = mirrors.commits_between(repo, base, head).await?;
+        let commits: Vec<&str> = commits.iter().map(|commit| commit.sha.as_str()).collect();
+        let bot = forge.bot_user().await?;
+        let committer = committer(&bot, delivery);
+        let commit = match mirrors
+            .cherry_pick(repo, &onto, &commits, &committer)
+            .await?
+        {
+            CherryPick::Picked { made: 0, .. } => {
+                let why = format!("there is nothing to pick: `{target}` has all of it");
+                return Err(Failure::Refused(why));
+            }
+            CherryPick::Picked { commit, .. } => commit,
+            CherryPick::Conflict { said, .. } => return Err(Failure::Conflict(said)),
+        };
+        let push = Push {
+            to,
+            branch: &effect.branch,
+            commit: &commit,
+            force: true,
+        };
+        match mirrors.push(repo, &push).await? {
+            Pushed::Done => Ok(()),
+            Pushed::Rejected { reason } => Err(Failure::Refused(format!(
+                "failed to push cherry-picked changes in GitHub: {reason}"
+            ))),
+        }
+    }
+}
+
+/// The same for every attempt, so that all make the same commits.
+fn committer(bot: &BotUser, delivery: &Delivery) -> Signature {
+    let email = match bot.email.as_str() {
+        "" => format!("{}@users.noreply.github.com", bot.login),
+        email => email.to_owned(),
+    };
+    Signature {
+        name: bot.login.clone(),
+        email,
+        at: Timestamp::from_millisecond(delivery.received_ms).ok(),
+    }
+}
+
+async fn open_pull(
+    forge: &dyn Forge,
+    repo: &RepoId,
+    to: &RepoId,
+    effect: &CherryPickEffect,
+) -> Result<Option<u64>, Failure> {
+    let from = forge
+        .pull_requests_from(repo, &to.org, &effect.branch)
+        .await?;
+    let open = from
+        .iter()
+        .find(|pr| pr.state == State::Open && pr.base.branch == effect.target);
+    Ok(open.map(|pr| pr.number))
+}
+
+async fn open(
+    forge: &dyn Forge,
+    repo: &RepoId,
+    to: &RepoId,
+    effect: &CherryPickEffect,
+) -> Result<u64, Failure> {
+    let new = NewPullRequest {
+        title: effect.title.clone(),
+        head: format!("{}:{}", to.org, effect.branch),
+        base: effect.target.clone(),
+        body: effect.body.clone(),
+        maintainer_can_modify: true,
+    };
+    match forge.create_pull_request(repo, &new).await {
+        Ok(pr) => Ok(pr.number),
+        // What an attempt that was lost has opened is found at the next.
+        Err(error) if error.is_outage() => Err(error.into()),
+        Err(error) => Err(Failure::Refused(format!(
+            "new pull request could not be created: {error}"
+        ))),
+    }
+}
