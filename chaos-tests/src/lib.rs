@@ -2,7 +2,7 @@
 //! ([`scenarios`]), what they are told on ([`scene`]), the record of what happened ([`History`]) and the checkers that
 //! judge it ([`checks`]). A [`run`] is told on the same scene: people, clients and followers go on while nemeses
 //! ([`nemesis`]) are done to the nodes. Beside them an idle cluster on a busy machine ([`idle`]), a closed loop of clients
-//! that measures ([`load`]), a comparison with etcd ([`compare`]), and a cluster of a large instance's size ([`growth`]).
+//! that measures ([`load`]), a flood of webhooks ([`inbox`]), a comparison with etcd ([`compare`]), and a cluster of a large instance's size ([`growth`]).
 //! What is random there is decided by a seed in [`sim`], where nothing is real but the code.
 //!
 //! Processes are started and killed by `trireme-harness`; nothing here reaches into a running node.
@@ -17,6 +17,7 @@ mod dice;
 pub mod growth;
 mod history;
 pub mod idle;
+pub mod inbox;
 pub mod itself;
 pub mod load;
 pub mod nemesis;
