@@ -52,6 +52,10 @@ pub enum ForgeError {
         errors: Vec<String>,
     },
 
+    /// Nothing is sent in a dry run, and what the answer would have been cannot be known (GHC-010).
+    #[error("{request}: not sent, this is a dry run")]
+    DryRun { request: String },
+
     /// The answer is not what the forge's description promises, or is larger than we are willing to read.
     #[error("{request}: cannot read the answer: {reason}")]
     Decode { request: String, reason: String },

@@ -25,6 +25,8 @@ fn quick() -> RetryPolicy {
         first_wait: Duration::from_millis(5),
         longest_wait: Duration::from_millis(50),
         mutation_timeout: Duration::from_millis(300),
+        request_timeout: Duration::from_secs(5),
+        read_deadline: Duration::from_secs(20),
     }
 }
 
@@ -486,7 +488,7 @@ async fn an_app_acts_as_its_installation_in_each_organisation() {
 
     let stub = Stub::start([ok("[]")]).await;
     let error = app(&stub).labels(&repo(), 1).await.unwrap_err();
-    insta::assert_snapshot!(error, @"GET /app/installations: forbidden: the GitHub App is not installed in org");
+    insta::assert_snapshot!(error, @"GET /app/installations: forbidden: the GitHub App is not installed in organization org");
     let broken = as_whom(
         &stub.url,
         Credentials::App {

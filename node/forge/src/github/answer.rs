@@ -4,20 +4,35 @@ use http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::client::Call;
+use super::call::Call;
+use super::dry_run;
 use super::transport::Answer;
 use crate::error::{ForgeError, Result};
 
 pub(super) fn decode<T: DeserializeOwned>(call: &Call<'_>, answer: &Answer) -> Result<T> {
-    serde_json::from_slice(&answer.body).map_err(|error| ForgeError::Decode {
-        request: call.name(),
-        reason: error.to_string(),
+    serde_json::from_slice(&answer.body).map_err(|error| {
+        let request = call.name();
+        if dry_run::is_invented(answer) {
+            return ForgeError::DryRun { request };
+        }
+        ForgeError::Decode {
+            request,
+            reason: error.to_string(),
+        }
     })
+}
+
+/// Whoever is no member of an organisation is sent on to the list of its public members when asking about another
+/// (GHC-023). That is another question.
+pub(super) fn hides_members(call: &Call<'_>) -> bool {
+    let parts: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
+    matches!(parts[..], ["orgs", _, "members", _])
 }
 
 /// Where a redirect leads that we follow: any for reads, those that keep the method for the rest.
 pub(super) fn redirect(call: &Call<'_>, answer: &Answer) -> Option<String> {
     let follow = match answer.status {
+        StatusCode::FOUND if hides_members(call) => false,
         StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => call.method == Method::GET,
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
         _ => false,

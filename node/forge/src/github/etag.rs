@@ -1,34 +1,46 @@
-//! Answers that GitHub lets us use again: a conditional request that is answered "not modified" costs no budget.
+//! Answers that GitHub lets us use again: a conditional request that is answered "not modified" costs no budget. What
+//! cannot change is not even asked for again; what does no harm stands in while GitHub is broken (GHC-041, GHC-049).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::{Mutex, PoisonError};
 
 use http::{HeaderMap, HeaderValue, header};
+use tokio::time::Instant;
 
+use super::freshness::{Freshness, Outdated, STALE_FOR, UNCHANGED_FOR};
 use super::transport::Answer;
 
-/// How many bytes of bodies are kept; the least recently used go first.
-const MAX_BYTES: usize = 32 << 20;
+/// How many bytes are kept unless told otherwise; the least recently used go first.
+pub const CACHE_BYTES: usize = 64 << 20;
 
 /// Larger answers are not kept: they would push out many small ones that are asked for more often.
 const MAX_ENTRY: usize = 1 << 20;
 
-/// What makes two requests the same: who asks, in which media type, for what.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+/// What an entry takes besides its body, about: its key twice, headers, nodes of trees.
+const OVERHEAD: usize = 512;
+
+/// What makes two requests the same: which server, who asks, in which media type, for what. Not the token, which changes
+/// every hour.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
+    pub(super) server: usize,
+    /// Below the API's root, whichever address of the server is asked; names in lower case.
+    pub(super) path: String,
     pub(super) identity: String,
     pub(super) accept: &'static str,
-    pub(super) url: String,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct EtagCache {
+    most: usize,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    entries: HashMap<Key, Entry>,
+    /// In order of paths, so that those of a repository stand together.
+    entries: BTreeMap<Key, Entry>,
     /// Use number → key, the least recently used first.
     by_use: BTreeMap<u64, Key>,
     uses: u64,
@@ -37,31 +49,118 @@ struct Inner {
 
 #[derive(Debug)]
 struct Entry {
-    etag: HeaderValue,
+    etag: Condition,
     answer: Answer,
     used: u64,
+    /// When GitHub last said that it is so.
+    confirmed: Instant,
+}
+
+/// How to ask whether an answer is still the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Condition {
+    Etag(HeaderValue),
+    /// GitHub has no tag for some answers, but a time.
+    Modified(HeaderValue),
+}
+
+impl Condition {
+    fn of(headers: &HeaderMap) -> Option<Self> {
+        let etag = headers.get(header::ETAG).cloned().map(Self::Etag);
+        etag.or_else(|| {
+            headers
+                .get(header::LAST_MODIFIED)
+                .cloned()
+                .map(Self::Modified)
+        })
+    }
+
+    pub(super) fn put(self, headers: &mut HeaderMap) {
+        match self {
+            Self::Etag(etag) => headers.insert(header::IF_NONE_MATCH, etag),
+            Self::Modified(at) => headers.insert(header::IF_MODIFIED_SINCE, at),
+        };
+    }
+}
+
+impl Entry {
+    fn bytes(&self, key: &Key) -> usize {
+        self.answer.body.len() + 2 * key.path.len() + OVERHEAD
+    }
+}
+
+impl Inner {
+    fn remove(&mut self, key: &Key) {
+        if let Some(entry) = self.entries.remove(key) {
+            self.bytes -= entry.bytes(key);
+            self.by_use.remove(&entry.used);
+        }
+    }
+
+    fn used(&mut self, key: &Key) -> Option<&mut Entry> {
+        let entry = self.entries.get_mut(key)?;
+        self.uses += 1;
+        self.by_use.remove(&entry.used);
+        entry.used = self.uses;
+        self.by_use.insert(entry.used, key.clone());
+        Some(entry)
+    }
 }
 
 impl EtagCache {
-    pub(super) fn etag(&self, key: &Key) -> Option<HeaderValue> {
+    /// Keeps so many bytes at most.
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            most,
+            inner: Mutex::default(),
+        }
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.inner
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .bytes
+    }
+
+    pub(super) fn condition(&self, key: &Key) -> Option<Condition> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         inner.entries.get(key).map(|entry| entry.etag.clone())
     }
 
     /// The answer to use after a "not modified".
-    pub(super) fn get(&self, key: &Key) -> Option<Answer> {
+    pub(super) fn confirmed(&self, key: &Key, now: Instant) -> Option<Answer> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let inner = &mut *inner;
-        let entry = inner.entries.get_mut(key)?;
-        inner.uses += 1;
-        inner.by_use.remove(&entry.used);
-        inner.by_use.insert(inner.uses, key.clone());
-        entry.used = inner.uses;
+        let entry = inner.used(key)?;
+        entry.confirmed = now;
         Some(entry.answer.clone())
     }
 
-    pub(super) fn put(&self, key: Key, answer: &Answer) {
-        let Some(etag) = answer.headers.get(header::ETAG) else {
+    /// An answer that needs no question, because it cannot have changed.
+    pub(super) fn unchanging(&self, key: &Key, now: Instant) -> Option<Answer> {
+        if Freshness::of(&key.path) != Freshness::Unchanging {
+            return None;
+        }
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = inner.used(key)?;
+        (now.duration_since(entry.confirmed) < UNCHANGED_FOR).then(|| entry.answer.clone())
+    }
+
+    /// An answer for a time when none is to be had, where an old one does no harm.
+    pub(super) fn stale(&self, key: &Key, now: Instant) -> Option<Answer> {
+        if Freshness::of(&key.path) == Freshness::Live {
+            return None;
+        }
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = inner.used(key)?;
+        (now.duration_since(entry.confirmed) < STALE_FOR).then(|| entry.answer.clone())
+    }
+
+    pub(super) fn put(&self, key: Key, answer: &Answer, now: Instant) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = &mut *inner;
+        inner.remove(&key);
+        let Some(etag) = Condition::of(&answer.headers) else {
             return;
         };
         if answer.body.len() > MAX_ENTRY {
@@ -71,46 +170,67 @@ impl EtagCache {
         if let Some(link) = answer.headers.get(header::LINK) {
             headers.insert(header::LINK, link.clone());
         }
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let inner = &mut *inner;
         inner.uses += 1;
-        inner.bytes += answer.body.len();
         let entry = Entry {
-            etag: etag.clone(),
+            etag,
             used: inner.uses,
+            confirmed: now,
             answer: Answer {
                 headers,
                 ..answer.clone()
             },
         };
+        inner.bytes += entry.bytes(&key);
         inner.by_use.insert(inner.uses, key.clone());
-        if let Some(former) = inner.entries.insert(key, entry) {
-            inner.bytes -= former.answer.body.len();
-            inner.by_use.remove(&former.used);
-        }
-        while inner.bytes > MAX_BYTES {
+        inner.entries.insert(key, entry);
+        while inner.bytes > self.most {
             let Some((_, oldest)) = inner.by_use.pop_first() else {
                 break;
             };
-            if let Some(entry) = inner.entries.remove(&oldest) {
-                inner.bytes -= entry.answer.body.len();
-            }
+            inner.remove(&oldest);
         }
+    }
+
+    /// Forgets what a change made old. Returns how many answers that were.
+    pub(super) fn forget(&self, server: usize, outdated: &Outdated) -> usize {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = Key {
+            server,
+            path: outdated.root().to_owned(),
+            identity: String::new(),
+            accept: "",
+        };
+        let range = (Bound::Included(first), Bound::Unbounded);
+        let old: Vec<Key> = inner
+            .entries
+            .range(range)
+            .map(|(key, _)| key)
+            .take_while(|key| key.server == server && key.path.starts_with(outdated.root()))
+            .filter(|key| outdated.covers(&key.path))
+            .cloned()
+            .collect();
+        for key in &old {
+            inner.remove(key);
+        }
+        old.len()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use bytes::Bytes;
     use http::StatusCode;
 
     use super::*;
 
-    fn key(n: usize) -> Key {
+    fn key(path: &str) -> Key {
         Key {
+            server: 0,
+            path: path.to_owned(),
             identity: String::new(),
             accept: "",
-            url: n.to_string(),
         }
     }
 
@@ -124,19 +244,60 @@ mod tests {
     }
 
     #[test]
-    fn the_cache_stays_within_its_bytes_and_keeps_what_is_used() {
-        let cache = EtagCache::default();
-        for n in 0..32 {
-            cache.put(key(n), &answer(MAX_ENTRY));
+    fn ghc_049_the_cache_stays_within_its_bytes_and_keeps_what_is_used() {
+        let cache = EtagCache::new(4 * (MAX_ENTRY + 2 * OVERHEAD));
+        let now = Instant::now();
+        for n in 0..4 {
+            cache.put(key(&n.to_string()), &answer(MAX_ENTRY), now);
         }
-        assert!(cache.get(&key(0)).is_some());
-        cache.put(key(32), &answer(MAX_ENTRY));
-        assert!(cache.get(&key(0)).is_some() && cache.get(&key(1)).is_none());
-        cache.put(key(0), &answer(10));
-        cache.put(key(33), &answer(MAX_ENTRY + 1));
-        assert!(cache.etag(&key(33)).is_none());
+        assert!(cache.confirmed(&key("0"), now).is_some());
+        cache.put(key("4"), &answer(MAX_ENTRY), now);
+        assert!(cache.condition(&key("0")).is_some() && cache.condition(&key("1")).is_none());
+        cache.put(key("0"), &answer(10), now);
+        cache.put(key("5"), &answer(MAX_ENTRY + 1), now);
+        assert!(cache.condition(&key("5")).is_none());
         let inner = cache.inner.lock().unwrap();
-        assert_eq!(inner.bytes, 31 * MAX_ENTRY + 10);
         assert_eq!(inner.by_use.len(), inner.entries.len());
+        let told: usize = inner
+            .entries
+            .iter()
+            .map(|(key, entry)| entry.bytes(key))
+            .sum();
+        assert_eq!(inner.bytes, told);
+        assert!(inner.bytes <= cache.most);
+    }
+
+    #[test]
+    fn ghc_050_a_change_forgets_what_it_made_old_on_its_own_server() {
+        let cache = EtagCache::new(CACHE_BYTES);
+        let now = Instant::now();
+        let elsewhere = Key {
+            server: 1,
+            ..key("/repos/o/r/pulls/1")
+        };
+        cache.put(elsewhere.clone(), &answer(1), now);
+        let paths = ["/pulls/1", "/issues/1/labels", "/pulls/2", ""];
+        for path in paths {
+            cache.put(key(&format!("/repos/o/r{path}")), &answer(1), now);
+        }
+        assert_eq!(cache.forget(0, &Outdated::repo("O", "R", Some(1))), 2);
+        assert_eq!(cache.forget(0, &Outdated::repo("o", "r", None)), 2);
+        assert!(cache.condition(&elsewhere).is_some());
+        assert_eq!(cache.inner.lock().unwrap().by_use.len(), 1);
+    }
+
+    #[test]
+    fn ghc_049_an_old_answer_is_given_for_a_while_only() {
+        let cache = EtagCache::new(CACHE_BYTES);
+        let now = Instant::now();
+        let (slow, live) = (key("/repos/o/r/labels"), key("/repos/o/r/pulls/1"));
+        cache.put(slow.clone(), &answer(1), now);
+        cache.put(live.clone(), &answer(1), now);
+        let later = now + STALE_FOR - Duration::from_secs(1);
+        assert!(cache.stale(&slow, later).is_some() && cache.stale(&live, later).is_none());
+        assert!(cache.stale(&slow, now + STALE_FOR).is_none());
+        assert!(cache.unchanging(&slow, now).is_none());
+        assert!(cache.confirmed(&slow, now + STALE_FOR).is_some());
+        assert!(cache.stale(&slow, now + STALE_FOR).is_some());
     }
 }

@@ -1,10 +1,14 @@
-//! GitHub's rate limits: reading them off an answer, and keeping quiet until they are over.
+//! GitHub's rate limits: reading them off an answer, keeping quiet until they are over, and leaving the last of an hour's
+//! quota to what is urgent.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use http::{HeaderMap, StatusCode};
 use jiff::{SignedDuration, Timestamp};
+
+use super::call::Api;
+use super::priority::{BACKGROUND_LEAVES_PERCENT, Priority};
 
 /// How long GitHub asks one to wait after a secondary limit that names no time.
 const SECONDARY_WAIT: SignedDuration = SignedDuration::from_secs(60);
@@ -18,7 +22,26 @@ pub(super) struct Limited {
     pub(super) secondary: bool,
 }
 
-/// Whether an answer says that a limit was hit. One second is added to what GitHub says, as Prow does.
+fn number(headers: &HeaderMap, name: &str) -> Option<i64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// Seconds, or a date as HTTP writes it.
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<SignedDuration> {
+    let told = headers.get("retry-after")?.to_str().ok()?.trim();
+    let wait = match told.parse::<i64>() {
+        Ok(seconds) => SignedDuration::from_secs(seconds),
+        Err(_) => match jiff::fmt::rfc2822::parse(told) {
+            Ok(at) => at.timestamp().duration_since(now),
+            // It wants us to wait, and nobody knows how long.
+            Err(_) => SECONDARY_WAIT,
+        },
+    };
+    wait.is_positive().then_some(wait)
+}
+
+/// Whether an answer says that a limit was hit (GHC-006, GHC-021). One second is added to what GitHub says, as Prow does.
+/// A time that cannot be read counts as the longest that it may be.
 pub(super) fn limited(
     status: StatusCode,
     headers: &HeaderMap,
@@ -28,9 +51,11 @@ pub(super) fn limited(
     if status != StatusCode::FORBIDDEN && status != StatusCode::TOO_MANY_REQUESTS {
         return None;
     }
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<i64>().ok();
-    if let Some(seconds) = number("retry-after").filter(|seconds| *seconds > 0) {
-        let wait = SignedDuration::from_secs(seconds.saturating_add(1)).min(LONGEST_WINDOW);
+    let number = |name: &str| number(headers, name);
+    if let Some(wait) = retry_after(headers, now) {
+        let wait = wait
+            .saturating_add(SignedDuration::from_secs(1))
+            .min(LONGEST_WINDOW);
         return Some(Limited {
             until: now.saturating_add(wait).unwrap_or(now),
             secondary: true,
@@ -62,31 +87,94 @@ pub(super) fn limited(
 /// Whose budget a request is counted against.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Budget {
+    pub(super) server: usize,
     /// Empty for a token, the organisation for an installation.
     pub(super) identity: String,
-    pub(super) graphql: bool,
+    pub(super) api: Api,
 }
 
-/// Budgets that are spent: asking on only makes GitHub angrier.
+/// What is left of an hour's budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Quota {
+    pub(super) limit: u64,
+    pub(super) remaining: u64,
+    pub(super) reset: Timestamp,
+}
+
+impl Quota {
+    /// As the headers of any answer tell it; `None` if they speak of another API's budget.
+    pub(super) fn of(headers: &HeaderMap, api: Api) -> Option<Self> {
+        let resource = headers.get("x-ratelimit-resource");
+        if resource.is_some_and(|resource| resource.as_bytes() != api.resource().as_bytes()) {
+            return None;
+        }
+        let count = |name: &str| number(headers, name).and_then(|count| u64::try_from(count).ok());
+        Some(Self {
+            limit: count("x-ratelimit-limit")?,
+            remaining: count("x-ratelimit-remaining")?,
+            reset: Timestamp::from_second(number(headers, "x-ratelimit-reset")?).ok()?,
+        })
+    }
+
+    /// So little is left that background work leaves it to others.
+    fn is_low(&self) -> bool {
+        self.remaining.saturating_mul(100) <= self.limit.saturating_mul(BACKGROUND_LEAVES_PERCENT)
+    }
+}
+
+/// What is known of each budget: those that are spent, where asking on only makes GitHub angrier, and how much the others
+/// have. Bounded by the number of identities, which are the accounts that an app is installed in.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    closed: Mutex<BTreeMap<Budget, Limited>>,
+    inner: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    closed: BTreeMap<Budget, Limited>,
+    quotas: BTreeMap<Budget, Quota>,
 }
 
 impl Gate {
-    pub(super) fn closed(&self, budget: &Budget, now: Timestamp) -> Option<Limited> {
-        let closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        closed
-            .get(budget)
-            .copied()
-            .filter(|limited| limited.until > now)
+    /// Whether such a request may not be sent now.
+    pub(super) fn closed(
+        &self,
+        budget: &Budget,
+        priority: Priority,
+        now: Timestamp,
+    ) -> Option<Limited> {
+        let known = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = known.closed.get(budget).copied();
+        if let Some(limited) = closed.filter(|limited| limited.until > now) {
+            return Some(limited);
+        }
+        let quota = known.quotas.get(budget)?;
+        let leaves = priority == Priority::Background && quota.is_low() && quota.reset > now;
+        leaves.then(|| Limited {
+            until: quota
+                .reset
+                .saturating_add(SignedDuration::from_secs(1))
+                .unwrap_or(quota.reset),
+            secondary: false,
+        })
     }
 
     pub(super) fn close(&self, budget: Budget, limited: Limited, now: Timestamp) {
-        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
-        // Bounded by the number of identities that are limited right now.
-        closed.retain(|_, limited| limited.until > now);
-        closed.insert(budget, limited);
+        let mut known = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        known.closed.retain(|_, limited| limited.until > now);
+        known.closed.insert(budget, limited);
+    }
+
+    /// Takes down what is left. Answers overtake each other: of one hour the least counts.
+    pub(super) fn tell(&self, budget: &Budget, mut told: Quota) -> Quota {
+        let mut known = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = known.quotas.get(budget)
+            && before.reset == told.reset
+        {
+            told.remaining = told.remaining.min(before.remaining);
+        }
+        known.quotas.insert(budget.clone(), told);
+        told
     }
 }
 
@@ -171,30 +259,84 @@ mod tests {
         assert_eq!(limited(StatusCode::NOT_FOUND, &spent, "", now), None);
     }
 
+    /// GHC-006: a date is a time, too, and a time that cannot be read is no reason to go on.
     #[test]
-    fn the_gate_opens_by_itself() {
-        let gate = Gate::default();
-        let at = |second: i64| Timestamp::from_second(second).unwrap();
-        let budget = Budget {
-            identity: "org".into(),
-            graphql: false,
+    fn ghc_006_times_that_are_no_numbers() {
+        let now = Timestamp::from_second(1_000_000).unwrap();
+        let until = |pairs: &[(&'static str, &str)]| {
+            let limited = limited(StatusCode::FORBIDDEN, &headers(pairs), "", now);
+            limited.map(|limited| limited.until.as_second() - 1_000_000)
         };
+        assert_eq!(
+            until(&[("retry-after", "Mon, 12 Jan 1970 13:47:10 GMT")]),
+            Some(31)
+        );
+        assert_eq!(until(&[("retry-after", "soon")]), Some(61));
+        assert_eq!(
+            until(&[
+                ("x-ratelimit-remaining", "0"),
+                ("x-ratelimit-reset", "soon")
+            ]),
+            Some(3660)
+        );
+    }
+
+    fn budget(identity: &str, api: Api) -> Budget {
+        Budget {
+            server: 0,
+            identity: identity.into(),
+            api,
+        }
+    }
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    /// GHC-021: a limit is that of one budget.
+    #[test]
+    fn ghc_021_the_gate_opens_by_itself_and_is_one_of_many() {
+        let gate = Gate::default();
         let limited = Limited {
             until: at(10),
             secondary: true,
         };
-        gate.close(budget.clone(), limited, at(0));
-        assert_eq!(gate.closed(&budget, at(9)), Some(limited));
-        assert_eq!(gate.closed(&budget, at(10)), None);
-        assert_eq!(
-            gate.closed(
-                &Budget {
-                    graphql: true,
-                    ..budget
-                },
-                at(5)
-            ),
-            None
-        );
+        gate.close(budget("org", Api::Rest), limited, at(0));
+        let closed = |identity: &str, api: Api, now: i64| {
+            gate.closed(&budget(identity, api), Priority::Prompt, at(now))
+        };
+        assert_eq!(closed("org", Api::Rest, 9), Some(limited));
+        assert_eq!(closed("org", Api::Rest, 10), None);
+        assert_eq!(closed("org", Api::GraphQl, 5), None);
+        assert_eq!(closed("other", Api::Rest, 5), None);
+    }
+
+    #[test]
+    fn background_work_leaves_the_last_of_an_hour_to_others() {
+        let gate = Gate::default();
+        let org = budget("org", Api::Rest);
+        let told = |remaining: &str| {
+            let headers = headers(&[
+                ("x-ratelimit-limit", "5000"),
+                ("x-ratelimit-remaining", remaining),
+                ("x-ratelimit-reset", "100"),
+                ("x-ratelimit-resource", "core"),
+            ]);
+            assert_eq!(Quota::of(&headers, Api::GraphQl), None);
+            gate.tell(&org, Quota::of(&headers, Api::Rest).unwrap())
+                .remaining
+        };
+        let until = |priority: Priority, now: i64| {
+            let closed = gate.closed(&org, priority, at(now));
+            closed.map(|limited| limited.until.as_second())
+        };
+        assert_eq!(told("1001"), 1001);
+        assert_eq!(until(Priority::Background, 50), None);
+        assert_eq!(told("1000"), 1000);
+        // An older answer that comes later.
+        assert_eq!(told("1100"), 1000);
+        assert_eq!(until(Priority::Background, 50), Some(101));
+        assert_eq!(until(Priority::Prompt, 50), None);
+        assert_eq!(until(Priority::Background, 100), None);
     }
 }

@@ -5,36 +5,57 @@
 mod actions;
 mod answer;
 mod branches;
+mod call;
 mod client;
 mod credentials;
 mod deliveries;
+mod dry_run;
 mod etag;
+mod flights;
 mod forks;
+mod freshness;
+mod graphql;
 mod hooks;
+mod installations;
 mod issues;
 mod limits;
 mod listings;
+mod metrics;
 mod milestones;
 mod moves;
 mod people;
+mod priority;
 mod pulls;
 mod reactions;
 mod repositories;
 mod search;
+mod server;
 mod statuses;
 mod teams;
 mod text_search;
+mod throttle;
 mod transport;
 pub(crate) mod wire;
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
+use tokio::sync::Semaphore;
 use url::Url;
 
-use client::Client;
-pub use client::{MUTATION_TIMEOUT, RetryPolicy};
+use client::{Client, Shared};
+pub use client::{MAX_IN_FLIGHT, MUTATION_TIMEOUT, RetryPolicy};
 pub use credentials::{Credentials, SecretSource, TokenObserver, check_app_key, fixed_secret};
+pub use etag::CACHE_BYTES;
+use etag::EtagCache;
+use flights::Flights;
+pub use installations::InstallationGap;
+use limits::Gate;
+pub use metrics::GitHubMetrics;
+pub use priority::{BACKGROUND_IN_FLIGHT, BACKGROUND_LEAVES_PERCENT, Priority};
+use server::Server;
+pub use throttle::Rate;
 use transport::Transport;
 
 use crate::error::Result;
@@ -43,12 +64,60 @@ use crate::types::{BotUser, RepoId};
 /// Where GitHub is and who we are to it.
 #[derive(Debug, Clone)]
 pub struct GitHubOptions {
-    /// The REST API's root: `https://api.github.com`, `https://ghe.example/api/v3`, `http://127.0.0.1:8080`.
+    /// The REST API's root: `https://api.github.com`, `https://ghe.example/api/v3`, `http://ghproxy`.
     pub api: Url,
-    /// `https://api.github.com/graphql`, `https://ghe.example/api/graphql`. Must be on the API's server.
+    /// `https://api.github.com/graphql`, `https://ghe.example/api/graphql`.
     pub graphql: Url,
     pub credentials: Credentials,
     pub retry: RetryPolicy,
+    /// Further roots of the same GitHub's REST API: asked in turn, and around, when those before are not there. Their
+    /// GraphQL endpoints are beside them.
+    pub fallbacks: Vec<Url>,
+    /// The name under which people know it: `github.com`. Links of a proxy to it are followed through the proxy.
+    pub host: String,
+    /// How fast it may be asked; orgs that have a rate of their own do not count.
+    pub rate: Option<Rate>,
+    pub org_rates: BTreeMap<String, Rate>,
+    /// Other GitHubs and the orgs that live there; all other orgs live here.
+    pub others: Vec<HostOptions>,
+    /// How many bytes of answers are kept.
+    pub cache_bytes: usize,
+    /// Nothing is sent that changes anything (GHC-010).
+    pub dry_run: bool,
+    /// What we call ourselves: `User-Agent: <component>[.<plugin>]/<version>`.
+    pub component: String,
+    pub metrics: GitHubMetrics,
+}
+
+/// A GitHub beside the first one: an Enterprise server, or github.com (GHC-026).
+#[derive(Debug, Clone)]
+pub struct HostOptions {
+    pub host: String,
+    pub api: Url,
+    pub fallbacks: Vec<Url>,
+    pub graphql: Url,
+    pub credentials: Credentials,
+    pub rate: Option<Rate>,
+    pub org_rates: BTreeMap<String, Rate>,
+    /// The orgs that live there.
+    pub orgs: Vec<String>,
+}
+
+impl HostOptions {
+    /// At this REST root, with what follows from it.
+    #[must_use]
+    pub fn new(api: Url, credentials: Credentials, orgs: Vec<String>) -> Self {
+        Self {
+            host: server::host_of(&api),
+            graphql: server::graphql_beside(&api),
+            api,
+            fallbacks: Vec::new(),
+            credentials,
+            rate: None,
+            org_rates: BTreeMap::new(),
+            orgs,
+        }
+    }
 }
 
 impl GitHubOptions {
@@ -56,17 +125,33 @@ impl GitHubOptions {
     /// else at `…/graphql`.
     #[must_use]
     pub fn new(api: Url, credentials: Credentials) -> Self {
-        let path = api.path().trim_end_matches('/');
-        let mut graphql = api.clone();
-        graphql.set_path(&format!(
-            "{}/graphql",
-            path.strip_suffix("/v3").unwrap_or(path)
-        ));
         Self {
+            host: server::host_of(&api),
+            graphql: server::graphql_beside(&api),
             api,
-            graphql,
             credentials,
             retry: RetryPolicy::default(),
+            fallbacks: Vec::new(),
+            rate: None,
+            org_rates: BTreeMap::new(),
+            others: Vec::new(),
+            cache_bytes: CACHE_BYTES,
+            dry_run: false,
+            component: "trireme".to_owned(),
+            metrics: GitHubMetrics::default(),
+        }
+    }
+
+    fn primary(&self) -> HostOptions {
+        HostOptions {
+            host: self.host.clone(),
+            api: self.api.clone(),
+            fallbacks: self.fallbacks.clone(),
+            graphql: self.graphql.clone(),
+            credentials: self.credentials.clone(),
+            rate: self.rate,
+            org_rates: self.org_rates.clone(),
+            orgs: Vec::new(),
         }
     }
 }
@@ -76,18 +161,25 @@ impl GitHubOptions {
 pub enum SetupError {
     #[error("{0}: not a URL that GitHub's API can be at: expected http:// or https:// and a host")]
     BadUrl(String),
-    #[error("the GraphQL endpoint {graphql} is not on the same server as the API {api}")]
-    TwoServers { api: String, graphql: String },
+    #[error("the org {org} cannot live on both {first} and {second}: name it once")]
+    OrgTwice {
+        org: String,
+        first: String,
+        second: String,
+    },
+    #[error("two GitHubs are called {0}: give each its own host")]
+    HostTwice(String),
     #[error("cannot set up TLS: {0}")]
     Tls(String),
 }
 
-/// A client for one GitHub, as one identity. Cheap to share behind an `Arc`.
-#[derive(Debug)]
+/// A client for one GitHub, or for several that have different orgs. A clone is cheap and shares everything: connections,
+/// the cache, budgets, tokens.
+#[derive(Debug, Clone)]
 pub struct GitHub {
     client: Client,
     /// Asked for once.
-    bot: OnceLock<BotUser>,
+    bot: Arc<OnceLock<BotUser>>,
 }
 
 impl GitHub {
@@ -100,36 +192,103 @@ impl GitHub {
     /// Connects to nothing yet. Must be called within a Tokio runtime, which then drives the connections.
     ///
     /// # Errors
-    /// A URL is unusable, or the machine has no root certificates while `api` is `https`.
+    /// A URL is unusable, an org lives in two places, or the machine has no root certificates while some URL is `https`.
     pub fn new(options: GitHubOptions) -> std::result::Result<Self, SetupError> {
-        let GitHubOptions {
-            api,
-            graphql,
-            credentials,
-            retry,
-        } = options;
-        if !matches!(api.scheme(), "http" | "https") || !api.has_host() {
-            return Err(SetupError::BadUrl(api.into()));
+        let hosts = std::iter::once(options.primary()).chain(options.others);
+        let mut servers: Vec<Server> = Vec::new();
+        let mut orgs = BTreeMap::new();
+        for (index, host) in hosts.enumerate() {
+            if servers.iter().any(|server| server.host == host.host) {
+                return Err(SetupError::HostTwice(host.host));
+            }
+            for org in &host.orgs {
+                if let Some(first) = orgs.insert(org.to_lowercase(), index) {
+                    let first = servers.get(first).unwrap_or(&servers[0]);
+                    return Err(SetupError::OrgTwice {
+                        org: org.clone(),
+                        first: first.host.clone(),
+                        second: host.host.clone(),
+                    });
+                }
+            }
+            servers.push(Server::new(index, host)?);
         }
-        if graphql.origin() != api.origin() {
-            return Err(SetupError::TwoServers {
-                api: api.into(),
-                graphql: graphql.into(),
-            });
-        }
-        let transport =
-            Transport::new(&api).map_err(|error| SetupError::Tls(transport::deepest(&error)))?;
-        Ok(Self {
-            client: Client::new(api, graphql, credentials, retry, transport),
-            bot: OnceLock::new(),
-        })
+        let tls = servers
+            .iter()
+            .flat_map(Server::urls)
+            .any(|url| url.scheme() == "https");
+        let transport = Transport::new(tls).map_err(|why| SetupError::Tls(why.to_string()))?;
+        let bot = Arc::clone(&servers[0].bot);
+        let client = Client::new(Shared {
+            servers,
+            orgs,
+            retry: options.retry,
+            transport,
+            cache: EtagCache::new(options.cache_bytes),
+            flights: Flights::default(),
+            gate: Gate::default(),
+            observer: std::sync::Mutex::default(),
+            in_flight: Semaphore::new(MAX_IN_FLIGHT),
+            background: Semaphore::new(BACKGROUND_IN_FLIGHT),
+            metrics: options.metrics,
+            dry_run: options.dry_run,
+            component: options.component,
+        });
+        Ok(Self { client, bot })
     }
 
     /// Tells of every short-lived token that this client is given.
     #[must_use]
-    pub fn telling(mut self, observer: TokenObserver) -> Self {
-        self.client.observer = observer;
+    pub fn telling(self, observer: TokenObserver) -> Self {
+        self.client.tell(observer);
         self
+    }
+
+    /// The same client, whose requests are counted and named as this plugin's.
+    #[must_use]
+    pub fn for_plugin(&self, name: &str) -> Self {
+        Self {
+            client: self.client.for_plugin(name),
+            ..self.clone()
+        }
+    }
+
+    /// The same client, whose requests are so urgent.
+    #[must_use]
+    pub fn with_priority(&self, priority: Priority) -> Self {
+        Self {
+            client: self.client.with_priority(priority),
+            ..self.clone()
+        }
+    }
+
+    /// The same client, which takes the GitHub of this org for its own: who we are is asked there.
+    #[must_use]
+    pub fn of_org(&self, org: &str) -> Self {
+        let server = self.client.server_of(org);
+        Self {
+            client: self.client.at(server.index),
+            bot: Arc::clone(&server.bot),
+        }
+    }
+
+    /// The GitHub on which this org lives, as people know it: `github.com`.
+    #[must_use]
+    pub fn host(&self, org: &str) -> &str {
+        &self.client.server_of(org).host
+    }
+
+    /// How many requests have left through this handle: of the plugin, if it is one's. What was answered from the cache
+    /// does not count; what was confirmed by GitHub for free does.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.client.sent()
+    }
+
+    /// Something changed in a repository, or of one issue or pull request in it: what is kept of it is forgotten, and
+    /// nobody joins a question that was asked before. Our own changes do that by themselves (GHC-050).
+    pub fn invalidate(&self, repo: &RepoId, number: Option<u64>) {
+        self.client.invalidate(repo, number);
     }
 }
 
@@ -178,27 +337,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn graphql_is_found_beside_rest() {
-        let graphql = |api: &str| {
-            GitHubOptions::new(api.parse().unwrap(), Credentials::Anonymous)
-                .graphql
-                .to_string()
-        };
-        assert_eq!(
-            graphql("https://api.github.com"),
-            "https://api.github.com/graphql"
-        );
-        assert_eq!(
-            graphql("https://ghe.example/api/v3/"),
-            "https://ghe.example/api/graphql"
-        );
-        assert_eq!(
-            graphql("http://127.0.0.1:99"),
-            "http://127.0.0.1:99/graphql"
-        );
-    }
-
-    #[test]
     fn names_in_paths_are_encoded() {
         assert_eq!(segment("do-not-merge/hold"), "do-not-merge%2Fhold");
         assert_eq!(segments("docs/über.md"), "docs/%C3%BCber.md");
@@ -208,20 +346,35 @@ mod tests {
         );
     }
 
+    /// GHC-001, GHC-026
     #[tokio::test]
-    async fn a_url_that_is_none_is_refused_at_once() {
-        let refuse = |api: &str, graphql: &str| {
-            let mut options = GitHubOptions::new(api.parse().unwrap(), Credentials::Anonymous);
-            options.graphql = graphql.parse().unwrap();
-            GitHub::new(options).unwrap_err().to_string()
-        };
+    async fn ghc_026_what_makes_no_sense_is_refused_at_once() {
+        let api = |url: &str| url.parse::<Url>().unwrap();
+        let refuse = |options: GitHubOptions| GitHub::new(options).unwrap_err().to_string();
+        let at = |url: &str| GitHubOptions::new(api(url), Credentials::Anonymous);
         insta::assert_snapshot!(
-            refuse("file:///x", "file:///x"),
+            refuse(at("file:///x")),
             @"file:///x: not a URL that GitHub's API can be at: expected http:// or https:// and a host"
         );
+        let other = |url: &str, org: &str| {
+            HostOptions::new(api(url), Credentials::Anonymous, vec![org.to_owned()])
+        };
+        let with = |others: Vec<HostOptions>| GitHubOptions {
+            others,
+            ..at("http://api.one")
+        };
         insta::assert_snapshot!(
-            refuse("http://a/", "http://b/graphql"),
-            @"the GraphQL endpoint http://b/graphql is not on the same server as the API http://a/"
+            refuse(with(vec![other("http://two", "Org"), other("http://three", "org")])),
+            @"the org org cannot live on both two and three: name it once"
+        );
+        insta::assert_snapshot!(
+            refuse(with(vec![other("http://one", "org")])),
+            @"two GitHubs are called one: give each its own host"
+        );
+        let github = GitHub::new(with(vec![other("http://two", "Org")])).unwrap();
+        assert_eq!(
+            (github.host("oRG"), github.host("elsewhere")),
+            ("two", "one")
         );
     }
 }

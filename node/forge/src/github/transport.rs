@@ -2,14 +2,16 @@
 //! matters after a failure: can GitHub have received it?
 
 use std::error::Error as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
+use hyper_rustls::HttpsConnectorBuilder;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
+use hyper_util::client::legacy::{Builder, Client};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
 use url::Url;
 
@@ -44,27 +46,63 @@ pub(super) struct Transport {
     octocrab: Octocrab,
 }
 
+/// A connection that was not used for this long is closed; GitHub closes it after a minute.
+const IDLE_FOR: Duration = Duration::from_secs(50);
+
+/// How often a connection of HTTP/2 is asked whether it is still there, and how long it may take to say so.
+const PING_EVERY: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+fn keeping_connections() -> Builder {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_FOR)
+        .pool_max_idle_per_host(super::MAX_IN_FLIGHT)
+        .http2_keep_alive_interval(PING_EVERY)
+        .http2_keep_alive_timeout(PING_TIMEOUT);
+    builder
+}
+
+fn octocrab<C>(connector: C) -> Octocrab
+where
+    C: Connect + Clone + Send + Sync + 'static,
+{
+    let service = keeping_connections().build::<_, OctoBody>(connector);
+    match OctocrabBuilder::new_empty()
+        .with_service(service)
+        .with_auth(AuthState::None)
+        .build()
+    {
+        Ok(octocrab) => octocrab,
+        Err(never) => match never {},
+    }
+}
+
 impl Transport {
-    /// `https` needs the machine's root certificates, `http` (a sandbox) does without.
-    pub(super) fn new(api: &Url) -> Result<Self, octocrab::Error> {
-        let octocrab = if api.scheme() == "http" {
-            let mut connector = HttpConnector::new();
-            connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-            let service = Client::builder(TokioExecutor::new()).build::<_, OctoBody>(connector);
-            match OctocrabBuilder::new_empty()
-                .with_service(service)
-                .with_auth(AuthState::None)
-                .build()
-            {
-                Ok(octocrab) => octocrab,
-                Err(never) => match never {},
-            }
-        } else {
-            Octocrab::builder()
-                .set_connect_timeout(Some(CONNECT_TIMEOUT))
-                .build()?
-        };
-        Ok(Self { octocrab })
+    /// `https` needs the machine's root certificates, `http` (a sandbox, a proxy in the same cluster) does without.
+    /// Connections are kept; over TLS they are HTTP/2 where the other side speaks it.
+    pub(super) fn new(tls: bool) -> std::io::Result<Self> {
+        let mut connector = HttpConnector::new();
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        connector.set_nodelay(true);
+        if !tls {
+            return Ok(Self {
+                octocrab: octocrab(connector),
+            });
+        }
+        connector.enforce_http(false);
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let connector = HttpsConnectorBuilder::new()
+            .with_provider_and_native_roots(provider)?
+            .https_or_http()
+            .enable_http1()
+            .enable_http2()
+            .wrap_connector(connector);
+        Ok(Self {
+            octocrab: octocrab(connector),
+        })
     }
 
     /// Sends to an absolute URL. `headers` bring the authorization; the rest of what GitHub wants is added here.
@@ -73,11 +111,12 @@ impl Transport {
         method: &Method,
         url: &Url,
         headers: &HeaderMap,
+        agent: &str,
         body: Option<&str>,
         within: Duration,
     ) -> Result<Answer, Lost> {
-        let request =
-            build(method, url, headers, body).map_err(|error| Lost::never(error.to_string()))?;
+        let request = build(method, url, headers, agent, body)
+            .map_err(|error| Lost::never(error.to_string()))?;
         match tokio::time::timeout(within, self.exchange(request)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(Lost {
@@ -132,19 +171,14 @@ fn build(
     method: &Method,
     url: &Url,
     headers: &HeaderMap,
+    agent: &str,
     body: Option<&str>,
 ) -> Result<Request<OctoBody>, http::Error> {
     let mut builder = Request::builder()
         .method(method)
         .uri(url.as_str())
-        .header("x-github-api-version", API_VERSION);
-    if url.scheme() == "http" {
-        // Over TLS octocrab names itself.
-        builder = builder.header(
-            header::USER_AGENT,
-            concat!("trireme/", env!("CARGO_PKG_VERSION")),
-        );
-    }
+        .header("x-github-api-version", API_VERSION)
+        .header(header::USER_AGENT, agent);
     for (name, value) in headers {
         builder = builder.header(name, value);
     }
@@ -171,7 +205,7 @@ fn failed_to_connect(error: &octocrab::Error) -> bool {
 }
 
 /// octocrab's own sentences carry stack traces; the innermost cause says what happened.
-pub(super) fn deepest(error: &octocrab::Error) -> String {
+fn deepest(error: &octocrab::Error) -> String {
     let mut text = "no connection".to_owned();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -133,6 +133,7 @@ impl Client {
             ForgeError::Refused { .. } | ForgeError::Decode { .. } => {
                 "look whether GitHub's API is at --github-endpoint"
             }
+            ForgeError::DryRun { .. } => "leave the dry run out to have it done",
         }
     }
 
