@@ -136,6 +136,7 @@ mod tests {
         assert_eq!(next_page(&HeaderMap::new()), None);
     }
 
+    /// GHC-008
     #[test]
     fn complaints_are_read_in_all_their_shapes() {
         let read = |body: &str| complaint(body.as_bytes());
@@ -155,6 +156,7 @@ mod tests {
         assert_eq!(read(" <html>oops "), ("<html>oops".into(), vec![]));
     }
 
+    /// GHC-007
     #[test]
     fn a_token_without_the_right_scope_is_told_so() {
         let headers = |accepted: &'static str, ours: &'static str| {

@@ -3,6 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "tests fail by unwrap")]
 
+mod app;
+mod budgets;
+mod cache;
+mod hosts;
 mod stub;
 
 use std::time::{Duration, Instant};
@@ -10,7 +14,7 @@ use std::time::{Duration, Instant};
 use stub::{Reply, Stub, answer, ok};
 use trireme_forge::git::GitCredentials as _;
 use trireme_forge::github::{
-    Credentials, GitHub, GitHubOptions, RetryPolicy, TokenObserver, fixed_secret,
+    Credentials, GitHub, GitHubMetrics, GitHubOptions, RetryPolicy, TokenObserver, fixed_secret,
 };
 use trireme_forge::{
     Comments, ForgeError, Identity, Labels, Membership, MergeError, MergeMethod, MergeRequest,
@@ -42,6 +46,19 @@ fn github(stub: &Stub) -> GitHub {
     as_whom(&stub.url, Credentials::Token(fixed_secret("t0ken\n")))
 }
 
+fn metrics() -> GitHubMetrics {
+    GitHubMetrics::default()
+}
+
+/// What Prometheus would read.
+fn told(metrics: &GitHubMetrics) -> String {
+    let mut registry = prometheus_client::registry::Registry::default();
+    metrics.register(&mut registry);
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    text
+}
+
 fn repo() -> RepoId {
     RepoId::new("org", "repo")
 }
@@ -59,6 +76,7 @@ fn merge_request() -> MergeRequest {
     }
 }
 
+/// GHC-004, GHC-005: the headers of a call, and how often it is tried.
 #[tokio::test]
 async fn reading_is_tried_again_until_it_works_or_tries_run_out() {
     let stub = Stub::start([answer(502, &[], "<html>"), Reply::HangUp, ok(LABELS)]).await;
@@ -83,6 +101,7 @@ async fn reading_is_tried_again_until_it_works_or_tries_run_out() {
     insta::assert_snapshot!(error, @"GET /repos/org/repo/issues/1/labels?per_page=100: the forge is unavailable: status 500 Internal Server Error");
 }
 
+/// GHC-005: what GitHub just told us of is looked for again.
 #[tokio::test]
 async fn what_is_new_may_not_be_found_at_first() {
     let stub = Stub::start([answer(404, &[], r#"{"message":"Not Found"}"#), ok("[]")]).await;
@@ -114,6 +133,7 @@ async fn a_comment_that_may_have_arrived_is_not_sent_again() {
     }
 }
 
+/// GHC-006: a limit that ends soon is waited for.
 #[tokio::test]
 async fn a_comment_that_cannot_have_arrived_is_sent_again() {
     // A port that was just free: nothing listens there.
@@ -166,6 +186,7 @@ async fn a_mutation_ends_in_time_whatever_happens() {
     assert!(started.elapsed() < Duration::from_secs(2));
 }
 
+/// GHC-006: a limit that ends too late is an error that says when.
 #[tokio::test]
 async fn a_spent_budget_is_not_asked_again() {
     let reset = jiff::Timestamp::now().as_second() + 600;
@@ -214,6 +235,7 @@ async fn github_error(stub: &Stub) -> ForgeError {
     github(stub).labels(&repo(), 1).await.unwrap_err()
 }
 
+/// GHC-007, GHC-008
 #[tokio::test]
 async fn refusals_are_told_apart() {
     let say = async |status: u16, body: &str| {
@@ -228,6 +250,7 @@ async fn refusals_are_told_apart() {
     insta::assert_snapshot!(say(200, r#"{"not":"a list"}"#).await, @"GET /repos/org/repo/issues/1/labels?per_page=100: cannot read the answer: invalid type: map, expected a sequence at line 1 column 0");
 }
 
+/// GHC-041
 #[tokio::test]
 async fn what_did_not_change_costs_nothing() {
     let stub = Stub::start([
@@ -251,6 +274,7 @@ async fn what_did_not_change_costs_nothing() {
     );
 }
 
+/// GHC-009
 #[tokio::test]
 async fn lists_are_followed_to_their_end_on_the_same_server() {
     let stub = Stub::start([]).await;
@@ -276,6 +300,7 @@ async fn lists_are_followed_to_their_end_on_the_same_server() {
     insta::assert_snapshot!(github(&stub).repo_labels(&repo()).await.unwrap_err(), @"GET /repos/org/repo/labels?per_page=100: cannot read the answer: the next page is on another server: https://evil.example/x");
 }
 
+/// GHC-009
 #[tokio::test]
 async fn a_renamed_repository_is_followed_but_not_to_another_server() {
     let repository = r#"{"name":"new","full_name":"org/new","owner":{"login":"org","type":"Organization"},"default_branch":"main","allow_squash_merge":true}"#;
@@ -296,7 +321,7 @@ async fn a_renamed_repository_is_followed_but_not_to_another_server() {
     insta::assert_snapshot!(github(&stub).repository(&repo()).await.unwrap_err(), @"GET /repos/org/repo: refused with status 301: redirected to another server: https://evil.example/");
 }
 
-/// Prow's kinds of refused merges.
+/// GHC-016: Prow's kinds of refused merges.
 #[tokio::test]
 async fn a_merge_is_done_refused_or_in_doubt() {
     let stub = Stub::start([ok(r#"{"sha":"fff","merged":true,"message":"x"}"#)]).await;
@@ -420,11 +445,11 @@ async fn a_search_that_breaks_off_keeps_what_came() {
 }
 
 fn app(stub: &Stub) -> GitHub {
-    let key = fixed_secret(include_str!("data/app.pem"));
+    let key = fixed_secret(include_str!("../data/app.pem"));
     as_whom(&stub.url, Credentials::App { id: 42, key })
 }
 
-/// HOOK-022, CFG-098: whoever keeps secrets out of logs is told of each token and of its end.
+/// GHC-012, GHC-014. HOOK-022, CFG-098: whoever keeps secrets out of logs is told of each token and of its end.
 #[tokio::test]
 async fn an_app_acts_as_its_installation_in_each_organisation() {
     let installations =

@@ -1,10 +1,12 @@
-//! A server that answers what a test tells it to, one connection per request.
+//! A server that answers what a test tells it to; one connection per request, unless an answer says
+//! `connection: keep-alive`.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
 use url::Url;
 
 #[derive(Debug, Clone)]
@@ -18,6 +20,8 @@ pub(crate) enum Reply {
     HangUp,
     /// Reads the request, then says nothing.
     Silence,
+    /// Reads the request, and answers once it is told to.
+    Held(Arc<Notify>, Box<Self>),
 }
 
 pub(crate) fn ok(body: impl Into<String>) -> Reply {
@@ -58,10 +62,17 @@ impl Request {
     }
 }
 
-pub(crate) struct Stub {
-    pub(crate) url: Url,
+#[derive(Clone)]
+struct Shared {
     requests: Arc<Mutex<Vec<Request>>>,
     replies: Arc<Mutex<VecDeque<Reply>>>,
+    asked: Arc<watch::Sender<usize>>,
+    connections: Arc<Mutex<usize>>,
+}
+
+pub(crate) struct Stub {
+    pub(crate) url: Url,
+    shared: Shared,
 }
 
 impl Stub {
@@ -71,22 +82,22 @@ impl Stub {
         let url = format!("http://{}", listener.local_addr().unwrap())
             .parse()
             .unwrap();
-        let requests = Arc::default();
-        let replies = Arc::new(Mutex::new(replies.into_iter().collect()));
-        tokio::spawn(serve(listener, Arc::clone(&requests), Arc::clone(&replies)));
-        Self {
-            url,
-            requests,
-            replies,
-        }
+        let shared = Shared {
+            requests: Arc::default(),
+            replies: Arc::new(Mutex::new(replies.into_iter().collect())),
+            asked: Arc::new(watch::channel(0).0),
+            connections: Arc::default(),
+        };
+        tokio::spawn(serve(listener, shared.clone()));
+        Self { url, shared }
     }
 
     pub(crate) fn then(&self, reply: Reply) {
-        self.replies.lock().unwrap().push_back(reply);
+        self.shared.replies.lock().unwrap().push_back(reply);
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
-        self.requests.lock().unwrap().clone()
+        self.shared.requests.lock().unwrap().clone()
     }
 
     pub(crate) fn lines(&self) -> Vec<String> {
@@ -95,43 +106,62 @@ impl Stub {
             .map(|request| request.line)
             .collect()
     }
+
+    /// Until so many requests have come.
+    pub(crate) async fn asked(&self, times: usize) {
+        let mut asked = self.shared.asked.subscribe();
+        asked.wait_for(|asked| *asked >= times).await.unwrap();
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        *self.shared.connections.lock().unwrap()
+    }
 }
 
-async fn serve(
-    listener: TcpListener,
-    requests: Arc<Mutex<Vec<Request>>>,
-    replies: Arc<Mutex<VecDeque<Reply>>>,
-) {
+async fn serve(listener: TcpListener, shared: Shared) {
     while let Ok((stream, _)) = listener.accept().await {
-        let (requests, replies) = (Arc::clone(&requests), Arc::clone(&replies));
-        tokio::spawn(async move {
-            let mut stream = stream;
-            let Some(request) = read(&mut stream).await else {
-                return;
-            };
-            requests.lock().unwrap().push(request);
-            let reply = replies.lock().unwrap().pop_front();
-            match reply.unwrap_or_else(|| answer(500, &[], "{}")) {
-                Reply::HangUp => {}
-                Reply::Silence => std::future::pending().await,
-                Reply::Answer {
-                    status,
-                    headers,
-                    body,
-                } => {
-                    let mut head = format!("HTTP/1.1 {status} x\r\nconnection: close\r\n");
-                    for (name, value) in headers {
-                        head.push_str(&format!("{name}: {value}\r\n"));
-                    }
-                    if status != 204 && status != 304 {
-                        head.push_str(&format!("content-length: {}\r\n", body.len()));
-                    }
-                    let _ = stream
-                        .write_all(format!("{head}\r\n{body}").as_bytes())
-                        .await;
+        *shared.connections.lock().unwrap() += 1;
+        tokio::spawn(converse(stream, shared.clone()));
+    }
+}
+
+async fn converse(mut stream: TcpStream, shared: Shared) {
+    while let Some(request) = read(&mut stream).await {
+        shared.requests.lock().unwrap().push(request);
+        let reply = shared.replies.lock().unwrap().pop_front();
+        shared.asked.send_modify(|asked| *asked += 1);
+        let mut reply = reply.unwrap_or_else(|| answer(500, &[], "{}"));
+        if let Reply::Held(go, then) = reply {
+            go.notified().await;
+            reply = *then;
+        }
+        match reply {
+            Reply::HangUp | Reply::Held(..) => return,
+            Reply::Silence => std::future::pending().await,
+            Reply::Answer {
+                status,
+                headers,
+                body,
+            } => {
+                let is_kept = headers.iter().any(|(name, _)| *name == "connection");
+                let mut head = format!("HTTP/1.1 {status} x\r\n");
+                if !is_kept {
+                    head.push_str("connection: close\r\n");
+                }
+                for (name, value) in headers {
+                    head.push_str(&format!("{name}: {value}\r\n"));
+                }
+                if status != 204 && status != 304 {
+                    head.push_str(&format!("content-length: {}\r\n", body.len()));
+                }
+                let _ = stream
+                    .write_all(format!("{head}\r\n{body}").as_bytes())
+                    .await;
+                if !is_kept {
+                    return;
                 }
             }
-        });
+        }
     }
 }
 
