@@ -120,4 +120,10 @@ impl fmt::Debug for GitSecret {
 pub trait GitCredentials: Send + Sync {
     /// `None` to go without.
     async fn secret(&self, repo: &RepoId) -> crate::error::Result<Option<GitSecret>>;
+
+    /// Where the repository is cloned from, if elsewhere than all others (GHC-026): what stands before `/org/repo`.
+    fn remote(&self, repo: &RepoId) -> Option<&url::Url> {
+        let _ = repo;
+        None
+    }
 }

@@ -154,7 +154,10 @@ impl Inner {
     }
 
     fn url(&self, repo: &RepoId) -> String {
-        let base = self.options.remote.as_str().trim_end_matches('/');
+        let credentials = self.options.credentials.as_deref();
+        let elsewhere = credentials.and_then(|known| known.remote(repo));
+        let base = elsewhere.unwrap_or(&self.options.remote);
+        let base = base.as_str().trim_end_matches('/');
         format!("{base}/{}/{}", repo.org, repo.repo)
     }
 

@@ -59,8 +59,10 @@ pub struct RetryPolicy {
     pub mutation_timeout: Duration,
     /// How long one attempt at reading may take.
     pub request_timeout: Duration,
-    /// How long reading may take with all its attempts and waits.
+    /// How long reading may take with all its attempts and waits, but for those of a throttle.
     pub read_deadline: Duration,
+    /// How long reading may wait for a throttle. What would wait longer is told so, with the time when it may ask.
+    pub throttle_wait: Duration,
 }
 
 impl Default for RetryPolicy {
@@ -73,6 +75,7 @@ impl Default for RetryPolicy {
             mutation_timeout: MUTATION_TIMEOUT,
             request_timeout: Duration::from_secs(30),
             read_deadline: Duration::from_secs(90),
+            throttle_wait: Duration::from_secs(10),
         }
     }
 }
@@ -289,7 +292,7 @@ impl Client {
                 Err(error) => error.is_outage(),
             };
             if let Some(outdated) = Outdated::by(call).filter(|_| may_have_changed) {
-                self.forget(server.index, &outdated);
+                self.doubt(server.index, &outdated);
             }
             outcome
         })
@@ -334,16 +337,20 @@ impl Client {
     /// What is told of a repository may have changed; with a number, what is told of that issue or pull request.
     pub(super) fn invalidate(&self, repo: &RepoId, number: Option<u64>) {
         let server = self.server_of(&repo.org).index;
-        self.forget(server, &Outdated::repo(&repo.org, &repo.repo, number));
+        self.doubt(server, &Outdated::repo(&repo.org, &repo.repo, number));
     }
 
-    fn forget(&self, server: usize, outdated: &Outdated) {
+    fn doubt(&self, server: usize, outdated: &Outdated) {
         let shared = &self.shared;
         shared
             .flights
             .ground(|key| key.server == server && outdated.covers(&key.path));
-        shared.cache.forget(server, outdated);
-        shared.metrics.cache_is(shared.cache.bytes());
+        shared.cache.doubt(server, outdated);
+    }
+
+    pub(super) fn invalidate_all(&self) {
+        self.shared.flights.ground(|_| true);
+        self.shared.cache.doubt_all();
     }
 
     async fn call_with_retries(
@@ -358,13 +365,15 @@ impl Client {
         } else {
             retry.read_deadline
         };
-        let deadline = Instant::now() + within;
+        let mut deadline = Instant::now() + within;
         let mut renewed = false;
         let mut attempt = 1;
         let addresses = server.addresses(call.graphql);
         let (mut address, mut untried) = (0, addresses.saturating_sub(1));
         loop {
-            let verdict = self.attempt(server, call, address, deadline, asked).await?;
+            let verdict = self
+                .attempt(server, call, address, &mut deadline, asked)
+                .await?;
             let (error, wait, why) = match verdict {
                 Verdict::Done(answer) => return Ok(answer),
                 Verdict::Unauthorized(error, token) => {
@@ -439,7 +448,7 @@ impl Client {
         server: &Server,
         call: &Call<'_>,
         address: usize,
-        deadline: Instant,
+        deadline: &mut Instant,
         asked: Option<(&Key, &Pilot<'_>)>,
     ) -> Result<Verdict> {
         let shared = &self.shared;
@@ -459,7 +468,12 @@ impl Client {
         let token = throttle.map(|throttle| throttle.take(Instant::now()));
         if let Some(token) = &token {
             let wait = token.at.saturating_duration_since(Instant::now());
-            if token.at >= deadline {
+            let too_long = if call.changes() {
+                token.at >= *deadline
+            } else {
+                wait > shared.retry.throttle_wait
+            };
+            if too_long {
                 let until = Timestamp::now().saturating_add(wait);
                 let limited = Limited {
                     until: until.unwrap_or(Timestamp::MAX),
@@ -470,8 +484,13 @@ impl Client {
             if !wait.is_zero() {
                 shared.metrics.waited("throttle", wait);
                 sleep_until(token.at).await;
+                // A change has its time from when it was asked for.
+                if !call.changes() {
+                    *deadline += wait;
+                }
             }
         }
+        let deadline = *deadline;
         // Before a slot is taken: a token may have to be asked for, which takes one.
         let proof = self.proof(server, call).await?;
         let _background = match self.priority {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
 use tokio::time::Instant;
@@ -52,8 +53,9 @@ struct Entry {
     etag: Condition,
     answer: Answer,
     used: u64,
-    /// When GitHub last said that it is so.
-    confirmed: Instant,
+    /// When GitHub last said that it is so; `None` once a change has made that doubtful. It may still be asked for by its
+    /// tag, which is free if it is the same after all.
+    confirmed: Option<Instant>,
 }
 
 /// How to ask whether an answer is still the same.
@@ -86,6 +88,11 @@ impl Condition {
 impl Entry {
     fn bytes(&self, key: &Key) -> usize {
         self.answer.body.len() + 2 * key.path.len() + OVERHEAD
+    }
+
+    fn if_younger(&self, than: Duration, now: Instant) -> Option<Answer> {
+        let age = now.duration_since(self.confirmed?);
+        (age < than).then(|| self.answer.clone())
     }
 }
 
@@ -132,7 +139,7 @@ impl EtagCache {
     pub(super) fn confirmed(&self, key: &Key, now: Instant) -> Option<Answer> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = inner.used(key)?;
-        entry.confirmed = now;
+        entry.confirmed = Some(now);
         Some(entry.answer.clone())
     }
 
@@ -143,7 +150,7 @@ impl EtagCache {
         }
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = inner.used(key)?;
-        (now.duration_since(entry.confirmed) < UNCHANGED_FOR).then(|| entry.answer.clone())
+        entry.if_younger(UNCHANGED_FOR, now)
     }
 
     /// An answer for a time when none is to be had, where an old one does no harm.
@@ -153,7 +160,7 @@ impl EtagCache {
         }
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = inner.used(key)?;
-        (now.duration_since(entry.confirmed) < STALE_FOR).then(|| entry.answer.clone())
+        entry.if_younger(STALE_FOR, now)
     }
 
     pub(super) fn put(&self, key: Key, answer: &Answer, now: Instant) {
@@ -174,7 +181,7 @@ impl EtagCache {
         let entry = Entry {
             etag,
             used: inner.uses,
-            confirmed: now,
+            confirmed: Some(now),
             answer: Answer {
                 headers,
                 ..answer.clone()
@@ -191,8 +198,8 @@ impl EtagCache {
         }
     }
 
-    /// Forgets what a change made old. Returns how many answers that were.
-    pub(super) fn forget(&self, server: usize, outdated: &Outdated) -> usize {
+    /// A change may have made this old: it stands in for nothing any more, and is asked for again before it is used.
+    pub(super) fn doubt(&self, server: usize, outdated: &Outdated) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let first = Key {
             server,
@@ -201,25 +208,30 @@ impl EtagCache {
             accept: "",
         };
         let range = (Bound::Included(first), Bound::Unbounded);
-        let old: Vec<Key> = inner
+        let of_root = inner
             .entries
-            .range(range)
-            .map(|(key, _)| key)
-            .take_while(|key| key.server == server && key.path.starts_with(outdated.root()))
-            .filter(|key| outdated.covers(&key.path))
-            .cloned()
-            .collect();
-        for key in &old {
-            inner.remove(key);
+            .range_mut(range)
+            .take_while(|(key, _)| key.server == server && key.path.starts_with(outdated.root()));
+        for (key, entry) in of_root {
+            if outdated.covers(&key.path) {
+                entry.confirmed = None;
+            }
         }
-        old.len()
+    }
+
+    /// Changes were missed: the same for all.
+    pub(super) fn doubt_all(&self) {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, entry) in &mut inner.entries {
+            if Freshness::of(&key.path) != Freshness::Unchanging {
+                entry.confirmed = None;
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use http::StatusCode;
 
@@ -268,22 +280,28 @@ mod tests {
     }
 
     #[test]
-    fn ghc_050_a_change_forgets_what_it_made_old_on_its_own_server() {
+    fn ghc_050_what_a_change_made_doubtful_stands_in_for_nothing_and_is_asked_for_by_its_tag() {
         let cache = EtagCache::new(CACHE_BYTES);
         let now = Instant::now();
         let elsewhere = Key {
             server: 1,
-            ..key("/repos/o/r/pulls/1")
+            ..key("/repos/o/r/labels")
         };
-        cache.put(elsewhere.clone(), &answer(1), now);
-        let paths = ["/pulls/1", "/issues/1/labels", "/pulls/2", ""];
-        for path in paths {
-            cache.put(key(&format!("/repos/o/r{path}")), &answer(1), now);
+        let (labels, milestones) = (key("/repos/o/r/labels"), key("/repos/o/r/milestones"));
+        let others = key("/repos/o/r2/labels");
+        for key in [&elsewhere, &labels, &milestones, &others] {
+            cache.put(key.clone(), &answer(1), now);
         }
-        assert_eq!(cache.forget(0, &Outdated::repo("O", "R", Some(1))), 2);
-        assert_eq!(cache.forget(0, &Outdated::repo("o", "r", None)), 2);
-        assert!(cache.condition(&elsewhere).is_some());
-        assert_eq!(cache.inner.lock().unwrap().by_use.len(), 1);
+        let is_stale = |key: &Key| cache.stale(key, now).is_some();
+        cache.doubt(0, &Outdated::repo("O", "R", Some(1)));
+        assert!(is_stale(&labels));
+        cache.doubt(0, &Outdated::repo("O", "R", None));
+        assert!(!is_stale(&labels) && !is_stale(&milestones));
+        assert!(is_stale(&elsewhere) && is_stale(&others));
+        assert!(cache.condition(&labels).is_some());
+        assert!(cache.confirmed(&labels, now).is_some() && is_stale(&labels));
+        cache.doubt_all();
+        assert!(!is_stale(&labels) && !is_stale(&elsewhere));
     }
 
     #[test]

@@ -101,13 +101,16 @@ pub struct HostOptions {
     pub org_rates: BTreeMap<String, Rate>,
     /// The orgs that live there.
     pub orgs: Vec<String>,
+    /// Where their repositories are cloned from; `None` for where all others are.
+    pub clone_from: Option<Url>,
 }
 
 impl HostOptions {
-    /// At this REST root, with what follows from it.
+    /// At this REST root, with what follows from it. Repositories are cloned from where all others are.
     #[must_use]
     pub fn new(api: Url, credentials: Credentials, orgs: Vec<String>) -> Self {
         Self {
+            clone_from: None,
             host: server::host_of(&api),
             graphql: server::graphql_beside(&api),
             api,
@@ -152,6 +155,7 @@ impl GitHubOptions {
             rate: self.rate,
             org_rates: self.org_rates.clone(),
             orgs: Vec::new(),
+            clone_from: None,
         }
     }
 }
@@ -285,10 +289,15 @@ impl GitHub {
         self.client.sent()
     }
 
-    /// Something changed in a repository, or of one issue or pull request in it: what is kept of it is forgotten, and
-    /// nobody joins a question that was asked before. Our own changes do that by themselves (GHC-050).
+    /// Something changed in a repository, or of one issue or pull request in it: what is kept of it stands in for nothing
+    /// any more, and nobody joins a question that was asked before. Our own changes do that by themselves (GHC-050).
     pub fn invalidate(&self, repo: &RepoId, number: Option<u64>) {
         self.client.invalidate(repo, number);
+    }
+
+    /// The same for everything: changes were missed.
+    pub fn invalidate_all(&self) {
+        self.client.invalidate_all();
     }
 }
 
@@ -301,6 +310,10 @@ impl crate::git::GitCredentials for GitHub {
             username: "x-access-token".to_owned(),
             password,
         }))
+    }
+
+    fn remote(&self, repo: &RepoId) -> Option<&Url> {
+        self.client.server_of(&repo.org).clone_from.as_ref()
     }
 }
 

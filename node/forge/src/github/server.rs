@@ -26,6 +26,7 @@ pub(super) struct Server {
     pub(super) throttles: Throttles,
     /// Asked for once.
     pub(super) bot: Arc<OnceLock<BotUser>>,
+    pub(super) clone_from: Option<Url>,
 }
 
 /// The GraphQL endpoint that belongs to a REST root: `…/api/v3` (Enterprise) has it at `…/api/graphql`, anything else at
@@ -61,6 +62,7 @@ impl Server {
             rate,
             org_rates,
             orgs: _,
+            clone_from,
         } = options;
         let endpoints: Vec<Url> = std::iter::once(api).chain(fallbacks).collect();
         let mut queries = vec![graphql];
@@ -83,6 +85,7 @@ impl Server {
             installations: Installations::default(),
             throttles: throttles(rate, &org_rates),
             bot: Arc::default(),
+            clone_from,
         })
     }
 

@@ -1,6 +1,6 @@
 //! A GitHub App's installations: tokens, ids that become stale, orgs that fail alone.
 
-use trireme_forge::github::{Credentials, GitHub, GitHubOptions, fixed_secret};
+use trireme_forge::github::{Credentials, GitHub, GitHubOptions, MUTATION_TIMEOUT, fixed_secret};
 use trireme_forge::{Comments, Identity, Labels, RepoId};
 
 use super::stub::{Reply, Stub, answer, ok};
@@ -146,7 +146,9 @@ async fn ghc_027_no_org_waits_for_anothers_token() {
         ok(LABELS),
     ])
     .await;
-    let github = app(&stub);
+    let mut options = options(&stub);
+    options.retry.mutation_timeout = MUTATION_TIMEOUT;
+    let github = GitHub::new(options).unwrap();
     let other = RepoId::new("other", "repo");
     let silent = async {
         github.labels(&repo(), 1).await.unwrap_err();

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use trireme_forge::{Comments, Contents, Labels, PullRequests, RepoId, Statuses};
+use trireme_forge::{Comments, Contents, Labels, Merges, PullRequests, RepoId};
 
 use super::stub::{Reply, Stub, answer, ok};
-use super::{COMMENT, LABELS, as_whom, github, metrics, repo, told};
+use super::{COMMENT, LABELS, as_whom, github, merge_request, metrics, repo, told};
 use trireme_forge::github::{Credentials, GitHub, GitHubOptions, fixed_secret};
 
 const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -172,31 +172,31 @@ async fn ghc_049_the_cache_outlives_a_token() {
     assert_eq!(with, ["Bearer token-0", "Bearer token-1"]);
 }
 
-/// GHC-050: each change makes old what it is about, and nothing else.
+/// GHC-050: each change makes doubtful what it is about, and nothing else; what is the same after all is free.
 #[tokio::test]
-async fn ghc_050_changes_make_old_what_they_are_about() {
+async fn ghc_050_changes_make_doubtful_what_they_are_about() {
     let tagged = |body: &str| answer(200, &[("etag", "\"1\"")], body);
-    let combined = r#"{"sha":"abc","state":"success","statuses":[]}"#;
+    let merged = r#"{"sha":"fff","merged":true,"message":""}"#;
     let stub = Stub::start([
-        tagged(combined),
         tagged(LABELS),
         answer(201, &[], COMMENT),
+        answer(502, &[], ""),
+        ok(merged),
+        answer(502, &[], ""),
         answer(304, &[], ""),
-        tagged(LABELS),
     ])
     .await;
     let github = github(&stub);
-    github.combined_status(&repo(), "abc").await.unwrap();
-    github.labels(&repo(), 1).await.unwrap();
+    github.repo_labels(&repo()).await.unwrap();
     github.create_comment(&repo(), 1, "hi").await.unwrap();
-    github.combined_status(&repo(), "abc").await.unwrap();
-    github.labels(&repo(), 1).await.unwrap();
-    let conditions: Vec<bool> = stub
-        .requests()
-        .iter()
-        .map(|request| request.header("if-none-match").is_some())
-        .collect();
-    assert_eq!(conditions, [false, false, false, true, false]);
+    // An old answer: a comment changes no labels of the repository.
+    github.repo_labels(&repo()).await.unwrap();
+    github.merge(&repo(), 1, &merge_request()).await.unwrap();
+    // A merge may change all: asked for again, until GitHub says that they are the same.
+    github.repo_labels(&repo()).await.unwrap();
+    assert_eq!(stub.requests().len(), 6);
+    let last = stub.requests().pop().unwrap();
+    assert_eq!(last.header("if-none-match"), Some("\"1\""));
 }
 
 /// GHC-021: connections are kept.

@@ -31,6 +31,7 @@ fn quick() -> RetryPolicy {
         mutation_timeout: Duration::from_millis(300),
         request_timeout: Duration::from_secs(5),
         read_deadline: Duration::from_secs(20),
+        throttle_wait: Duration::from_secs(1),
     }
 }
 
