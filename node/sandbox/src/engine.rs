@@ -16,7 +16,7 @@ use crate::deliver::Attempt;
 use crate::exchange::{Exchange, MAX_EXCHANGES};
 use crate::faults::Faults;
 use crate::forge::{
-    AccountKind, Answer, Delivery, Event, Forge, Happening, Id, PullAction, Refusal,
+    AccountKind, Answer, Delivery, Event, Forge, Happening, HookScope, Id, PullAction, Refusal,
 };
 use crate::git::GitStore;
 use crate::log::{Log, Logged};
@@ -197,6 +197,38 @@ impl Engine {
             };
             self.queue(state, hook, delivery);
         }
+    }
+
+    /// Greets a new hook, as GitHub does.
+    pub(crate) fn ping(&self, hook: Id, actor: &str) -> Result<(), Refusal> {
+        let now = self.clock.now();
+        let mut state = self.state();
+        let payload = Render {
+            forge: &state.forge,
+            base: &self.base,
+        }
+        .ping(hook, actor)?;
+        let repo = match &state.forge.hook(hook)?.config.scope {
+            HookScope::Repo(repo) => Some(repo.clone()),
+            HookScope::Org(_) => None,
+        };
+        let delivery = Delivery {
+            id: state.forge.next_id(),
+            guid: self.guid(&mut state),
+            event: "ping".to_owned(),
+            action: None,
+            repo,
+            number: None,
+            delivered_at: now,
+            redelivery: false,
+            request_headers: Vec::new(),
+            payload: Bytes::from(payload.to_string()),
+            answer: None,
+        };
+        self.queue(&mut state, hook, delivery);
+        drop(state);
+        self.touch();
+        Ok(())
     }
 
     fn queue(&self, state: &mut State, hook: Id, mut delivery: Delivery) {

@@ -1,6 +1,7 @@
 //! Git over HTTP: `git upload-pack` and `git receive-pack` behind the two services of the smart protocol. After a push
 //! the core learns which branches moved.
 
+use std::collections::BTreeMap;
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -225,30 +226,43 @@ async fn receive_pack(
         .run(&args, &protocol(&headers), &body)
         .await
         .map_err(Refusal::from)?;
-    let now = git.branches().await.map_err(Refusal::from)?;
-    let moved = engine.read(|forge| {
-        let before = &forge.repo(&repo)?.branches;
-        let mut moved = Vec::new();
-        for (branch, after) in &now {
-            let before = before.get(branch).map_or(ZERO, String::as_str);
-            if before != after {
-                moved.push((branch.clone(), before.to_owned(), after.clone()));
-            }
-        }
-        for (branch, before) in before {
-            if !now.iter().any(|(name, _)| name == branch) {
-                moved.push((branch.clone(), before.clone(), ZERO.to_owned()));
-            }
-        }
-        Ok::<_, Refusal>(moved)
+    let branches = git.branches().await.map_err(Refusal::from)?;
+    let tags = git.tags().await.map_err(Refusal::from)?;
+    let (branches, tags) = engine.read(|forge| {
+        let record = forge.repo(&repo)?;
+        Ok::<_, Refusal>((
+            moved(&record.branches, &branches),
+            moved(&record.tags, &tags),
+        ))
     })?;
     let actor = Actor {
         engine: engine.clone(),
         login,
     };
-    actor.branches_moved(&repo, moved).await?;
+    actor.branches_moved(&repo, branches).await?;
+    actor.tags_moved(&repo, tags).await?;
     Ok(git_response(
         "application/x-git-receive-pack-result",
         Body::from(report),
     ))
+}
+
+/// Which refs are elsewhere now than before: name, before, after ([`ZERO`] for none).
+fn moved(
+    before: &BTreeMap<String, String>,
+    now: &[(String, String)],
+) -> Vec<(String, String, String)> {
+    let mut moved = Vec::new();
+    for (name, after) in now {
+        let before = before.get(name).map_or(ZERO, String::as_str);
+        if before != after {
+            moved.push((name.clone(), before.to_owned(), after.clone()));
+        }
+    }
+    for (name, before) in before {
+        if !now.iter().any(|(known, _)| known == name) {
+            moved.push((name.clone(), before.clone(), ZERO.to_owned()));
+        }
+    }
+    moved
 }

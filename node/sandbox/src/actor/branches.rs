@@ -127,6 +127,72 @@ impl Actor {
             .await
     }
 
+    /// Makes or moves a tag, or deletes it (no `sha`), as a push would.
+    ///
+    /// # Errors
+    /// 404 or 403 without write access, 422 when the commit or the tag does not exist.
+    pub async fn push_tag(
+        &self,
+        repo: &RepoName,
+        tag: &str,
+        sha: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let _turn = self.engine.git_turn.lock().await;
+        let before = self.engine.read(|forge| {
+            forge.require(repo, Some(&self.login), Permission::Write)?;
+            Ok::<_, Refusal>(forge.repo(repo)?.tags.get(tag).cloned())
+        })?;
+        let git = self.git(repo);
+        let reference = format!("refs/tags/{tag}");
+        let after = match sha {
+            Some(sha) => {
+                if !valid_branch(tag) || git.resolve(sha).await?.is_none() {
+                    return Err(Refusal::invalid("Object does not exist"));
+                }
+                git.set_ref(&reference, sha, None).await?;
+                sha.to_owned()
+            }
+            None => {
+                if before.is_none() {
+                    return Err(Refusal::invalid("Reference does not exist"));
+                }
+                git.delete_ref(&reference).await?;
+                ZERO.to_owned()
+            }
+        };
+        let before = before.unwrap_or_else(|| ZERO.to_owned());
+        self.tags_moved(repo, vec![(tag.to_owned(), before, after)])
+            .await
+    }
+
+    /// Records that git's tags moved. The push event of a tag lists no commits.
+    pub(crate) async fn tags_moved(
+        &self,
+        repo: &RepoName,
+        moved: Vec<Moved>,
+    ) -> Result<(), Refusal> {
+        for (tag, before, after) in moved {
+            let gone = after == ZERO;
+            let head = if gone {
+                None
+            } else {
+                self.git(repo).pushed_commit(&after).await?
+            };
+            let push = Push {
+                branch: tag,
+                is_tag: true,
+                forced: before != ZERO && !gone,
+                before,
+                after: after.clone(),
+                commits: Vec::new(),
+                head,
+            };
+            let tip = (!gone).then_some(after);
+            self.act(|forge, now, me| forge.branch_moved(now, me, repo, push, tip))?;
+        }
+        Ok(())
+    }
+
     fn writable_tip(&self, repo: &RepoName, branch: &str) -> Result<Option<String>, Refusal> {
         self.engine.read(|forge| {
             forge.require(repo, Some(&self.login), Permission::Write)?;
@@ -163,6 +229,7 @@ impl Actor {
         let git = self.git(repo);
         let mut push = Push {
             branch: branch.to_owned(),
+            is_tag: false,
             before: before.to_owned(),
             after: after.to_owned(),
             forced: false,
@@ -267,10 +334,11 @@ impl Actor {
         }
         let git = self.git(&fork);
         git.fork_from(&self.git(repo), &default_branch).await?;
-        let branches = git.branches().await?;
+        let (branches, tags) = (git.branches().await?, git.tags().await?);
         self.act(|forge, now, _| {
             let record = forge.create_repo(now, &fork, &default_branch, Some(name))?;
             record.branches = branches.into_iter().collect();
+            record.tags = tags.into_iter().collect();
             Ok(())
         })?;
         Ok(fork)

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use crate::engine::Engine;
 use crate::forge::{
-    Forge, Id, IssueChange, NewReview, NewStatus, Refusal, RepoName, ReviewState, Signature, Status,
+    Forge, Id, IssueChange, LineComment, NewIssue, NewReview, NewStatus, Refusal, RepoName,
+    ReviewState, Signature, Status,
 };
 use crate::git::{Git, GitError};
 
@@ -82,8 +83,61 @@ impl Actor {
         body: Option<&str>,
         labels: &[String],
     ) -> Result<u64, Refusal> {
-        let body = body.map(str::to_owned);
-        self.act(|forge, now, me| forge.open_issue(now, me, repo, title, body, labels))
+        let new = NewIssue {
+            title: title.to_owned(),
+            body: body.map(str::to_owned),
+            labels: labels.to_vec(),
+            ..NewIssue::default()
+        };
+        self.open_issue_as(repo, new)
+    }
+
+    /// As [`Actor::open_issue`], with all that it can have.
+    ///
+    /// # Errors
+    /// As [`Forge::open_issue`].
+    pub fn open_issue_as(&self, repo: &RepoName, new: NewIssue) -> Result<u64, Refusal> {
+        self.act(|forge, now, me| forge.open_issue(now, me, repo, new))
+    }
+
+    /// # Errors
+    /// As [`Forge::transfer_issue`].
+    pub fn transfer_issue(
+        &self,
+        repo: &RepoName,
+        number: u64,
+        to: &RepoName,
+    ) -> Result<u64, Refusal> {
+        self.act(|forge, now, me| forge.transfer_issue(now, me, repo, number, to))
+    }
+
+    /// # Errors
+    /// As [`Forge::pin_issue`] and [`Forge::unpin_issue`].
+    pub fn pin_issue(&self, repo: &RepoName, number: u64, pinned: bool) -> Result<(), Refusal> {
+        self.act(|forge, now, me| {
+            if pinned {
+                forge.pin_issue(now, me, repo, number)
+            } else {
+                forge.unpin_issue(now, me, repo, number)
+            }
+        })
+    }
+
+    /// # Errors
+    /// As [`Forge::set_milestone`].
+    pub fn set_milestone(
+        &self,
+        repo: &RepoName,
+        number: u64,
+        milestone: Option<u64>,
+    ) -> Result<(), Refusal> {
+        self.act(|forge, now, me| forge.set_milestone(now, me, repo, number, milestone))
+    }
+
+    /// # Errors
+    /// As [`Forge::edit_review_comment`].
+    pub fn edit_review_comment(&self, repo: &RepoName, id: Id, body: &str) -> Result<u64, Refusal> {
+        self.act(|forge, now, me| forge.edit_review_comment(now, me, repo, id, body))
     }
 
     /// Comments and gives the comment's id.
@@ -165,7 +219,21 @@ impl Actor {
         number: u64,
         logins: &[String],
     ) -> Result<(), Refusal> {
-        self.act(|forge, now, me| forge.request_reviewers(now, me, repo, number, logins))
+        self.request_reviews(repo, number, logins, &[])
+    }
+
+    /// Also of teams, by slug.
+    ///
+    /// # Errors
+    /// As [`Forge::request_reviewers`].
+    pub fn request_reviews(
+        &self,
+        repo: &RepoName,
+        number: u64,
+        logins: &[String],
+        teams: &[String],
+    ) -> Result<(), Refusal> {
+        self.act(|forge, now, me| forge.request_reviewers(now, me, repo, number, logins, teams))
     }
 
     /// # Errors
@@ -176,10 +244,25 @@ impl Actor {
         number: u64,
         logins: &[String],
     ) -> Result<(), Refusal> {
-        self.act(|forge, now, me| forge.unrequest_reviewers(now, me, repo, number, logins))
+        self.unrequest_reviews(repo, number, logins, &[])
     }
 
-    /// Submits a review; `comments` are (path, line, text). Gives its id.
+    /// Also of teams, by slug.
+    ///
+    /// # Errors
+    /// As [`Forge::unrequest_reviewers`].
+    pub fn unrequest_reviews(
+        &self,
+        repo: &RepoName,
+        number: u64,
+        logins: &[String],
+        teams: &[String],
+    ) -> Result<(), Refusal> {
+        self.act(|forge, now, me| forge.unrequest_reviewers(now, me, repo, number, logins, teams))
+    }
+
+    /// Submits a review of the head; `comments` are (path, line, text) on new files, where a line is also its position.
+    /// Gives its id.
     ///
     /// # Errors
     /// As [`Forge::review`].
@@ -191,11 +274,30 @@ impl Actor {
         body: &str,
         comments: &[(String, u64, String)],
     ) -> Result<Id, Refusal> {
+        let comments = comments.iter().map(|(path, line, body)| LineComment {
+            path: path.clone(),
+            line: *line,
+            position: *line,
+            diff_hunk: format!("@@ -{line},1 +{line},1 @@"),
+            body: body.clone(),
+        });
         let new = NewReview {
             state,
             body: body.to_owned(),
-            comments: comments.to_vec(),
+            commit: None,
+            comments: comments.collect(),
         };
+        self.submit_review(repo, number, new)
+    }
+
+    /// # Errors
+    /// As [`Forge::review`].
+    pub fn submit_review(
+        &self,
+        repo: &RepoName,
+        number: u64,
+        new: NewReview,
+    ) -> Result<Id, Refusal> {
         self.act(|forge, now, me| forge.review(now, me, repo, number, new))
     }
 

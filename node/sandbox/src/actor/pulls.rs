@@ -16,6 +16,8 @@ pub struct PullRequestSpec {
     pub head: String,
     pub base: String,
     pub draft: bool,
+    /// Who may push to the base repository may also push to the head branch.
+    pub maintainer_can_modify: bool,
 }
 
 /// A merge to make.
@@ -94,6 +96,7 @@ impl Actor {
                 title: spec.title,
                 body: spec.body,
                 draft: spec.draft,
+                maintainer_can_modify: spec.maintainer_can_modify,
                 base_branch: spec.base,
                 base_sha,
                 head_repo,
@@ -143,11 +146,40 @@ impl Actor {
             }
         };
         let reopened = change.state == Some(OpenState::Open);
+        if reopened {
+            self.check_rewritten(repo, number).await?;
+        }
         self.act(|forge, now, me| forge.edit_pull(now, me, repo, number, change, new_base))?;
         if reopened {
             self.catch_up(repo, number).await?;
         }
         Ok(())
+    }
+
+    /// A pull request whose branch was rewritten while it was closed cannot be reopened, as with GitHub.
+    async fn check_rewritten(&self, repo: &RepoName, number: u64) -> Result<(), Refusal> {
+        let (closed, head_repo, branch, head, tip) = self.engine.read(|forge| {
+            let (_, issue, pull) = forge.pull(repo, number)?;
+            let from = forge.repo(&pull.head_repo).ok();
+            let tip = from.and_then(|from| from.branches.get(&pull.head_branch).cloned());
+            Ok::<_, Refusal>((
+                issue.state == OpenState::Closed,
+                pull.head_repo.clone(),
+                pull.head_branch.clone(),
+                pull.head_sha.clone(),
+                tip,
+            ))
+        })?;
+        let Some(tip) = tip.filter(|tip| closed && *tip != head) else {
+            return Ok(());
+        };
+        if self.git(&head_repo).is_ancestor(&head, &tip).await? {
+            return Ok(());
+        }
+        Err(Refusal::validation_custom(
+            "PullRequest",
+            &format!("state cannot be changed. The {branch} branch was force-pushed or recreated."),
+        ))
     }
 
     /// A branch may have moved while its pull request was closed.

@@ -82,6 +82,7 @@ impl Descriptions {
         let api = [
             "/repos/",
             "/orgs/",
+            "/teams/",
             "/user",
             "/rate_limit",
             "/search/",

@@ -4,7 +4,9 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::model::{Comment, Commit, Id, Label, PushedCommit, RepoName, Review, Status};
+use super::model::{
+    Comment, Commit, Id, Issue, Label, Milestone, PushedCommit, RepoName, Review, Status,
+};
 
 /// One thing that happened in a repository.
 #[derive(Debug, Clone)]
@@ -38,6 +40,8 @@ pub enum Happening {
     ReviewComment {
         number: u64,
         comment: Id,
+        /// The text before, if it was edited.
+        edited: Option<String>,
     },
     Push(Box<Push>),
     Status {
@@ -51,16 +55,26 @@ pub enum PullAction {
     Opened,
     Reopened,
     Closed,
-    Synchronize { before: String, after: String },
-    Edited { changes: Value },
+    Synchronize {
+        before: String,
+        after: String,
+    },
+    Edited {
+        changes: Value,
+    },
     Labeled(Label),
     Unlabeled(Label),
     Assigned(String),
     Unassigned(String),
     ReviewRequested(String),
     ReviewRequestRemoved(String),
+    /// The team's slug.
+    TeamReviewRequested(String),
+    TeamReviewRequestRemoved(String),
     ReadyForReview,
     ConvertedToDraft,
+    Milestoned(Milestone),
+    Demilestoned(Milestone),
 }
 
 impl PullAction {
@@ -76,8 +90,12 @@ impl PullAction {
             Self::Unlabeled(_) => "unlabeled",
             Self::Assigned(_) => "assigned",
             Self::Unassigned(_) => "unassigned",
-            Self::ReviewRequested(_) => "review_requested",
-            Self::ReviewRequestRemoved(_) => "review_request_removed",
+            Self::ReviewRequested(_) | Self::TeamReviewRequested(_) => "review_requested",
+            Self::ReviewRequestRemoved(_) | Self::TeamReviewRequestRemoved(_) => {
+                "review_request_removed"
+            }
+            Self::Milestoned(_) => "milestoned",
+            Self::Demilestoned(_) => "demilestoned",
             Self::ReadyForReview => "ready_for_review",
             Self::ConvertedToDraft => "converted_to_draft",
         }
@@ -87,9 +105,26 @@ impl PullAction {
 #[derive(Debug, Clone)]
 pub enum IssueAction {
     Opened,
+    /// Came from another repository, where it was this issue.
+    Arrived {
+        from: RepoName,
+        issue: Box<Issue>,
+    },
+    /// Is no more in this repository; this is how it looked here.
+    Transferred {
+        issue: Box<Issue>,
+        to: RepoName,
+        number: u64,
+    },
+    Milestoned(Milestone),
+    Demilestoned(Milestone),
+    Pinned,
+    Unpinned,
     Reopened,
     Closed,
-    Edited { changes: Value },
+    Edited {
+        changes: Value,
+    },
     Labeled(Label),
     Unlabeled(Label),
     Assigned(String),
@@ -100,7 +135,12 @@ impl IssueAction {
     /// The payload's `action`.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Opened => "opened",
+            Self::Opened | Self::Arrived { .. } => "opened",
+            Self::Transferred { .. } => "transferred",
+            Self::Milestoned(_) => "milestoned",
+            Self::Demilestoned(_) => "demilestoned",
+            Self::Pinned => "pinned",
+            Self::Unpinned => "unpinned",
             Self::Reopened => "reopened",
             Self::Closed => "closed",
             Self::Edited { .. } => "edited",
@@ -119,11 +159,12 @@ pub enum CommentAction {
     Deleted,
 }
 
-/// A branch moved.
+/// A branch or tag moved.
 #[derive(Debug, Clone)]
 pub struct Push {
-    /// Branch, without `refs/heads/`.
+    /// Branch or tag, without `refs/heads/` and `refs/tags/`.
     pub branch: String,
+    pub is_tag: bool,
     /// Forty zeros when the branch is new.
     pub before: String,
     /// Forty zeros when the branch is gone.
@@ -167,7 +208,13 @@ impl Happening {
                     "submitted"
                 }
             }
-            Self::ReviewComment { .. } => "created",
+            Self::ReviewComment { edited, .. } => {
+                if edited.is_some() {
+                    "edited"
+                } else {
+                    "created"
+                }
+            }
             Self::Push(_) | Self::Status { .. } => return None,
         })
     }

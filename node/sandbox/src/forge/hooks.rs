@@ -47,6 +47,15 @@ pub struct HookConfig {
     pub events: Vec<String>,
 }
 
+/// What a `PATCH` on a webhook asks for; absent fields stay.
+#[derive(Debug, Clone, Default)]
+pub struct HookChange {
+    /// URL and secret: GitHub takes the configuration as a whole, so that one without a secret has none.
+    pub config: Option<(Url, Option<String>)>,
+    pub events: Option<Vec<String>>,
+    pub active: Option<bool>,
+}
+
 #[derive(Debug, Clone)]
 pub struct Hook {
     pub id: Id,
@@ -138,6 +147,49 @@ impl Forge {
         };
         self.hooks.insert(id, hook);
         Ok(id)
+    }
+
+    /// Sets a webhook up as its admin; gives its id.
+    ///
+    /// # Errors
+    /// As [`Forge::add_hook`]; 422 when the scope has one to that URL.
+    pub fn create_hook(&mut self, now: Timestamp, config: HookConfig) -> Result<Id, Refusal> {
+        let mut known = self.hooks_of(&config.scope);
+        if known.any(|hook| hook.config.targets == config.targets) {
+            return Err(Refusal::validation_custom(
+                "Hook",
+                "Hook already exists on this repository",
+            ));
+        }
+        drop(known);
+        self.add_hook(now, config)
+    }
+
+    /// Replaces what is given of a webhook.
+    ///
+    /// # Errors
+    /// 404.
+    pub fn edit_hook(&mut self, now: Timestamp, id: Id, change: HookChange) -> Result<(), Refusal> {
+        let hook = self.hook_mut(id)?;
+        if let Some((url, secret)) = change.config {
+            hook.config.targets = vec![url];
+            hook.config.secret = secret;
+        }
+        if let Some(events) = change.events {
+            hook.config.events = events;
+        }
+        if let Some(active) = change.active {
+            hook.active = active;
+        }
+        hook.updated_at = now;
+        Ok(())
+    }
+
+    /// # Errors
+    /// 404.
+    pub fn delete_hook(&mut self, id: Id) -> Result<(), Refusal> {
+        let gone = self.hooks.remove(&id);
+        gone.map(|_| ()).ok_or_else(Refusal::not_found)
     }
 
     /// Hooks that hear what happens in the repository.

@@ -27,25 +27,50 @@ pub struct IssueChange {
     pub milestone: Option<Option<u64>>,
 }
 
+/// What opening an issue takes.
+#[derive(Debug, Clone, Default)]
+pub struct NewIssue {
+    pub title: String,
+    pub body: Option<String>,
+    pub labels: Vec<String>,
+    pub assignees: Vec<String>,
+    pub milestone: Option<u64>,
+}
+
 impl Forge {
-    /// Opens an issue and gives its number.
+    /// Opens an issue and gives its number. From who may not triage, labels, assignees and milestone are dropped
+    /// without a word, as GitHub does.
     ///
     /// # Errors
-    /// As GitHub: 404 for who may not see the repository, 422 for a blank title or a text that is too long.
+    /// As GitHub: 404 for who may not see the repository, 422 for a blank title, a text that is too long, somebody who
+    /// cannot be assigned, or a milestone that does not exist.
     pub fn open_issue(
         &mut self,
         now: Timestamp,
         actor: &str,
         repo: &RepoName,
-        title: &str,
-        body: Option<String>,
-        labels: &[String],
+        new: NewIssue,
     ) -> Result<u64, Refusal> {
         self.require(repo, Some(actor), Permission::Read)?;
-        check_text("Issue", Some(title), body.as_deref())?;
-        let may_label = self.require(repo, Some(actor), Permission::Triage).is_ok();
+        check_text("Issue", Some(&new.title), new.body.as_deref())?;
+        let may_triage = self.require(repo, Some(actor), Permission::Triage).is_ok();
+        for login in &new.assignees {
+            if self.account(login).is_err() || !self.is_collaborator(repo, login)? {
+                return Err(Refusal::validation_value(
+                    "Issue",
+                    "assignees",
+                    "invalid",
+                    login,
+                ));
+            }
+        }
+        if let Some(milestone) = new.milestone
+            && !self.repo(repo)?.milestones.contains_key(&milestone)
+        {
+            return Err(Refusal::validation("Issue", "milestone", "invalid"));
+        }
         let number = self.reserve_number(repo)?;
-        self.insert_issue(now, actor, repo, number, title, body)?;
+        self.insert_issue(now, actor, repo, number, &new.title, new.body)?;
         self.emit(
             now,
             actor,
@@ -55,8 +80,10 @@ impl Forge {
                 action: IssueAction::Opened,
             },
         );
-        if may_label && !labels.is_empty() {
-            self.add_labels(now, actor, repo, number, labels)?;
+        if may_triage {
+            self.add_labels(now, actor, repo, number, &new.labels)?;
+            self.assign(now, actor, repo, number, &new.assignees)?;
+            self.set_milestone(now, actor, repo, number, new.milestone)?;
         }
         Ok(number)
     }
@@ -88,6 +115,7 @@ impl Forge {
                 assignees: Vec::new(),
                 milestone: None,
                 comments: Vec::new(),
+                reactions: Vec::new(),
                 created_at: now,
                 updated_at: now,
                 closed_at: None,
@@ -111,7 +139,7 @@ impl Forge {
     }
 
     /// Tells an action that issues and pull requests share by the event of the one it is.
-    fn emit_shared(
+    pub(super) fn emit_shared(
         &mut self,
         now: Timestamp,
         actor: &str,
@@ -126,7 +154,18 @@ impl Forge {
             IssueAction::Unassigned(login) => Some(IssueEventKind::Unassigned(login.clone())),
             IssueAction::Closed => Some(IssueEventKind::Closed),
             IssueAction::Reopened => Some(IssueEventKind::Reopened),
-            IssueAction::Opened | IssueAction::Edited { .. } => None,
+            IssueAction::Milestoned(milestone) => {
+                Some(IssueEventKind::Milestoned(milestone.title.clone()))
+            }
+            IssueAction::Demilestoned(milestone) => {
+                Some(IssueEventKind::Demilestoned(milestone.title.clone()))
+            }
+            IssueAction::Pinned => Some(IssueEventKind::Pinned),
+            IssueAction::Unpinned => Some(IssueEventKind::Unpinned),
+            IssueAction::Opened
+            | IssueAction::Arrived { .. }
+            | IssueAction::Transferred { .. }
+            | IssueAction::Edited { .. } => None,
         };
         if let Some(what) = history {
             self.remember(now, actor, repo, number, what);
@@ -135,6 +174,13 @@ impl Forge {
         let what = if is_pull {
             let action = match action {
                 IssueAction::Opened => PullAction::Opened,
+                IssueAction::Milestoned(milestone) => PullAction::Milestoned(milestone),
+                IssueAction::Demilestoned(milestone) => PullAction::Demilestoned(milestone),
+                // Pull requests are neither moved nor pinned.
+                IssueAction::Arrived { .. }
+                | IssueAction::Transferred { .. }
+                | IssueAction::Pinned
+                | IssueAction::Unpinned => return,
                 IssueAction::Reopened => PullAction::Reopened,
                 IssueAction::Closed => PullAction::Closed,
                 IssueAction::Edited { changes } => PullAction::Edited { changes },
@@ -194,12 +240,11 @@ impl Forge {
         };
         self.require(repo, Some(actor), least)?;
         check_text("Issue", change.title.as_deref(), change.body.as_deref())?;
-        let merged = issue.pull.as_ref().is_some_and(|p| p.merged.is_some());
-        if change.state == Some(OpenState::Open) && issue.state == OpenState::Closed && merged {
-            return Err(Refusal::validation_custom(
-                "PullRequest",
-                "state cannot be changed. The pull request cannot be reopened.",
-            ));
+        if change.state == Some(OpenState::Open)
+            && issue.state == OpenState::Closed
+            && let Some(pull) = &issue.pull
+        {
+            self.check_reopening(record, pull)?;
         }
         if let Some(Some(milestone)) = change.milestone
             && !record.milestones.contains_key(&milestone)
@@ -224,14 +269,12 @@ impl Forge {
             changes.insert("body".into(), json!({"from": from}));
             issue.body = Some(body);
         }
-        if let Some(milestone) = change.milestone
-            && may_triage
-        {
-            issue.milestone = milestone;
-        }
         if !changes.is_empty() {
             let changes = Value::Object(changes);
             self.emit_shared(now, actor, repo, number, IssueAction::Edited { changes });
+        }
+        if may_triage && let Some(milestone) = change.milestone {
+            self.set_milestone(now, actor, repo, number, milestone)?;
         }
         if may_triage && let Some(labels) = change.labels {
             self.set_labels(now, actor, repo, number, &labels)?;
@@ -315,6 +358,7 @@ impl Forge {
             issue: number,
             author,
             body: body.to_owned(),
+            reactions: Vec::new(),
             created_at: now,
             updated_at: now,
         };
@@ -576,32 +620,6 @@ impl Forge {
             self.emit_shared(now, actor, repo, number, IssueAction::Unassigned(login));
         }
         Ok(())
-    }
-
-    /// Creates a milestone and gives its number.
-    ///
-    /// # Errors
-    /// 403 without write access, 404.
-    pub fn create_milestone(
-        &mut self,
-        now: Timestamp,
-        actor: &str,
-        repo: &RepoName,
-        title: &str,
-    ) -> Result<u64, Refusal> {
-        self.require(repo, Some(actor), Permission::Write)?;
-        let id = self.next_id();
-        let record = self.repo_mut(repo)?;
-        let number = record.milestones.len() as u64 + 1;
-        let milestone = super::Milestone {
-            id,
-            number,
-            title: title.to_owned(),
-            creator: actor.to_owned(),
-            created_at: now,
-        };
-        record.milestones.insert(number, milestone);
-        Ok(number)
     }
 }
 

@@ -2,25 +2,36 @@
 //! time and git's answers are arguments, what happened comes out as [`Event`]s.
 
 mod access;
+mod actions;
 mod event;
 mod hooks;
 mod issues;
+mod milestones;
 mod model;
+mod moves;
 mod pulls;
+mod reactions;
 mod refusal;
+mod reviews;
 mod statuses;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
+pub use actions::NewWorkflowRun;
 pub use event::{CommentAction, Event, Happening, IssueAction, PullAction, Push};
-pub use hooks::{Answer, Delivery, Hook, HookConfig, HookPolicy, HookScope, MAX_DELIVERIES};
-pub use issues::{IssueChange, MAX_BODY_CHARS};
+pub use hooks::{
+    Answer, Delivery, Hook, HookChange, HookConfig, HookPolicy, HookScope, MAX_DELIVERIES,
+};
+pub use issues::{IssueChange, MAX_BODY_CHARS, NewIssue};
 pub use model::*;
-pub use pulls::{NewHead, NewPull, NewReview, PullChange};
+pub use moves::NodeKind;
+pub use pulls::{NewHead, NewPull, PullChange};
+pub use reactions::REACTIONS;
 pub use refusal::Refusal;
-pub use statuses::{NewStatus, combined_state};
+pub use reviews::{LineComment, NewReview};
+pub use statuses::{NewCheckRun, NewStatus, combined_state};
 
 /// The whole forge.
 #[derive(Debug, Default)]
@@ -67,6 +78,7 @@ impl Forge {
                     name: None,
                     email: format!("{login}@users.noreply.example"),
                     kind,
+                    busy: false,
                     created_at: now,
                 },
             );
@@ -173,6 +185,29 @@ impl Forge {
         Ok(())
     }
 
+    /// The team of that number, with its organization's login.
+    ///
+    /// # Errors
+    /// 404.
+    pub fn team_by_id(&self, id: Id) -> Result<(&str, &Team), Refusal> {
+        let mut teams = self
+            .orgs()
+            .flat_map(|(org, record)| record.teams.values().map(move |team| (org, team)));
+        teams
+            .find(|(_, team)| team.id == id)
+            .ok_or_else(Refusal::not_found)
+    }
+
+    /// Sets whether somebody says of themselves that they have little time.
+    ///
+    /// # Errors
+    /// 404.
+    pub fn set_busy(&mut self, login: &str, busy: bool) -> Result<(), Refusal> {
+        let account = self.accounts.get_mut(&login.to_lowercase());
+        account.ok_or_else(Refusal::not_found)?.busy = busy;
+        Ok(())
+    }
+
     pub(crate) fn org_mut(&mut self, org: &str) -> Result<&mut Org, Refusal> {
         self.orgs
             .get_mut(&org.to_lowercase())
@@ -219,6 +254,7 @@ impl Forge {
             archived: false,
             default_branch: default_branch.to_owned(),
             branches: BTreeMap::new(),
+            tags: BTreeMap::new(),
             required_contexts: BTreeMap::new(),
             fork_of,
             allowed_methods: vec![MergeMethod::Merge, MergeMethod::Squash, MergeMethod::Rebase],
@@ -226,6 +262,9 @@ impl Forge {
             labels: BTreeMap::new(),
             milestones: BTreeMap::new(),
             issues: BTreeMap::new(),
+            moved: BTreeMap::new(),
+            pinned: Vec::new(),
+            workflow_runs: BTreeMap::new(),
             comments: BTreeMap::new(),
             statuses: BTreeMap::new(),
             check_runs: BTreeMap::new(),

@@ -109,6 +109,8 @@ pub struct Account {
     pub name: Option<String>,
     pub email: String,
     pub kind: AccountKind,
+    /// Says of itself that it has little time.
+    pub busy: bool,
     pub created_at: Timestamp,
 }
 
@@ -147,6 +149,7 @@ pub struct Milestone {
     pub id: Id,
     pub number: u64,
     pub title: String,
+    pub state: OpenState,
     pub creator: String,
     pub created_at: Timestamp,
 }
@@ -183,6 +186,7 @@ pub struct Issue {
     pub assignees: Vec<String>,
     pub milestone: Option<u64>,
     pub comments: Vec<Id>,
+    pub reactions: Vec<Reaction>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
     pub closed_at: Option<Timestamp>,
@@ -192,6 +196,9 @@ pub struct Issue {
     /// Present for a pull request.
     pub pull: Option<Pull>,
 }
+
+/// Issues that a repository can pin, as GitHub's.
+pub const MAX_PINNED: usize = 3;
 
 /// Events remembered per issue.
 pub const MAX_ISSUE_EVENTS: usize = 1000;
@@ -213,7 +220,42 @@ pub enum IssueEventKind {
     Unassigned(String),
     Closed,
     Reopened,
-    Merged { commit: String },
+    Merged {
+        commit: String,
+    },
+    /// Titles of milestones.
+    Milestoned(String),
+    Demilestoned(String),
+    Pinned,
+    Unpinned,
+}
+
+/// A sign under an issue or comment; one of a kind per account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reaction {
+    pub id: Id,
+    pub user: String,
+    /// `+1`, `heart`, …
+    pub content: String,
+    pub created_at: Timestamp,
+}
+
+/// A run of GitHub Actions.
+#[derive(Debug, Clone)]
+pub struct WorkflowRun {
+    pub id: Id,
+    pub name: String,
+    /// `pull_request`, `push`, …
+    pub event: String,
+    pub head_branch: String,
+    pub head_sha: String,
+    /// `queued`, `in_progress`, `completed`, `action_required`.
+    pub status: String,
+    pub conclusion: Option<String>,
+    /// How often it was run again.
+    pub reruns: u64,
+    pub created_at: Timestamp,
+    pub updated_at: Timestamp,
 }
 
 /// What a pull request has beyond an issue.
@@ -234,6 +276,8 @@ pub struct Pull {
     pub mergeability: Option<Mergeability>,
     pub merged: Option<Merged>,
     pub requested_reviewers: Vec<String>,
+    /// Slugs of teams of the repository's owner.
+    pub requested_teams: Vec<String>,
     pub reviews: Vec<Review>,
     pub review_comments: Vec<ReviewComment>,
     pub maintainer_can_modify: bool,
@@ -272,6 +316,7 @@ pub struct Comment {
     pub issue: u64,
     pub author: String,
     pub body: String,
+    pub reactions: Vec<Reaction>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
 }
@@ -315,6 +360,8 @@ pub struct ReviewComment {
     pub author: String,
     pub path: String,
     pub line: u64,
+    /// Lines below the first `@@` of the file's patch.
+    pub position: u64,
     pub diff_hunk: String,
     pub commit: String,
     pub body: String,
@@ -364,6 +411,11 @@ pub struct CheckRun {
     /// `queued`, `in_progress` or `completed`.
     pub status: String,
     pub conclusion: Option<String>,
+    /// Slug of the app that made it.
+    pub app: Option<String>,
+    /// Title and summary of its output.
+    pub output: Option<(String, String)>,
+    pub details_url: Option<String>,
     pub started_at: Timestamp,
     pub completed_at: Option<Timestamp>,
 }
@@ -423,6 +475,8 @@ pub struct Repo {
     pub default_branch: String,
     /// Branch tips, kept in step with git.
     pub branches: BTreeMap<String, String>,
+    /// Objects that tags name (for annotated ones the tag itself), kept in step with git.
+    pub tags: BTreeMap<String, String>,
     /// Contexts that must be successful before a merge into the branch.
     pub required_contexts: BTreeMap<String, BTreeSet<String>>,
     pub fork_of: Option<RepoName>,
@@ -433,6 +487,11 @@ pub struct Repo {
     pub labels: BTreeMap<String, Label>,
     pub milestones: BTreeMap<u64, Milestone>,
     pub issues: BTreeMap<u64, Issue>,
+    /// Where issues of these numbers were transferred to.
+    pub moved: BTreeMap<u64, (RepoName, u64)>,
+    /// Numbers of pinned issues, at most [`MAX_PINNED`].
+    pub pinned: Vec<u64>,
+    pub workflow_runs: BTreeMap<Id, WorkflowRun>,
     pub comments: BTreeMap<Id, Comment>,
     /// By commit; every status ever set, oldest first.
     pub statuses: BTreeMap<String, Vec<Status>>,

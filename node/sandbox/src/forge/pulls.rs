@@ -1,14 +1,13 @@
-//! Pull requests: opening, moving heads, drafts, reviews, review requests, merging. Git's part (do the branches
-//! exist, do they merge, what is the merge commit) was asked by the caller.
+//! Pull requests: opening, moving heads, drafts, review requests, merging. Git's part (do the branches exist, do they
+//! merge, what is the merge commit) was asked by the caller.
 
 use jiff::Timestamp;
 use serde_json::json;
 
 use super::issues::{check_text, has};
 use super::{
-    Forge, Happening, HeadFacts, Id, IssueChange, IssueEventKind, MergeMethod, Mergeability,
-    Merged, OpenState, Permission, Pull, PullAction, Push, Refusal, RepoName, Review,
-    ReviewComment, ReviewState, StatusState,
+    Forge, Happening, HeadFacts, IssueChange, IssueEventKind, MergeMethod, Mergeability, Merged,
+    OpenState, Permission, Pull, PullAction, Push, Refusal, Repo, RepoName, StatusState,
 };
 
 /// What opening a pull request takes.
@@ -19,6 +18,7 @@ pub struct NewPull {
     pub title: String,
     pub body: Option<String>,
     pub draft: bool,
+    pub maintainer_can_modify: bool,
     pub base_branch: String,
     pub base_sha: String,
     pub head_repo: RepoName,
@@ -34,15 +34,6 @@ pub struct NewHead {
     /// Tip of the base branch at that time.
     pub base_sha: String,
     pub facts: HeadFacts,
-}
-
-/// A review to submit.
-#[derive(Debug, Clone)]
-pub struct NewReview {
-    pub state: ReviewState,
-    pub body: String,
-    /// Path, line and text of each comment on a line.
-    pub comments: Vec<(String, u64, String)>,
 }
 
 /// What a `PATCH` on a pull request asks for; absent fields stay.
@@ -125,9 +116,10 @@ impl Forge {
             mergeability: None,
             merged: None,
             requested_reviewers: Vec::new(),
+            requested_teams: Vec::new(),
             reviews: Vec::new(),
             review_comments: Vec::new(),
-            maintainer_can_modify: true,
+            maintainer_can_modify: new.maintainer_can_modify,
         });
         self.emit_pull(now, actor, repo, number, PullAction::Opened);
         Ok(number)
@@ -144,7 +136,7 @@ impl Forge {
         self.emit(now, actor, repo, Happening::PullRequest { number, action });
     }
 
-    /// Records that a branch moved and tells it by a push event.
+    /// Records that a branch or tag moved and tells it by a push event.
     ///
     /// # Errors
     /// 404 when the repository does not exist.
@@ -157,9 +149,14 @@ impl Forge {
         tip: Option<String>,
     ) -> Result<(), Refusal> {
         let record = self.repo_mut(repo)?;
+        let refs = if push.is_tag {
+            &mut record.tags
+        } else {
+            &mut record.branches
+        };
         match tip {
-            Some(tip) => record.branches.insert(push.branch.clone(), tip),
-            None => record.branches.remove(&push.branch),
+            Some(tip) => refs.insert(push.branch.clone(), tip),
+            None => refs.remove(&push.branch),
         };
         record.pushed_at = now;
         record.updated_at = now;
@@ -304,10 +301,10 @@ impl Forge {
         Ok(())
     }
 
-    /// Asks for reviews.
+    /// Asks people and teams (by slug) for reviews.
     ///
     /// # Errors
-    /// 403, 404, 422 when one of them is the author or no collaborator.
+    /// 403, 404, 422 when one of them is the author, no collaborator, or a team without access.
     pub fn request_reviewers(
         &mut self,
         now: Timestamp,
@@ -315,11 +312,18 @@ impl Forge {
         repo: &RepoName,
         number: u64,
         logins: &[String],
+        teams: &[String],
     ) -> Result<(), Refusal> {
         self.require(repo, Some(actor), Permission::Triage)?;
         let (record, issue, _) = self.pull(repo, number)?;
         let author = issue.author.clone();
         let name = record.name.clone();
+        let no_collaborator = || {
+            Refusal::invalid(format!(
+                "Reviews may only be requested from collaborators. One or more of the users or teams you specified \
+                 is not a collaborator of the {name} repository."
+            ))
+        };
         for login in logins {
             if author.eq_ignore_ascii_case(login) {
                 return Err(Refusal::invalid(
@@ -327,10 +331,16 @@ impl Forge {
                 ));
             }
             if self.account(login).is_err() || !self.is_collaborator(repo, login)? {
-                return Err(Refusal::invalid(format!(
-                    "Reviews may only be requested from collaborators. One or more of the users or teams you \
-                     specified is not a collaborator of the {name} repository."
-                )));
+                return Err(no_collaborator());
+            }
+        }
+        for slug in teams {
+            let team = self
+                .org(&name.owner)
+                .ok()
+                .and_then(|org| org.teams.get(slug));
+            if !team.is_some_and(|team| team.repos.contains_key(&name.name.to_lowercase())) {
+                return Err(no_collaborator());
             }
         }
         for login in logins {
@@ -340,6 +350,15 @@ impl Forge {
                 pull.requested_reviewers.push(login.clone());
                 self.issue_mut(repo, number)?.updated_at = now;
                 self.emit_pull(now, actor, repo, number, PullAction::ReviewRequested(login));
+            }
+        }
+        for slug in teams {
+            let pull = self.pull_mut(repo, number)?;
+            if !pull.requested_teams.contains(slug) {
+                pull.requested_teams.push(slug.clone());
+                self.issue_mut(repo, number)?.updated_at = now;
+                let action = PullAction::TeamReviewRequested(slug.clone());
+                self.emit_pull(now, actor, repo, number, action);
             }
         }
         Ok(())
@@ -356,6 +375,7 @@ impl Forge {
         repo: &RepoName,
         number: u64,
         logins: &[String],
+        teams: &[String],
     ) -> Result<(), Refusal> {
         self.require(repo, Some(actor), Permission::Triage)?;
         for login in logins {
@@ -371,116 +391,46 @@ impl Forge {
                 self.emit_pull(now, actor, repo, number, action);
             }
         }
+        for slug in teams {
+            let pull = self.pull_mut(repo, number)?;
+            if let Some(place) = pull.requested_teams.iter().position(|team| team == slug) {
+                pull.requested_teams.remove(place);
+                self.issue_mut(repo, number)?.updated_at = now;
+                let action = PullAction::TeamReviewRequestRemoved(slug.clone());
+                self.emit_pull(now, actor, repo, number, action);
+            }
+        }
         Ok(())
     }
 
-    /// Submits a review, with comments on lines, and gives its id.
-    ///
-    /// # Errors
-    /// 404; 422 for approving one's own pull request.
-    pub fn review(
-        &mut self,
-        now: Timestamp,
-        actor: &str,
-        repo: &RepoName,
-        number: u64,
-        new: NewReview,
-    ) -> Result<Id, Refusal> {
-        self.require(repo, Some(actor), Permission::Read)?;
-        check_text("PullRequestReview", None, Some(&new.body))?;
-        let state = new.state;
-        let (_, issue, pull) = self.pull(repo, number)?;
-        let own = issue.author.eq_ignore_ascii_case(actor);
-        if own && matches!(state, ReviewState::Approved | ReviewState::ChangesRequested) {
-            let what = if state == ReviewState::Approved {
-                "Can not approve your own pull request"
-            } else {
-                "Can not request changes on your own pull request"
-            };
-            return Err(Refusal {
-                message: "Unprocessable Entity".into(),
-                errors: vec![json!(what)],
-                ..Refusal::invalid("")
-            });
-        }
-        let commit = pull.head_sha.clone();
-        let author = self.account(actor)?.login.clone();
-        let id = self.next_id();
-        let review = Review {
-            id,
-            author: author.clone(),
-            state,
-            body: new.body,
-            commit: commit.clone(),
-            submitted_at: now,
+    /// May a closed pull request be opened again, in GitHub's words?
+    pub(super) fn check_reopening(&self, repo: &Repo, pull: &Pull) -> Result<(), Refusal> {
+        let refuse = |why: &str| {
+            Err(Refusal::validation_custom(
+                "PullRequest",
+                &format!("state cannot be changed. {why}"),
+            ))
         };
-        let mut inline = Vec::new();
-        for (path, line, body) in new.comments {
-            inline.push(ReviewComment {
-                id: self.next_id(),
-                review: id,
-                author: author.clone(),
-                path,
-                line,
-                diff_hunk: format!("@@ -{line},1 +{line},1 @@"),
-                commit: commit.clone(),
-                body,
-                in_reply_to: None,
-                created_at: now,
-                updated_at: now,
-            });
+        if pull.merged.is_some() {
+            return refuse("The pull request cannot be reopened.");
         }
-        let pull = self.pull_mut(repo, number)?;
-        pull.reviews.push(review.clone());
-        pull.review_comments.extend(inline.iter().cloned());
-        pull.requested_reviewers
-            .retain(|r| !r.eq_ignore_ascii_case(actor));
-        self.issue_mut(repo, number)?.updated_at = now;
-        let what = Happening::Review {
-            number,
-            review,
-            dismissed: false,
+        let Ok(head) = self.repo(&pull.head_repo) else {
+            return refuse("The repository that submitted this pull request has been deleted.");
         };
-        self.emit(now, actor, repo, what);
-        for comment in inline {
-            let comment = comment.id;
-            self.emit(
-                now,
-                actor,
-                repo,
-                Happening::ReviewComment { number, comment },
-            );
+        if !head.branches.contains_key(&pull.head_branch) {
+            let branch = &pull.head_branch;
+            return refuse(&format!("The {branch} branch has been deleted."));
         }
-        Ok(id)
-    }
-
-    /// Withdraws a review's weight.
-    ///
-    /// # Errors
-    /// 403, 404.
-    pub fn dismiss_review(
-        &mut self,
-        now: Timestamp,
-        actor: &str,
-        repo: &RepoName,
-        number: u64,
-        review: Id,
-    ) -> Result<(), Refusal> {
-        self.require(repo, Some(actor), Permission::Write)?;
-        let pull = self.pull_mut(repo, number)?;
-        let record = pull
-            .reviews
-            .iter_mut()
-            .find(|r| r.id == review)
-            .ok_or_else(Refusal::not_found)?;
-        record.state = ReviewState::Dismissed;
-        let review = record.clone();
-        let what = Happening::Review {
-            number,
-            review,
-            dismissed: true,
-        };
-        self.emit(now, actor, repo, what);
+        let (base, from) = (&pull.base_branch, &pull.head_branch);
+        if self
+            .open_pull_from(&repo.name, base, &pull.head_repo, from)
+            .is_some()
+        {
+            let (owner, into) = (&pull.head_repo.owner, &repo.name.owner);
+            return refuse(&format!(
+                "There is already an open pull request from {owner}:{from} to {into}:{base}."
+            ));
+        }
         Ok(())
     }
 
@@ -581,28 +531,5 @@ impl Forge {
         number: u64,
     ) -> Result<(), Refusal> {
         self.set_state(now, actor, repo, number, OpenState::Closed, None)
-    }
-
-    /// `reviewDecision`: what the newest weighty review of each reviewer with write access amounts to.
-    pub fn review_decision(&self, repo: &RepoName, number: u64) -> Option<&'static str> {
-        let (_, _, pull) = self.pull(repo, number).ok()?;
-        let mut newest = std::collections::BTreeMap::new();
-        for review in &pull.reviews {
-            let weighty = matches!(
-                review.state,
-                ReviewState::Approved | ReviewState::ChangesRequested | ReviewState::Dismissed
-            );
-            let writer = self.permission(repo, Some(&review.author)).ok()? >= Permission::Write;
-            if weighty && writer {
-                newest.insert(review.author.to_lowercase(), review.state);
-            }
-        }
-        if newest.values().any(|s| *s == ReviewState::ChangesRequested) {
-            Some("CHANGES_REQUESTED")
-        } else if newest.values().any(|s| *s == ReviewState::Approved) {
-            Some("APPROVED")
-        } else {
-            None
-        }
     }
 }

@@ -71,6 +71,26 @@ impl Refusal {
         }
     }
 
+    /// The same, with the value that is not taken.
+    pub fn validation_value(resource: &str, field: &str, code: &str, value: &str) -> Self {
+        Self {
+            status: 422,
+            message: "Validation Failed".into(),
+            errors: vec![
+                json!({"value": value, "resource": resource, "field": field, "code": code}),
+            ],
+        }
+    }
+
+    /// 422 `Unprocessable Entity` with sentences.
+    pub fn unprocessable(sentence: &str) -> Self {
+        Self {
+            status: 422,
+            message: "Unprocessable Entity".into(),
+            errors: vec![json!(sentence)],
+        }
+    }
+
     /// 422 `Validation Failed` with a custom message.
     pub fn validation_custom(resource: &str, message: &str) -> Self {
         Self {

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 
 use super::{
-    CheckRun, Commit, Forge, Happening, Id, Permission, Refusal, RepoName, Status, StatusState,
+    AccountKind, CheckRun, Commit, Forge, Happening, Id, Permission, Refusal, RepoName, Status,
+    StatusState,
 };
 
 /// GitHub's bound on statuses per commit and context.
@@ -22,6 +23,31 @@ pub struct NewStatus {
     pub description: Option<String>,
     pub target_url: Option<String>,
 }
+
+/// What a `POST …/check-runs` asks for.
+#[derive(Debug, Clone, Default)]
+pub struct NewCheckRun {
+    pub name: String,
+    pub sha: String,
+    /// `queued`, `in_progress` or `completed`.
+    pub status: String,
+    pub conclusion: Option<String>,
+    pub details_url: Option<String>,
+    /// Title and summary.
+    pub output: Option<(String, String)>,
+}
+
+/// What ends a check run.
+const CONCLUSIONS: [&str; 8] = [
+    "action_required",
+    "cancelled",
+    "failure",
+    "neutral",
+    "skipped",
+    "stale",
+    "success",
+    "timed_out",
+];
 
 impl Forge {
     /// Sets a status on a commit, as git describes it.
@@ -94,7 +120,38 @@ impl Forge {
         statuses
     }
 
-    /// Records a check run, as an app would.
+    /// Makes a check run, as an app; only bots are apps here.
+    ///
+    /// # Errors
+    /// 404 when the repository does not exist or may not be seen, 403 for people and without write access, 422 for a
+    /// conclusion that GitHub does not know.
+    pub fn create_check_run(
+        &mut self,
+        now: Timestamp,
+        actor: &str,
+        repo: &RepoName,
+        new: NewCheckRun,
+    ) -> Result<CheckRun, Refusal> {
+        self.require(repo, Some(actor), Permission::Read)?;
+        if self.account(actor)?.kind != AccountKind::Bot {
+            return Err(Refusal::forbidden(
+                "You must authenticate via a GitHub App.",
+            ));
+        }
+        if self.permission(repo, Some(actor))? < Permission::Write {
+            return Err(Refusal::forbidden("Resource not accessible by integration"));
+        }
+        let known = |conclusion: &String| CONCLUSIONS.contains(&conclusion.as_str());
+        if new.name.is_empty() || !new.conclusion.as_ref().is_none_or(known) {
+            return Err(Refusal::invalid(
+                "Invalid request.\n\nName or conclusion is not one that a check run has.",
+            ));
+        }
+        let app = actor.strip_suffix("[bot]").unwrap_or(actor).to_owned();
+        self.insert_check_run(now, repo, new, Some(app))
+    }
+
+    /// Records a check run of some app.
     ///
     /// # Errors
     /// 404 when the repository does not exist.
@@ -107,23 +164,42 @@ impl Forge {
         status: &str,
         conclusion: Option<&str>,
     ) -> Result<Id, Refusal> {
-        let id = self.next_id();
-        let runs = self
-            .repo_mut(repo)?
-            .check_runs
-            .entry(sha.to_owned())
-            .or_default();
-        runs.retain(|r| r.name != name);
-        runs.push(CheckRun {
-            id,
-            sha: sha.to_owned(),
+        let new = NewCheckRun {
             name: name.to_owned(),
+            sha: sha.to_owned(),
             status: status.to_owned(),
             conclusion: conclusion.map(str::to_owned),
+            ..NewCheckRun::default()
+        };
+        Ok(self.insert_check_run(now, repo, new, None)?.id)
+    }
+
+    /// The latest of each name and app is kept.
+    fn insert_check_run(
+        &mut self,
+        now: Timestamp,
+        repo: &RepoName,
+        new: NewCheckRun,
+        app: Option<String>,
+    ) -> Result<CheckRun, Refusal> {
+        let id = self.next_id();
+        let runs = &mut self.repo_mut(repo)?.check_runs;
+        let runs = runs.entry(new.sha.clone()).or_default();
+        runs.retain(|known| known.name != new.name || known.app != app);
+        let run = CheckRun {
+            id,
+            sha: new.sha,
+            name: new.name,
+            status: new.status,
+            completed_at: new.conclusion.as_ref().map(|_| now),
+            conclusion: new.conclusion,
+            app,
+            output: new.output,
+            details_url: new.details_url,
             started_at: now,
-            completed_at: conclusion.map(|_| now),
-        });
-        Ok(id)
+        };
+        runs.push(run.clone());
+        Ok(run)
     }
 }
 

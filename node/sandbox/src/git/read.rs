@@ -61,13 +61,17 @@ impl Git {
 
     /// Branch tips.
     pub(crate) async fn branches(&self) -> Result<Vec<(String, String)>, GitError> {
-        let text = self
-            .text(&[
-                "for-each-ref",
-                "--format=%(objectname) %(refname:lstrip=2)",
-                "refs/heads",
-            ])
-            .await?;
+        self.refs("refs/heads").await
+    }
+
+    /// What tags name; for an annotated one the tag itself.
+    pub(crate) async fn tags(&self) -> Result<Vec<(String, String)>, GitError> {
+        self.refs("refs/tags").await
+    }
+
+    async fn refs(&self, below: &str) -> Result<Vec<(String, String)>, GitError> {
+        let format = "--format=%(objectname) %(refname:lstrip=2)";
+        let text = self.text(&["for-each-ref", format, below]).await?;
         Ok(text
             .lines()
             .filter_map(|line| line.split_once(' '))
@@ -103,6 +107,23 @@ impl Git {
             .map(|pushed| pushed.commit)
             .take(MAX_COMMITS)
             .collect())
+    }
+
+    /// The best common ancestor, if there is one.
+    pub(crate) async fn merge_base(&self, a: &str, b: &str) -> Result<Option<String>, GitError> {
+        let output = self.output(&["merge-base", a, b], &[], b"").await?;
+        let sha = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        Ok((output.status == 0 && !sha.is_empty()).then_some(sha))
+    }
+
+    /// How many commits `head` has and `base` lacks.
+    pub(crate) async fn count_between(&self, base: &str, head: &str) -> Result<u64, GitError> {
+        let range = format!("{base}..{head}");
+        let text = self.text(&["rev-list", "--count", &range]).await?;
+        text.parse().map_err(|_| GitError::Unexpected {
+            command: format!("rev-list --count {range}"),
+            answer: text,
+        })
     }
 
     /// The commits that a push brought to a branch: new on it, or for a new branch new to the repository.

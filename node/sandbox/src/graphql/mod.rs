@@ -2,6 +2,7 @@
 //! stands in `schema.graphql`; errors have GitHub's shape.
 
 mod errors;
+mod mutations;
 mod objects;
 mod record;
 mod search;
@@ -26,13 +27,14 @@ use serde_json::{Value, json};
 
 use crate::actor::ensure_mergeability;
 use crate::engine::{Engine, Rate};
-use crate::forge::{Permission, Refusal, RepoName};
+use crate::forge::{AccountKind, Permission, Refusal, RepoName};
 use crate::render::{Render, time};
 use crate::rest::{answer_refusal, tell};
 use crate::server::Caller;
+use mutations::Mutations;
 use objects::Objects;
 use record::{Cut, Record, typed};
-use search::Search;
+pub(crate) use search::Search;
 
 /// Points that a query costs.
 const COST: u64 = 1;
@@ -127,12 +129,19 @@ async fn execute(
             .iter()
             .any(|field| text.contains(field)),
     };
+    let operation = document.operations.get(asked.operation_name.as_deref());
+    let mutates = operation.is_ok_and(|operation| operation.is_mutation());
     let execution =
         match Execution::new(schema, &document).operation_name(asked.operation_name.as_deref()) {
             Ok(execution) => execution.raw_variable_values(&variables),
             Err(error) => return Ok(json!({"errors": [{"message": error.message().to_string()}]})),
         };
-    match execution.execute_async(&root).await {
+    let executed = if mutates {
+        execution.execute_async(&Mutations(root)).await
+    } else {
+        execution.execute_async(&root).await
+    };
+    match executed {
         Ok(response) => errors::executed(response),
         Err(error) => Ok(json!({"errors": [{"message": error.message().to_string()}]})),
     }
@@ -158,6 +167,7 @@ impl AsyncObjectValue for Root {
         Box::pin(async move {
             let record = match info.field_name() {
                 "rateLimit" => Some(self.rate_limit()),
+                "user" => Some(self.user(info.arguments())?),
                 "viewer" => self.show(|objects| objects.viewer(&self.login)),
                 "repository" => Some(self.repository(info.arguments())?),
                 "search" => Some(self.search(info.arguments()).await?),
@@ -171,6 +181,21 @@ impl AsyncObjectValue for Root {
 impl Root {
     fn show<R>(&self, f: impl FnOnce(Objects<'_>) -> R) -> R {
         self.engine.show(|render: Render<'_>| f(Objects { render }))
+    }
+
+    fn user(&self, args: &JsonMap) -> Result<Record, FieldError> {
+        let login = args.get("login").and_then(JsonValue::as_str);
+        let login = login.unwrap_or_default();
+        let user = self.show(|objects| {
+            let account = objects.render.forge.account(login).ok()?;
+            (account.kind == AccountKind::User).then(|| objects.account(login))?
+        });
+        user.ok_or_else(|| {
+            typed(
+                "NOT_FOUND",
+                format!("Could not resolve to a User with the login of '{login}'."),
+            )
+        })
     }
 
     fn rate_limit(&self) -> Record {

@@ -48,8 +48,15 @@ impl Objects<'_> {
 
     fn account_as(&self, kind: &'static str, login: &str) -> Option<Record> {
         let account = self.forge().account(login).ok()?;
+        let status = (kind == "User" && account.busy).then(|| {
+            Record::new("UserStatus")
+                .with("id", json!(node_id("UserStatus", account.id)))
+                .with("indicatesLimitedAvailability", json!(true))
+                .with("message", json!("busy"))
+        });
         Some(
             Record::new(kind)
+                .with("status", status)
                 .with("id", json!(node_id("User", account.id)))
                 .with("databaseId", json!(account.id))
                 .with("login", json!(account.login))
@@ -130,7 +137,7 @@ impl Objects<'_> {
             Record::new("Milestone")
                 .with("id", json!(node_id("Milestone", milestone.id)))
                 .with("number", json!(milestone.number))
-                .with("state", json!("OPEN"))
+                .with("state", json!(milestone.state.as_str().to_uppercase()))
                 .with("title", json!(milestone.title))
         });
         let association = self.forge().association(&repo.name, &issue.author);

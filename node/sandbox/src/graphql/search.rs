@@ -21,14 +21,14 @@ struct Term {
 
 /// A parsed query.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Search {
+pub(crate) struct Search {
     terms: Vec<Term>,
     sort: Option<String>,
 }
 
 impl Search {
     /// Reads a query. Nothing is an error: what is no qualifier is a word to look for, as with GitHub.
-    pub(super) fn parse(query: &str) -> Self {
+    pub(crate) fn parse(query: &str) -> Self {
         let mut search = Self::default();
         for token in tokens(query) {
             let (negated, token) = match token.strip_prefix('-') {
@@ -56,7 +56,7 @@ impl Search {
     }
 
     /// What matches among what the caller may see, in the order asked for (the newest first if none).
-    pub(super) fn run<'f>(
+    pub(crate) fn run<'f>(
         &self,
         forge: &'f Forge,
         caller: Option<&str>,
@@ -184,7 +184,7 @@ fn holds_value(name: &str, value: &str, forge: &Forge, repo: &Repo, issue: &Issu
         "closed" => in_range(value, issue.closed_at),
         "merged" => in_range(value, pull.and_then(|p| p.merged.as_ref()).map(|m| m.at)),
         "in" => true,
-        "" => mentions(issue, &lower),
+        "" => mentions(issue, &lower) || has_commit(issue, &lower),
         // An unknown qualifier is text.
         other => mentions(issue, &format!("{other}:{lower}")),
     }
@@ -213,6 +213,19 @@ fn mentions(issue: &Issue, lower: &str) -> bool {
             .body
             .as_ref()
             .is_some_and(|body| body.to_lowercase().contains(lower))
+}
+
+/// Seven digits of a commit's id and more find the pull requests that have it.
+fn has_commit(issue: &Issue, lower: &str) -> bool {
+    const LEAST: usize = 7;
+    lower.len() >= LEAST
+        && lower.bytes().all(|byte| byte.is_ascii_hexdigit())
+        && issue.pull.as_ref().is_some_and(|pull| {
+            let merged = pull.merged.as_ref().map(|merged| &merged.commit);
+            let commits = pull.head.commits.iter().map(|commit| &commit.sha);
+            let mut all = commits.chain([&pull.head_sha]).chain(merged);
+            all.any(|sha| sha.starts_with(lower))
+        })
 }
 
 /// Splits at spaces outside of quotes.

@@ -9,6 +9,17 @@ use crate::forge::{
 };
 use crate::git::{ChangedFile, Entry};
 
+/// What lies between two commits.
+pub(crate) struct Comparison {
+    pub(crate) base: Commit,
+    pub(crate) head_sha: String,
+    pub(crate) merge_base: Commit,
+    pub(crate) ahead_by: u64,
+    pub(crate) behind_by: u64,
+    pub(crate) commits: Vec<Commit>,
+    pub(crate) files: Vec<ChangedFile>,
+}
+
 impl Forge {
     /// The account that a commit's email belongs to.
     pub(crate) fn account_by_email(&self, email: &str) -> Option<&crate::forge::Account> {
@@ -173,19 +184,68 @@ impl Render<'_> {
             "external_id": "",
             "url": url,
             "html_url": html,
-            "details_url": html,
+            "details_url": run.details_url.as_ref().unwrap_or(&html),
             "status": run.status,
             "conclusion": run.conclusion,
             "started_at": time(run.started_at),
             "completed_at": times(run.completed_at),
             "output": {
-                "title": null, "summary": null, "text": null, "annotations_count": 0,
+                "title": run.output.as_ref().map(|(title, _)| title),
+                "summary": run.output.as_ref().map(|(_, summary)| summary), "text": null, "annotations_count": 0,
                 "annotations_url": format!("{url}/annotations"),
             },
             "name": run.name,
             "check_suite": {"id": run.id},
-            "app": null,
+            "app": run.app.as_ref().map_or(Value::Null, |slug| self.app(slug, run)),
             "pull_requests": [],
+        })
+    }
+
+    fn app(&self, slug: &str, run: &CheckRun) -> Value {
+        json!({
+            "id": 1,
+            "slug": slug,
+            "node_id": node_id("App", 1),
+            "owner": self.user(slug),
+            "name": slug,
+            "description": null,
+            "external_url": format!("{}/{slug}", self.base),
+            "html_url": format!("{}/apps/{slug}", self.base),
+            "created_at": time(run.started_at),
+            "updated_at": time(run.started_at),
+            "permissions": {"checks": "write"},
+            "events": [],
+        })
+    }
+
+    /// What two commits differ by: `commits` and `files` are those to show.
+    pub(crate) fn comparison(&self, repo: &RepoName, found: &Comparison) -> Value {
+        let spec = format!("{}...{}", found.base.sha, found.head_sha);
+        let (url, html) = (self.repo_url(repo), self.html_url(repo));
+        let status = match (found.ahead_by, found.behind_by) {
+            (0, 0) => "identical",
+            (_, 0) => "ahead",
+            (0, _) => "behind",
+            _ => "diverged",
+        };
+        let commits = found.commits.iter();
+        let files = found.files.iter();
+        json!({
+            "url": format!("{url}/compare/{spec}"),
+            "html_url": format!("{html}/compare/{spec}"),
+            "permalink_url": format!("{html}/compare/{spec}"),
+            "diff_url": format!("{html}/compare/{spec}.diff"),
+            "patch_url": format!("{html}/compare/{spec}.patch"),
+            "base_commit": self.commit(repo, &found.base),
+            "merge_base_commit": self.commit(repo, &found.merge_base),
+            "status": status,
+            "ahead_by": found.ahead_by,
+            "behind_by": found.behind_by,
+            "total_commits": found.ahead_by,
+            "commits": commits.map(|commit| self.commit(repo, commit)).collect::<Vec<_>>(),
+            "files": files
+                .map(|file| self.file(repo, &found.head_sha, file))
+                .collect::<Vec<_>>(),
         })
     }
 
@@ -205,6 +265,28 @@ impl Render<'_> {
             "name": name,
             "commit": {"sha": sha, "url": format!("{}/commits/{sha}", self.repo_url(&repo.name))},
             "protected": repo.required_contexts.contains_key(name),
+        })
+    }
+
+    /// `GET …/branches/{branch}/protection` of a branch that requires contexts.
+    pub(crate) fn protection(&self, repo: &Repo, branch: &str, contexts: &[String]) -> Value {
+        let url = format!("{}/branches/{branch}/protection", self.repo_url(&repo.name));
+        let checks = contexts
+            .iter()
+            .map(|context| json!({"context": context, "app_id": null}));
+        json!({
+            "url": url,
+            "required_status_checks": {
+                "url": format!("{url}/required_status_checks"),
+                "strict": false,
+                "contexts": contexts,
+                "contexts_url": format!("{url}/required_status_checks/contexts"),
+                "checks": checks.collect::<Vec<_>>(),
+            },
+            "enforce_admins": {"url": format!("{url}/enforce_admins"), "enabled": false},
+            "required_linear_history": {"enabled": false},
+            "allow_force_pushes": {"enabled": false},
+            "allow_deletions": {"enabled": false},
         })
     }
 

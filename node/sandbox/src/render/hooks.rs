@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{Render, time};
-use crate::forge::{Delivery, Hook, HookScope};
+use crate::forge::{Delivery, Hook, HookScope, Id, Refusal};
 
 impl Render<'_> {
     pub(crate) fn hook(&self, hook: &Hook) -> Value {
@@ -51,6 +51,28 @@ impl Render<'_> {
             fields.remove("last_response");
         }
         value
+    }
+
+    /// The body of a `ping`.
+    pub(crate) fn ping(&self, id: Id, actor: &str) -> Result<Value, Refusal> {
+        let hook = self.forge.hook(id)?;
+        let mut body = json!({
+            "zen": "Keep it logically awesome.",
+            "hook_id": id,
+            "hook": self.hook(hook),
+            "sender": self.user(actor),
+        });
+        let owner = match &hook.config.scope {
+            HookScope::Repo(repo) => {
+                body["repository"] = self.repo(self.forge.repo(repo)?);
+                &repo.owner
+            }
+            HookScope::Org(org) => org,
+        };
+        if let Some(organization) = self.organization(owner) {
+            body["organization"] = organization;
+        }
+        Ok(body)
     }
 
     pub(crate) fn delivery_item(&self, delivery: &Delivery) -> Value {

@@ -1,9 +1,12 @@
 //! The forge's records in GitHub's JSON shapes, for REST answers and webhook payloads alike.
 
+mod actions;
 mod commits;
 mod hooks;
 mod payload;
 mod pulls;
+
+pub(crate) use commits::Comparison;
 
 use base64::Engine as _;
 use jiff::Timestamp;
@@ -11,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::forge::{
     Account, AccountKind, Comment, Forge, Id, Issue, IssueEvent, IssueEventKind, Label, Milestone,
-    Permission, Repo, RepoName, Team,
+    Permission, Reaction, Repo, RepoName, Team,
 };
 
 /// Shows records; `base` is the sandbox's own URL without a trailing slash.
@@ -91,6 +94,7 @@ impl Render<'_> {
                 name: None,
                 email: String::new(),
                 kind: AccountKind::User,
+                busy: false,
                 created_at: Timestamp::UNIX_EPOCH,
             }),
         }
@@ -297,7 +301,7 @@ impl Render<'_> {
         known.map(|label| self.label(&repo.name, label)).collect()
     }
 
-    fn milestone(&self, repo: &Repo, milestone: &Milestone) -> Value {
+    pub(crate) fn milestone(&self, repo: &Repo, milestone: &Milestone) -> Value {
         let url = format!(
             "{}/milestones/{}",
             self.repo_url(&repo.name),
@@ -320,7 +324,7 @@ impl Render<'_> {
             "creator": self.user(&milestone.creator),
             "open_issues": count(crate::forge::OpenState::Open),
             "closed_issues": count(crate::forge::OpenState::Closed),
-            "state": "open",
+            "state": milestone.state.as_str(),
             "created_at": time(milestone.created_at),
             "updated_at": time(milestone.created_at),
             "due_on": null,
@@ -369,7 +373,7 @@ impl Render<'_> {
             "active_lock_reason": null,
             "body": issue.body,
             "closed_by": issue.closed_by.as_ref().map_or(Value::Null, |login| self.user(login)),
-            "reactions": reactions(&url),
+            "reactions": reactions(&url, &issue.reactions),
             "timeline_url": format!("{url}/timeline"),
             "performed_via_github_app": null,
             "state_reason": issue.state_reason,
@@ -411,7 +415,7 @@ impl Render<'_> {
             "updated_at": time(comment.updated_at),
             "author_association": self.forge.association(&repo.name, &comment.author),
             "body": comment.body,
-            "reactions": reactions(&url),
+            "reactions": reactions(&url, &comment.reactions),
             "performed_via_github_app": null,
         })
     }
@@ -447,6 +451,16 @@ impl Render<'_> {
             }
             IssueEventKind::Closed => "closed",
             IssueEventKind::Reopened => "reopened",
+            IssueEventKind::Milestoned(title) => {
+                value["milestone"] = json!({"title": title});
+                "milestoned"
+            }
+            IssueEventKind::Demilestoned(title) => {
+                value["milestone"] = json!({"title": title});
+                "demilestoned"
+            }
+            IssueEventKind::Pinned => "pinned",
+            IssueEventKind::Unpinned => "unpinned",
             IssueEventKind::Merged { commit } => {
                 value["commit_id"] = json!(commit);
                 value["commit_url"] = json!(format!("{repo_url}/commits/{commit}"));
@@ -519,6 +533,27 @@ impl Render<'_> {
         json!({"permission": permission.legacy(), "user": user, "role_name": permission.role()})
     }
 
+    pub(crate) fn reaction(&self, reaction: &Reaction) -> Value {
+        json!({
+            "id": reaction.id,
+            "node_id": node_id("Reaction", reaction.id),
+            "user": self.user(&reaction.user),
+            "content": reaction.content,
+            "created_at": time(reaction.created_at),
+        })
+    }
+
+    /// One of `GET /search/issues`.
+    pub(crate) fn found(&self, repo: &Repo, issue: &Issue) -> Value {
+        let mut value = self.issue(repo, issue);
+        value["score"] = json!(1.0);
+        if value["body"].is_null() {
+            // Here, unlike elsewhere, a body is described as never null.
+            value["body"] = json!("");
+        }
+        value
+    }
+
     /// One of `GET /repos/{o}/{r}/collaborators`.
     pub(crate) fn collaborator(&self, login: &str, permission: Permission) -> Value {
         let mut user = self.user(login);
@@ -538,11 +573,13 @@ fn permissions(permission: Permission) -> Value {
     })
 }
 
-fn reactions(url: &str) -> Value {
-    json!({
-        "url": format!("{url}/reactions"),
-        "total_count": 0, "+1": 0, "-1": 0, "laugh": 0, "hooray": 0, "confused": 0, "heart": 0, "rocket": 0, "eyes": 0,
-    })
+fn reactions(url: &str, reactions: &[Reaction]) -> Value {
+    let mut value = json!({"url": format!("{url}/reactions"), "total_count": reactions.len()});
+    for content in crate::forge::REACTIONS {
+        let count = reactions.iter().filter(|r| r.content == content).count();
+        value[content] = json!(count);
+    }
+    value
 }
 
 /// Moves the fields of one object into another.

@@ -42,18 +42,26 @@ impl Render<'_> {
                     "pull_request": self.pull_simple(repo, issue, pull),
                 })
             }
-            Happening::ReviewComment { number, comment } => {
+            Happening::ReviewComment {
+                number,
+                comment,
+                edited,
+            } => {
                 let (_, issue, pull) = self.forge.pull(&event.repo, *number)?;
                 let comment = pull
                     .review_comments
                     .iter()
                     .find(|c| c.id == *comment)
                     .ok_or_else(Refusal::not_found)?;
-                json!({
-                    "action": "created",
+                let mut body = json!({
+                    "action": event.what.action(),
                     "comment": self.review_comment(repo, *number, comment),
                     "pull_request": self.pull_simple(repo, issue, pull),
-                })
+                });
+                if let Some(from) = edited {
+                    body["changes"] = json!({"body": {"from": from}});
+                }
+                body
             }
             Happening::Push(push) => self.push_event(repo, push, &event.actor),
             Happening::Status { status, commit } => self.status_event(repo, status, commit),
@@ -93,6 +101,15 @@ impl Render<'_> {
             PullAction::ReviewRequested(login) | PullAction::ReviewRequestRemoved(login) => {
                 body["requested_reviewer"] = self.user(login);
             }
+            PullAction::TeamReviewRequested(slug) | PullAction::TeamReviewRequestRemoved(slug) => {
+                let account = self.forge.account(&repo.name.owner)?;
+                let team = self.forge.org(&repo.name.owner)?.teams.get(slug);
+                let team = team.ok_or_else(Refusal::not_found)?;
+                body["requested_team"] = self.team(account, team);
+            }
+            PullAction::Milestoned(milestone) | PullAction::Demilestoned(milestone) => {
+                body["milestone"] = self.milestone(repo, milestone);
+            }
             PullAction::Opened
             | PullAction::Reopened
             | PullAction::Closed
@@ -103,9 +120,30 @@ impl Render<'_> {
     }
 
     fn issue_told(&self, repo: &Repo, number: u64, action: &IssueAction) -> Result<Value, Refusal> {
+        if let IssueAction::Transferred { issue, to, number } = action {
+            let (target, moved) = self.forge.issue(to, *number)?;
+            return Ok(json!({
+                "action": action.name(),
+                "issue": self.issue(repo, issue),
+                "changes": {
+                    "new_issue": self.issue(target, moved),
+                    "new_repository": self.repo(target),
+                },
+            }));
+        }
         let (_, issue) = self.forge.issue(&repo.name, number)?;
         let mut body = json!({"action": action.name(), "issue": self.issue(repo, issue)});
         match action {
+            IssueAction::Arrived { from, issue } => {
+                let from = self.forge.repo(from)?;
+                body["changes"] = json!({
+                    "old_issue": self.issue(from, issue),
+                    "old_repository": self.repo(from),
+                });
+            }
+            IssueAction::Milestoned(milestone) | IssueAction::Demilestoned(milestone) => {
+                body["milestone"] = self.milestone(repo, milestone);
+            }
             IssueAction::Edited { changes } => body["changes"] = changes.clone(),
             IssueAction::Labeled(label) | IssueAction::Unlabeled(label) => {
                 body["label"] = self.label(&repo.name, label);
@@ -113,7 +151,12 @@ impl Render<'_> {
             IssueAction::Assigned(login) | IssueAction::Unassigned(login) => {
                 body["assignee"] = self.user(login);
             }
-            IssueAction::Opened | IssueAction::Reopened | IssueAction::Closed => {}
+            IssueAction::Opened
+            | IssueAction::Reopened
+            | IssueAction::Closed
+            | IssueAction::Pinned
+            | IssueAction::Unpinned
+            | IssueAction::Transferred { .. } => {}
         }
         Ok(body)
     }
@@ -141,7 +184,7 @@ impl Render<'_> {
             .map_or(Value::Null, |head| self.pushed_commit(&repo.name, head));
         let email = self.forge.account(pusher).map_or("", |a| a.email.as_str());
         json!({
-            "ref": format!("refs/heads/{}", push.branch),
+            "ref": format!("refs/{}/{}", if push.is_tag { "tags" } else { "heads" }, push.branch),
             "before": push.before,
             "after": push.after,
             "pusher": {"name": pusher, "email": email},

@@ -95,7 +95,7 @@ impl Render<'_> {
             "assignee": issue.assignees.first().map_or(Value::Null, |login| self.user(login)),
             "assignees": self.users(&issue.assignees),
             "requested_reviewers": self.users(&pull.requested_reviewers),
-            "requested_teams": [],
+            "requested_teams": self.teams(name, &pull.requested_teams),
             "labels": labels,
             "milestone": self.issue_milestone(repo, issue),
             "draft": pull.draft,
@@ -120,6 +120,16 @@ impl Render<'_> {
             "auto_merge": null,
             "active_lock_reason": null,
         })
+    }
+
+    /// Teams of the repository's owner, by slug.
+    fn teams(&self, repo: &RepoName, slugs: &[String]) -> Vec<Value> {
+        let (Ok(account), Ok(org)) = (self.forge.account(&repo.owner), self.forge.org(&repo.owner))
+        else {
+            return Vec::new();
+        };
+        let teams = slugs.iter().filter_map(|slug| org.teams.get(slug));
+        teams.map(|team| self.team(account, team)).collect()
     }
 
     fn end(&self, repo: &RepoName, branch: &str, sha: &str) -> Value {
@@ -208,8 +218,8 @@ impl Render<'_> {
             "node_id": node_id("PullRequestReviewComment", comment.id),
             "diff_hunk": comment.diff_hunk,
             "path": comment.path,
-            "position": comment.line,
-            "original_position": comment.line,
+            "position": comment.position,
+            "original_position": comment.position,
             "commit_id": comment.commit,
             "original_commit_id": comment.commit,
             "user": self.user(&comment.author),
@@ -227,7 +237,7 @@ impl Render<'_> {
             "original_line": comment.line,
             "side": "RIGHT",
             "subject_type": "line",
-            "reactions": reactions(&url),
+            "reactions": reactions(&url, &[]),
         });
         if let Some(parent) = comment.in_reply_to {
             value["in_reply_to_id"] = json!(parent);

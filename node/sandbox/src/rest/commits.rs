@@ -10,12 +10,21 @@ use serde_json::{Value, json};
 
 use super::{Answer, At, Desk, Given, Page, created, json_bytes, ok};
 use crate::engine::Engine;
-use crate::forge::{NewStatus, Refusal, RepoName, StatusState};
+use crate::forge::{NewCheckRun, NewStatus, Refusal, RepoName, StatusState};
+use crate::render::Comparison;
+
+/// Files that a comparison shows, as GitHub's.
+const MAX_COMPARED_FILES: usize = 300;
 
 pub(super) fn router() -> Router<Arc<Engine>> {
     Router::new()
         .route("/repos/{owner}/{name}/commits/{*rest}", get(commit_or_more))
-        .route("/repos/{owner}/{name}/statuses/{sha}", post(set_status))
+        .route(
+            "/repos/{owner}/{name}/statuses/{sha}",
+            get(history).post(set_status),
+        )
+        .route("/repos/{owner}/{name}/check-runs", post(create_check_run))
+        .route("/repos/{owner}/{name}/compare/{*basehead}", get(compare))
 }
 
 async fn commit_or_more(
@@ -77,6 +86,88 @@ fn statuses(desk: &Desk, name: &RepoName, sha: &str) -> Answer {
         Ok::<Vec<Value>, Refusal>(shown.collect())
     })?;
     desk.page(shown)
+}
+
+/// The older address of [`statuses`].
+async fn history(desk: Desk, At((owner, name, sha)): At<(String, String, String)>) -> Answer {
+    let name = RepoName::new(owner, name);
+    desk.may_read(&name)?;
+    statuses(&desk, &name, &sha)
+}
+
+async fn compare(desk: Desk, At((owner, name, basehead)): At<(String, String, String)>) -> Answer {
+    let name = RepoName::new(owner, name);
+    desk.may_read(&name)?;
+    let (base, head) = basehead.split_once("...").ok_or_else(Refusal::not_found)?;
+    let git = desk.engine.git.repo(&name.owner, &name.name);
+    let missing = || Refusal {
+        message: format!("No common ancestor between {base} and {head}."),
+        ..Refusal::not_found()
+    };
+    let (Some(base), Some(head)) = (git.resolve(base).await?, git.resolve(head).await?) else {
+        return Err(Refusal::not_found());
+    };
+    let merge_base = git.merge_base(&base, &head).await?.ok_or_else(missing)?;
+    let mut files = git.changed_files(&base, &head).await?;
+    files.truncate(MAX_COMPARED_FILES);
+    let found = Comparison {
+        ahead_by: git.count_between(&base, &head).await?,
+        behind_by: git.count_between(&head, &base).await?,
+        commits: git.commits_between(&base, &head).await?,
+        base: git.commit(&base).await?,
+        merge_base: git.commit(&merge_base).await?,
+        head_sha: head,
+        files,
+    };
+    let shown = desk.engine.show(|render| render.comparison(&name, &found));
+    ok(&shown)
+}
+
+#[derive(Deserialize)]
+struct CheckRunBody {
+    name: String,
+    head_sha: String,
+    status: Option<String>,
+    conclusion: Option<String>,
+    details_url: Option<String>,
+    output: Option<OutputBody>,
+}
+
+#[derive(Deserialize)]
+struct OutputBody {
+    title: String,
+    summary: String,
+}
+
+async fn create_check_run(
+    desk: Desk,
+    At((owner, name)): At<(String, String)>,
+    Given(body): Given<CheckRunBody>,
+) -> Answer {
+    let name = RepoName::new(owner, name);
+    let actor = desk.writer(&name)?;
+    let git = desk.engine.git.repo(&name.owner, &name.name);
+    if git.resolve(&body.head_sha).await?.as_ref() != Some(&body.head_sha) {
+        let message = format!("No commit found for SHA: {}", body.head_sha);
+        return Err(Refusal::invalid(message));
+    }
+    // A conclusion completes it, whatever the status says.
+    let status = match &body.conclusion {
+        Some(_) => "completed".to_owned(),
+        None => body.status.unwrap_or_else(|| "queued".to_owned()),
+    };
+    let new = NewCheckRun {
+        name: body.name,
+        sha: body.head_sha,
+        status,
+        conclusion: body.conclusion,
+        details_url: body.details_url,
+        output: body.output.map(|output| (output.title, output.summary)),
+    };
+    let run = desk
+        .engine
+        .act(|forge, now| forge.create_check_run(now, &actor.login, &name, new))?;
+    created(&desk.engine.show(|render| render.check_run(&name, &run)))
 }
 
 fn check_runs(desk: &Desk, name: &RepoName, sha: &str) -> Answer {

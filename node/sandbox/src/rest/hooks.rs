@@ -7,10 +7,13 @@ use axum::routing::{get, post};
 use http::{HeaderValue, StatusCode, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use url::Url;
 
-use super::{Answer, Asked, At, Desk, json_bytes, ok};
+use super::{Answer, Asked, At, Desk, Given, created, empty, json_bytes, ok};
 use crate::engine::Engine;
-use crate::forge::{Delivery, HookScope, Id, Permission, Refusal, RepoName};
+use crate::forge::{
+    Delivery, HookChange, HookConfig, HookPolicy, HookScope, Id, Permission, Refusal, RepoName,
+};
 
 /// Deliveries per page when none is asked for, and at most, as GitHub's.
 const DEFAULT_DELIVERIES: usize = 30;
@@ -20,8 +23,13 @@ pub(super) fn router() -> Router<Arc<Engine>> {
     let repo = "/repos/{owner}/{name}/hooks";
     let org = "/orgs/{org}/hooks";
     Router::new()
-        .route(repo, get(repo_hooks))
-        .route(&format!("{repo}/{{hook}}"), get(repo_hook))
+        .route(repo, get(repo_hooks).post(create_repo_hook))
+        .route(
+            &format!("{repo}/{{hook}}"),
+            get(repo_hook)
+                .patch(edit_repo_hook)
+                .delete(delete_repo_hook),
+        )
         .route(&format!("{repo}/{{hook}}/deliveries"), get(repo_deliveries))
         .route(
             &format!("{repo}/{{hook}}/deliveries/{{id}}"),
@@ -31,8 +39,11 @@ pub(super) fn router() -> Router<Arc<Engine>> {
             &format!("{repo}/{{hook}}/deliveries/{{id}}/attempts"),
             post(repo_redeliver),
         )
-        .route(org, get(org_hooks))
-        .route(&format!("{org}/{{hook}}"), get(org_hook))
+        .route(org, get(org_hooks).post(create_org_hook))
+        .route(
+            &format!("{org}/{{hook}}"),
+            get(org_hook).patch(edit_org_hook).delete(delete_org_hook),
+        )
         .route(&format!("{org}/{{hook}}/deliveries"), get(org_deliveries))
         .route(
             &format!("{org}/{{hook}}/deliveries/{{id}}"),
@@ -93,6 +104,111 @@ fn hook(desk: &Desk, scope: &HookScope, hook: Id) -> Answer {
         .engine
         .show(|render| render.forge.hook(hook).map(|hook| render.hook(hook)))?;
     ok(&shown)
+}
+
+#[derive(Deserialize)]
+struct ConfigBody {
+    url: String,
+    secret: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct HookBody {
+    config: Option<ConfigBody>,
+    events: Option<Vec<String>>,
+    active: Option<bool>,
+}
+
+impl ConfigBody {
+    fn parse(self) -> Result<(Url, Option<String>), Refusal> {
+        let url = self.url.parse().ok();
+        let url = url.filter(|url: &Url| matches!(url.scheme(), "http" | "https"));
+        let url = url.ok_or_else(|| {
+            Refusal::validation_custom("Hook", "config.url must be a valid HTTP or HTTPS URL")
+        })?;
+        Ok((url, self.secret.filter(|secret| !secret.is_empty())))
+    }
+}
+
+fn create(desk: &Desk, scope: HookScope, body: HookBody) -> Answer {
+    let actor = desk.actor()?;
+    let config = body
+        .config
+        .ok_or_else(|| Refusal::validation("Hook", "config", "missing_field"))?;
+    let (url, secret) = config.parse()?;
+    let config = HookConfig {
+        scope,
+        targets: vec![url],
+        policy: HookPolicy::default(),
+        secret,
+        events: body.events.unwrap_or_else(|| vec!["push".into()]),
+    };
+    let id = desk.engine.act(|forge, now| {
+        let id = forge.create_hook(now, config)?;
+        forge.hook_mut(id)?.active = body.active.unwrap_or(true);
+        Ok::<_, Refusal>(id)
+    })?;
+    desk.engine.ping(id, &actor.login)?;
+    let shown = desk
+        .engine
+        .show(|render| render.forge.hook(id).map(|hook| render.hook(hook)))?;
+    created(&shown)
+}
+
+fn edit(desk: &Desk, scope: &HookScope, id: Id, body: HookBody) -> Answer {
+    require(desk, scope, id)?;
+    let change = HookChange {
+        config: body.config.map(ConfigBody::parse).transpose()?,
+        events: body.events,
+        active: body.active,
+    };
+    desk.engine
+        .act(|forge, now| forge.edit_hook(now, id, change))?;
+    hook(desk, scope, id)
+}
+
+fn delete(desk: &Desk, scope: &HookScope, id: Id) -> Answer {
+    require(desk, scope, id)?;
+    desk.engine.act(|forge, _| forge.delete_hook(id))?;
+    empty(StatusCode::NO_CONTENT)
+}
+
+async fn create_repo_hook(
+    desk: Desk,
+    At((owner, name)): At<(String, String)>,
+    Given(body): Given<HookBody>,
+) -> Answer {
+    let scope = repo_scope(&desk, owner, name)?;
+    create(&desk, scope, body)
+}
+
+async fn edit_repo_hook(
+    desk: Desk,
+    At((owner, name, id)): At<(String, String, Id)>,
+    Given(body): Given<HookBody>,
+) -> Answer {
+    edit(&desk, &repo_scope(&desk, owner, name)?, id, body)
+}
+
+async fn delete_repo_hook(desk: Desk, At((owner, name, id)): At<(String, String, Id)>) -> Answer {
+    delete(&desk, &repo_scope(&desk, owner, name)?, id)
+}
+
+async fn create_org_hook(desk: Desk, At(org): At<String>, Given(body): Given<HookBody>) -> Answer {
+    let scope = org_scope(&desk, org)?;
+    create(&desk, scope, body)
+}
+
+async fn edit_org_hook(
+    desk: Desk,
+    At((org, id)): At<(String, Id)>,
+    Given(body): Given<HookBody>,
+) -> Answer {
+    edit(&desk, &org_scope(&desk, org)?, id, body)
+}
+
+async fn delete_org_hook(desk: Desk, At((org, id)): At<(String, Id)>) -> Answer {
+    delete(&desk, &org_scope(&desk, org)?, id)
 }
 
 #[derive(Deserialize)]

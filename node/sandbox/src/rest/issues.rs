@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{delete, get, post};
-use http::StatusCode;
+use http::{HeaderValue, StatusCode, header};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Answer, Asked, At, Desk, Given, created, empty, ok};
+use super::{Answer, Asked, At, Desk, Given, created, empty, json_bytes, ok};
 use crate::engine::Engine;
-use crate::forge::{Id, IssueChange, OpenState, Refusal, RepoName};
+use crate::forge::{Id, IssueChange, NewIssue, OpenState, Refusal, RepoName};
 
 pub(super) fn router() -> Router<Arc<Engine>> {
     let repo = "/repos/{owner}/{name}";
@@ -103,6 +103,9 @@ struct OpenBody {
     body: Option<String>,
     #[serde(default)]
     labels: Vec<LabelName>,
+    #[serde(default)]
+    assignees: Vec<String>,
+    milestone: Option<u64>,
 }
 
 async fn open(
@@ -112,15 +115,42 @@ async fn open(
 ) -> Answer {
     let name = RepoName::new(owner, name);
     let actor = desk.writer(&name)?;
-    let labels: Vec<String> = body.labels.into_iter().map(LabelName::into_name).collect();
-    let number = actor.open_issue(&name, &body.title, body.body.as_deref(), &labels)?;
+    let new = NewIssue {
+        title: body.title,
+        body: body.body,
+        labels: body.labels.into_iter().map(LabelName::into_name).collect(),
+        assignees: body.assignees,
+        milestone: body.milestone,
+    };
+    let number = actor.open_issue_as(&name, new)?;
     created(&show_issue(&desk, &name, number)?)
 }
 
 async fn issue(desk: Desk, At((owner, name, number)): Numbered) -> Answer {
     let name = RepoName::new(owner, name);
     desk.may_read(&name)?;
+    let moved = desk
+        .engine
+        .read(|forge| Ok::<_, Refusal>(forge.repo(&name)?.moved.get(&number).cloned()))?;
+    if let Some((repo, number)) = moved {
+        return moved_permanently(&desk, &repo, number);
+    }
     ok(&show_issue(&desk, &name, number)?)
+}
+
+/// Where an issue was transferred to.
+fn moved_permanently(desk: &Desk, repo: &RepoName, number: u64) -> Answer {
+    let url = format!("{}/repos/{repo}/issues/{number}", desk.engine.base);
+    let body = json!({
+        "message": "Moved Permanently",
+        "url": url,
+        "documentation_url": "https://docs.github.com/rest",
+    });
+    let mut response = json_bytes(StatusCode::MOVED_PERMANENTLY, body.to_string());
+    if let Ok(url) = HeaderValue::from_str(&url) {
+        response.headers_mut().insert(header::LOCATION, url);
+    }
+    Ok(response)
 }
 
 #[derive(Deserialize)]

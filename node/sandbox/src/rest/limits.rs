@@ -24,7 +24,12 @@ pub(super) async fn count_and_tag(
 ) -> Answer {
     let login = caller.0.as_deref();
     let free = request.uri().path() == "/rate_limit";
-    let (rate, _) = engine.spend(login, "core", 0);
+    let resource = if request.uri().path().starts_with("/search/") {
+        "search"
+    } else {
+        "core"
+    };
+    let (rate, _) = engine.spend(login, resource, 0);
     if rate.remaining() == 0 && !free {
         let reset = rate.reset.duration_since(engine.clock.now()).as_secs();
         let seconds = u64::try_from(reset).unwrap_or(0);
@@ -37,8 +42,8 @@ pub(super) async fn count_and_tag(
         response = tag(response, had.as_ref()).await?;
     }
     let cost = u64::from(!free && response.status() != StatusCode::NOT_MODIFIED);
-    let (rate, _) = engine.spend(login, "core", cost);
-    tell(&mut response, rate, "core");
+    let (rate, _) = engine.spend(login, resource, cost);
+    tell(&mut response, rate, resource);
     Ok(response)
 }
 

@@ -1,13 +1,16 @@
 //! REST: exactly what the product calls, in GitHub's paths, codes and shapes. Handlers read the request, act through
 //! [`Actor`] and show the result; the rules are the core's.
 
+mod actions;
 mod commits;
 mod hooks;
 mod issues;
 mod limits;
 mod people;
 mod pulls;
+mod reactions;
 mod repos;
+mod search;
 
 use std::sync::Arc;
 
@@ -35,7 +38,10 @@ const MAX_PER_PAGE: usize = 100;
 
 pub(crate) fn router(engine: &Arc<Engine>) -> Router<Arc<Engine>> {
     Router::new()
+        .merge(actions::router())
         .merge(people::router())
+        .merge(reactions::router())
+        .merge(search::router())
         .merge(repos::router())
         .merge(commits::router())
         .merge(issues::router())

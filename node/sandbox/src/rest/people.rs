@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Answer, Asked, At, Desk, empty, ok};
 use crate::engine::{Engine, Rate};
-use crate::forge::Refusal;
+use crate::forge::{Id, Refusal};
 
 pub(super) fn router() -> Router<Arc<Engine>> {
     Router::new()
@@ -23,6 +23,7 @@ pub(super) fn router() -> Router<Arc<Engine>> {
         .route("/orgs/{org}/teams", get(teams))
         .route("/orgs/{org}/teams/{slug}", get(team))
         .route("/orgs/{org}/teams/{slug}/members", get(team_members))
+        .route("/teams/{id}/members", get(members_of_team))
         .route(
             "/orgs/{org}/teams/{slug}/memberships/{login}",
             get(membership),
@@ -156,6 +157,15 @@ async fn team_members(desk: Desk, At((org, slug)): At<(String, String)>) -> Answ
         Ok::<Vec<Value>, Refusal>(members.iter().map(|login| render.user(login)).collect())
     })?;
     desk.page(members)
+}
+
+/// The older address, by the team's number.
+async fn members_of_team(desk: Desk, At(id): At<Id>) -> Answer {
+    let (org, slug) = desk.engine.read(|forge| {
+        let (org, team) = forge.team_by_id(id)?;
+        Ok::<_, Refusal>((org.to_owned(), team.slug.clone()))
+    })?;
+    team_members(desk, At((org, slug))).await
 }
 
 async fn membership(desk: Desk, At((org, slug, login)): At<(String, String, String)>) -> Answer {

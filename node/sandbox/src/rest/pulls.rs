@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post, put};
+use axum::routing::{get, put};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -11,7 +11,8 @@ use super::{Answer, Asked, At, Desk, Given, created, json_bytes, ok};
 use crate::actor::{MergeSpec, PullRequestSpec, ensure_mergeability};
 use crate::engine::Engine;
 use crate::forge::{
-    Issue, MergeMethod, OpenState, Pull, PullChange, Refusal, RepoName, ReviewState,
+    Id, Issue, LineComment, MergeMethod, NewReview, OpenState, Pull, PullChange, Refusal, RepoName,
+    ReviewState,
 };
 
 pub(super) fn router() -> Router<Arc<Engine>> {
@@ -24,10 +25,16 @@ pub(super) fn router() -> Router<Arc<Engine>> {
         .route(&at("/pulls/{number}/commits"), get(commits))
         .route(&at("/pulls/{number}/reviews"), get(reviews).post(review))
         .route(&at("/pulls/{number}/comments"), get(review_comments))
+        .route(
+            &at("/pulls/comments/{id}"),
+            get(one_review_comment).patch(edit_review_comment),
+        )
         .route(&at("/pulls/{number}/merge"), put(merge).get(is_merged))
         .route(
             &at("/pulls/{number}/requested_reviewers"),
-            post(request_reviewers).delete(unrequest_reviewers),
+            get(requested_reviewers)
+                .post(request_reviewers)
+                .delete(unrequest_reviewers),
         )
 }
 
@@ -95,6 +102,12 @@ struct OpenBody {
     base: String,
     #[serde(default)]
     draft: bool,
+    #[serde(default = "yes")]
+    maintainer_can_modify: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 async fn open(
@@ -109,6 +122,7 @@ async fn open(
         head: body.head,
         base: body.base,
         draft: body.draft,
+        maintainer_can_modify: body.maintainer_can_modify,
     };
     let number = desk.writer(&name)?.open_pull(&name, spec).await?;
     created(&show(&desk, &name, number).await?)
@@ -191,6 +205,7 @@ async fn reviews(desk: Desk, At((owner, name, number)): Numbered) -> Answer {
 
 #[derive(Deserialize)]
 struct ReviewBody {
+    commit_id: Option<String>,
     event: Option<String>,
     #[serde(default)]
     body: String,
@@ -223,18 +238,150 @@ async fn review(
             ));
         }
     };
-    let comments: Vec<(String, u64, String)> = body
-        .comments
-        .into_iter()
-        .map(|c| (c.path, c.line.or(c.position).unwrap_or(1), c.body))
-        .collect();
-    let id = actor.review(&name, number, state, &body.body, &comments)?;
+    let comments = place_comments(&desk, &name, number, body.comments).await?;
+    let new = NewReview {
+        state,
+        body: body.body,
+        commit: body.commit_id,
+        comments,
+    };
+    let id = actor.submit_review(&name, number, new)?;
     let shown = desk.engine.show(|render| {
         let (repo, _, pull) = render.forge.pull(&name, number)?;
         let review = pull.reviews.iter().find(|r| r.id == id);
         Ok::<_, Refusal>(render.review(repo, number, review.ok_or_else(Refusal::not_found)?))
     })?;
     ok(&shown)
+}
+
+/// Finds the lines that comments are about in the pull request's diff.
+async fn place_comments(
+    desk: &Desk,
+    name: &RepoName,
+    number: u64,
+    comments: Vec<ReviewLine>,
+) -> Result<Vec<LineComment>, Refusal> {
+    if comments.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (base, head) = ends(desk, name, number)?;
+    let git = desk.engine.git.repo(&name.owner, &name.name);
+    let files = git.changed_files(&base, &head).await?;
+    let mut placed = Vec::new();
+    for comment in comments {
+        let file = files.iter().find(|file| file.path == comment.path);
+        let patch = file
+            .and_then(|file| file.patch.as_deref())
+            .ok_or_else(|| Refusal::unprocessable("Path could not be resolved"))?;
+        let place = match (comment.position, comment.line) {
+            (Some(position), _) => DiffLine::at_position(patch, position)
+                .ok_or_else(|| Refusal::unprocessable("Position could not be resolved"))?,
+            (None, Some(line)) => DiffLine::at_line(patch, line)
+                .ok_or_else(|| Refusal::unprocessable("Line could not be resolved"))?,
+            (None, None) => {
+                return Err(Refusal::unprocessable("Position could not be resolved"));
+            }
+        };
+        placed.push(LineComment {
+            path: comment.path,
+            line: place.line,
+            position: place.position,
+            diff_hunk: place.hunk,
+            body: comment.body,
+        });
+    }
+    Ok(placed)
+}
+
+/// A line of a patch.
+#[derive(Debug, PartialEq, Eq)]
+struct DiffLine {
+    /// Lines below the first `@@`.
+    position: u64,
+    /// Line of the new file; for a removed line, where it would be.
+    line: u64,
+    /// From the `@@` above to the line itself.
+    hunk: String,
+}
+
+impl DiffLine {
+    fn at_position(patch: &str, position: u64) -> Option<Self> {
+        Self::all(patch).find(|line| line.position == position)
+    }
+
+    fn at_line(patch: &str, line: u64) -> Option<Self> {
+        Self::all(patch).find(|place| {
+            place.line == line
+                && !place
+                    .hunk
+                    .rsplit('\n')
+                    .next()
+                    .is_some_and(|l| l.starts_with('-'))
+        })
+    }
+
+    fn all(patch: &str) -> impl Iterator<Item = Self> {
+        let (mut next, mut hunk) = (0, String::new());
+        patch
+            .lines()
+            .enumerate()
+            .filter_map(move |(position, text)| {
+                if let Some(range) = text.strip_prefix("@@ ") {
+                    let new = range.split('+').nth(1)?;
+                    let start = new.split([',', ' ']).next()?;
+                    next = start.parse::<u64>().ok()?;
+                    text.clone_into(&mut hunk);
+                    return None;
+                }
+                hunk.push('\n');
+                hunk.push_str(text);
+                let line = next;
+                if !text.starts_with('-') {
+                    next += 1;
+                }
+                Some(Self {
+                    position: u64::try_from(position).ok()?,
+                    line,
+                    hunk: hunk.clone(),
+                })
+            })
+    }
+}
+
+fn show_review_comment(desk: &Desk, name: &RepoName, id: Id) -> Result<Value, Refusal> {
+    desk.engine.show(|render| {
+        let repo = render.forge.repo(name)?;
+        let pulls = repo.issues.values();
+        let mut pulls = pulls.filter_map(|issue| Some((issue.number, issue.pull.as_ref()?)));
+        let found = pulls.find_map(|(number, pull)| {
+            let comment = pull.review_comments.iter().find(|c| c.id == id)?;
+            Some(render.review_comment(repo, number, comment))
+        });
+        found.ok_or_else(Refusal::not_found)
+    })
+}
+
+async fn one_review_comment(desk: Desk, At((owner, name, id)): Numbered) -> Answer {
+    let name = RepoName::new(owner, name);
+    desk.may_read(&name)?;
+    ok(&show_review_comment(&desk, &name, id)?)
+}
+
+#[derive(Deserialize)]
+struct CommentBody {
+    #[serde(default)]
+    body: String,
+}
+
+async fn edit_review_comment(
+    desk: Desk,
+    At((owner, name, id)): Numbered,
+    Given(body): Given<CommentBody>,
+) -> Answer {
+    let name = RepoName::new(owner, name);
+    desk.writer(&name)?
+        .edit_review_comment(&name, id, &body.body)?;
+    ok(&show_review_comment(&desk, &name, id)?)
 }
 
 async fn review_comments(desk: Desk, At((owner, name, number)): Numbered) -> Answer {
@@ -293,6 +440,8 @@ async fn is_merged(desk: Desk, At((owner, name, number)): Numbered) -> Answer {
 struct ReviewersBody {
     #[serde(default)]
     reviewers: Vec<String>,
+    #[serde(default)]
+    team_reviewers: Vec<String>,
 }
 
 fn show_simple(desk: &Desk, repo: &RepoName, number: u64) -> Result<Value, Refusal> {
@@ -302,6 +451,13 @@ fn show_simple(desk: &Desk, repo: &RepoName, number: u64) -> Result<Value, Refus
     })
 }
 
+async fn requested_reviewers(desk: Desk, At((owner, name, number)): Numbered) -> Answer {
+    let name = RepoName::new(owner, name);
+    desk.may_read(&name)?;
+    let pull = show_simple(&desk, &name, number)?;
+    ok(&json!({"users": pull["requested_reviewers"], "teams": pull["requested_teams"]}))
+}
+
 async fn request_reviewers(
     desk: Desk,
     At((owner, name, number)): Numbered,
@@ -309,7 +465,7 @@ async fn request_reviewers(
 ) -> Answer {
     let name = RepoName::new(owner, name);
     let actor = desk.writer(&name)?;
-    actor.request_reviewers(&name, number, &body.reviewers)?;
+    actor.request_reviews(&name, number, &body.reviewers, &body.team_reviewers)?;
     created(&show_simple(&desk, &name, number)?)
 }
 
@@ -320,7 +476,36 @@ async fn unrequest_reviewers(
 ) -> Answer {
     let name = RepoName::new(owner, name);
     let actor = desk.writer(&name)?;
-    actor.unrequest_reviewers(&name, number, &body.reviewers)?;
+    actor.unrequest_reviews(&name, number, &body.reviewers, &body.team_reviewers)?;
     let shown = show_simple(&desk, &name, number)?;
     Ok(json_bytes(http::StatusCode::OK, shown.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::DiffLine;
+
+    const PATCH: &str = "@@ -1,3 +1,3 @@\n a\n-b\n+B\n c\n@@ -10,2 +10,3 @@ fn x\n j\n+k\n l";
+
+    #[test]
+    fn a_position_counts_lines_below_the_first_hunk() {
+        let at =
+            |position| DiffLine::at_position(PATCH, position).map(|place| (place.line, place.hunk));
+        assert_eq!(at(0), None);
+        assert_eq!(at(1), Some((1, "@@ -1,3 +1,3 @@\n a".into())));
+        assert_eq!(at(3), Some((2, "@@ -1,3 +1,3 @@\n a\n-b\n+B".into())));
+        assert_eq!(at(5), None, "the second @@ counts, but is no line");
+        assert_eq!(at(7), Some((11, "@@ -10,2 +10,3 @@ fn x\n j\n+k".into())));
+        assert_eq!(at(9), None);
+    }
+
+    #[test]
+    fn a_line_is_one_of_the_new_file() {
+        let at = |line| DiffLine::at_line(PATCH, line).map(|place| place.position);
+        assert_eq!(
+            (at(1), at(2), at(3), at(4)),
+            (Some(1), Some(3), Some(4), None)
+        );
+        assert_eq!(at(12), Some(8));
+    }
 }

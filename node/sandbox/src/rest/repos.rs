@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
@@ -19,7 +19,14 @@ const MAX_CONTENT: u64 = 1 << 20;
 pub(super) fn router() -> Router<Arc<Engine>> {
     Router::new()
         .route("/repos/{owner}/{name}", get(repo))
+        .route("/orgs/{owner}/repos", get(org_repos))
+        .route("/users/{owner}/repos", get(user_repos))
         .route("/repos/{owner}/{name}/forks", post(fork))
+        .route(
+            "/repos/{owner}/{name}/git/refs/{*reference}",
+            delete(delete_ref),
+        )
+        .route("/repos/{owner}/{name}/milestones", get(milestones))
         .route("/repos/{owner}/{name}/branches", get(branches))
         .route("/repos/{owner}/{name}/branches/{*branch}", get(branch))
         .route(
@@ -52,6 +59,92 @@ async fn repo(desk: Desk, At((owner, name)): At<(String, String)>) -> Answer {
         Ok::<_, Refusal>(render.full_repo(render.forge.repo(&name)?, has))
     })?;
     ok(&repo)
+}
+
+/// What the caller sees of somebody's repositories.
+fn owned(desk: &Desk, owner: &str) -> Answer {
+    let repos = desk.engine.show(|render| {
+        let owned = render.forge.repos().filter(|repo| {
+            let seen = render
+                .forge
+                .require(&repo.name, desk.caller.as_deref(), Permission::Read);
+            repo.name.owner.eq_ignore_ascii_case(owner) && seen.is_ok()
+        });
+        owned.map(|repo| render.repo(repo)).collect()
+    });
+    desk.page(repos)
+}
+
+async fn org_repos(desk: Desk, At(org): At<String>) -> Answer {
+    desk.engine.read(|forge| forge.org(&org).map(|_| ()))?;
+    owned(&desk, &org)
+}
+
+async fn user_repos(desk: Desk, At(user): At<String>) -> Answer {
+    desk.engine.read(|forge| forge.account(&user).map(|_| ()))?;
+    owned(&desk, &user)
+}
+
+async fn delete_ref(
+    desk: Desk,
+    At((owner, name, reference)): At<(String, String, String)>,
+) -> Answer {
+    let name = RepoName::new(owner, name);
+    let actor = desk.writer(&name)?;
+    if let Some(branch) = reference.strip_prefix("heads/") {
+        actor.delete_branch(&name, branch).await?;
+    } else if let Some(tag) = reference.strip_prefix("tags/") {
+        actor.push_tag(&name, tag, None).await?;
+    } else {
+        return Err(Refusal::invalid("Reference does not exist"));
+    }
+    empty(StatusCode::NO_CONTENT)
+}
+
+#[derive(Deserialize)]
+struct MilestonesQuery {
+    state: Option<String>,
+}
+
+async fn milestones(
+    desk: Desk,
+    At((owner, name)): At<(String, String)>,
+    Asked(asked): Asked<MilestonesQuery>,
+) -> Answer {
+    let name = RepoName::new(owner, name);
+    desk.may_read(&name)?;
+    let state = asked.state.as_deref().unwrap_or("open");
+    let shown = desk.engine.show(|render| {
+        let repo = render.forge.repo(&name)?;
+        let found = repo.milestones.values();
+        let found = found.filter(|m| state == "all" || m.state.as_str() == state);
+        let shown = found.map(|milestone| render.milestone(repo, milestone));
+        Ok::<Vec<Value>, Refusal>(shown.collect())
+    })?;
+    desk.page(shown)
+}
+
+/// What protects a branch, shown to admins alone.
+fn protection(desk: &Desk, name: &RepoName, branch: &str) -> Answer {
+    let refuse = |message: &str| Refusal {
+        message: message.into(),
+        ..Refusal::not_found()
+    };
+    let has = |forge: &crate::forge::Forge| forge.permission(name, desk.caller.as_deref());
+    if desk.engine.read(has)? < Permission::Admin {
+        return Err(Refusal::not_found());
+    }
+    if tip(desk, name, branch)?.is_none() {
+        return Err(refuse("Branch not found"));
+    }
+    let shown = desk.engine.show(|render| {
+        let repo = render.forge.repo(name)?;
+        let contexts = repo.required_contexts.get(branch);
+        let contexts = contexts.ok_or_else(|| refuse("Branch not protected"))?;
+        let contexts: Vec<String> = contexts.iter().cloned().collect();
+        Ok::<_, Refusal>(render.protection(repo, branch, &contexts))
+    })?;
+    ok(&shown)
 }
 
 async fn fork(desk: Desk, At((owner, name)): At<(String, String)>) -> Answer {
@@ -87,6 +180,9 @@ fn tip(desk: &Desk, repo: &RepoName, branch: &str) -> Result<Option<String>, Ref
 
 async fn branch(desk: Desk, At((owner, name, branch)): At<(String, String, String)>) -> Answer {
     let name = RepoName::new(owner, name);
+    if let Some(branch) = branch.strip_suffix("/protection") {
+        return protection(&desk, &name, branch);
+    }
     let Some(sha) = tip(&desk, &name, &branch)? else {
         return Err(Refusal {
             message: "Branch not found".into(),

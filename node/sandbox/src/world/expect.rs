@@ -25,10 +25,29 @@ impl World {
         self.sandbox.until(&what, self.bound, look, seen).await
     }
 
+    /// Waits until the issue, or the issue side of the pull request, gives a value.
+    ///
+    /// # Errors
+    /// [`Unmet`], with how it looked when the bound ran out.
+    pub async fn until_issue<R>(
+        &self,
+        pr: &Pr,
+        what: &str,
+        mut f: impl FnMut(&Repo, &Issue) -> Option<R>,
+    ) -> Result<R, Unmet> {
+        let what = format!("{what} on {}#{}", pr.repo, pr.number);
+        let look = |forge: &Forge| {
+            let (repo, issue) = forge.issue(&pr.repo, pr.number).ok()?;
+            f(repo, issue)
+        };
+        let seen = |forge: &Forge| describe(forge, pr);
+        self.sandbox.until(&what, self.bound, look, seen).await
+    }
+
     /// # Errors
     /// [`Unmet`] when it does not carry the label in time.
     pub async fn until_label(&self, pr: &Pr, name: &str) -> Result<(), Unmet> {
-        self.until_pr(pr, &format!("label {name:?}"), |_, _, issue, _| {
+        self.until_issue(pr, &format!("label {name:?}"), |_, issue| {
             has(issue, name).then_some(())
         })
         .await
@@ -37,7 +56,7 @@ impl World {
     /// # Errors
     /// [`Unmet`] when it still carries the label.
     pub async fn until_no_label(&self, pr: &Pr, name: &str) -> Result<(), Unmet> {
-        self.until_pr(pr, &format!("no label {name:?}"), |_, _, issue, _| {
+        self.until_issue(pr, &format!("no label {name:?}"), |_, issue| {
             (!has(issue, name)).then_some(())
         })
         .await
@@ -47,8 +66,8 @@ impl World {
     /// [`Unmet`] when no comment contains the text.
     pub async fn until_comment(&self, pr: &Pr, text: &str) -> Result<CommentText, Unmet> {
         let what = format!("a comment containing {text:?}");
-        self.until_pr(pr, &what, |_, repo, issue, pull| {
-            let mut comments = comment_texts(repo, issue, pull).into_iter();
+        self.until_issue(pr, &what, |repo, issue| {
+            let mut comments = comment_texts(repo, issue).into_iter();
             comments.find(|comment| comment.body.contains(text))
         })
         .await
@@ -88,7 +107,7 @@ impl World {
     /// # Errors
     /// [`Unmet`] when it stays open.
     pub async fn until_closed(&self, pr: &Pr) -> Result<(), Unmet> {
-        self.until_pr(pr, "being closed", |_, _, issue, _| {
+        self.until_issue(pr, "being closed", |_, issue| {
             (issue.state == OpenState::Closed).then_some(())
         })
         .await
@@ -157,23 +176,32 @@ fn has(issue: &Issue, name: &str) -> bool {
 
 fn describe(forge: &Forge, pr: &Pr) -> String {
     use std::fmt::Write as _;
-    let Ok((repo, issue, pull)) = forge.pull(&pr.repo, pr.number) else {
-        return format!("there is no pull request {}#{}", pr.repo, pr.number);
+    let Ok((repo, issue)) = forge.issue(&pr.repo, pr.number) else {
+        return format!(
+            "there is no issue or pull request {}#{}",
+            pr.repo, pr.number
+        );
     };
     let mut text = String::new();
-    let state = if pull.merged.is_some() {
+    let pull = issue.pull.as_ref();
+    let state = if pull.is_some_and(|pull| pull.merged.is_some()) {
         "merged"
     } else {
         issue.state.as_str()
     };
-    let draft = if pull.draft { ", draft" } else { "" };
+    let draft = if pull.is_some_and(|pull| pull.draft) {
+        ", draft"
+    } else {
+        ""
+    };
     let _ = writeln!(
         text,
         "{}#{} {:?} by {} ({state}{draft})",
         pr.repo, pr.number, issue.title, issue.author
     );
     let _ = writeln!(text, "  labels: {}", issue.labels.join(", "));
-    for status in forge.current_statuses(&repo.name, &pull.head_sha) {
+    let statuses = pull.map(|pull| forge.current_statuses(&repo.name, &pull.head_sha));
+    for status in statuses.unwrap_or_default() {
         let _ = writeln!(
             text,
             "  status {}: {} ({})",
@@ -182,7 +210,7 @@ fn describe(forge: &Forge, pr: &Pr) -> String {
             status.description.as_deref().unwrap_or_default()
         );
     }
-    for comment in comment_texts(repo, issue, pull) {
+    for comment in comment_texts(repo, issue) {
         let _ = writeln!(text, "  {}: {}", comment.author, comment.body);
     }
     text

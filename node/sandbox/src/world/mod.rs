@@ -15,7 +15,9 @@
 //! demo) takes an [`Actor`] by [`World::user`] and waits by the `until_…` methods, which say what they saw in vain.
 
 mod expect;
+mod issue;
 mod pr;
+mod setting;
 
 use std::fmt::Display;
 use std::time::Duration;
@@ -25,6 +27,7 @@ use crate::clock::Clock;
 use crate::forge::{HookConfig, HookPolicy, HookScope, Id, Permission, Refusal, RepoName};
 use crate::sandbox::{Sandbox, SandboxConfig, StartError};
 
+pub use issue::IssueBuilder;
 pub use pr::{CommentText, Pr, PrBuilder};
 
 /// How long an expectation is waited for unless told otherwise.

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use super::{World, done};
 use crate::actor::{FileChange, NewCommit, PullRequestSpec};
 use crate::forge::{
-    Id, Issue, OpenState, Permission, Pull, PullChange, Refusal, Repo, RepoName, ReviewState,
-    StatusState,
+    Id, Issue, IssueChange, OpenState, Permission, Pull, PullChange, Refusal, Repo, RepoName,
+    ReviewState, StatusState,
 };
 
-/// A pull request of the story.
+/// A pull request of the story, or an issue: both are numbered from one sequence, commented and labelled alike.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pr {
     pub repo: RepoName,
@@ -35,9 +35,30 @@ pub struct PrBuilder {
     base: String,
     draft: bool,
     files: Vec<FileChange>,
+    message: Option<String>,
+    from_fork: bool,
 }
 
 impl PrBuilder {
+    /// The commit's message, other than the title.
+    pub fn message(mut self, message: &str) -> Self {
+        self.message = Some(message.to_owned());
+        self
+    }
+
+    /// From a fork, even by who may push to the repository itself.
+    pub fn from_fork(mut self) -> Self {
+        self.from_fork = true;
+        self
+    }
+
+    /// Adds `count` small files below a directory: `dir/00000.txt` and so on.
+    pub fn many_files(mut self, dir: &str, count: usize) -> Self {
+        let files = (0..count).map(|n| FileChange::write(format!("{dir}/{n:05}.txt"), "x\n"));
+        self.files.extend(files);
+        self
+    }
+
     /// Other than the branch's name.
     pub fn title(mut self, title: &str) -> Self {
         self.title = title.to_owned();
@@ -97,7 +118,7 @@ impl PrBuilder {
         let repo = self.world.repo.clone();
         let sandbox = &self.world.sandbox;
         let has = sandbox.read(|forge| forge.permission(&repo, Some(login)))?;
-        let (from, head) = if has >= Permission::Write {
+        let (from, head) = if has >= Permission::Write && !self.from_fork {
             (repo.clone(), self.branch.clone())
         } else {
             let fork = user.fork(&repo).await?;
@@ -117,7 +138,7 @@ impl PrBuilder {
         }
         let commit = NewCommit {
             branch: self.branch,
-            message: self.title.clone(),
+            message: self.message.unwrap_or_else(|| self.title.clone()),
             files,
             parent: Some(base_tip),
         };
@@ -128,6 +149,7 @@ impl PrBuilder {
             head,
             base: self.base,
             draft: self.draft,
+            maintainer_can_modify: true,
         };
         let number = user.open_pull(&repo, spec).await?;
         Ok(Pr { repo, number })
@@ -146,6 +168,8 @@ impl World {
             base: "main".into(),
             draft: false,
             files: Vec::new(),
+            message: None,
+            from_fork: false,
         }
     }
 
@@ -270,12 +294,12 @@ impl World {
     /// # Panics
     /// When the forge refuses.
     pub async fn retitle(&self, login: &str, pr: &Pr, title: &str) {
-        let change = PullChange {
+        let change = IssueChange {
             title: Some(title.to_owned()),
-            ..PullChange::default()
+            ..IssueChange::default()
         };
         let user = self.user(login);
-        done("retitle", user.edit_pull(&pr.repo, pr.number, change).await);
+        done("retitle", user.edit_issue(&pr.repo, pr.number, change));
     }
 
     /// Closes without merging.
@@ -295,12 +319,21 @@ impl World {
     }
 
     async fn set_state(&self, login: &str, pr: &Pr, state: OpenState) {
-        let change = PullChange {
-            state: Some(state),
-            ..PullChange::default()
-        };
         let user = self.user(login);
-        let set = user.edit_pull(&pr.repo, pr.number, change).await;
+        let is_pull = self.issue_seen(pr, |_, issue| issue.pull.is_some());
+        let set = if is_pull {
+            let change = PullChange {
+                state: Some(state),
+                ..PullChange::default()
+            };
+            user.edit_pull(&pr.repo, pr.number, change).await
+        } else {
+            let change = IssueChange {
+                state: Some(state),
+                ..IssueChange::default()
+            };
+            user.edit_issue(&pr.repo, pr.number, change)
+        };
         done("close or reopen", set);
     }
 
@@ -329,6 +362,45 @@ impl World {
         done("look at a pull request", seen)
     }
 
+    /// Looks at the issue, or at the issue side of the pull request.
+    ///
+    /// # Panics
+    /// When there is none of that number.
+    pub fn issue_seen<R>(&self, pr: &Pr, f: impl FnOnce(&Repo, &Issue) -> R) -> R {
+        let seen = self.sandbox.read(|forge| {
+            let (repo, issue) = forge.issue(&pr.repo, pr.number)?;
+            Ok::<_, Refusal>(f(repo, issue))
+        });
+        done("look at an issue", seen)
+    }
+
+    /// Who is assigned.
+    pub fn assignees(&self, pr: &Pr) -> Vec<String> {
+        self.issue_seen(pr, |_, issue| issue.assignees.clone())
+    }
+
+    /// Title of its milestone.
+    pub fn milestone_of(&self, pr: &Pr) -> Option<String> {
+        self.issue_seen(pr, |repo, issue| {
+            let milestone = repo.milestones.get(&issue.milestone?)?;
+            Some(milestone.title.clone())
+        })
+    }
+
+    /// Whose review is asked for: logins, and teams as `org/slug`.
+    pub fn requested_reviewers(&self, pr: &Pr) -> Vec<String> {
+        self.pull(pr, |repo, _, pull| {
+            let owner = &repo.name.owner;
+            let teams = pull.requested_teams.iter();
+            let teams = teams.map(|slug| format!("{owner}/{slug}"));
+            pull.requested_reviewers
+                .iter()
+                .cloned()
+                .chain(teams)
+                .collect()
+        })
+    }
+
     /// Its head commit.
     pub fn head(&self, pr: &Pr) -> String {
         self.pull(pr, |_, _, pull| pull.head_sha.clone())
@@ -336,14 +408,14 @@ impl World {
 
     /// Its labels, sorted.
     pub fn labels(&self, pr: &Pr) -> Vec<String> {
-        let mut labels = self.pull(pr, |_, issue, _| issue.labels.clone());
+        let mut labels = self.issue_seen(pr, |_, issue| issue.labels.clone());
         labels.sort();
         labels
     }
 
     /// Its comments, oldest first.
     pub fn comments(&self, pr: &Pr) -> Vec<CommentText> {
-        self.pull(pr, comment_texts)
+        self.issue_seen(pr, comment_texts)
     }
 
     /// The current statuses of its head: state and description by context.
@@ -366,7 +438,7 @@ impl World {
     }
 }
 
-pub(super) fn comment_texts(repo: &Repo, issue: &Issue, _: &Pull) -> Vec<CommentText> {
+pub(super) fn comment_texts(repo: &Repo, issue: &Issue) -> Vec<CommentText> {
     let comments = issue.comments.iter().filter_map(|id| repo.comments.get(id));
     comments
         .map(|comment| CommentText {
