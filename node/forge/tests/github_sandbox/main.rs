@@ -6,87 +6,28 @@
     reason = "tests fail by unwrap and say what they skip"
 )]
 
+mod actions;
+mod conversations;
+mod people;
+mod repositories;
+mod reviews;
+mod scene;
+#[path = "../shared/mod.rs"]
 mod shared;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use trireme_forge::git::{GitCredentials, MirrorLimits, Mirrors, MirrorsOptions};
-use trireme_forge::github::{Credentials, GitHub, GitHubOptions, RetryPolicy, fixed_secret};
 use trireme_forge::{
-    CommitStatus, EntryKind, FileStatus, Forge, HookScope, MergeError, MergeMethod, MergeRequest,
+    CommitStatus, EntryKind, FileStatus, HookScope, MergeError, MergeMethod, MergeRequest,
     Permission, Refusal, RepoId, ReviewState, SearchRequest, State, StatusState, UserKind,
 };
-use trireme_sandbox::conformance::Descriptions;
 use trireme_sandbox::faults::{CallEffect, CallMatch};
 use trireme_sandbox::forge::ReviewState as SandboxReview;
-use trireme_sandbox::world::{BOT, ORG, Pr, REPO, World};
+use trireme_sandbox::world::{BOT, ORG, REPO};
 
-struct Scene {
-    world: World,
-    forge: Arc<dyn Forge>,
-    github: Arc<GitHub>,
-    repo: RepoId,
-}
-
-impl Scene {
-    async fn new() -> Self {
-        let world = World::builder().recorded().start().await.unwrap();
-        let sandbox = world.sandbox();
-        let token = fixed_secret(sandbox.token_for(BOT));
-        let api = sandbox.url().parse().unwrap();
-        let retry = RetryPolicy {
-            first_wait: Duration::from_millis(5),
-            ..Default::default()
-        };
-        let options = GitHubOptions {
-            retry,
-            ..GitHubOptions::new(api, Credentials::Token(token))
-        };
-        assert_eq!(options.graphql.as_str(), sandbox.graphql_url());
-        let github = Arc::new(GitHub::new(options).unwrap());
-        Self {
-            world,
-            forge: Arc::clone(&github) as _,
-            github,
-            repo: RepoId::new(ORG, REPO),
-        }
-    }
-
-    async fn pr(&self) -> (Pr, u64) {
-        let pr = self
-            .world
-            .pr("fix")
-            .title("Fix the widget")
-            .body("please")
-            .file("docs/a b.md", "hello\n")
-            .opened_by("author")
-            .await;
-        let number = pr.number;
-        (pr, number)
-    }
-
-    /// Ends the story: nothing that was said on the way may be foreign to GitHub.
-    fn done(self) {
-        static DESCRIPTIONS: OnceLock<Option<Descriptions>> = OnceLock::new();
-        let descriptions = DESCRIPTIONS
-            .get_or_init(|| Descriptions::load(&shared::dir()?.join("github")).unwrap());
-        let Some(descriptions) = descriptions else {
-            return;
-        };
-        let wrong = descriptions.judge(&self.world.sandbox().exchanges());
-        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    }
-
-    fn merge_of(&self, pr: &Pr, method: MergeMethod) -> MergeRequest {
-        MergeRequest {
-            expected_head_sha: self.world.head(pr),
-            method,
-            title: None,
-            message: None,
-        }
-    }
-}
+use scene::Scene;
 
 #[tokio::test]
 async fn a_pull_request_is_what_it_is() {

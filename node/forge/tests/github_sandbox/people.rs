@@ -1,0 +1,62 @@
+//! Teams and people.
+
+use trireme_sandbox::world::ORG;
+
+use crate::scene::Scene;
+
+/// PLG-MILESTONE-001, PLG-LGTM-009, PLG-LABEL-005
+#[tokio::test]
+async fn teams_are_known_by_name_slug_and_number() {
+    let scene = Scene::new().await;
+    let forge = &scene.forge;
+    let id = scene
+        .world
+        .team("SIG Chairs/TLs", &["approver", "reviewer"]);
+    let teams = forge.teams(ORG).await.unwrap();
+    assert_eq!(
+        teams
+            .iter()
+            .map(|team| (team.id, team.name.as_str(), team.slug.as_str()))
+            .collect::<Vec<_>>(),
+        [(id, "SIG Chairs/TLs", "sig-chairs-tls")]
+    );
+    let by_slug = forge.team_members(ORG, "sig-chairs-tls").await.unwrap();
+    assert_eq!(by_slug, ["approver", "reviewer"]);
+    assert_eq!(forge.team_members_by_id(ORG, id).await.unwrap(), by_slug);
+    let is_member =
+        async |slug: &str, login: &str| forge.is_team_member(ORG, slug, login).await.unwrap();
+    assert!(is_member("sig-chairs-tls", "Approver").await);
+    assert!(!is_member("sig-chairs-tls", "author").await);
+    assert!(!is_member("no-such-team", "author").await);
+    assert!(
+        forge
+            .team_members_by_id(ORG, 999_999)
+            .await
+            .unwrap_err()
+            .is_not_found()
+    );
+    scene.done();
+}
+
+/// PLG-BLUNDERBUSS-006, GHC-033
+#[tokio::test]
+async fn somebody_busy_says_so() {
+    let scene = Scene::new().await;
+    let forge = &scene.forge;
+    let busy = async |login: &str| forge.has_limited_availability(ORG, login).await;
+    assert!(!busy("reviewer").await.unwrap());
+    scene.world.busy("reviewer", true);
+    assert!(busy("reviewer").await.unwrap());
+    let error = busy("nobody-at-all").await.unwrap_err();
+    assert!(error.is_not_found(), "{error}");
+    let account = forge.account(ORG, "reviewer").await.unwrap();
+    assert!(account.user.is("reviewer") && account.name.is_empty());
+    assert!(
+        forge
+            .account(ORG, "nobody-at-all")
+            .await
+            .unwrap_err()
+            .is_not_found()
+    );
+    scene.done();
+}
