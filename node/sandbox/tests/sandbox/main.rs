@@ -8,6 +8,8 @@ mod git;
 #[cfg(test)]
 mod graphql;
 #[cfg(test)]
+mod plugins;
+#[cfg(test)]
 mod rest;
 #[cfg(test)]
 mod support;

@@ -299,3 +299,173 @@ async fn an_organizations_hook_hears_all_of_its_repositories() {
         .expect(404);
     judge(&world, &[]);
 }
+
+#[tokio::test]
+async fn milestones_pins_moves_and_teams_are_told_in_githubs_shape() {
+    let world = World::start().await;
+    let mut receiver = Receiver::start().await;
+    world.hook_to(&[&receiver.url]);
+    let gadget = RepoName::new("acme", "gadget");
+    world
+        .add_repo(&gadget, vec![FileChange::write("a", "b")])
+        .await;
+    world.at(gadget.clone()).hook_to(&[&receiver.url]);
+    world.team("owners", &["approver"]);
+    let (first, second) = (world.milestone("v1"), world.milestone("v2"));
+
+    let pr = world.pr("fix").opened_by("author").await;
+    world.set_milestone(BOT, &pr, Some(first)).await;
+    world.set_milestone(BOT, &pr, Some(second)).await;
+    world.set_milestone(BOT, &pr, None).await;
+    world.request_review(BOT, &pr, &["acme/owners"]).await;
+    let bot = world.user(BOT);
+    bot.unrequest_reviews(world.repo(), pr.number, &[], &["owners".into()])
+        .unwrap();
+    let line = world.review_line("reviewer", &pr, "fix.txt", 1, "hm").await;
+    assert!(line > 0);
+    let comment = world.pull(&pr, |_, _, pull| pull.review_comments[0].id);
+    bot.edit_review_comment(world.repo(), comment, "hmm")
+        .unwrap();
+
+    let issue = world
+        .issue("Broken")
+        .body("it is")
+        .label("bug")
+        .opened_by(BOT)
+        .await;
+    world.set_milestone(BOT, &issue, Some(first)).await;
+    bot.pin_issue(world.repo(), issue.number, true).unwrap();
+    bot.pin_issue(world.repo(), issue.number, false).unwrap();
+    world.retitle("author", &pr, "Better").await;
+    world.comment("author", &issue, "indeed").await;
+    let moved = bot
+        .transfer_issue(world.repo(), issue.number, &gadget)
+        .unwrap();
+    world.expect_delivered().await;
+
+    let received = receiver.drain();
+    let told = |event: &str| {
+        let names = received.iter().filter(|one| one.event() == event);
+        names
+            .map(super::support::Received::name)
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    insta::assert_snapshot!(told("pull_request"), @r"
+    pull_request.opened
+    pull_request.milestoned
+    pull_request.demilestoned
+    pull_request.milestoned
+    pull_request.demilestoned
+    pull_request.review_requested
+    pull_request.review_request_removed
+    pull_request.edited
+    ");
+    insta::assert_snapshot!(told("pull_request_review_comment"), @r"
+    pull_request_review_comment.created
+    pull_request_review_comment.edited
+    ");
+    // Two repositories' lanes: the issue arrives in the one before or after it left the other.
+    let mut issues: Vec<_> = received
+        .iter()
+        .filter(|one| one.event() == "issues")
+        .map(|one| {
+            let repo = one.payload()["repository"]["name"].clone();
+            format!("{} {}", repo.as_str().unwrap(), one.name())
+        })
+        .collect();
+    issues.sort_by_key(|line| line.starts_with("widget"));
+    insta::assert_snapshot!(issues.join("\n"), @r"
+    gadget issues.opened
+    widget issues.opened
+    widget issues.labeled
+    widget issues.milestoned
+    widget issues.pinned
+    widget issues.unpinned
+    widget issues.transferred
+    ");
+    let transferred = received
+        .iter()
+        .find(|one| one.name() == "issues.transferred")
+        .unwrap()
+        .payload();
+    assert_eq!(transferred["changes"]["new_issue"]["number"], moved);
+    assert_eq!(
+        transferred["changes"]["new_repository"]["full_name"],
+        "acme/gadget"
+    );
+    if let Some(descriptions) = descriptions() {
+        let mut wrong = Vec::new();
+        for one in &received {
+            let found = descriptions.judge_webhook(one.event(), &one.payload());
+            wrong.extend(found.into_iter().map(|w| format!("{}: {w}", one.name())));
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+}
+
+/// PLG-TRIGGER-043
+#[tokio::test]
+async fn a_pushed_tag_lists_no_commits() {
+    let world = World::start().await;
+    let mut receiver = Receiver::start().await;
+    world.hook_to(&[&receiver.url]);
+    let tip = world
+        .push(BOT, "main", vec![FileChange::write("a", "1")])
+        .await;
+    assert_eq!(receiver.next().await.payload()["ref"], "refs/heads/main");
+    world.push_tag(BOT, "v1.0", &tip).await;
+    let made = receiver.next().await.payload();
+    assert_eq!(
+        (&made["ref"], &made["created"], &made["commits"]),
+        (&json!("refs/tags/v1.0"), &json!(true), &json!([]))
+    );
+    assert_eq!(
+        (&made["after"], &made["head_commit"]["id"]),
+        (&json!(tip), &json!(tip))
+    );
+    world.delete_tag(BOT, "v1.0").await;
+    let gone = receiver.next().await.payload();
+    assert_eq!(
+        (&gone["ref"], &gone["deleted"], &gone["head_commit"]),
+        (&json!("refs/tags/v1.0"), &json!(true), &Value::Null)
+    );
+    if let Some(descriptions) = descriptions() {
+        for payload in [made, gone] {
+            let wrong = descriptions.judge_webhook("push", &payload);
+            assert_eq!(wrong, Vec::<String>::new());
+        }
+    }
+}
+
+/// HOOK-041
+#[tokio::test]
+async fn a_new_webhook_is_greeted() {
+    let world = World::start().await;
+    let mut receiver = Receiver::start().await;
+    let api = Api::of(&world, BOT);
+    let hook = json!({
+        "name": "web", "active": true, "events": ["*"],
+        "config": {"url": receiver.url, "content_type": "json", "secret": "s"},
+    });
+    for path in ["/repos/acme/widget/hooks", "/orgs/acme/hooks"] {
+        let made = api.post(path, hook.clone()).await.expect(201);
+        let greeting = receiver.next().await;
+        assert_eq!(greeting.event(), "ping");
+        assert!(
+            greeting
+                .header("x-hub-signature-256")
+                .starts_with("sha256=")
+        );
+        assert_eq!(greeting.payload()["hook_id"], made["id"]);
+        if let Some(descriptions) = descriptions() {
+            let wrong = descriptions.judge_webhook("ping", &greeting.payload());
+            assert_eq!(wrong, Vec::<String>::new());
+        }
+    }
+    let mut bad = hook;
+    bad["config"]["url"] = json!("not a url");
+    api.post("/repos/acme/widget/hooks", bad).await.expect(422);
+    let stranger = Api::of(&world, "author");
+    stranger.get("/repos/acme/widget/hooks").await.expect(404);
+}
