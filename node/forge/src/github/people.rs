@@ -49,7 +49,18 @@ impl Membership for GitHub {
             return Ok(true);
         }
         let path = format!("/orgs/{}/members/{}", segment(org), segment(login));
-        self.yes_or_no(&Call::read(path, Behalf::Org(org))).await
+        match self.yes_or_no(&Call::read(path, Behalf::Org(org))).await {
+            // GHC-023
+            Err(ForgeError::Refused {
+                request,
+                status: 302,
+                ..
+            }) => Err(ForgeError::Forbidden {
+                request,
+                message: format!("we are no member of {org}, which hides its members from us"),
+            }),
+            outcome => outcome,
+        }
     }
 
     async fn is_collaborator(&self, repo: &RepoId, login: &str) -> Result<bool> {

@@ -345,6 +345,7 @@ fn reviewers_body(repo: &RepoId, logins: &[&str]) -> Option<serde_json::Value> {
 mod tests {
     use super::*;
 
+    /// GHC-016
     #[test]
     fn refusals_are_told_apart_by_githubs_sentences() {
         let kind = |message: &str| refusal(405, message);

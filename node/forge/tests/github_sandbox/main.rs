@@ -123,7 +123,7 @@ async fn comments_come_change_and_go() {
     scene.done();
 }
 
-/// HOOK-025
+/// HOOK-025, GHC-017, GHC-023
 #[tokio::test]
 async fn labels_and_assignees_are_set_and_removed() {
     let scene = Scene::new().await;
@@ -194,6 +194,7 @@ async fn labels_and_assignees_are_set_and_removed() {
     scene.done();
 }
 
+/// GHC-017
 #[tokio::test]
 async fn reviews_are_requested_of_those_who_can() {
     let scene = Scene::new().await;
@@ -339,6 +340,7 @@ async fn people_are_known() {
     scene.done();
 }
 
+/// GHC-018
 #[tokio::test]
 async fn files_are_handed_out() {
     let scene = Scene::new().await;
@@ -373,6 +375,7 @@ async fn files_are_handed_out() {
     scene.done();
 }
 
+/// GHC-016
 #[tokio::test]
 async fn a_merge_needs_the_head_it_was_decided_on() {
     let scene = Scene::new().await;

@@ -1,6 +1,7 @@
 //! Teams and people.
 
-use trireme_sandbox::world::ORG;
+use trireme_forge::ForgeError;
+use trireme_sandbox::world::{BOT, ORG};
 
 use crate::scene::Scene;
 
@@ -57,6 +58,29 @@ async fn somebody_busy_says_so() {
             .await
             .unwrap_err()
             .is_not_found()
+    );
+    scene.done();
+}
+
+/// HOOK-026, GHC-023
+#[tokio::test]
+async fn who_is_no_member_themselves_cannot_tell_who_is() {
+    let scene = Scene::new().await;
+    let forge = &scene.forge;
+    assert!(forge.is_org_member(ORG, "author").await.unwrap());
+    assert!(!forge.is_org_member(ORG, "outsider").await.unwrap());
+    // An account is a member of itself, and nobody is asked.
+    assert!(forge.is_org_member("author", "author").await.unwrap());
+    scene
+        .world
+        .sandbox()
+        .change(|forge| forge.remove_member(ORG, BOT))
+        .unwrap();
+    let error = forge.is_org_member(ORG, "author").await.unwrap_err();
+    assert!(matches!(error, ForgeError::Forbidden { .. }), "{error}");
+    insta::assert_snapshot!(
+        error,
+        @"GET /orgs/acme/members/author: forbidden: we are no member of acme, which hides its members from us"
     );
     scene.done();
 }

@@ -4,6 +4,7 @@ use trireme_forge::{
     ForgeError, Mergeability, NewPullRequest, NewReview, NewReviewComment, ReviewState, State,
 };
 use trireme_sandbox::FileChange;
+use trireme_sandbox::faults::{CallEffect, CallMatch};
 use trireme_sandbox::world::{BOT, ORG};
 
 use crate::scene::Scene;
@@ -176,5 +177,24 @@ async fn a_conflict_makes_a_head_unmergeable() {
     assert_eq!(now().await, Mergeability::Conflicting);
     let next = scene.world.force_push(&pr, vec![change("both\n")]).await;
     assert_eq!(now().await, Mergeability::HeadMoved(next));
+    scene.done();
+}
+
+/// GHC-019
+#[tokio::test]
+async fn a_fork_is_waited_for() {
+    let scene = Scene::new().await;
+    let fork = format!("/repos/{BOT}/widget");
+    let faults = scene.world.sandbox().faults();
+    faults
+        .on_call(
+            CallMatch::path(&fork),
+            CallEffect::Status { code: 404 },
+            Some(1),
+        )
+        .unwrap();
+    let made = scene.forge.ensure_fork(&scene.repo).await.unwrap();
+    assert_eq!(made.org, BOT);
+    assert_eq!(scene.world.sandbox().calls("GET", "/repos/{}/{}"), 2);
     scene.done();
 }
