@@ -18,7 +18,7 @@ use trireme_forge::{
     Forge,
     git::{MirrorLimits, Mirrors, MirrorsOptions},
     github::{Credentials, GitHub, GitHubOptions, SecretSource, TokenObserver},
-    owners::OwnersLoader,
+    owners::{OwnersLoader, OwnersMetrics},
 };
 use trireme_in_repo::{InRepo, InRepoMetrics};
 use trireme_jobs::{Leases, Periodics, Scheduler, Sinker};
@@ -76,14 +76,8 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         None => None,
     };
     let store = open_store(&settings).await?;
-    let in_repo_metrics = InRepoMetrics::default();
-    let plugin_metrics = PluginMetrics::default();
-    let reconciler_metrics = Metrics::default();
-    let told = (
-        in_repo_metrics.clone(),
-        plugin_metrics.clone(),
-        reconciler_metrics.clone(),
-    );
+    let told = Told::default();
+    let registered = told.clone();
     let stop = CancellationToken::new();
     let mut tasks = JoinSet::new();
 
@@ -121,9 +115,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
             tls,
             debug: Arc::new(NodeDebug::new(settings.clone())),
             metrics: Box::new(move |registry| {
-                told.0.register(registry);
-                told.1.register(registry);
-                told.2.register(registry);
+                registered.register(registry);
             }),
             pages: Box::new(move |logs| {
                 trireme_deck::pages(pages_store, pages_runs, pages_config, logs)
@@ -147,15 +139,8 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         }
     });
 
-    let (mut controllers, _gauges) = controllers(
-        &settings,
-        &secrets,
-        leases,
-        &feed,
-        &store,
-        (in_repo_metrics, plugin_metrics, reconciler_metrics),
-    )
-    .await?;
+    let (mut controllers, _gauges) =
+        controllers(&settings, &secrets, leases, &feed, &store, told).await?;
     tasks.spawn(secrets.run(stop.clone()));
     controllers.push(Arc::new(follower));
     let keeper = Keeper::new(store.clone(), controllers).while_fit(feed.fit);
@@ -399,13 +384,31 @@ fn hide_others(settings: &Settings, secrets: &Secrets) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What the controllers and their tools tell Prometheus.
+#[derive(Clone, Default)]
+struct Told {
+    in_repo: InRepoMetrics,
+    owners: OwnersMetrics,
+    plugins: PluginMetrics,
+    reconciler: Metrics,
+}
+
+impl Told {
+    fn register(&self, registry: &mut prometheus_client::registry::Registry) {
+        self.in_repo.register(registry);
+        self.owners.register(registry);
+        self.plugins.register(registry);
+        self.reconciler.register(registry);
+    }
+}
+
 async fn controllers(
     settings: &Settings,
     secrets: &Secrets,
     leases: Leases,
     feed: &Feed,
     store: &Store,
-    (in_repo_metrics, plugin_metrics, reconciler_metrics): (InRepoMetrics, PluginMetrics, Metrics),
+    told: Told,
 ) -> anyhow::Result<(Vec<Arc<dyn Controller>>, Vec<QueueGauge>)> {
     let (versions, queues) = (Arc::clone(&feed.versions), store.queues());
     let feed = &feed.config;
@@ -433,7 +436,9 @@ async fn controllers(
         limits: MirrorLimits::default(),
     })
     .await?;
+    let owners = OwnersLoader::new(mirrors.clone()).telling(told.owners);
     let (calls, children) = (Arc::clone(&client), mirrors.clone());
+    let (remembered, directories) = (owners.clone(), owners.clone());
     let gauges = vec![
         queues.register("forge_requests", client.in_flight().1, move || {
             calls.in_flight().0 as u64
@@ -441,8 +446,14 @@ async fn controllers(
         queues.register("git_processes", mirrors.children().1, move || {
             children.children().0 as u64
         }),
+        queues.register("owners_remembered", owners.remembered().1, move || {
+            remembered.remembered().0 as u64
+        }),
+        queues.register("owners_directories", owners.directories().1, move || {
+            directories.directories().0 as u64
+        }),
     ];
-    let in_repo = InRepo::new(mirrors.clone(), settings.in_repo.limits(), in_repo_metrics);
+    let in_repo = InRepo::new(mirrors.clone(), settings.in_repo.limits(), told.in_repo);
     let forge: Arc<dyn Forge> = client;
     let hooks = match (&settings.webhook.url, github.app_id) {
         (Some(url), _) => OurHooks::At(url.clone()),
@@ -452,12 +463,12 @@ async fn controllers(
     controllers.push(Arc::new(PluginsController::new(Equipment {
         plugins: Plugins::built_in(),
         forge: Arc::clone(&forge),
-        owners: OwnersLoader::new(mirrors.clone()),
+        owners,
         in_repo: in_repo.clone(),
         mirrors: mirrors.clone(),
         config: feed.clone(),
         hooks,
-        metrics: plugin_metrics,
+        metrics: told.plugins,
     })?));
     controllers.push(Arc::new(trireme_report::Outbox::new(vec![Arc::new(
         trireme_report::GitHubReporter::new(Arc::clone(&forge), feed.clone()),
@@ -469,7 +480,7 @@ async fn controllers(
             feed.clone(),
             Arc::new(StoredVersions::new(store.clone(), versions)),
             reconciler.options(),
-            reconciler_metrics,
+            told.reconciler,
         )));
     }
     controllers.push(Arc::new(trireme_tide::Tide::new(

@@ -148,7 +148,10 @@ impl<'a> Planning<'a> {
             dir_denylist: denylist.ignored_dirs(&repo.org, &repo.repo),
         };
         let head = self.forge.branch_head(repo, branch).await?;
-        let owners = self.owners.load(repo, &head, &options).await?;
+        let owners = self
+            .owners
+            .load_branch(repo, branch, &head, &options)
+            .await?;
         if plugins.skip_collaborators(&repo.org, &repo.repo) {
             return Ok(owners);
         }

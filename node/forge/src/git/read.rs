@@ -238,7 +238,11 @@ impl Commit {
         Ok(std::mem::take(&mut object.data))
     }
 
-    fn size(&self, repository: &gix::Repository, id: gix::ObjectId) -> Result<u64, GitError> {
+    pub(super) fn size(
+        &self,
+        repository: &gix::Repository,
+        id: gix::ObjectId,
+    ) -> Result<u64, GitError> {
         let header = repository
             .find_header(id)
             .map_err(|error| self.failed(error))?;

@@ -6,12 +6,21 @@ use super::yaml::{self, Value};
 use crate::types::norm_login;
 
 /// Larger files are refused: the largest known has a few hundred lines.
-const MAX_BYTES: usize = 1 << 20;
+pub(super) const MAX_BYTES: usize = 1 << 20;
 
 /// Why a file cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct OwnersParseError(pub String);
+
+impl OwnersParseError {
+    /// Where the reader of YAML stopped, counted from 1; `None` if it is no fault of a single line.
+    #[must_use]
+    pub fn line(&self) -> Option<u64> {
+        let number = self.0.strip_prefix("line ")?.split(':').next()?;
+        number.parse().ok()
+    }
+}
 
 /// People and labels for some files.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -80,6 +80,11 @@ impl LayeredSet {
         union
     }
 
+    /// Takes one out of the closest layer that has any, at random: each of them is as likely (OWN-020).
+    pub fn pop_random(&mut self, draw: &mut Draw) -> Option<String> {
+        self.pop(|of| draw.below(of))
+    }
+
     /// Takes one out of the closest layer that has any. `choose` is given how many there are and returns which of them,
     /// counted by name from 0 (OWN-020).
     pub fn pop(&mut self, choose: impl FnOnce(usize) -> usize) -> Option<String> {
@@ -88,6 +93,34 @@ impl LayeredSet {
         let member = layer.iter().nth(chosen)?.clone();
         self.remove(&member);
         Some(member)
+    }
+}
+
+/// Numbers that look random and are the same for the same seed: a plan that is made again picks the same people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Draw {
+    state: u64,
+}
+
+impl Draw {
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self { state: seed }
+    }
+
+    /// Fixed here (splitmix64), because what is picked must survive upgrades of any library.
+    pub fn number(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// One of the numbers below `bound`; 0 if there is none.
+    pub fn below(&mut self, bound: usize) -> usize {
+        let bound = u64::try_from(bound).unwrap_or(u64::MAX).max(1);
+        usize::try_from(self.number() % bound).unwrap_or(0)
     }
 }
 
@@ -125,5 +158,32 @@ mod tests {
         assert_eq!(layered.pop(|_| 0).as_deref(), Some("a"));
         assert_eq!(layered.pop(|_| 99).as_deref(), Some("c"));
         assert_eq!(layered.pop(|_| 0), None);
+    }
+
+    /// OWN-020
+    #[test]
+    fn a_seeded_pick_is_fair_and_can_be_repeated() {
+        let people = set(&[&["a", "b", "c", "d"], &["z"]]);
+        let picks = |seed| {
+            let (mut people, mut draw) = (people.clone(), Draw::seeded(seed));
+            let mut picks = Vec::new();
+            while let Some(pick) = people.pop_random(&mut draw) {
+                picks.push(pick);
+            }
+            picks.concat()
+        };
+        assert_eq!(picks(5), picks(5));
+        let mut first = std::collections::BTreeMap::new();
+        for seed in 0..4000 {
+            let picks = picks(seed);
+            assert!(picks.len() == 5 && picks.ends_with('z'), "{picks}");
+            *first.entry(picks[..1].to_owned()).or_insert(0) += 1;
+        }
+        assert!(
+            first.len() == 4 && first.values().all(|n| (850..1150).contains(n)),
+            "{first:?}"
+        );
+        // Pinned: who was asked once is asked again after an upgrade.
+        assert_eq!([picks(1), picks(2)], ["bcadz", "cdbaz"]);
     }
 }

@@ -1,17 +1,15 @@
-//! From files to [`RepoOwners`]: which files of a tree count, and how they come out of a mirror or out of memory.
+//! From files to [`RepoOwners`]: which files of a tree count, and what they say together.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use regex::Regex;
 
-use super::file::{Aliases, OwnersContent, OwnersEntry, OwnersFile};
+use super::file::{Aliases, MAX_BYTES, OwnersContent, OwnersEntry, OwnersFile};
 use super::{OwnersProblem, People, PeopleByPath, RepoOwners, go_regex, parent};
-use crate::git::{GitError, Mirrors};
-use crate::types::RepoId;
 
-/// How many trees' owners are remembered; the oldest go first.
-const MAX_REMEMBERED: usize = 200;
+/// How the names of Markdown files end.
+pub(super) const MARKDOWN: &str = ".md";
 
 /// What a configuration says about OWNERS in one repository.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -43,8 +41,64 @@ impl OwnersOptions {
     /// Whether a file can have a say, by its path; directories that are left out are not looked at here.
     #[must_use]
     pub fn wants(&self, path: &str) -> bool {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        name == self.owners || path == self.aliases || (self.md_yaml && name.ends_with(".md"))
+        self.is_owners(path) || self.is_aliases(path) || self.is_markdown(path)
+    }
+
+    /// Whether it is an owners file, by its name (OWN-002).
+    #[must_use]
+    pub fn is_owners(&self, path: &str) -> bool {
+        path.rsplit('/').next() == Some(&self.owners)
+    }
+
+    /// Whether it is the aliases file: there is one in the root only.
+    #[must_use]
+    pub fn is_aliases(&self, path: &str) -> bool {
+        path == self.aliases
+    }
+
+    /// Whether its YAML header may name owners (OWN-011).
+    #[must_use]
+    pub fn is_markdown(&self, path: &str) -> bool {
+        self.md_yaml && path.ends_with(MARKDOWN)
+    }
+
+    /// Whether a directory (`""` is the root) is left out, with everything below it (OWN-009). Patterns are searched in
+    /// its path from the root; those that are none are passed over.
+    #[must_use]
+    pub fn is_denied(&self, dir: &str) -> bool {
+        let (denied, _) = Denied::new(&self.dir_denylist);
+        denied.with_all_above(dir)
+    }
+}
+
+/// Directories that are left out.
+pub(super) struct Denied(Vec<Regex>);
+
+impl Denied {
+    /// The second value complains about patterns that are none.
+    pub(super) fn new(patterns: &[String]) -> (Self, Vec<String>) {
+        let (mut denied, mut complaints) = (Vec::new(), Vec::new());
+        for pattern in patterns {
+            match go_regex::compile(pattern) {
+                Ok(regex) => denied.push(regex),
+                Err(error) => complaints.push(format!(
+                    "directory denylist {pattern:?} is ignored: {error}"
+                )),
+            }
+        }
+        (Self(denied), complaints)
+    }
+
+    /// Whether the directory itself matches; the root is called `.` then.
+    pub(super) fn is_match(&self, dir: &str) -> bool {
+        let dir = if dir.is_empty() { "." } else { dir };
+        self.0.iter().any(|denied| denied.is_match(dir))
+    }
+
+    /// A directory is left out with everything below it, so each one above counts too.
+    fn with_all_above(&self, dir: &str) -> bool {
+        let mut above = dir.match_indices('/').map(|(end, _)| &dir[..end]);
+        self.is_match("") || self.is_match(dir) || above.any(|dir| self.is_match(dir))
     }
 }
 
@@ -55,17 +109,33 @@ impl RepoOwners {
         files: impl IntoIterator<Item = (&'a str, &'a [u8])>,
         options: &OwnersOptions,
     ) -> Self {
-        let mut files: Vec<(&str, &[u8])> = files
+        let files = files.into_iter().map(|(path, bytes)| (path, Some(bytes)));
+        Self::build(files, options)
+    }
+
+    /// The same; files without bytes are too large to be read.
+    pub(super) fn build<'a>(
+        files: impl IntoIterator<Item = (&'a str, Option<&'a [u8]>)>,
+        options: &OwnersOptions,
+    ) -> Self {
+        let mut files: Vec<(&str, Option<&[u8]>)> = files
             .into_iter()
             .filter(|(path, _)| options.wants(path))
             .collect();
         files.sort_unstable();
         let mut builder = Builder::new(options);
-        if let Some((path, bytes)) = files.iter().find(|(path, _)| *path == options.aliases) {
-            builder.aliases(path, bytes);
+        if let Some((path, bytes)) = files.iter().find(|(path, _)| options.is_aliases(path)) {
+            match bytes {
+                Some(bytes) => builder.aliases(path, bytes),
+                None => builder.too_large(path),
+            }
         }
         for (path, bytes) in files {
-            builder.file(path, bytes);
+            match bytes {
+                Some(bytes) => builder.file(path, bytes),
+                None if options.is_aliases(path) => {}
+                None => builder.too_large(path),
+            }
         }
         builder.finish()
     }
@@ -73,7 +143,7 @@ impl RepoOwners {
 
 struct Builder<'a> {
     options: &'a OwnersOptions,
-    denied: Vec<Regex>,
+    denied: Denied,
     aliases: Aliases,
     approvers: BTreeMap<String, Vec<People>>,
     reviewers: BTreeMap<String, Vec<People>>,
@@ -85,9 +155,10 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     fn new(options: &'a OwnersOptions) -> Self {
+        let (denied, complaints) = Denied::new(&options.dir_denylist);
         let mut builder = Self {
             options,
-            denied: Vec::new(),
+            denied,
             aliases: Aliases::default(),
             approvers: BTreeMap::new(),
             reviewers: BTreeMap::new(),
@@ -96,18 +167,14 @@ impl<'a> Builder<'a> {
             dir_options: BTreeMap::new(),
             problems: Vec::new(),
         };
-        for pattern in &options.dir_denylist {
-            match go_regex::compile(pattern) {
-                Ok(regex) => builder.denied.push(regex),
-                Err(error) => {
-                    builder.problem(
-                        "",
-                        format!("directory denylist {pattern:?} is ignored: {error}"),
-                    );
-                }
-            }
+        for complaint in complaints {
+            builder.problem("", complaint);
         }
         builder
+    }
+
+    fn too_large(&mut self, path: &str) {
+        self.problem(path, format!("the file is larger than {MAX_BYTES} bytes"));
     }
 
     fn problem(&mut self, path: &str, message: impl Into<String>) {
@@ -133,31 +200,21 @@ impl<'a> Builder<'a> {
     }
 
     fn file(&mut self, path: &str, bytes: &[u8]) {
-        let name = path.rsplit('/').next().unwrap_or(path);
-        if self.is_denied(parent(path)) {
+        if self.denied.with_all_above(parent(path)) {
             return;
         }
-        if self.options.md_yaml && name.ends_with(".md") {
+        if self.options.is_markdown(path) {
             match OwnersFile::parse_markdown(bytes) {
                 Ok(Some(file)) => self.apply(path, path, file),
                 Ok(None) => {}
                 Err(error) => self.problem(path, error.to_string()),
             }
-        } else if name == self.options.owners {
+        } else if self.options.is_owners(path) {
             match OwnersFile::parse(bytes) {
                 Ok(file) => self.apply(path, parent(path), file),
                 Err(error) => self.problem(path, error.to_string()),
             }
         }
-    }
-
-    /// A directory is left out with everything below it, so each one above counts too; the root is called `.`.
-    fn is_denied(&self, dir: &str) -> bool {
-        let mut dirs = dir
-            .match_indices('/')
-            .map(|(end, _)| &dir[..end])
-            .chain([if dir.is_empty() { "." } else { dir }, "."]);
-        dirs.any(|dir| self.denied.iter().any(|denied| denied.is_match(dir)))
     }
 
     fn apply(&mut self, path: &str, place: &str, file: OwnersFile) {
@@ -216,101 +273,6 @@ impl<'a> Builder<'a> {
             aliases: Arc::new(self.aliases),
             md_yaml: self.options.md_yaml,
             problems: Arc::new(self.problems),
-        }
-    }
-}
-
-/// Loads owners out of mirrors and remembers them by commit and options (OWN-018). Cheap to clone.
-#[derive(Debug, Clone)]
-pub struct OwnersLoader {
-    mirrors: Mirrors,
-    remembered: Arc<Mutex<Remembered>>,
-}
-
-#[derive(Debug, Default)]
-struct Remembered {
-    owners: HashMap<Key, (u64, RepoOwners)>,
-    clock: u64,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Key {
-    repo: RepoId,
-    commit: String,
-    options: OwnersOptions,
-}
-
-impl OwnersLoader {
-    #[must_use]
-    pub fn new(mirrors: Mirrors) -> Self {
-        Self {
-            mirrors,
-            remembered: Arc::default(),
-        }
-    }
-
-    /// The owners at a commit, which is fetched if need be. Not filtered by collaborators: that list changes without the
-    /// tree, see [`RepoOwners::with_collaborators`].
-    ///
-    /// # Errors
-    /// The tree cannot be had. Files that cannot be read are [`RepoOwners::problems`] instead.
-    pub async fn load(
-        &self,
-        repo: &RepoId,
-        commit: &str,
-        options: &OwnersOptions,
-    ) -> Result<RepoOwners, GitError> {
-        let key = Key {
-            repo: repo.clone(),
-            commit: commit.to_owned(),
-            options: options.clone(),
-        };
-        if let Some(owners) = self.recall(&key) {
-            return Ok(owners);
-        }
-        self.mirrors.ensure(repo, &[commit]).await?;
-        let wanted = options.clone();
-        let files = self
-            .mirrors
-            .read_files(repo, commit, move |path| wanted.wants(path))
-            .await?;
-        let files = files
-            .iter()
-            .map(|(path, bytes)| (path.as_str(), bytes.as_slice()));
-        let owners = RepoOwners::from_files(files, options);
-        self.remember(key, owners.clone());
-        Ok(owners)
-    }
-
-    fn recall(&self, key: &Key) -> Option<RepoOwners> {
-        let mut remembered = self
-            .remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        remembered.clock += 1;
-        let clock = remembered.clock;
-        let (used, owners) = remembered.owners.get_mut(key)?;
-        *used = clock;
-        Some(owners.clone())
-    }
-
-    fn remember(&self, key: Key, owners: RepoOwners) {
-        let mut remembered = self
-            .remembered
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        remembered.clock += 1;
-        let clock = remembered.clock;
-        remembered.owners.insert(key, (clock, owners));
-        if remembered.owners.len() > MAX_REMEMBERED {
-            let oldest = remembered
-                .owners
-                .iter()
-                .min_by_key(|(_, (used, _))| *used)
-                .map(|(key, _)| key.clone());
-            if let Some(key) = oldest {
-                remembered.owners.remove(&key);
-            }
         }
     }
 }

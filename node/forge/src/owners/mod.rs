@@ -7,6 +7,8 @@ mod file;
 mod go_regex;
 mod layers;
 mod load;
+mod loader;
+mod metrics;
 mod yaml;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,8 +19,10 @@ use regex::Regex;
 pub use file::{
     Aliases, OwnersContent, OwnersDirOptions, OwnersEntry, OwnersFile, OwnersParseError,
 };
-pub use layers::LayeredSet;
-pub use load::{OwnersLoader, OwnersOptions};
+pub use layers::{Draw, LayeredSet};
+pub use load::OwnersOptions;
+pub use loader::{BranchProblems, MAX_BRANCHES, MAX_REMEMBERED, OwnersLoader};
+pub use metrics::OwnersMetrics;
 
 use crate::types::norm_login;
 

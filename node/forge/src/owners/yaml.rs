@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use saphyr_parser::{Event, Parser, ScalarStyle, StrInput};
+use granit_parser::{Event, Options, Parser, ScalarStyle, StrInput};
 
 /// Deeper nesting is refused.
 const MAX_DEPTH: usize = 50;
@@ -57,14 +57,14 @@ impl Value {
 /// The text is no YAML, with line and reason.
 pub(super) fn parse(text: &str) -> Result<Value, String> {
     let mut reader = Reader {
-        parser: Parser::new_from_str(text),
+        parser: Parser::new_from_str_with_options(text, as_libyaml()),
         anchors: HashMap::new(),
         values: 0,
     };
     loop {
         match reader.next()? {
             Event::StreamEnd => return Ok(Value::Null),
-            Event::Nothing | Event::StreamStart | Event::DocumentStart(_) => {}
+            Event::StreamStart | Event::DocumentStart(..) => {}
             Event::DocumentEnd => return Ok(Value::Null),
             event => {
                 let value = reader.value(event, 0)?;
@@ -76,6 +76,16 @@ pub(super) fn parse(text: &str) -> Result<Value, String> {
             }
         }
     }
+}
+
+/// Lines of flow collections and quoted scalars may stand anywhere, as libyaml takes them.
+fn as_libyaml() -> Options {
+    let mut options = granit_parser::options! {
+        strict_indentation: false,
+        block_scalar_eof_without_line_feed: true,
+    };
+    options.set_emit_comments(false);
+    options
 }
 
 struct Reader<'a> {
@@ -115,7 +125,7 @@ impl<'a> Reader<'a> {
                 return Ok(value);
             }
             Event::Scalar(text, style, anchor, tag) => {
-                let is_string = tag.as_ref().is_some_and(|tag| tag.suffix == "str");
+                let is_string = tag.as_ref().is_some_and(|tag| tag.suffix() == "str");
                 let value = if style == ScalarStyle::Plain && !is_string {
                     plain(&text)
                 } else {
@@ -123,8 +133,8 @@ impl<'a> Reader<'a> {
                 };
                 (anchor, value)
             }
-            Event::SequenceStart(anchor, _) => (anchor, Value::List(self.list(depth)?)),
-            Event::MappingStart(anchor, _) => (anchor, Value::Map(self.map(depth)?)),
+            Event::SequenceStart(_, anchor, _) => (anchor, Value::List(self.list(depth)?)),
+            Event::MappingStart(_, anchor, _) => (anchor, Value::Map(self.map(depth)?)),
             event => return Err(format!("unexpected {event:?}")),
         };
         if anchor > 0 {
@@ -293,7 +303,7 @@ mod tests {
         assert_eq!(value.field("a"), Some(&Value::Number("2".into())));
         assert_eq!(parse("").unwrap(), Value::Null);
         assert_eq!(parse("# nothing\n").unwrap(), Value::Null);
-        insta::assert_snapshot!(parse("a: [\n").unwrap_err(), @"line 2: while parsing a node, did not find expected node content");
+        insta::assert_snapshot!(parse("a: [\n").unwrap_err(), @"line 1: unclosed bracket '['");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use trireme_forge::owners::RepoOwners;
+use trireme_forge::owners::{Draw, RepoOwners};
 
 pub(crate) type Logins = BTreeSet<String>;
 type ByPath = BTreeMap<String, Logins>;
@@ -202,19 +202,9 @@ fn drop_covered_by_ancestors(paths: &mut BTreeSet<String>, repo: &RepoOwners) {
 /// The candidates in an order that is the same every time for one pull request and differs between them, so that not
 /// always the same people are asked (PLG-APPROVE-022).
 pub(crate) fn shuffled(mut candidates: Vec<String>, seed: u64) -> Vec<String> {
-    let mut state = seed;
-    let mut next = || {
-        // splitmix64: fixed here, because the order must survive upgrades of any library.
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = state;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    };
+    let mut draw = Draw::seeded(seed);
     for last in (1..candidates.len()).rev() {
-        let bound = u64::try_from(last).unwrap_or(u64::MAX).saturating_add(1);
-        let pick = usize::try_from(next() % bound).unwrap_or(0);
-        candidates.swap(last, pick);
+        candidates.swap(last, draw.below(last + 1));
     }
     candidates
 }
