@@ -1,24 +1,29 @@
 //! Commits that are made in a mirror and pushed from it: cherry-picks, forks, branches, and whom the server lets do so.
 
-#![allow(clippy::unwrap_used, reason = "tests fail by unwrap")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests fail by unwrap and say what they skip"
+)]
 
 mod repositories;
 
 use std::sync::Arc;
 
 use repositories::{Repository, Server, lines};
+use trireme_forge::RepoId;
 use trireme_forge::git::{
-    CherryPick, GitCredentials, GitError, GitSecret, MAX_PICKED, MirrorLimits, Mirrors,
+    CherryPick, Committer, GitCredentials, GitError, GitSecret, MAX_PICKED, MirrorLimits, Mirrors,
     MirrorsOptions, Push, Pushed,
 };
-use trireme_forge::{RepoId, Signature};
 use trireme_sandbox::world::{BOT, ORG, REPO, World};
 
-fn bot() -> Signature {
-    Signature {
+fn bot() -> Committer {
+    Committer {
         name: "robot".into(),
         email: "robot@users.noreply.github.com".into(),
-        at: Some("2026-01-02T03:04:05Z".parse().unwrap()),
+        at: "2026-01-02T03:04:05Z".parse().unwrap(),
+        signing_key: None,
     }
 }
 
@@ -193,7 +198,7 @@ async fn a_pick_that_does_not_fit_is_told_in_gits_words() {
         .await
         .unwrap_err();
     insta::assert_snapshot!(error, @"org/repo: there are more than 250 commits to pick");
-    let nobody = Signature {
+    let nobody = Committer {
         name: "a\nb".into(),
         ..bot()
     };
@@ -202,6 +207,66 @@ async fn a_pick_that_does_not_fit_is_told_in_gits_words() {
         .await
         .unwrap_err();
     assert!(matches!(error, GitError::BadInput { .. }), "{error}");
+}
+
+/// GHC-062: what the bot makes is signed with its key, as git itself signs, and git believes it.
+#[tokio::test]
+async fn picked_commits_are_signed() {
+    let server = Server::new();
+    let repository = server.repository("repo");
+    let repo = &repository.id;
+    let key = server.dir.path().join("key");
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "robot", "-f"])
+        .arg(&key)
+        .status();
+    match made {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            println!("skipped: no ssh-keygen on this machine");
+            return;
+        }
+        made => assert!(made.unwrap().success()),
+    }
+    let base = repository.commit(&[("a", "1")]);
+    repository.branch("topic", &base);
+    let change = repository.commit(&[("b", "1")]);
+    let mirrors = server.mirrors().await;
+    mirrors.ensure(repo, &[&change]).await.unwrap();
+    let signing = |key: &std::path::Path| Committer {
+        signing_key: Some(key.to_owned()),
+        ..bot()
+    };
+    let picked = mirrors
+        .cherry_pick(repo, &base, &[&change], &signing(&key))
+        .await
+        .unwrap();
+    let CherryPick::Picked {
+        commit, made: 1, ..
+    } = picked
+    else {
+        panic!("{picked:?}");
+    };
+    let push = Push {
+        to: repo,
+        branch: "signed",
+        commit: &commit,
+        force: false,
+    };
+    assert_eq!(mirrors.push(repo, &push).await.unwrap(), Pushed::Done);
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    let believed = server.dir.path().join("believed");
+    std::fs::write(&believed, format!("robot {public}")).unwrap();
+    let believed = format!("gpg.ssh.allowedSignersFile={}", believed.display());
+    repository.git(&["-c", &believed, "verify-commit", "signed"]);
+    repository.git(&["fsck", "--strict", "--no-dangling"]);
+
+    let nowhere = server.dir.path().join("nowhere");
+    let error = mirrors
+        .cherry_pick(repo, &base, &[&change], &signing(&nowhere))
+        .await
+        .unwrap_err();
+    assert!(matches!(error, GitError::Failed { .. }), "{error}");
+    assert!(error.to_string().contains("nowhere: "), "{error}");
 }
 
 /// GHC-063, GHC-065

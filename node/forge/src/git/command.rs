@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group, setpriority_process};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 
@@ -87,30 +87,70 @@ impl Git {
         secret: Option<&GitSecret>,
         within: Duration,
     ) -> Result<Output, Died> {
+        let mut command = Command::new("git");
+        command.args(args);
+        environment(&mut command, dir, secret);
+        let mut output = self.child(command, dir, &[], within).await?;
+        output.stderr = censored(output.stderr, secret);
+        Ok(output)
+    }
+
+    /// Has ssh-keygen sign bytes with a key, as git does (GHC-062). The key must not need a passphrase.
+    pub(super) async fn sign(
+        &self,
+        dir: &Path,
+        key: &Path,
+        bytes: &[u8],
+        within: Duration,
+    ) -> Result<Output, Died> {
+        let mut command = Command::new("ssh-keygen");
+        command.args(["-Y", "sign", "-n", "git", "-f"]).arg(key);
+        // It would ask whoever sits at the terminal or the screen.
+        command
+            .env("SSH_ASKPASS_REQUIRE", "never")
+            .env_remove("DISPLAY");
+        self.child(command, dir, bytes, within).await
+    }
+
+    /// Runs a program that reads `input`, in its turn.
+    async fn child(
+        &self,
+        mut command: Command,
+        dir: &Path,
+        input: &[u8],
+        within: Duration,
+    ) -> Result<Output, Died> {
         let _turn = self
             .children
             .acquire()
             .await
             .map_err(|error| Died::NoStart(error.to_string()))?;
-        let mut command = Command::new("git");
+        let program = command
+            .as_std()
+            .get_program()
+            .to_string_lossy()
+            .into_owned();
         command
             .current_dir(dir)
-            .args(args)
-            .stdin(Stdio::null())
+            .stdin(if input.is_empty() {
+                Stdio::null()
+            } else {
+                Stdio::piped()
+            })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .kill_on_drop(true)
             .process_group(0);
-        environment(&mut command, dir, secret);
         let mut child = command
             .spawn()
-            .map_err(|error| Died::NoStart(format!("cannot run git: {error}")))?;
+            .map_err(|error| Died::NoStart(format!("cannot run {program}: {error}")))?;
         // Dropped before `child`, so that the group is killed while its leader is still unreaped and owns its number.
         let group = Group::of(child.id());
         let (Some(mut stdout), Some(mut stderr)) = (child.stdout.take(), child.stderr.take())
         else {
-            return Err(Died::NoStart("git has no pipes".to_owned()));
+            return Err(Died::NoStart(format!("{program} has no pipes")));
         };
+        let stdin = child.stdin.take();
         let work = async {
             let mut out = Vec::new();
             let read_out = async {
@@ -121,15 +161,23 @@ impl Git {
                     .map_err(|error| Died::Output(error.to_string()))?;
                 if out.len() as u64 > MAX_OUTPUT {
                     return Err(Died::Output(format!(
-                        "git wrote more than {MAX_OUTPUT} bytes"
+                        "{program} wrote more than {MAX_OUTPUT} bytes"
                     )));
                 }
                 Ok(())
             };
-            let (read, complaint) =
-                tokio::try_join!(read_out, async { Ok(read_tail(&mut stderr).await) })
-                    .map(|((), complaint)| ((), complaint))?;
-            let () = read;
+            let write_in = async {
+                if let Some(mut stdin) = stdin
+                    && let Err(error) = stdin.write_all(input).await
+                {
+                    // It ended without reading all: its own complaint says why.
+                    tracing::debug!(%error, program, "a child did not read its input");
+                }
+                Ok(())
+            };
+            let ((), (), complaint) = tokio::try_join!(write_in, read_out, async {
+                Ok(read_tail(&mut stderr).await)
+            })?;
             let status = child
                 .wait()
                 .await
@@ -137,7 +185,7 @@ impl Git {
             Ok(Output {
                 code: status.code(),
                 stdout: out,
-                stderr: censored(complaint, secret),
+                stderr: complaint,
             })
         };
         let outcome = match tokio::time::timeout(within, work).await {

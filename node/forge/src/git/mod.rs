@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use async_trait::async_trait;
 
 pub use changes::{ChangedPath, MAX_COMMITS};
-pub use cherry_pick::{CherryPick, MAX_PICKED};
+pub use cherry_pick::{CherryPick, Committer, MAX_PICKED};
 pub use cone::{Cone, ConeContent, ConeFile, ConeLimits, ConeRequest};
 pub(crate) use find::{DirIndex, Found, MAX_DIRS, Wanted};
 pub use merge::{MergeOutcome, TrialMerge};
