@@ -141,6 +141,7 @@ macro_rules! plugins {
 
 plugins! {
     approve::Approve,
+    assign::Assign,
     hold::Hold,
     lgtm::Lgtm,
     trigger::Trigger,

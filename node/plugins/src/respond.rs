@@ -1,20 +1,37 @@
 //! How plugins answer people (HOOK-023). Other tools read these texts: they are Prow's, byte for byte.
 
+use trireme_forge::webhook::GenericComment;
+use trireme_proto::state::effect::Action;
+
+use crate::decision::{Target, Text};
+
 /// Where to learn about the bot, without the list of commands.
 pub(crate) const ABOUT_THIS_BOT_WITHOUT_COMMANDS: &str = "Instructions for interacting with me using PR comments are available [here](https://git.k8s.io/community/contributors/guide/pull-requests.md).  If you have questions or suggestions related to my behavior, please file an issue against the [kubernetes-sigs/prow](https://github.com/kubernetes-sigs/prow/issues/new?title=Prow%20issue:) repository.";
 
 /// An answer to `login` with a reason folded away beneath it.
 pub(crate) fn reply(login: &str, message: &str, reason: &str) -> String {
-    format!(
-        "@{login}: {message}\n\n<details>\n\n{reason}\n\n{ABOUT_THIS_BOT_WITHOUT_COMMANDS}\n</details>"
-    )
+    format!("@{login}: {message}{}", folded(reason))
+}
+
+fn folded(reason: &str) -> String {
+    format!("\n\n<details>\n\n{reason}\n\n{ABOUT_THIS_BOT_WITHOUT_COMMANDS}\n</details>")
 }
 
 /// An answer to a text somebody wrote, which is linked and quoted.
 pub(crate) fn reply_to(body: &str, url: &str, login: &str, message: &str) -> String {
+    reply(login, message, &in_response_to(body, url))
+}
+
+fn in_response_to(body: &str, url: &str) -> String {
     let quoted: Vec<String> = body.split('\n').map(|line| format!(">{line}")).collect();
-    let reason = format!("In response to [this]({url}):\n\n{}\n", quoted.join("\n"));
-    reply(login, message, &reason)
+    format!("In response to [this]({url}):\n\n{}\n", quoted.join("\n"))
+}
+
+/// The same where the text stands; the message may tell what came of earlier effects.
+pub(crate) fn answer(comment: &GenericComment, message: impl Into<Text>) -> Action {
+    let text = Text::from(format!("@{}: ", comment.user.login));
+    let reason = in_response_to(&comment.body, &comment.html_url);
+    Target::new(&comment.repo, comment.number).comment(text.and(message).and(folded(&reason)))
 }
 
 #[cfg(test)]
