@@ -24,6 +24,8 @@ const MAX_ROUNDS: usize = 64;
 pub(crate) struct Facts {
     pub(crate) pull_request: Option<PullRequest>,
     pub(crate) labels: Option<Vec<Label>>,
+    /// All that the repository has.
+    pub(crate) repo_labels: Option<Vec<Label>>,
     pub(crate) label_events: Option<Vec<LabelEvent>>,
     pub(crate) files: Option<Vec<String>>,
     pub(crate) comments: Option<Vec<IssueComment>>,
@@ -34,6 +36,8 @@ pub(crate) struct Facts {
     pub(crate) collaborators: BTreeMap<String, bool>,
     /// (organisation, team's slug)
     pub(crate) teams: BTreeMap<(String, String), Vec<String>>,
+    /// (organisation, team's slug, login)
+    pub(crate) team_members: BTreeMap<(String, String, String), bool>,
     pub(crate) commits: BTreeMap<String, Commit>,
     /// By the sha they are on.
     pub(crate) contexts: BTreeMap<String, Contexts>,
@@ -50,19 +54,38 @@ pub(crate) struct Facts {
 pub(crate) enum Missing {
     PullRequest,
     Labels,
+    RepoLabels,
     LabelEvents,
     Files,
     Comments,
     Reviews,
     ReviewComments,
-    Member { org: String, login: String },
+    Member {
+        org: String,
+        login: String,
+    },
     Collaborator(String),
-    Team { org: String, slug: String },
+    Team {
+        org: String,
+        slug: String,
+    },
+    TeamMember {
+        org: String,
+        slug: String,
+        login: String,
+    },
     Commit(String),
-    Contexts { sha: String },
+    Contexts {
+        sha: String,
+    },
     BranchHead(String),
-    MergedPullRequests { org: String, author: String },
-    Owners { branch: String },
+    MergedPullRequests {
+        org: String,
+        author: String,
+    },
+    Owners {
+        branch: String,
+    },
 }
 
 impl fmt::Display for Missing {
@@ -80,6 +103,11 @@ impl Facts {
 
     pub(crate) fn labels(&self) -> Known<&[Label]> {
         self.labels.as_deref().ok_or(Missing::Labels)
+    }
+
+    /// All that the repository has.
+    pub(crate) fn repo_labels(&self) -> Known<&[Label]> {
+        self.repo_labels.as_deref().ok_or(Missing::RepoLabels)
     }
 
     pub(crate) fn label_events(&self) -> Known<&[LabelEvent]> {
@@ -131,6 +159,17 @@ impl Facts {
                 org: key.0,
                 slug: key.1,
             })
+    }
+
+    /// `false` if there is no such team.
+    pub(crate) fn is_team_member(&self, org: &str, slug: &str, login: &str) -> Known<bool> {
+        let key = (org.to_owned(), slug.to_owned(), login.to_owned());
+        let known = self.team_members.get(&key).copied();
+        known.ok_or(Missing::TeamMember {
+            org: key.0,
+            slug: key.1,
+            login: key.2,
+        })
     }
 
     pub(crate) fn commit(&self, sha: &str) -> Known<&Commit> {
@@ -204,6 +243,7 @@ pub(crate) async fn fetch(
             facts.pull_request = Some(forge.pull_request(repo, number).await?);
         }
         Missing::Labels => facts.labels = Some(forge.labels(repo, number).await?),
+        Missing::RepoLabels => facts.repo_labels = Some(forge.repo_labels(repo).await?),
         Missing::LabelEvents => {
             facts.label_events = Some(match forge.label_events(repo, number).await {
                 // As in Prow: who cannot be told to be a person is none.
@@ -240,6 +280,10 @@ pub(crate) async fn fetch(
                 answer => answer?,
             };
             facts.teams.insert((org, slug), members);
+        }
+        Missing::TeamMember { org, slug, login } => {
+            let member = forge.is_team_member(&org, &slug, &login).await?;
+            facts.team_members.insert((org, slug, login), member);
         }
         Missing::Commit(sha) => {
             let commit = forge.commit(repo, &sha).await?;

@@ -106,6 +106,7 @@
 
 mod controller;
 pub mod decision;
+mod dice;
 mod facts;
 pub mod help;
 mod label_names;
@@ -143,6 +144,7 @@ plugins! {
     approve::Approve,
     assign::Assign,
     hold::Hold,
+    label::Label,
     lgtm::Lgtm,
     trigger::Trigger,
     wip::Wip,
