@@ -146,6 +146,7 @@ plugins! {
     hold::Hold,
     label::Label,
     lgtm::Lgtm,
+    lifecycle::Lifecycle,
     trigger::Trigger,
     wip::Wip,
 }
