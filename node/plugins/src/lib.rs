@@ -143,6 +143,7 @@ macro_rules! plugins {
 plugins! {
     approve::Approve,
     assign::Assign,
+    help_wanted::HelpWanted,
     hold::Hold,
     label::Label,
     lgtm::Lgtm,
