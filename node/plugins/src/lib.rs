@@ -148,6 +148,7 @@ plugins! {
     label::Label,
     lgtm::Lgtm,
     lifecycle::Lifecycle,
+    retitle::Retitle,
     trigger::Trigger,
     wip::Wip,
 }

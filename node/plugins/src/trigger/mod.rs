@@ -131,6 +131,17 @@ fn options(running: &RunningConfig, repo: &RepoId) -> Options {
     }
 }
 
+/// Whether a repository's `triggers` make somebody trusted (PLG-TRIGGER-010), for other plugins that ask.
+pub(crate) fn trusts(
+    running: &RunningConfig,
+    repo: &RepoId,
+    login: &str,
+    bot: &trireme_forge::BotUser,
+    facts: &Facts,
+) -> Result<bool, crate::facts::Missing> {
+    trust::is_trusted(login, repo, &options(running, repo), bot, facts)
+}
+
 fn into_decision(verdict: Verdict<'_>, cx: &Planning<'_>) -> Result<Decision, PlanError> {
     let jobs = match &verdict.runs {
         Some(runs) => runs.records(cx)?,
