@@ -2,8 +2,8 @@
 //! is looked for before it is done, so that doing it again after a crash does no harm (PLG-CHERRYPICK-007).
 
 use jiff::Timestamp;
-use trireme_forge::git::{CherryPick, GitError, Push, Pushed};
-use trireme_forge::{BotUser, Forge, ForgeError, NewPullRequest, RepoId, Signature, State};
+use trireme_forge::git::{CherryPick, Committer, GitError, Push, Pushed};
+use trireme_forge::{BotUser, Forge, ForgeError, NewPullRequest, RepoId, State};
 use trireme_proto::state::{CherryPickEffect, Delivery};
 
 use super::Session;
@@ -106,15 +106,16 @@ impl Session {
 }
 
 /// The same for every attempt, so that all make the same commits.
-fn committer(bot: &BotUser, delivery: &Delivery) -> Signature {
+fn committer(bot: &BotUser, delivery: &Delivery) -> Committer {
     let email = match bot.email.as_str() {
         "" => format!("{}@users.noreply.github.com", bot.login),
         email => email.to_owned(),
     };
-    Signature {
+    Committer {
         name: bot.login.clone(),
         email,
-        at: Timestamp::from_millisecond(delivery.received_ms).ok(),
+        at: Timestamp::from_millisecond(delivery.received_ms).unwrap_or(Timestamp::UNIX_EPOCH),
+        signing_key: None,
     }
 }
 
