@@ -6,14 +6,15 @@
 //! 4. configurations as pages
 //! 5. files of a configuration that are more than one thing, or supplemental under names of their own; jobs
 //!    keep the history of their states
-//! 6. effects of more kinds, with outcomes and conditions; plans for one head; headers of deliveries
+//! 6. effects of more kinds, with outcomes and conditions; plans for one head; headers of deliveries; jobs that are
+//!    finished from the start
 
 use trireme_proto::state::{
-    Command, CommitPlans, ConfigFile, Effect, EffectOutcome, EffectState, PlanBody, SettleEffect,
-    command::Body, effect::Action,
+    Command, CommitPlans, ConfigFile, Effect, EffectOutcome, EffectState, NewJob, PlanBody,
+    SettleEffect, command::Body, effect::Action,
 };
 
-use crate::{FIRST_CONFIG_ROLES, is_config_role};
+use crate::{FIRST_CONFIG_ROLES, is_config_role, jobs::is_terminal};
 
 /// The highest level that this build understands.
 pub const FEATURE_LEVEL: u32 = 6;
@@ -31,7 +32,8 @@ pub const ROLES_LEVEL: u32 = 5;
 /// all replicas begin at the same one; a build that would not write it stops at the entry that raises the level.
 pub const HISTORY_LEVEL: u32 = 5;
 
-/// From this level on plans may hold every effect and what goes with it, and deliveries keep their headers.
+/// From this level on plans may hold every effect and what goes with it, deliveries keep their headers, and a job may be
+/// finished from the start.
 pub const EFFECTS_LEVEL: u32 = 6;
 
 /// The lowest level of a cluster that may hold this command: what it says, and what its kind needs.
@@ -76,6 +78,7 @@ pub fn min_level_of(command: &Command) -> u32 {
             EFFECTS_LEVEL
         }
         Some(Body::CommitPlans(commit)) => level_of_plans(commit),
+        Some(Body::CreateJobs(create)) if create.jobs.iter().any(is_finished) => EFFECTS_LEVEL,
         Some(Body::SettleEffect(settle)) => level_of_settling(settle),
         _ => BASE_LEVEL,
     };
@@ -92,12 +95,19 @@ fn level_of_roles<'a>(mut files: impl Iterator<Item = &'a ConfigFile>) -> u32 {
 }
 
 fn level_of_plans(commit: &CommitPlans) -> u32 {
-    let is_new =
-        |body: &PlanBody| !body.head_sha.is_empty() || body.effects.iter().any(is_new_effect);
+    let is_new = |body: &PlanBody| {
+        !body.head_sha.is_empty()
+            || body.effects.iter().any(is_new_effect)
+            || body.jobs.iter().any(is_finished)
+    };
     match commit.plans.iter().any(is_new) {
         true => EFFECTS_LEVEL,
         false => BASE_LEVEL,
     }
+}
+
+fn is_finished(new: &NewJob) -> bool {
+    new.job.as_ref().is_some_and(|job| is_terminal(job.state()))
 }
 
 fn is_new_effect(effect: &Effect) -> bool {

@@ -146,7 +146,7 @@ pub(crate) fn commit(state: &mut State, entry: &mut Entry, command: &CommitPlans
             idle.push(plugin.clone());
         }
     }
-    state.check_new_jobs(fresh.iter().flat_map(|body| &body.jobs))?;
+    state.check_new_jobs(entry, fresh.iter().flat_map(|body| &body.jobs))?;
     let mirror: Vec<_> = fresh
         .iter()
         .flat_map(|body| body.pull_requests.iter())

@@ -1,10 +1,10 @@
-//! Making jobs: what a new one may look like, `unless_exists`, and the older presubmits that it replaces.
+//! Making jobs, also such as are finished from the start: what a new one may look like, `unless_exists`, and the older presubmits that it replaces.
 
 use bytes::Bytes;
 use prost::Message as _;
 use trireme_proto::state::{CreateJobs, Done, Job, JobState, JobType, NewJob};
 
-use super::{GITHUB_REPORTER, is_complete, rivalry, seq_of, twinship};
+use super::{GITHUB_REPORTER, is_complete, is_terminal, rivalry, seq_of, twinship};
 use crate::{
     State,
     apply::Entry,
@@ -27,7 +27,7 @@ pub(crate) struct Made {
 }
 
 pub(crate) fn create_jobs(state: &mut State, entry: &mut Entry, command: CreateJobs) -> Verdict {
-    state.check_new_jobs(command.jobs.iter())?;
+    state.check_new_jobs(entry, command.jobs.iter())?;
     state.check_cursors(&command.cursors)?;
     let made = state.make_jobs(entry, command.jobs, None);
     let moved = state.put_cursors(entry, &command.cursors);
@@ -41,7 +41,7 @@ pub(crate) fn create_jobs(state: &mut State, entry: &mut Entry, command: CreateJ
     })
 }
 
-fn check_new_job(new: &NewJob) -> Verdict<()> {
+fn check_new_job(entry: &Entry, new: &NewJob) -> Verdict<()> {
     let Some(job) = &new.job else {
         return Err(invalid("a new job without its record"));
     };
@@ -71,11 +71,11 @@ fn check_new_job(new: &NewJob) -> Verdict<()> {
         }
         JobType::Periodic => {}
     }
-    if !matches!(
-        job.state(),
-        JobState::Unspecified | JobState::Scheduling | JobState::Triggered
-    ) {
-        return Err(invalid(named("a new job is scheduling or triggered")));
+    match job.state() {
+        JobState::Unspecified | JobState::Scheduling | JobState::Triggered => {}
+        // Only who is in office may vouch for a result that no run had (PLG-OVERRIDE-005).
+        state if is_terminal(state) && entry.epoch != 0 => optional_name("url", &job.url)?,
+        _ => return Err(invalid(named("a new job is scheduling or triggered"))),
     }
     at_most(
         "pull requests of one job",
@@ -132,6 +132,7 @@ fn cause_of(job: &Job, told: String, event: Option<&str>) -> String {
 impl State {
     pub(crate) fn check_new_jobs<'a>(
         &self,
+        entry: &Entry,
         jobs: impl Iterator<Item = &'a NewJob> + Clone,
     ) -> Verdict<()> {
         let count = jobs.clone().count();
@@ -139,7 +140,7 @@ impl State {
         if self.jobs.len().saturating_add(count) > MAX_JOBS {
             return Err(exhausted("jobs", MAX_JOBS));
         }
-        jobs.clone().try_for_each(check_new_job)?;
+        jobs.clone().try_for_each(|new| check_new_job(entry, new))?;
         if self.feature_level() < HISTORY_LEVEL {
             return Ok(());
         }
@@ -222,7 +223,10 @@ impl State {
         job.created_ordinal = entry.next_job();
         job.created_ms = entry.stamp_ms;
         job.pending_ms = 0;
-        job.completed_ms = 0;
+        job.completed_ms = match is_terminal(job.state()) {
+            true => entry.stamp_ms.max(1),
+            false => 0,
+        };
         job.build_id.clear();
         job.attempt = 0;
         job.lease = None;

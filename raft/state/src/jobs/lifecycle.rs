@@ -14,7 +14,7 @@ use trireme_proto::state::{
     StartJob, SweepJobs, TriggerJob,
 };
 
-use super::{is_complete, seq_of};
+use super::{is_complete, is_terminal, seq_of};
 use crate::{
     State,
     apply::Entry,
@@ -127,10 +127,7 @@ pub(crate) fn start_job(state: &mut State, entry: &mut Entry, command: &StartJob
 /// With fence 0 a controller fails a job that nobody holds and that can never start (EXE-052).
 pub(crate) fn finish_job(state: &mut State, entry: &mut Entry, command: &FinishJob) -> Verdict {
     let result = command.state();
-    if !matches!(
-        result,
-        JobState::Success | JobState::Failure | JobState::Aborted | JobState::Error
-    ) {
+    if !is_terminal(result) {
         return Err(invalid(
             "a job finishes with success, failure, aborted or error",
         ));

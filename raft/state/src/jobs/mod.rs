@@ -94,6 +94,14 @@ pub fn is_complete(job: &Job) -> bool {
     job.completed_ms != 0
 }
 
+/// Whether nothing follows this state.
+pub(crate) const fn is_terminal(state: JobState) -> bool {
+    matches!(
+        state,
+        JobState::Success | JobState::Failure | JobState::Aborted | JobState::Error
+    )
+}
+
 impl Jobs {
     pub(crate) fn bytes(&self) -> u64 {
         self.rows.bytes()

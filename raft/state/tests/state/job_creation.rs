@@ -1,10 +1,11 @@
 //! Making jobs: derived ids, `unless_exists`, and the presubmits that a newer one replaces.
 
 use trireme_proto::state::{self as pb, JobState, JobType, Rejection, command::Body};
-use trireme_state::JobFilter;
+use trireme_state::{EFFECTS_LEVEL, JobFilter, is_complete, min_level_of};
 
 use crate::replica::{
-    MINUTE_MS, Replica, START_MS, abort, create, finish, lease, periodic, presubmit, register,
+    MINUTE_MS, Replica, START_MS, abort, code, command, create, finish, lease, periodic, presubmit,
+    register, take_office,
 };
 
 /// Makes a good job a bad one.
@@ -88,7 +89,7 @@ fn a_known_id_is_named_and_left_alone() {
     );
 }
 
-/// JOB-054: id, name and type are there, and a job is not born with a result.
+/// JOB-054: id, name and type are there, and nobody makes a job that runs already.
 #[test]
 fn malformed_jobs_are_refused_with_the_whole_command() {
     let mut replica = Replica::new();
@@ -99,7 +100,7 @@ fn malformed_jobs_are_refused_with_the_whole_command() {
         ("no type", |job| job.r#type = 0),
         ("a type from the future", |job| job.r#type = 99),
         ("no pull request", |job| job.pulls.clear()),
-        ("a terminal state", |job| job.set_state(JobState::Success)),
+        ("a running one", |job| job.set_state(JobState::Pending)),
         ("a control character", |job| job.context = "a\0b".into()),
         ("a reporter twice", |job| {
             job.reporters = vec!["x".into(), "x".into()]
@@ -118,6 +119,45 @@ fn malformed_jobs_are_refused_with_the_whole_command() {
         );
     }
     assert_eq!(replica.state.counts().jobs, 0);
+}
+
+/// PLG-OVERRIDE-005: who is in office may store what no run had: it is complete at once, its reporters are told, and
+/// what runs goes on.
+#[test]
+fn plg_override_005_a_job_may_be_finished_from_the_start() {
+    let mut replica = Replica::new();
+    let mut vouched = presubmit("b", "unit", 1, "head");
+    vouched.set_state(JobState::Success);
+    vouched.description = "Overridden by alice".into();
+    vouched.url = "https://forge/comment".into();
+    let store = create([vouched]);
+    assert_eq!(min_level_of(&command(store.clone())), EFFECTS_LEVEL);
+    let epoch = replica.done(take_office(1, 1)).token;
+    assert_eq!(
+        code(replica.run_at(epoch, store.clone())),
+        Rejection::Conflict
+    );
+    replica.done(Body::RaiseFeatureLevel(pb::RaiseFeatureLevel {
+        level: EFFECTS_LEVEL,
+    }));
+    replica.done(create([presubmit("a", "unit", 1, "head")]));
+    assert_eq!(replica.refused(store.clone()), Rejection::Invalid);
+    replica.pass(MINUTE_MS);
+    replica.run_at(epoch, store).unwrap();
+    let job = replica.job("b");
+    let at = START_MS + MINUTE_MS;
+    assert_eq!(job.state(), JobState::Success);
+    assert_eq!(
+        (job.created_ms, job.pending_ms, job.completed_ms),
+        (at, 0, at)
+    );
+    assert_eq!(job.description, "Overridden by alice");
+    assert_eq!(job.url, "https://forge/comment");
+    let owed: Vec<_> = replica.state.reports_of("b").collect();
+    assert_eq!(owed[0].owed(), JobState::Success);
+    assert!(!is_complete(replica.job("a")));
+    let twin = replica.done(unless_exists(presubmit("c", "unit", 1, "head")));
+    assert_eq!(twin.existing, ["b"]);
 }
 
 #[test]
