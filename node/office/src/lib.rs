@@ -5,10 +5,11 @@
 //! memory that a new leader could not rebuild. What it decides it records as commands in the name of its office; a
 //! command of any other office is rejected by `apply`. No forge is asked here, and nothing is decided about jobs; what
 //! several controllers would otherwise each have for themselves stands here: the deltas of the configuration, the rule of
-//! trust, the record of a new run.
+//! trust, the record of a new run, the description of a status.
 
 mod config;
 mod deltas;
+pub mod description;
 mod keeper;
 mod office;
 mod queue;

@@ -6,7 +6,6 @@
 
 pub mod comment;
 mod controller;
-pub mod description;
 mod github;
 mod lane;
 mod reporter;
@@ -17,3 +16,4 @@ pub use controller::{MAX_TRIES, Outbox};
 pub use github::GitHubReporter;
 pub use lane::Lane;
 pub use reporter::{Owed, Reporter, Told};
+pub use trireme_office::description;
