@@ -250,8 +250,8 @@ pub(crate) fn describe(action: &Action) -> String {
             )
         }
         Action::CheckRun(effect) => format!(
-            "check run {} on {}: success, {}",
-            effect.name, effect.sha, effect.title
+            "check run {} on {}: {}, {}",
+            effect.name, effect.sha, effect.conclusion, effect.title
         ),
         Action::DeleteBranch(effect) => format!("delete branch {}", effect.branch),
         Action::OpenIssue(effect) => format!("open issue {}\n{}", effect.title, effect.body),
@@ -446,12 +446,13 @@ impl Target {
         })
     }
 
-    /// A completed check run with conclusion `success` on a commit of the repository.
+    /// A completed check run on a commit of the repository; `conclusion` is `success`, `failure`, …
     #[must_use]
-    pub fn successful_check_run(
+    pub fn check_run(
         &self,
         sha: &str,
         name: &str,
+        conclusion: &str,
         title: &str,
         summary: &str,
     ) -> Action {
@@ -461,6 +462,7 @@ impl Target {
             name: name.to_owned(),
             title: title.to_owned(),
             summary: summary.to_owned(),
+            conclusion: conclusion.to_owned(),
         })
     }
 

@@ -148,6 +148,7 @@ plugins! {
     label::Label,
     lgtm::Lgtm,
     lifecycle::Lifecycle,
+    overrides::Override,
     retitle::Retitle,
     trigger::Trigger,
     wip::Wip,

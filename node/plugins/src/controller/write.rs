@@ -169,10 +169,14 @@ impl Session {
             }
             Action::CheckRun(effect) => {
                 let (repo, _) = subject(effect.subject.as_ref());
+                let conclusion = match effect.conclusion.as_str() {
+                    "" => "success",
+                    conclusion => conclusion,
+                };
                 let run = NewCheckRun {
                     name: effect.name.clone(),
                     head_sha: effect.sha.clone(),
-                    conclusion: "success".to_owned(),
+                    conclusion: conclusion.to_owned(),
                     details_url: String::new(),
                     title: effect.title.clone(),
                     summary: effect.summary.clone(),
