@@ -149,6 +149,7 @@ plugins! {
     lgtm::Lgtm,
     lifecycle::Lifecycle,
     overrides::Override,
+    release_note::ReleaseNote,
     retitle::Retitle,
     trigger::Trigger,
     wip::Wip,

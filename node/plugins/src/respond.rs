@@ -4,9 +4,18 @@ use trireme_forge::webhook::GenericComment;
 use trireme_proto::state::effect::Action;
 
 use crate::decision::{Target, Text};
+use trireme_forge::{BotUser, IssueComment};
 
 /// Where to learn about the bot, without the list of commands.
 pub(crate) const ABOUT_THIS_BOT_WITHOUT_COMMANDS: &str = "Instructions for interacting with me using PR comments are available [here](https://git.k8s.io/community/contributors/guide/pull-requests.md).  If you have questions or suggestions related to my behavior, please file an issue against the [kubernetes-sigs/prow](https://github.com/kubernetes-sigs/prow/issues/new?title=Prow%20issue:) repository.";
+
+/// The same, with the list of commands.
+pub(crate) const ABOUT_THIS_BOT: &str = "Instructions for interacting with me using PR comments are available [here](https://git.k8s.io/community/contributors/guide/pull-requests.md).  If you have questions or suggestions related to my behavior, please file an issue against the [kubernetes-sigs/prow](https://github.com/kubernetes-sigs/prow/issues/new?title=Prow%20issue:) repository. I understand the commands that are listed [here](https://go.k8s.io/bot-commands).";
+
+/// Something said to nobody in particular that needs no reason.
+pub(crate) fn simple_reply(message: &str) -> String {
+    format!("{message}\n\n<details>\n\n{ABOUT_THIS_BOT_WITHOUT_COMMANDS}\n</details>")
+}
 
 /// An answer to `login` with a reason folded away beneath it.
 pub(crate) fn reply(login: &str, message: &str, reason: &str) -> String {
@@ -34,9 +43,36 @@ pub(crate) fn answer(comment: &GenericComment, message: impl Into<Text>) -> Acti
     Target::new(&comment.repo, comment.number).comment(text.and(message).and(folded(&reason)))
 }
 
+/// What we said on an issue or pull request that `is_stale`.
+pub(crate) fn stale(
+    bot: &BotUser,
+    comments: &[IssueComment],
+    is_stale: impl Fn(&str) -> bool,
+) -> Vec<u64> {
+    let ours = comments
+        .iter()
+        .filter(|comment| bot.is(&comment.author.login));
+    ours.filter(|comment| is_stale(&comment.body))
+        .map(|comment| comment.id)
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hook_023_a_simple_reply_only_tells_about_the_bot() {
+        insta::assert_snapshot!(simple_reply("Hello."), @r"
+        Hello.
+
+        <details>
+
+        Instructions for interacting with me using PR comments are available [here](https://git.k8s.io/community/contributors/guide/pull-requests.md).  If you have questions or suggestions related to my behavior, please file an issue against the [kubernetes-sigs/prow](https://github.com/kubernetes-sigs/prow/issues/new?title=Prow%20issue:) repository.
+        </details>
+        ");
+        assert!(ABOUT_THIS_BOT.starts_with(ABOUT_THIS_BOT_WITHOUT_COMMANDS));
+    }
 
     #[test]
     fn hook_023_a_reply_quotes_every_line_of_what_it_answers() {
