@@ -151,6 +151,7 @@ plugins! {
     overrides::Override,
     release_note::ReleaseNote,
     retitle::Retitle,
+    require_matching_label::RequireMatchingLabel,
     trigger::Trigger,
     wip::Wip,
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use trireme_config::{Config, FileSet, Layout, LoadOptions};
+use trireme_config::{Config, FileSet, Layout, LoadOptions, PluginConfig};
 use trireme_forge::owners::{OwnersOptions, RepoOwners};
 use trireme_forge::webhook::{
     Changes, Event, GenericComment, IssueCommentEvent, PullRequestEvent, ReviewEvent,
@@ -249,6 +249,26 @@ pub(crate) fn config(jobs: &str) -> Arc<Config> {
     let loaded = Config::load(&files, LoadOptions::default());
     assert_eq!(loaded.errors, vec![]);
     loaded.config
+}
+
+/// What a `plugins.yaml` says, or the first thing that is wrong with it.
+pub(crate) fn plugins_yaml(text: &str) -> Result<Arc<PluginConfig>, String> {
+    let mut files = FileSet::new(Layout {
+        config: "config.yaml".into(),
+        plugins: Some("plugins.yaml".into()),
+        ..Layout::default()
+    });
+    files.insert("config.yaml", *b"{}");
+    files.insert("plugins.yaml", text.as_bytes());
+    let registry = crate::Plugins::built_in().config_registry();
+    let options = LoadOptions {
+        plugins: Some(&registry),
+        ..LoadOptions::default()
+    };
+    let loaded = Config::load(&files, options).accepted();
+    loaded
+        .map(|(_, plugins)| plugins)
+        .map_err(|errors| errors[0].to_string())
 }
 
 /// Presubmits of org/repo of every kind.
