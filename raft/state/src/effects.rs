@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use trireme_proto::state::{Done, Effect, EffectState, Plan, Redrive, SettleEffect, StartEffect};
+use trireme_proto::state::{
+    Done, Effect, EffectOutcome, EffectState, Plan, Redrive, SettleEffect, StartEffect,
+};
 
 use crate::{
     State,
@@ -65,7 +67,8 @@ pub(crate) fn settle(state: &mut State, entry: &mut Entry, command: &SettleEffec
     Ok(Done::default())
 }
 
-/// Revives a dead plan, or a dead effect of a live one.
+/// Revives a dead plan, which is then decided anew, or a dead effect of a live one, whose last error stays until it is
+/// tried.
 pub(crate) fn redrive(state: &mut State, entry: &mut Entry, command: &Redrive) -> Verdict {
     let plan = state
         .plan(&command.guid, &command.plugin)
@@ -92,6 +95,8 @@ pub(crate) fn redrive(state: &mut State, entry: &mut Entry, command: &Redrive) -
         let effect = Effect {
             state: EffectState::Waiting.into(),
             attempts: 0,
+            outcome: EffectOutcome::Unspecified.into(),
+            result: String::new(),
             ..effect
         };
         state.put_effect(entry, &plan, command.ordinal, effect);

@@ -13,6 +13,7 @@ use crate::{
     apply::Entry,
     archive,
     change::{Change, RecordKey},
+    delivery_filter::is_dead,
     digest::Sum,
     limits::{MAX_EFFECTS_PER_PLAN, MAX_JOBS_PER_COMMAND, MAX_PLUGINS},
     pulls::{PullName, Writer},
@@ -94,12 +95,7 @@ impl Plans {
         if next_effect(plan).is_some() {
             flip(&mut self.open);
         }
-        if plan.dead
-            || plan
-                .effects
-                .iter()
-                .any(|effect| effect.state() == EffectState::Dead)
-        {
+        if is_dead(plan) {
             flip(&mut self.dead);
         }
     }
@@ -458,8 +454,8 @@ impl State {
         })
     }
 
-    /// Plans that were given up, or with effects that were.
-    pub fn dead_plans(&self) -> impl Iterator<Item = &Arc<Plan>> {
+    /// Plans that were given up, or with effects that were, by arrival of their deliveries.
+    pub fn dead_plans(&self) -> impl DoubleEndedIterator<Item = &Arc<Plan>> {
         self.plans
             .dead
             .iter()

@@ -4,6 +4,8 @@ use trireme_proto::state::{
     self as pb, DeliveryState, EffectState, JobState, Rejection, command::Body,
 };
 
+use trireme_state::DeliveryFilter;
+
 use crate::replica::{
     DAY_MS, Replica, abort, accept, blob, chunk, command, comment, commit, create, delivery, plan,
     presubmit, pull_request, put_pulls, settle_effect, start_effect,
@@ -11,6 +13,13 @@ use crate::replica::{
 
 fn state_of(replica: &Replica, guid: &str) -> DeliveryState {
     replica.state.delivery(guid).expect("accepted").state()
+}
+
+/// Outcomes and skipping are from this level on.
+fn at_effects_level(mut replica: Replica) -> Replica {
+    let level = trireme_state::EFFECTS_LEVEL;
+    replica.done(Body::RaiseFeatureLevel(pb::RaiseFeatureLevel { level }));
+    replica
 }
 
 /// Delivery `g`, planned by `trigger` and `lgtm` with two effects each.
@@ -400,14 +409,21 @@ fn effects_are_done_in_order_and_the_delivery_is_handled_after_the_last() {
 
 #[test]
 fn a_dead_effect_settles_and_can_be_redriven() {
-    let mut replica = planned();
+    let mut replica = at_effects_level(planned());
     for (plugin, ordinal, result) in [
         ("trigger", 0, EffectState::Dead),
         ("trigger", 1, EffectState::Done),
         ("lgtm", 0, EffectState::Done),
     ] {
         replica.done(start_effect("g", plugin, ordinal));
-        replica.done(settle_effect("g", plugin, ordinal, result));
+        let Body::SettleEffect(settle) = settle_effect("g", plugin, ordinal, result) else {
+            unreachable!("that is what it makes");
+        };
+        replica.done(Body::SettleEffect(pb::SettleEffect {
+            outcome: pb::EffectOutcome::Refused.into(),
+            result: "no".into(),
+            ..settle
+        }));
     }
     assert_eq!(state_of(&replica, "g"), DeliveryState::Handled);
     assert_eq!(replica.state.dead_plans().count(), 1);
@@ -424,10 +440,98 @@ fn a_dead_effect_settles_and_can_be_redriven() {
     assert_eq!(state_of(&replica, "g"), DeliveryState::Planned);
     let (open, next) = replica.state.open_effects().next().unwrap();
     assert_eq!((open.effects[0].attempts, next), (0, 0));
+    // What it came to when it was given up is not what it comes to now.
+    assert_eq!(
+        (open.effects[0].outcome(), open.effects[0].result.as_str()),
+        (pb::EffectOutcome::Unspecified, "")
+    );
     replica.done(start_effect("g", "trigger", 0));
     replica.done(settle_effect("g", "trigger", 0, EffectState::Done));
     assert_eq!(state_of(&replica, "g"), DeliveryState::Handled);
     assert_eq!(replica.state.dead_plans().count(), 0);
+}
+
+/// A skipped effect was left out on purpose: nobody revives it.
+#[test]
+fn a_skipped_effect_stays_skipped() {
+    let mut replica = at_effects_level(planned());
+    replica.done(settle_effect("g", "trigger", 0, EffectState::Skipped));
+    let redrive = Body::Redrive(pb::Redrive {
+        guid: "g".into(),
+        plugin: "trigger".into(),
+        ..pb::Redrive::default()
+    });
+    assert_eq!(replica.refused(redrive), Rejection::Conflict);
+    let plan = replica.state.plan("g", "trigger").unwrap();
+    assert_eq!(plan.effects[0].state(), EffectState::Skipped);
+}
+
+#[test]
+fn deliveries_are_listed_newest_first_in_pages_and_by_what_is_dead() {
+    let mut replica = Replica::new();
+    for guid in ["a", "b", "c", "d"] {
+        replica.done(accept(guid));
+        let plans = vec![
+            plan("lgtm", vec![comment("x")]),
+            plan("hold", vec![comment("y")]),
+        ];
+        replica.done(Body::CommitPlans(commit(
+            guid,
+            &["lgtm", "hold"],
+            plans,
+            &[],
+        )));
+    }
+    for guid in ["a", "c"] {
+        for plugin in ["lgtm", "hold"] {
+            replica.done(start_effect(guid, plugin, 0));
+            replica.done(settle_effect(guid, plugin, 0, EffectState::Dead));
+        }
+    }
+    let pages = |filter: DeliveryFilter, size| {
+        let mut filter = filter;
+        let mut pages: Vec<String> = Vec::new();
+        loop {
+            let page = replica.state.find_deliveries(&filter, size);
+            let guids = page
+                .deliveries
+                .iter()
+                .map(|delivery| delivery.guid.as_str());
+            pages.push(guids.collect());
+            let Some(next) = page.next else {
+                return pages;
+            };
+            filter.before = Some(next);
+        }
+    };
+    let all = DeliveryFilter::default;
+    let dead = || DeliveryFilter {
+        dead: true,
+        ..all()
+    };
+    assert_eq!(pages(all(), 3), ["dcb", "a"]);
+    assert_eq!(
+        pages(
+            DeliveryFilter {
+                unhandled: true,
+                ..all()
+            },
+            1
+        ),
+        ["d", "b"]
+    );
+    assert_eq!(pages(dead(), 9), ["ca"]);
+    assert_eq!(pages(dead(), 1), ["c", "a"]);
+    assert_eq!(
+        pages(
+            DeliveryFilter {
+                plugin: "wip".into(),
+                ..dead()
+            },
+            9
+        ),
+        [""]
+    );
 }
 
 #[test]
