@@ -396,12 +396,14 @@ mod tests {
     use tonic::Code;
     use trireme_proto::api::{
         AbortJobRequest, AddNodeRequest, ApplyConfigHeader, ApplyConfigRequest, CreateJobRequest,
-        CreateTokenRequest, GetConfigFileRequest, GetJobRequest, RedriveRequest, RegisterRequest,
-        WatchRequest, apply_config_request, create_job_request::What,
+        CreateTokenRequest, GetConfigFileRequest, GetDeliveryRequest, GetJobRequest,
+        ListDeliveriesRequest, RedriveRequest, RegisterRequest, WatchRequest, apply_config_request,
+        create_job_request::What,
     };
 
     use trireme_proto::state::{
-        BlobRef, Command, ConfigVersion, PutConfig, RaiseFeatureLevel, SweepJobs, command::Body,
+        AcceptDelivery, BlobRef, Command, CommitPlans, ConfigVersion, Delivery, PutConfig,
+        RaiseFeatureLevel, SettlePlan, SweepDeliveries, SweepJobs, command::Body,
     };
     use trireme_state::PAGES_LEVEL;
 
@@ -590,6 +592,115 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// What left memory can be listed and looked at, and nothing is done about it any more.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn deliveries_are_read_from_memory_and_archive() {
+        let store = alone().await;
+        let stop = CancellationToken::new();
+        let (address, serving) = open(&store, Arc::new(OutOfReach), stop.clone()).await;
+        let client = Client::connect(&format!("http://{address}")).await.unwrap();
+        let propose = async |body: Body| {
+            let command = Command {
+                principal: "test".to_owned(),
+                body: Some(body),
+                ..Command::default()
+            };
+            store.propose(command).await.unwrap();
+        };
+        for guid in ["a", "b", "c"] {
+            let payload = format!(r#"{{"of":"{guid}"}}"#);
+            let delivery = Delivery {
+                guid: guid.to_owned(),
+                event: "ping".to_owned(),
+                payload_zstd: crate::blob::compress(payload.as_bytes()).unwrap(),
+                ..Delivery::default()
+            };
+            let delivery = Some(delivery);
+            propose(Body::AcceptDelivery(AcceptDelivery { delivery })).await;
+            propose(Body::CommitPlans(CommitPlans {
+                guid: guid.to_owned(),
+                plugins: vec!["hold".to_owned(), "idle".to_owned()],
+                idle: vec!["idle".to_owned()],
+                ..CommitPlans::default()
+            }))
+            .await;
+            propose(Body::SettlePlan(SettlePlan {
+                guid: guid.to_owned(),
+                plugin: "hold".to_owned(),
+                error: "404".to_owned(),
+                dead: true,
+            }))
+            .await;
+        }
+        let guids = vec!["a".to_owned(), "b".to_owned()];
+        propose(Body::SweepDeliveries(SweepDeliveries { guids })).await;
+
+        let list = async |archived: bool, only_dead: bool, page_size: u32| {
+            let mut told = Vec::new();
+            let mut page_token = String::new();
+            loop {
+                let request = ListDeliveriesRequest {
+                    archived,
+                    only_dead,
+                    page_size,
+                    page_token: page_token.clone(),
+                    ..ListDeliveriesRequest::default()
+                };
+                let page = client.deliveries().list_deliveries(request).await;
+                let page = page.unwrap().into_inner();
+                let guids = page.deliveries.iter().map(|delivery| delivery.guid.clone());
+                told.push(format!(
+                    "{} {}",
+                    guids.collect::<String>(),
+                    page.plans.len()
+                ));
+                page_token = page.next_page_token;
+                if page_token.is_empty() {
+                    return told;
+                }
+            }
+        };
+        assert_eq!(list(false, false, 0).await, ["c 1"]);
+        assert_eq!(list(true, false, 0).await, ["cba 3"]);
+        assert_eq!(list(true, true, 2).await, ["cb 2", "a 1"]);
+
+        let get = async |guid: &str| {
+            let request = GetDeliveryRequest {
+                guid: guid.to_owned(),
+                read: None,
+            };
+            client.deliveries().get_delivery(request).await
+        };
+        for (guid, archived) in [("c", false), ("b", true)] {
+            let told = get(guid).await.unwrap().into_inner();
+            assert_eq!(told.payload, format!(r#"{{"of":"{guid}"}}"#));
+            assert_eq!((told.archived, told.payload_gone), (archived, false));
+            assert_eq!(told.plans[0].error, "404");
+        }
+        assert_eq!(get("none").await.unwrap_err().code(), Code::NotFound);
+
+        let redrive = async |guid: &str, plugin: &str| {
+            let request = RedriveRequest {
+                guid: guid.to_owned(),
+                plugin: plugin.to_owned(),
+                ..RedriveRequest::default()
+            };
+            let answer = client.deliveries().redrive(request).await;
+            answer.map_or_else(|why| why.message().to_owned(), |_| "done".to_owned())
+        };
+        insta::assert_snapshot!(redrive("a", "hold").await, @"delivery a was handled more than a day ago and is in the archive, where nothing is done any more; have the forge send it again (the webhook's recent deliveries, Redeliver): it is then taken anew");
+        insta::assert_snapshot!(redrive("none", "hold").await, @r#"no delivery "none", in memory or in this node's archive; `trireme get deliveries --archived` lists them"#);
+        insta::assert_snapshot!(redrive("c", "idle").await, @"idle had nothing to do for delivery c, or has not decided yet; `trireme get delivery c` shows what was given up");
+        insta::assert_snapshot!(redrive("c", "lgtm").await, @r#""lgtm" is none of the plugins of delivery c: hold, idle; `trireme get delivery c` shows what was given up"#);
+        assert_eq!(redrive("c", "hold").await, "done");
+        assert!(!store.view().plan("c", "hold").unwrap().dead);
+
+        drop(client);
+        stop.cancel();
+        serving.await.unwrap();
+        store.shutdown().await;
     }
 
     /// JOB-056: what a client sends is completed or refused, and nothing changes it afterwards. JOB-075: what happened to it

@@ -15,6 +15,7 @@ pub mod configs;
 mod doors;
 mod entrance;
 mod flow;
+pub mod inbox;
 mod listen;
 mod metrics;
 mod neighbours;

@@ -8,11 +8,10 @@ use trireme_proto::{
     },
     state::{Delivery, Plan, Redrive, command::Body},
 };
+use trireme_state::{DeliveryFilter, arrival};
 
 use super::{Services, caller, page_end, page_size, page_start};
-use trireme_state::arrival;
-
-use crate::{MAX_WEBHOOK_BYTES, blob};
+use crate::inbox::{self, Whole};
 
 pub(crate) struct Door(pub(crate) Services);
 
@@ -23,6 +22,18 @@ fn without_payload(delivery: &Delivery) -> Delivery {
     }
 }
 
+fn filter(asked: &ListDeliveriesRequest) -> Result<DeliveryFilter, Status> {
+    Ok(DeliveryFilter {
+        unhandled: asked.only_unhandled,
+        dead: asked.only_dead,
+        org: asked.org.clone(),
+        repo: asked.repo.clone(),
+        number: asked.number,
+        plugin: asked.plugin.clone(),
+        before: page_start(&asked.page_token)?,
+    })
+}
+
 #[async_trait]
 impl DeliveryService for Door {
     async fn list_deliveries(
@@ -31,33 +42,20 @@ impl DeliveryService for Door {
     ) -> Result<Response<ListDeliveriesResponse>, Status> {
         let asked = request.get_ref();
         let view = self.0.view(asked.read.as_ref()).await?;
-        let (before, size) = (page_start(&asked.page_token)?, page_size(asked.page_size));
-        let records: Vec<_> = if asked.only_unhandled {
-            view.open_deliveries()
-                .rev()
-                .skip_while(|delivery| before.is_some_and(|before| arrival(delivery) >= before))
-                .take(size + 1)
-                .cloned()
-                .collect()
+        let (filter, size) = (filter(asked)?, page_size(asked.page_size));
+        let listed = if asked.archived {
+            inbox::list_all(&self.0.store.archive(), &view, &filter, size).await?
         } else {
-            view.deliveries_newest_first(before)
-                .take(size + 1)
-                .cloned()
-                .collect()
+            inbox::list(&view, &filter, size)
         };
-        let more = records.len() > size;
-        let shown = &records[..records.len().min(size)];
         Ok(Response::new(ListDeliveriesResponse {
-            plans: shown
-                .iter()
-                .flat_map(|delivery| view.plans_of(&delivery.guid))
-                .map(|plan| Plan::clone(plan))
-                .collect(),
-            deliveries: shown
+            deliveries: listed
+                .deliveries
                 .iter()
                 .map(|delivery| without_payload(delivery))
                 .collect(),
-            next_page_token: page_end(more, shown.last().map(|delivery| arrival(delivery))),
+            plans: listed.plans.iter().map(|plan| Plan::clone(plan)).collect(),
+            next_page_token: page_end(listed.next.is_some(), listed.next),
             revision: view.revision,
         }))
     }
@@ -68,27 +66,20 @@ impl DeliveryService for Door {
     ) -> Result<Response<GetDeliveryResponse>, Status> {
         let asked = request.get_ref();
         let view = self.0.view(asked.read.as_ref()).await?;
-        let delivery = view.delivery(&asked.guid).ok_or_else(|| {
-            Status::not_found(format!(
-                "no delivery {:?}; `trireme get deliveries` lists them",
-                asked.guid
-            ))
-        })?;
-        let payload = match &delivery.blob {
-            Some(name) => {
-                blob::read(&view, name).map_err(|why| Status::data_loss(why.to_string()))?
-            }
-            None => blob::decompress(&delivery.payload_zstd, MAX_WEBHOOK_BYTES)
-                .map_err(|why| Status::data_loss(why.to_string()))?,
-        };
-        Ok(Response::new(GetDeliveryResponse {
-            delivery: Some(without_payload(delivery)),
-            plans: view
-                .plans_of(&asked.guid)
-                .map(|plan| Plan::clone(plan))
-                .collect(),
+        let found = inbox::find(&self.0.store.archive(), &view, &asked.guid).await?;
+        let Whole {
+            delivery,
+            plans,
             payload,
+            archived,
+        } = found.ok_or_else(|| no_such(&asked.guid))?;
+        Ok(Response::new(GetDeliveryResponse {
+            delivery: Some(without_payload(&delivery)),
+            plans: plans.iter().map(|plan| Plan::clone(plan)).collect(),
+            payload_gone: payload.is_none(),
+            payload: payload.unwrap_or_default(),
             revision: view.revision,
+            archived,
         }))
     }
 
@@ -98,6 +89,9 @@ impl DeliveryService for Door {
     ) -> Result<Response<RedriveResponse>, Status> {
         let who = caller(&request);
         let asked = request.into_inner();
+        if asked.job_id.is_empty() {
+            self.check_redrivable(&asked).await?;
+        }
         let body = Body::Redrive(Redrive {
             guid: asked.guid,
             plugin: asked.plugin,
@@ -107,5 +101,78 @@ impl DeliveryService for Door {
         });
         let (revision, _) = self.0.propose(&who, &asked.request_id, body).await?;
         Ok(Response::new(RedriveResponse { revision }))
+    }
+}
+
+fn no_such(guid: &str) -> Status {
+    Status::not_found(format!(
+        "no delivery {guid:?}, in memory or in this node's archive; `trireme get deliveries --archived` lists them"
+    ))
+}
+
+impl Door {
+    /// Says what to do instead where there is nothing that could be revived; the state has the last word.
+    async fn check_redrivable(&self, asked: &RedriveRequest) -> Result<(), Status> {
+        let view = self.0.store.view();
+        let (guid, plugin) = (&asked.guid, &asked.plugin);
+        let Some(delivery) = view.delivery(guid) else {
+            let whole = inbox::find(&self.0.store.archive(), &view, guid).await?;
+            return Err(match whole {
+                None => no_such(guid),
+                Some(_) => Status::failed_precondition(format!(
+                    "delivery {guid} was handled more than a day ago and is in the archive, where nothing is done any more; \
+                     have the forge send it again (the webhook's recent deliveries, Redeliver): it is then taken anew"
+                )),
+            });
+        };
+        if view.plan(guid, plugin).is_some() {
+            return Ok(());
+        }
+        let message = if delivery.plugins.contains(plugin) {
+            format!("{plugin} had nothing to do for delivery {guid}, or has not decided yet")
+        } else {
+            format!(
+                "{plugin:?} is none of the plugins of delivery {guid}: {}",
+                match delivery.plugins.as_slice() {
+                    [] => "it has none".to_owned(),
+                    plugins => plugins.join(", "),
+                }
+            )
+        };
+        Err(Status::failed_precondition(format!(
+            "{message}; `trireme get delivery {guid}` shows what was given up"
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_of_a_filtered_list_goes_on_where_the_last_one_ended() {
+        let asked = ListDeliveriesRequest {
+            only_dead: true,
+            org: "acme".to_owned(),
+            page_token: "12.3".to_owned(),
+            ..ListDeliveriesRequest::default()
+        };
+        let filter = filter(&asked).unwrap();
+        assert_eq!(
+            page_end(true, filter.before),
+            "12.3",
+            "the same place in the order of arrival"
+        );
+        assert!(filter.dead && !filter.unhandled && filter.org == "acme");
+        let delivery = Delivery {
+            org: "acme".to_owned(),
+            revision: 12,
+            ordinal: 3,
+            payload_zstd: bytes::Bytes::from_static(b"x"),
+            ..Delivery::default()
+        };
+        assert_eq!(Some(arrival(&delivery)), filter.before);
+        assert!(!filter.matches(&delivery));
+        assert!(without_payload(&delivery).payload_zstd.is_empty());
     }
 }

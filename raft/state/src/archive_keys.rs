@@ -84,6 +84,12 @@ impl Key {
         self
     }
 
+    /// The key of which this is [`Self::prefix`].
+    #[must_use]
+    pub fn of_prefix(prefix: &[u8]) -> Self {
+        Self(BytesMut::from(prefix))
+    }
+
     /// What all chunks of the record have in common.
     pub fn prefix(self) -> Bytes {
         self.0.freeze()
