@@ -104,6 +104,7 @@ impl Inner {
             title: format!("Change {number}"),
             body: None,
             draft: false,
+            maintainer_can_modify: true,
             base_branch: BRANCH.to_owned(),
             base_sha: String::new(),
             head_repo: repo(),
