@@ -143,6 +143,8 @@ pub struct ServeArgs {
     /// Overrides peer.listen.
     #[arg(long, env = "TRIREME_PEER_LISTEN")]
     pub peer_listen: Option<String>,
+    #[command(flatten)]
+    pub github: crate::settings::GitHubFlags,
     /// End when the process that started this one ends.
     #[arg(long, hide = true)]
     pub exit_with_parent: bool,

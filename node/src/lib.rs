@@ -11,6 +11,7 @@ mod debug_source;
 pub mod demo;
 pub mod exit;
 mod follow;
+mod forge_cache;
 mod go_flags;
 pub mod output;
 mod recent_log;

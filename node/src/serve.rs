@@ -17,7 +17,7 @@ use trireme_config::{plugins::Registry, yaml};
 use trireme_forge::{
     Forge,
     git::{MirrorLimits, Mirrors, MirrorsOptions},
-    github::{Credentials, GitHub, GitHubOptions, SecretSource, TokenObserver},
+    github::{Credentials, GitHub, GitHubMetrics, Priority, SecretSource, TokenObserver},
     owners::{OwnersLoader, OwnersMetrics},
 };
 use trireme_in_repo::{InRepo, InRepoMetrics};
@@ -35,10 +35,10 @@ use crate::{
     exit::{CORRUPT, DIVERGED, REMOVED, TOO_OLD, coded},
     exit_with_parent,
     follow::Follower,
-    interrupted,
+    forge_cache, interrupted,
     run_store::LocalRuns,
     secrets::{Censor, Parsed, SecretFile, Secrets},
-    settings::{AnonymousSetting, GitHubSettings, RaiseFeatureLevel, Settings},
+    settings::{AnonymousSetting, Place, RaiseFeatureLevel, Settings},
 };
 
 /// How long stopping may take altogether.
@@ -54,9 +54,11 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     if args.exit_with_parent {
         exit_with_parent()?;
     }
-    let mut settings = Settings::load(&args.config)?;
+    let mut settings = Settings::read(&args.config)?;
     override_settings(&mut settings, &args);
-    settings.check()?;
+    settings
+        .check()
+        .with_context(|| args.config.display().to_string())?;
     if let Some(follow) = &settings.config.follow {
         follow.check_paths()?;
     }
@@ -139,8 +141,14 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         }
     });
 
+    let github = github(&settings, &secrets, told.github.clone())?;
+    if let Some(github) = &github {
+        let following = forge_cache::follow(store.clone(), Arc::clone(github), stop.clone());
+        tasks.spawn(following);
+        tasks.spawn(forge_cache::tell_gaps(Arc::clone(github), stop.clone()));
+    }
     let (mut controllers, _gauges) =
-        controllers(&settings, &secrets, leases, &feed, &store, told).await?;
+        controllers(&settings, github, leases, &feed, &store, told).await?;
     tasks.spawn(secrets.run(stop.clone()));
     controllers.push(Arc::new(follower));
     let keeper = Keeper::new(store.clone(), controllers).while_fit(feed.fit);
@@ -178,6 +186,7 @@ fn override_settings(settings: &mut Settings, args: &ServeArgs) {
     if let Some(listen) = &args.peer_listen {
         settings.peer.listen.clone_from(listen);
     }
+    args.github.clone().put(&mut settings.github);
 }
 
 fn fatal_error(kind: FatalKind, message: &str) -> anyhow::Error {
@@ -343,27 +352,44 @@ fn app_key(text: &str) -> Result<Parsed<String>, String> {
     })
 }
 
-fn credentials(github: &GitHubSettings, secrets: &Secrets) -> anyhow::Result<Credentials> {
+fn credentials(place: &Place<'_>, secrets: &Secrets) -> anyhow::Result<Credentials> {
     let asked =
         |file: SecretFile<String>| -> SecretSource { Arc::new(move || file.get().to_string()) };
-    match (
-        &github.token_file,
-        github.app_id,
-        &github.app_private_key_file,
-    ) {
-        (Some(path), _, _) => Ok(Credentials::Token(asked(secrets.typed(
-            "github.token_file",
+    let key = |name: &str| format!("{}.{name}", place.key);
+    match (place.token_file, place.app) {
+        (Some(path), None) => Ok(Credentials::Token(asked(secrets.typed(
+            &key("token_file"),
             path,
             header_token,
         )?))),
-        (None, Some(id), Some(path)) => Ok(Credentials::App {
+        (None, Some((id, path))) => Ok(Credentials::App {
             id,
-            key: asked(secrets.typed("github.app_private_key_file", path, app_key)?),
+            key: asked(secrets.typed(&key("app_private_key_file"), path, app_key)?),
         }),
         _ => Err(anyhow!(
-            "github: give either token_file, or app_id with app_private_key_file"
+            "{}: give either token_file, or app_id with app_private_key_file",
+            place.key
         )),
     }
+}
+
+/// The one client of this node; `None` without `[github]`.
+fn github(
+    settings: &Settings,
+    secrets: &Secrets,
+    metrics: GitHubMetrics,
+) -> anyhow::Result<Option<Arc<GitHub>>> {
+    let Some(github) = &settings.github else {
+        return Ok(None);
+    };
+    let options = github.options(metrics, |place| credentials(place, secrets))?;
+    let censor = secrets.censor().clone();
+    let client = GitHub::new(options).context("github")?;
+    let client = client.telling(TokenObserver::new(move |token, expires| {
+        let seconds = u64::try_from(expires.as_second()).unwrap_or_default();
+        censor.hide_until(token, UNIX_EPOCH + Duration::from_secs(seconds));
+    }));
+    Ok(Some(Arc::new(client)))
 }
 
 /// Secrets that others read by themselves, for the log alone.
@@ -387,6 +413,7 @@ fn hide_others(settings: &Settings, secrets: &Secrets) -> anyhow::Result<()> {
 /// What the controllers and their tools tell Prometheus.
 #[derive(Clone, Default)]
 struct Told {
+    github: GitHubMetrics,
     in_repo: InRepoMetrics,
     owners: OwnersMetrics,
     plugins: PluginMetrics,
@@ -395,6 +422,7 @@ struct Told {
 
 impl Told {
     fn register(&self, registry: &mut prometheus_client::registry::Registry) {
+        self.github.register(registry);
         self.in_repo.register(registry);
         self.owners.register(registry);
         self.plugins.register(registry);
@@ -404,7 +432,7 @@ impl Told {
 
 async fn controllers(
     settings: &Settings,
-    secrets: &Secrets,
+    client: Option<Arc<GitHub>>,
     leases: Leases,
     feed: &Feed,
     store: &Store,
@@ -417,18 +445,9 @@ async fn controllers(
         Arc::new(Periodics::new(feed.clone())),
         Arc::new(Sinker::new(feed.clone())),
     ];
-    let Some(github) = &settings.github else {
+    let (Some(github), Some(client)) = (&settings.github, client) else {
         return Ok((controllers, Vec::new()));
     };
-    let client = GitHub::new(GitHubOptions::new(
-        github.endpoint.parse().context("github.endpoint")?,
-        credentials(github, secrets)?,
-    ))?;
-    let censor = secrets.censor().clone();
-    let client = Arc::new(client.telling(TokenObserver::new(move |token, expires| {
-        let seconds = u64::try_from(expires.as_second()).unwrap_or_default();
-        censor.hide_until(token, UNIX_EPOCH + Duration::from_secs(seconds));
-    })));
     let mirrors = Mirrors::open(MirrorsOptions {
         dir: settings.data_dir.with_file_name("git"),
         remote: github.url.parse().context("github.url")?,
@@ -454,6 +473,8 @@ async fn controllers(
         }),
     ];
     let in_repo = InRepo::new(mirrors.clone(), settings.in_repo.limits(), told.in_repo);
+    // A slow repair: what merges and what answers people goes before it.
+    let background: Arc<dyn Forge> = Arc::new(client.with_priority(Priority::Background));
     let forge: Arc<dyn Forge> = client;
     let hooks = match (&settings.webhook.url, github.app_id) {
         (Some(url), _) => OurHooks::At(url.clone()),
@@ -475,7 +496,7 @@ async fn controllers(
     )])));
     if let Some(reconciler) = &settings.status_reconciler {
         controllers.push(Arc::new(StatusReconciler::new(
-            Arc::clone(&forge),
+            background,
             in_repo.clone(),
             feed.clone(),
             Arc::new(StoredVersions::new(store.clone(), versions)),

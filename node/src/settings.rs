@@ -1,6 +1,9 @@
 //! The settings of one node: a TOML file, which `TRIREME_*` variables and flags override. Every key is explained in
 //! `deploy/trireme.example.toml`.
 
+mod github;
+mod github_flags;
+
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -16,6 +19,9 @@ use trireme_config::{
     files::{DEFAULT_PLUGIN_SUPPLEMENTAL_SUFFIX, DEFAULT_SUPPLEMENTAL_SUFFIX},
 };
 use trireme_in_repo::CacheLimits;
+
+pub use github::{EnterpriseSettings, GitHubSettings, Place};
+pub use github_flags::GitHubFlags;
 
 /// Where nodes and agents of one host keep artifacts unless told otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8888";
@@ -332,24 +338,6 @@ impl Default for CheckSettings {
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct GitHubSettings {
-    #[serde(default = "default_github")]
-    pub endpoint: String,
-    /// Where repositories are cloned from.
-    #[serde(default = "default_github_url")]
-    pub url: String,
-    /// A personal or bot token, one line.
-    #[serde(default)]
-    pub token_file: Option<PathBuf>,
-    /// Or a GitHub App.
-    #[serde(default)]
-    pub app_id: Option<u64>,
-    #[serde(default)]
-    pub app_private_key_file: Option<PathBuf>,
-}
-
-#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct WebhookSettings {
     pub path: String,
@@ -480,10 +468,6 @@ fn default_listen() -> String {
     DEFAULT_LISTEN.to_owned()
 }
 
-fn default_github() -> String {
-    "https://api.github.com".to_owned()
-}
-
 fn default_max_retired_percent() -> u32 {
     MAX_RETIRED_PERCENT
 }
@@ -494,10 +478,6 @@ fn default_supplemental_suffix() -> String {
 
 fn default_plugin_supplemental_suffix() -> String {
     DEFAULT_PLUGIN_SUPPLEMENTAL_SUFFIX.to_owned()
-}
-
-fn default_github_url() -> String {
-    "https://github.com".to_owned()
 }
 
 /// # Errors
@@ -515,13 +495,25 @@ impl Settings {
     /// # Errors
     /// Naming the file, the line and what to do.
     pub fn load(path: &Path) -> anyhow::Result<Self> {
+        let settings = Self::read(path)?;
+        settings
+            .check()
+            .with_context(|| path.display().to_string())?;
+        Ok(settings)
+    }
+
+    /// The same without looking whether it makes sense as a whole: flags may have the rest.
+    ///
+    /// # Errors
+    /// See [`Self::load`].
+    pub fn read(path: &Path) -> anyhow::Result<Self> {
         let text = std::fs::read_to_string(path).with_context(|| {
             format!(
                 "{}: cannot be read; deploy/trireme.example.toml explains every key",
                 path.display()
             )
         })?;
-        Self::parse(&text).with_context(|| path.display().to_string())
+        toml::from_str(&text).with_context(|| path.display().to_string())
     }
 
     /// # Errors
@@ -579,11 +571,7 @@ impl Settings {
             reconciler.check()?;
         }
         if let Some(github) = &self.github {
-            let app = github.app_id.is_some() && github.app_private_key_file.is_some();
-            ensure!(
-                app != github.token_file.is_some(),
-                "github: give either token_file, or app_id with app_private_key_file"
-            );
+            github.check()?;
             ensure!(
                 self.webhook.hmac_secret_file.is_some(),
                 "webhook.hmac_secret_file: needed when github is set; webhooks are only taken signed"
@@ -851,6 +839,20 @@ mod tests {
             "scrub_seconds",
             "[github]",
             "endpoint",
+            "fallback_endpoints",
+            "graphql_endpoint",
+            "host = ",
+            "hourly_tokens",
+            "allowed_burst",
+            "throttle_org",
+            "request_timeout_seconds",
+            "max_retries",
+            "max_404_retries",
+            "initial_delay_ms",
+            "backoff_timeout_seconds",
+            "cache_bytes",
+            "[[github.enterprise]]",
+            "orgs = ",
             "token_file",
             "app_id",
             "app_private_key_file",

@@ -2,10 +2,11 @@
 
 mod client;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
+use trireme_forge::github::Rate;
 use url::Url;
 
 pub use client::Client;
@@ -15,6 +16,8 @@ use crate::go_flags::duration;
 
 /// Where GitHub is unless told otherwise.
 const GITHUB: &str = "https://api.github.com";
+const GITHUB_GRAPHQL: &str = "https://api.github.com/graphql";
+const GITHUB_HOST: &str = "github.com";
 
 /// Where GitHub is, who asks, and how patiently; an empty value is as good as none.
 #[derive(Debug, Clone, Args)]
@@ -51,7 +54,7 @@ pub struct GitHubArgs {
     /// The same for one org of an app: ORG:PER_HOUR:BURST; may be given several times.
     #[arg(long, value_name = "LIMIT", hide_short_help = true)]
     pub github_throttle_org: Vec<String>,
-    /// Tries after the first one, as far as they fit into a minute and a half.
+    /// Tries, the first one included, as far as they fit into the request timeout and the backoff timeout together.
     #[arg(
         long = "github-client.max-retries",
         value_name = "N",
@@ -59,7 +62,7 @@ pub struct GitHubArgs {
         hide_short_help = true
     )]
     pub max_retries: u32,
-    /// The same where GitHub does not find yet what it has just told of.
+    /// Further tries where GitHub does not find yet what it has just told of.
     #[arg(
         long = "github-client.max-404-retries",
         value_name = "N",
@@ -73,22 +76,22 @@ pub struct GitHubArgs {
     /// The longest wait between tries; a rate limit that ends later is an error.
     #[arg(long = "github-client.backoff-timeout", value_name = "DURATION", default_value = "2m", value_parser = duration, hide_short_help = true)]
     pub backoff_timeout: Duration,
-    /// Has no effect yet: a try has half a minute.
+    /// How long a try may take.
     #[arg(long = "github-client.request-timeout", value_name = "DURATION", default_value = "2m", value_parser = duration, hide_short_help = true)]
     pub request_timeout: Duration,
-    /// Has no effect: nothing that this command asks is asked by GraphQL.
+    /// Where its GraphQL API is; beside the first endpoint unless given.
     #[arg(
         long,
         value_name = "URL",
-        default_value = "https://api.github.com/graphql",
+        default_value = GITHUB_GRAPHQL,
         hide_short_help = true
     )]
     pub github_graphql_endpoint: String,
-    /// Has no effect: this command clones nothing; --github-endpoint says where GitHub is.
+    /// As people know it: behind a proxy, whose links are followed through the proxy.
     #[arg(
         long,
         value_name = "HOST",
-        default_value = "github.com",
+        default_value = GITHUB_HOST,
         hide_short_help = true
     )]
     pub github_host: String,
@@ -122,9 +125,7 @@ impl GitHubArgs {
     /// Flags that contradict each other or make no sense.
     pub fn check(&self) -> anyhow::Result<()> {
         self.addresses()?;
-        if !self.github_graphql_endpoint.is_empty() {
-            address("--github-graphql-endpoint", &self.github_graphql_endpoint)?;
-        }
+        self.graphql()?;
         let (id, key) = (&self.github_app_id, &self.github_app_private_key_path);
         let any_of_app = !id.is_empty() || !key.is_empty();
         if !self.github_token_path.is_empty() && any_of_app {
@@ -140,26 +141,54 @@ impl GitHubArgs {
         if any_of_app && id.parse::<u64>().is_err() {
             return Err(usage(format!("--github-app-id={id}: it is a number")));
         }
-        let (hourly, burst) = (self.github_hourly_tokens, self.github_allowed_burst);
-        if hourly > 0 && (burst == 0 || burst > hourly) {
-            return Err(usage(
-                "--github-allowed-burst must be above zero and not larger than --github-hourly-tokens",
-            ));
+        self.rate()?;
+        self.org_rates()?;
+        Ok(())
+    }
+
+    /// `None` where it is beside the first endpoint.
+    fn graphql(&self) -> anyhow::Result<Option<Url>> {
+        let given = &self.github_graphql_endpoint;
+        // Prow's default, whatever the endpoint is, would show an Enterprise server's token to github.com.
+        if given.is_empty() || given == GITHUB_GRAPHQL {
+            return Ok(None);
         }
-        if !self.github_throttle_org.is_empty() && !any_of_app {
+        address("--github-graphql-endpoint", given).map(Some)
+    }
+
+    fn host(&self) -> String {
+        let host = &self.github_host;
+        if host.is_empty() { GITHUB_HOST } else { host }.to_owned()
+    }
+
+    fn rate(&self) -> anyhow::Result<Option<Rate>> {
+        let (hourly, burst) = (self.github_hourly_tokens, self.github_allowed_burst);
+        if hourly == 0 {
+            return Ok(None);
+        }
+        let rate = Rate::new(hourly, burst).map_err(|_| {
+            usage(
+                "--github-allowed-burst must be above zero and not larger than --github-hourly-tokens",
+            )
+        })?;
+        Ok(Some(rate))
+    }
+
+    fn org_rates(&self) -> anyhow::Result<BTreeMap<String, Rate>> {
+        if !self.github_throttle_org.is_empty() && !self.is_app() {
             return Err(usage(
                 "--github-throttle-org was passed, but client doesn't use apps auth",
             ));
         }
-        let mut orgs = BTreeSet::new();
+        let mut rates = BTreeMap::new();
         for limit in &self.github_throttle_org {
             let wrong = |why: &str| usage(format!("--github-throttle-org={limit}: {why}"));
-            let (org, ..) = throttle(limit).map_err(wrong)?;
-            if !orgs.insert(org) {
+            let (org, rate) = Rate::of_org(limit).map_err(wrong)?;
+            if rates.insert(org.to_owned(), rate).is_some() {
                 return Err(wrong(&format!("the org {org} was given before")));
             }
         }
-        Ok(())
+        Ok(rates)
     }
 
     /// A client; asks nothing yet. Must be called within a Tokio runtime.
@@ -188,20 +217,6 @@ fn address(flag: &str, text: &str) -> anyhow::Result<Url> {
         return Err(wrong("expected http:// or https:// and a host"));
     }
     Ok(url)
-}
-
-/// `org:per_hour:burst`.
-fn throttle(limit: &str) -> Result<(&str, u32, u32), &'static str> {
-    let parts: Vec<&str> = limit.split(':').collect();
-    let [org, hourly, burst] = parts[..] else {
-        return Err("it is not in org:hourlyTokens:burst format");
-    };
-    let number = |text: &str| text.parse::<u32>().ok().filter(|n| *n > 0);
-    match (number(hourly), number(burst)) {
-        (Some(hourly), Some(burst)) if burst <= hourly => Ok((org, hourly, burst)),
-        (Some(_), Some(_)) => Err("burst must not be greater than hourlyTokens"),
-        _ => Err("hourlyTokens and burst must be numbers > 0"),
-    }
 }
 
 /// A mistake on the command line.

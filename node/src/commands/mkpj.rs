@@ -365,9 +365,7 @@ impl Code {
                 let repo = self.on_github("--base-sha")?.clone();
                 let branch = &self.known.base_ref;
                 self.github
-                    .ask(&repo.org, async |github| {
-                        github.branch_head(&repo, branch).await
-                    })
+                    .ask(async |github| github.branch_head(&repo, branch).await)
                     .await
                     .map_err(|why| self.github.failed(why))
                     .with_context(|| {
@@ -397,7 +395,7 @@ impl Code {
                 let number = u64::try_from(self.known.number)
                     .map_err(|_| coded(USAGE, format!("--pull-number {}", self.known.number)))?;
                 self.github
-                    .ask(&repo.org, async |github| {
+                    .ask(async |github| {
                         github.pull_request(repo, number).await
                     })
                     .await

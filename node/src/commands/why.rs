@@ -209,24 +209,18 @@ async fn situation(args: &WhyArgs, github: &Client) -> anyhow::Result<Situation>
     let id: RepoId = repo.parse()?;
     let asked = || format!("asking GitHub about {repo}#{number}");
     let pr = github
-        .ask(&id.org, async |github| {
-            github.pull_request(&id, *number).await
-        })
+        .ask(async |github| github.pull_request(&id, *number).await)
         .await
         .map_err(|why| github.failed(why))
         .with_context(asked)?;
     let changed = github
-        .ask(&id.org, async |github| {
-            github.changed_files(&id, *number).await
-        })
+        .ask(async |github| github.changed_files(&id, *number).await)
         .await
         .map_err(|why| github.failed(why))
         .with_context(asked)?;
     let contexts = if asks_for_contexts {
         let statuses = github
-            .ask(&id.org, async |github| {
-                github.combined_status(&id, &pr.head.sha).await
-            })
+            .ask(async |github| github.combined_status(&id, &pr.head.sha).await)
             .await
             .map_err(|why| github.failed(why))
             .with_context(asked)?;

@@ -86,7 +86,7 @@ pub(crate) struct Parsed<T> {
 
 struct Watched {
     /// The key in the settings.
-    key: &'static str,
+    key: String,
     path: PathBuf,
     /// Of what was last read.
     stamp: Option<Stamp>,
@@ -171,7 +171,7 @@ impl Secrets {
     /// When it cannot be read, is empty, or is not of the form.
     pub(crate) fn typed<T: Send + Sync + 'static>(
         &self,
-        key: &'static str,
+        key: &str,
         path: &Path,
         parse: impl Fn(&str) -> Result<Parsed<T>, String> + Send + 'static,
     ) -> anyhow::Result<SecretFile<T>> {
@@ -192,7 +192,7 @@ impl Secrets {
         let held = Arc::new(ArcSwap::from_pointee(first.value));
         let taken = Arc::clone(&held);
         let watched = Watched {
-            key,
+            key: key.to_owned(),
             path: path.to_owned(),
             stamp,
             seen: stamp,

@@ -277,7 +277,7 @@ fn unless_not_found<T>(answer: Result<T, ForgeError>) -> Result<bool, ForgeError
 impl Knows for Client {
     async fn repositories(&mut self, org: &str) -> Result<Vec<RepoId>, ForgeError> {
         let repos = self
-            .ask(org, async |github| github.org_repositories(org).await)
+            .ask(async |github| github.org_repositories(org).await)
             .await?;
         Ok(repos
             .into_iter()
@@ -287,21 +287,18 @@ impl Knows for Client {
     }
 
     async fn has_repository(&mut self, repo: &RepoId) -> Result<bool, ForgeError> {
-        unless_not_found(
-            self.ask(&repo.org, async |github| github.repository(repo).await)
-                .await,
-        )
+        unless_not_found(self.ask(async |github| github.repository(repo).await).await)
     }
 
     async fn has_file(&mut self, repo: &RepoId, path: &str) -> Result<bool, ForgeError> {
         unless_not_found(
-            self.ask(&repo.org, async |github| github.file(repo, path, "").await)
+            self.ask(async |github| github.file(repo, path, "").await)
                 .await,
         )
     }
 
     async fn installations(&mut self) -> Result<Vec<String>, ForgeError> {
-        self.ask("", async |github| github.app_installations().await)
+        self.ask(async |github| github.app_installations().await)
             .await
     }
 

@@ -1,73 +1,57 @@
 //! GitHub at one or more addresses, asked no faster than the flags allow.
 
-use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep_until};
 use trireme_forge::ForgeError;
-use trireme_forge::github::{
-    Credentials, GitHub, GitHubOptions, RetryPolicy, SetupError, fixed_secret,
-};
+use trireme_forge::github::{Credentials, GitHub, GitHubOptions, RetryPolicy, fixed_secret};
 
-use super::{GitHubArgs, throttle, usage};
+use super::{GitHubArgs, usage};
 use crate::commands::ask::note;
 use crate::secrets::Censor;
 
 /// Whoever waits longer than this is told what for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// GitHub at one or more addresses.
+/// A change of ours would have to wait for less; a question of a tool has time.
+const THROTTLE_WAIT: Duration = Duration::from_secs(2 * 3600);
+
+/// GitHub, as the flags say where it is and how it is asked.
 pub struct Client {
-    /// Never empty.
-    endpoints: Vec<GitHub>,
+    github: GitHub,
     is_anonymous: bool,
-    throttle: Option<Mutex<Throttle>>,
-    by_org: BTreeMap<String, Mutex<Throttle>>,
 }
 
 impl Client {
     pub(super) fn new(args: &GitHubArgs) -> anyhow::Result<Self> {
-        let credentials = credentials(args)?;
-        let retry = RetryPolicy {
-            tries: args.max_retries.saturating_add(1),
-            tries_not_found: args.max_404_retries.saturating_add(1),
-            first_wait: args.initial_delay,
-            longest_wait: args.backoff_timeout,
-            ..RetryPolicy::default()
+        let mut addresses = args.addresses()?.into_iter();
+        let Some(api) = addresses.next() else {
+            return Err(usage("--github-endpoint must not be empty"));
         };
-        let endpoints = args.addresses()?.into_iter().map(|api| {
-            let options = GitHubOptions {
-                retry: retry.clone(),
-                ..GitHubOptions::new(api, credentials.clone())
-            };
-            GitHub::new(options)
-        });
-        let throttled = |hourly: u32, burst: u32| {
-            (hourly > 0).then(|| Mutex::new(Throttle::new(hourly, burst, Instant::now())))
+        let options = GitHubOptions::new(api, credentials(args)?);
+        let options = GitHubOptions {
+            fallbacks: addresses.collect(),
+            graphql: args.graphql()?.unwrap_or(options.graphql),
+            host: args.host(),
+            retry: retry(args),
+            rate: args.rate()?,
+            org_rates: args.org_rates()?,
+            ..options
         };
-        let by_org = args.github_throttle_org.iter().filter_map(|limit| {
-            let (org, hourly, burst) = throttle(limit).ok()?;
-            Some((org.to_owned(), throttled(hourly, burst)?))
-        });
         Ok(Self {
-            endpoints: endpoints.collect::<Result<_, SetupError>>()?,
+            github: GitHub::new(options)?,
             is_anonymous: args.is_anonymous(),
-            throttle: throttled(args.github_hourly_tokens, args.github_allowed_burst),
-            by_org: by_org.collect(),
         })
     }
 
-    /// Asks one address after the other until one is there. `org` is empty where none is asked about.
+    /// Asks, and tells whoever waits long what for.
     ///
     /// # Errors
-    /// Those of the last address that was asked.
+    /// As what is asked.
     pub async fn ask<T>(
         &self,
-        org: &str,
         ask: impl AsyncFn(&GitHub) -> Result<T, ForgeError>,
     ) -> Result<T, ForgeError> {
-        let asking = std::pin::pin!(self.ask_in_turn(org, ask));
+        let asking = std::pin::pin!(ask(&self.github));
         let impatient = async {
             tokio::time::sleep(PATIENCE).await;
             note("still waiting for GitHub");
@@ -78,31 +62,6 @@ impl Client {
             answer = asking => answer,
             never = impatient => never,
         }
-    }
-
-    async fn ask_in_turn<T>(
-        &self,
-        org: &str,
-        ask: impl AsyncFn(&GitHub) -> Result<T, ForgeError>,
-    ) -> Result<T, ForgeError> {
-        if let Some(throttle) = self.by_org.get(org).or(self.throttle.as_ref()) {
-            let at = throttle
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .admit(Instant::now());
-            sleep_until(at).await;
-        }
-        let (last, others) = match self.endpoints.split_last() {
-            Some(parts) => parts,
-            None => unreachable!("there is always an endpoint"),
-        };
-        for github in others {
-            match ask(github).await {
-                Err(ForgeError::Unavailable { .. }) => {}
-                answer => return answer,
-            }
-        }
-        ask(last).await
     }
 
     /// What may be done about a failure; empty where nothing is known.
@@ -175,46 +134,57 @@ fn secret(flag: &str, path: &str) -> anyhow::Result<String> {
     Ok(text.to_owned())
 }
 
-/// Questions that may be asked at once, and how fast more become possible.
-struct Throttle {
-    per_question: Duration,
-    burst: u32,
-    /// When the next question could be asked if none were saved up.
-    due: Instant,
-}
-
-impl Throttle {
-    /// `hourly` is above zero.
-    fn new(hourly: u32, burst: u32, now: Instant) -> Self {
-        Self {
-            per_question: Duration::from_secs(3600) / hourly.max(1),
-            burst,
-            due: now,
-        }
-    }
-
-    /// When a question that is to be asked now may be asked.
-    fn admit(&mut self, now: Instant) -> Instant {
-        let saved = self.per_question * self.burst.saturating_sub(1);
-        let at = self.due.checked_sub(saved).unwrap_or(now).max(now);
-        self.due = self.due.max(now) + self.per_question;
-        at
+/// As the flags say. Prow counts all tries, and so do we.
+fn retry(args: &GitHubArgs) -> RetryPolicy {
+    RetryPolicy {
+        tries: args.max_retries,
+        tries_not_found: args.max_404_retries.saturating_add(1),
+        first_wait: args.initial_delay,
+        longest_wait: args.backoff_timeout,
+        request_timeout: args.request_timeout,
+        read_deadline: args.request_timeout.saturating_add(args.backoff_timeout),
+        throttle_wait: THROTTLE_WAIT,
+        ..RetryPolicy::default()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser as _;
+
     use super::*;
 
+    #[derive(clap::Parser)]
+    struct Program {
+        #[command(flatten)]
+        github: GitHubArgs,
+    }
+
+    fn policy(line: &str) -> RetryPolicy {
+        let words = std::iter::once("program").chain(line.split_whitespace());
+        retry(&Program::try_parse_from(words).unwrap().github)
+    }
+
+    /// GHC-002, GHC-005: the flags count as Prow's do.
     #[test]
-    fn cfg_118_a_burst_is_made_at_once_and_then_so_many_an_hour() {
-        let begin = Instant::now();
-        let mut throttle = Throttle::new(3600, 3, begin);
-        let waits: Vec<u64> = (0..5)
-            .map(|_| (throttle.admit(begin) - begin).as_secs())
-            .collect();
-        assert_eq!(waits, [0, 0, 0, 1, 2]);
-        let later = begin + Duration::from_secs(60);
-        assert_eq!([throttle.admit(later), throttle.admit(later)], [later; 2]);
+    fn ghc_002_flags_are_a_policy() {
+        let usual = policy("");
+        assert_eq!((usual.tries, usual.tries_not_found), (8, 3));
+        let seconds = |policy: &RetryPolicy| {
+            [
+                policy.first_wait,
+                policy.longest_wait,
+                policy.request_timeout,
+                policy.read_deadline,
+            ]
+            .map(|duration| duration.as_secs())
+        };
+        assert_eq!(seconds(&usual), [2, 120, 120, 240]);
+        let told = policy(
+            "--github-client.max-retries=2 --github-client.max-404-retries=0 --github-client.initial-delay=1s \
+             --github-client.backoff-timeout=10s --github-client.request-timeout=20s",
+        );
+        assert_eq!((told.tries, told.tries_not_found), (2, 1));
+        assert_eq!(seconds(&told), [1, 10, 20, 30]);
     }
 }
