@@ -24,7 +24,8 @@ pub(crate) async fn follow(store: Store, github: Arc<GitHub>, stop: Cancellation
                 Ok(batch) => batch
                     .changes
                     .iter()
-                    .for_each(|change| doubt(&github, change)),
+                    .filter_map(told_of)
+                    .for_each(|(repo, number)| github.invalidate(&repo, number)),
                 Err(WatchError::Compacted | WatchError::Lagging) => break,
                 Err(WatchError::Closed) => return,
             }

@@ -8,7 +8,7 @@ use trireme_proto::{
     },
     state::{Delivery, Plan, Redrive, command::Body},
 };
-use trireme_state::{DeliveryFilter, arrival};
+use trireme_state::DeliveryFilter;
 
 use super::{Services, caller, page_end, page_size, page_start};
 use crate::inbox::{self, Whole};
