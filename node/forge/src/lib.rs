@@ -1,6 +1,7 @@
 //! The product's view of forges: what GitHub knows and can do, in the product's words.
 //!
-//! Here stand the capabilities ([`forge`], one trait each, and the data they speak of), GitHub behind them
+//! Here stand the capabilities ([`forge`], one trait each, and the data they speak of: [`types`] and [`search`] for what
+//! a forge tells, [`drafts`] and [`merge`] for what it is asked to make), GitHub behind them
 //! ([`github`]), the payloads of its webhooks ([`webhook`]), bare git mirrors with what is read and merged in them
 //! ([`git`]), and OWNERS files ([`owners`]).
 //!
