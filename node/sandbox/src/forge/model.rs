@@ -274,6 +274,8 @@ pub struct Pull {
     pub head: HeadFacts,
     /// Known only once computed against the current base tip.
     pub mergeability: Option<Mergeability>,
+    /// So many reads over REST find mergeability not computed yet, as GitHub's first ones after a push often do.
+    pub unknown_reads: u32,
     pub merged: Option<Merged>,
     pub requested_reviewers: Vec<String>,
     /// Slugs of teams of the repository's owner.

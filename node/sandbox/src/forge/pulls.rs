@@ -114,6 +114,7 @@ impl Forge {
             head_sha: new.head_sha,
             head: new.head,
             mergeability: None,
+            unknown_reads: 0,
             merged: None,
             requested_reviewers: Vec::new(),
             requested_teams: Vec::new(),
@@ -219,6 +220,30 @@ impl Forge {
         let action = PullAction::Synchronize { before, after };
         self.emit_pull(now, actor, repo, number, action);
         Ok(())
+    }
+
+    /// Lets the next reads over REST find mergeability not computed yet.
+    ///
+    /// # Errors
+    /// 404.
+    pub fn forget_mergeability(
+        &mut self,
+        repo: &RepoName,
+        number: u64,
+        reads: u32,
+    ) -> Result<(), Refusal> {
+        let pull = self.pull_mut(repo, number)?;
+        pull.unknown_reads = reads;
+        pull.mergeability = None;
+        Ok(())
+    }
+
+    /// Counts a read; whether it is one that finds nothing computed.
+    pub(crate) fn reads_unknown(&mut self, repo: &RepoName, number: u64) -> Result<bool, Refusal> {
+        let pull = self.pull_mut(repo, number)?;
+        let unknown = pull.unknown_reads > 0;
+        pull.unknown_reads = pull.unknown_reads.saturating_sub(1);
+        Ok(unknown)
     }
 
     /// Keeps the answer of a trial merge. No event: GitHub tells none either.

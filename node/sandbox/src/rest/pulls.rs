@@ -42,6 +42,10 @@ type Numbered = At<(String, String, u64)>;
 
 async fn show(desk: &Desk, repo: &RepoName, number: u64) -> Result<Value, Refusal> {
     ensure_mergeability(&desk.engine, repo, number).await?;
+    show_as_is(desk, repo, number)
+}
+
+fn show_as_is(desk: &Desk, repo: &RepoName, number: u64) -> Result<Value, Refusal> {
     desk.engine.show(|render| {
         let (repo, issue, pull) = render.forge.pull(repo, number)?;
         Ok(render.pull(repo, issue, pull))
@@ -131,6 +135,12 @@ async fn open(
 async fn one(desk: Desk, At((owner, name, number)): Numbered) -> Answer {
     let name = RepoName::new(owner, name);
     desk.may_read(&name)?;
+    if desk
+        .engine
+        .with_hooks(|forge| forge.reads_unknown(&name, number))?
+    {
+        return ok(&show_as_is(&desk, &name, number)?);
+    }
     ok(&show(&desk, &name, number).await?)
 }
 

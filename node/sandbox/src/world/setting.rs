@@ -110,6 +110,16 @@ impl World {
         );
     }
 
+    /// The next reads of the pull request find GitHub still computing whether it merges.
+    ///
+    /// # Panics
+    /// When there is none of that number.
+    pub fn forget_mergeability(&self, pr: &Pr, reads: u32) {
+        self.by_owner("forget whether it merges", |forge, _, _| {
+            forge.forget_mergeability(&pr.repo, pr.number, reads)
+        });
+    }
+
     /// An app reports a check run on the pull request's head; without a conclusion it is in progress.
     ///
     /// # Panics

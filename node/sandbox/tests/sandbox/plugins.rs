@@ -249,3 +249,18 @@ async fn a_fork_is_opened_from_even_by_a_writer() {
     let message = world.pull(&signed, |_, _, pull| pull.head.commits[0].message.clone());
     assert!(message.ends_with("Signed-off-by: A <a@example.com>"));
 }
+
+/// GHC-019
+#[tokio::test]
+async fn mergeability_may_not_be_known_at_first() {
+    let world = recorded().await;
+    let pr = world.pr("fix").opened_by("author").await;
+    world.forget_mergeability(&pr, 2);
+    let bot = Api::of(&world, BOT);
+    let path = format!("{REPO}/pulls/{}", pr.number);
+    for expected in [Value::Null, Value::Null, json!(true)] {
+        let seen = bot.get(&path).await.expect(200);
+        assert_eq!(seen["mergeable"], expected);
+    }
+    judge(&world, &[]);
+}
