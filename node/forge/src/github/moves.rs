@@ -66,9 +66,13 @@ fn changed<T>(name: &str, outcome: Option<T>, complaint: Option<String>) -> Resu
 
 fn refused(name: &str, message: String) -> ForgeError {
     let request = format!("POST /graphql ({name})");
-    // GitHub's words for a node, repository or issue that is not there.
+    // GitHub's words for a node, repository or issue that is not there, and for rights that we lack.
     if message.contains("Could not resolve to") {
         ForgeError::NotFound { request, message }
+    } else if message.contains("does not have the correct permissions")
+        || message.contains("Resource not accessible by integration")
+    {
+        ForgeError::Forbidden { request, message }
     } else {
         ForgeError::Refused {
             request,

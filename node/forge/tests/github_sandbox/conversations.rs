@@ -206,6 +206,15 @@ async fn three_issues_are_pinned_at_most() {
         .sandbox()
         .read(|forge| forge.repo(scene.world.repo()).unwrap().pinned.clone());
     assert_eq!(pinned, [2, 3, 4]);
+
+    let org = ORG.to_owned();
+    let demoted = scene.world.sandbox().change(|forge| {
+        forge.set_member(&org, BOT, false)?;
+        forge.set_base_permission(&org, trireme_sandbox::forge::Permission::Read)
+    });
+    demoted.unwrap();
+    let error = forge.unpin_issue(repo, &nodes[3]).await.unwrap_err();
+    assert!(matches!(error, ForgeError::Forbidden { .. }), "{error}");
     scene.done();
 }
 

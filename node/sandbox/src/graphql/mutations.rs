@@ -43,21 +43,26 @@ fn text<'i>(input: &'i JsonMap, name: &str) -> &'i str {
     value.unwrap_or_default()
 }
 
-/// GitHub's `type` for a refusal.
-fn refused(refusal: Refusal) -> FieldError {
-    let kind = match refusal.status {
-        403 => "FORBIDDEN",
-        404 => "NOT_FOUND",
-        _ => "UNPROCESSABLE",
-    };
-    typed(kind, refusal.message)
-}
-
 impl Mutations {
     fn actor(&self) -> Actor {
         Actor {
             engine: self.0.engine.clone(),
             login: self.0.login.clone(),
+        }
+    }
+
+    /// GitHub's `type` and words for a refusal.
+    fn refused(&self, mutation: &str, refusal: Refusal) -> FieldError {
+        match refusal.status {
+            403 => typed(
+                "FORBIDDEN",
+                format!(
+                    "{} does not have the correct permissions to execute `{mutation}`",
+                    self.0.login
+                ),
+            ),
+            404 => typed("NOT_FOUND", refusal.message),
+            _ => typed("UNPROCESSABLE", refusal.message),
         }
     }
 
@@ -107,14 +112,15 @@ impl Mutations {
             ));
         };
         let moved = self.actor().transfer_issue(&repo, number, &to);
-        let number = moved.map_err(refused)?;
+        let number = moved.map_err(|refusal| self.refused("TransferIssue", refusal))?;
         Ok(self.show("TransferIssuePayload", input, &to, number))
     }
 
     fn pin(&self, input: &JsonMap, pinned: bool) -> Result<Record, FieldError> {
         let (repo, number) = self.issue(input)?;
         let done = self.actor().pin_issue(&repo, number, pinned);
-        done.map_err(refused)?;
+        let mutation = if pinned { "PinIssue" } else { "UnpinIssue" };
+        done.map_err(|refusal| self.refused(mutation, refusal))?;
         if pinned {
             return Ok(self.show("PinIssuePayload", input, &repo, number));
         }
