@@ -152,6 +152,7 @@ plugins! {
     release_note::ReleaseNote,
     retitle::Retitle,
     require_matching_label::RequireMatchingLabel,
+    size::Size,
     trigger::Trigger,
     wip::Wip,
 }
