@@ -150,6 +150,7 @@ plugins! {
     lifecycle::Lifecycle,
     overrides::Override,
     release_note::ReleaseNote,
+    owners_label::OwnersLabel,
     retitle::Retitle,
     require_matching_label::RequireMatchingLabel,
     size::Size,
