@@ -143,6 +143,7 @@ macro_rules! plugins {
 plugins! {
     approve::Approve,
     assign::Assign,
+    blunderbuss::Blunderbuss,
     help_wanted::HelpWanted,
     hold::Hold,
     label::Label,
