@@ -155,6 +155,7 @@ plugins! {
     retitle::Retitle,
     require_matching_label::RequireMatchingLabel,
     size::Size,
+    stage::Stage,
     trigger::Trigger,
     wip::Wip,
 }

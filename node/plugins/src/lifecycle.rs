@@ -9,6 +9,7 @@ use crate::facts::{Facts, Missing, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::plugin::{EventKind, PlanError, Planning, Plugin, outage};
 use crate::respond::answer;
+use crate::stage::one_of;
 use crate::text::commands;
 
 commands! {
@@ -186,45 +187,21 @@ fn close(decision: &mut Decision, comment: &GenericComment, facts: &Facts) -> Re
     Ok(())
 }
 
-/// The commands in their order, each on what those before it leave.
 fn label(decision: &mut Decision, comment: &GenericComment, facts: &Facts) -> Result<(), Missing> {
     let on = Target::new(&comment.repo, comment.number);
-    // In lower case, once they are read.
-    let mut set: Option<Vec<String>> = None;
+    let mut commands = Vec::new();
     for found in LIFECYCLE.captures_iter(&comment.body) {
         let remove = found.get(1).is_some();
         let label = format!("lifecycle/{}", &found[2]);
-        let lower = label.to_lowercase();
-        if comment.is_pr && lower == FROZEN && !remove {
+        if comment.is_pr && label.eq_ignore_ascii_case(FROZEN) && !remove {
             let why = format!("The `{FROZEN}` label cannot be applied to Pull Requests.");
             decision.push(answer(comment, why));
-            continue;
+        } else {
+            commands.push((remove, label));
         }
-        let labels = match &mut set {
-            Some(labels) => labels,
-            none => none.insert(
-                facts
-                    .labels()?
-                    .iter()
-                    .map(|label| label.name.to_lowercase())
-                    .collect(),
-            ),
-        };
-        match (remove, labels.contains(&lower)) {
-            (true, true) => {
-                decision.push(on.remove_label(&label));
-                labels.retain(|had| *had != lower);
-            }
-            (false, false) => {
-                for other in ALL.iter().filter(|other| labels.iter().any(|had| had == *other)) {
-                    decision.push(on.remove_label(other));
-                }
-                labels.retain(|had| !ALL.contains(&had.as_str()));
-                decision.push(on.add_label(&label));
-                labels.push(lower);
-            }
-            _ => {}
-        }
+    }
+    if !commands.is_empty() {
+        decision.extend(one_of(&on, &ALL, commands, facts.labels()?));
     }
     Ok(())
 }
