@@ -154,6 +154,7 @@ plugins! {
     owners_label::OwnersLabel,
     retitle::Retitle,
     require_matching_label::RequireMatchingLabel,
+    shrug::Shrug,
     size::Size,
     stage::Stage,
     trigger::Trigger,
