@@ -151,6 +151,7 @@ plugins! {
     lifecycle::Lifecycle,
     overrides::Override,
     release_note::ReleaseNote,
+    milestone::Milestone,
     owners_label::OwnersLabel,
     retitle::Retitle,
     require_matching_label::RequireMatchingLabel,
