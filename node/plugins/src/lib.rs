@@ -152,6 +152,7 @@ plugins! {
     overrides::Override,
     release_note::ReleaseNote,
     milestone::Milestone,
+    milestone_applier::MilestoneApplier,
     milestone_status::MilestoneStatus,
     owners_label::OwnersLabel,
     retitle::Retitle,
