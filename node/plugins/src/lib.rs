@@ -144,6 +144,7 @@ plugins! {
     approve::Approve,
     assign::Assign,
     blunderbuss::Blunderbuss,
+    branch_cleaner::BranchCleaner,
     help_wanted::HelpWanted,
     hold::Hold,
     label::Label,
