@@ -162,5 +162,6 @@ plugins! {
     size::Size,
     stage::Stage,
     trigger::Trigger,
+    welcome::Welcome,
     wip::Wip,
 }

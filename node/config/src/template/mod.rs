@@ -94,6 +94,26 @@ impl Template {
         self.for_value("CodeReviewCommon", &value)
     }
 
+    /// The text that welcomes the author of a first pull request.
+    ///
+    /// # Errors
+    /// A field that there is not.
+    pub fn for_newcomer(
+        &self,
+        org: &str,
+        repo: &str,
+        login: &str,
+        name: &str,
+    ) -> Result<String, TemplateError> {
+        let value = serde_json::json!({
+            "Org": org,
+            "Repo": repo,
+            "AuthorLogin": login,
+            "AuthorName": name,
+        });
+        self.for_value("PRInfo", &value)
+    }
+
     fn for_value(&self, type_name: &'static str, value: &Value) -> Result<String, TemplateError> {
         exec::execute(&self.0, type_name, value)
     }

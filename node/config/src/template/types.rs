@@ -74,6 +74,7 @@ CodeReviewCommon: NameWithOwner=NameWithOwner string, Number=Number int, Org=Org
     BaseRefPrefix=BaseRefPrefix string, BaseRefName=BaseRefName string, HeadRefName=HeadRefName string,
     HeadRefOID=HeadRefOID string, Title=Title string, Body=Body string, AuthorLogin=AuthorLogin string,
     Mergeable=Mergeable string
+PRInfo: Org=Org string, Repo=Repo string, AuthorLogin=AuthorLogin string, AuthorName=AuthorName string
 ";
 
 static TYPES: LazyLock<BTreeMap<&'static str, Vec<Field>>> = LazyLock::new(|| {
