@@ -160,6 +160,7 @@ plugins! {
     require_matching_label::RequireMatchingLabel,
     shrug::Shrug,
     size::Size,
+    skip::Skip,
     stage::Stage,
     trigger::Trigger,
     welcome::Welcome,

@@ -142,6 +142,20 @@ pub(crate) fn trusts(
     trust::is_trusted(login, repo, &options(running, repo), bot, facts)
 }
 
+/// Whether `/ok-to-test` has an effect in a repository.
+pub(crate) fn honors_ok_to_test(running: &RunningConfig, repo: &RepoId) -> bool {
+    !options(running, repo).ignore_ok_to_test
+}
+
+/// The jobs that stand in the tested repository itself, for other plugins that ask; none where they cannot be known.
+pub(crate) async fn own_jobs(
+    cx: &Planning<'_>,
+    pr: &trireme_forge::PullRequest,
+    facts: &mut Facts,
+) -> Result<std::sync::Arc<trireme_config::in_repo::InRepoJobs>, PlanError> {
+    Ok(own::of_pull_request(cx, pr, facts).await?.jobs())
+}
+
 fn into_decision(verdict: Verdict<'_>, cx: &Planning<'_>) -> Result<Decision, PlanError> {
     let jobs = match &verdict.runs {
         Some(runs) => runs.records(cx)?,
