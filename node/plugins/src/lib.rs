@@ -162,6 +162,8 @@ plugins! {
     size::Size,
     skip::Skip,
     stage::Stage,
+    require_matching_label::RequireMatchingLabel,
+    retitle::Retitle,
     trigger::Trigger,
     welcome::Welcome,
     wip::Wip,

@@ -10,12 +10,10 @@ use trireme_proto::state::{Context, ContextState, effect::Action};
 
 use super::asked::Ask;
 use crate::decision::{Decision, Ordinal, Outcome, Target, Text};
-use crate::respond::reply_to;
+use crate::respond::answer;
 
 /// Begins the description of what was overridden.
 pub(super) const OVERRIDDEN: &str = "Overridden by";
-/// Stands where the names of what was done go; no comment holds it.
-const NAMES: char = '\0';
 
 /// What was found out, each part only as far as the ones before it give reason to: an `Err` is what to answer.
 pub(super) struct Known<'j> {
@@ -203,19 +201,13 @@ struct Work<'a, 'j> {
 }
 
 impl<'j> Work<'_, 'j> {
-    fn reply(&self, message: &str) -> String {
-        let comment = self.comment;
-        reply_to(
-            &comment.body,
-            &comment.html_url,
-            &comment.user.login,
-            message,
-        )
+    fn answer(&self, message: &str) -> Action {
+        answer(self.comment, message)
     }
 
     fn say(&mut self, message: &str) {
-        let reply = self.on.comment(self.reply(message));
-        self.verdict.decision.push(reply);
+        let answer = self.answer(message);
+        self.verdict.decision.push(answer);
     }
 
     fn force(
@@ -278,8 +270,8 @@ impl<'j> Work<'_, 'j> {
             }
             false => "",
         };
-        let message = format!("Overrode contexts on behalf of {user}: {NAMES}{persists}");
-        self.tell(chain, &message);
+        let message = format!("Overrode contexts on behalf of {user}: ");
+        self.tell(chain, &message, persists);
     }
 
     /// PLG-OVERRIDE-008, PLG-OVERRIDE-009
@@ -316,8 +308,8 @@ impl<'j> Work<'_, 'j> {
         if chain.done.is_empty() {
             return self.say("No overrides found to cancel");
         }
-        let message = format!("Cancelled overrides on behalf of {user}: {NAMES}");
-        self.tell(chain, &message);
+        let message = format!("Cancelled overrides on behalf of {user}: ");
+        self.tell(chain, &message, "");
     }
 
     fn set_status(
@@ -336,8 +328,7 @@ impl<'j> Work<'_, 'j> {
             ..Context::default()
         };
         let action = self.on.status(&self.head.sha, context);
-        let answer = self.reply(&format!("Cannot update PR status for context {name}"));
-        let answer = self.on.comment(answer);
+        let answer = self.answer(&format!("Cannot update PR status for context {name}"));
         chain.add(&mut self.verdict.decision, name, action, answer);
         let state = match state {
             ContextState::Success => StatusState::Success,
@@ -351,26 +342,22 @@ impl<'j> Work<'_, 'j> {
     }
 
     fn make_check_run(&mut self, chain: &mut Chain, name: &str, run: Action) {
-        let answer = self.reply(&format!("cannot create prow-override CheckRun {name}"));
-        let answer = self.on.comment(answer);
+        let answer = self.answer(&format!("cannot create prow-override CheckRun {name}"));
         chain.add(&mut self.verdict.decision, name, run, answer);
     }
 
     /// PLG-OVERRIDE-007: what was done is told, also if a later one failed.
-    fn tell(&mut self, chain: Chain, message: &str) {
+    fn tell(&mut self, chain: Chain, before: &str, after: &str) {
         let Some((first, _)) = chain.done.first().cloned() else {
             return;
         };
-        let reply = self.reply(message);
-        let (before, after) = reply.split_once(NAMES).unwrap_or((&reply, ""));
         let mut done = chain.done;
         done.sort_by(|(_, a), (_, b)| a.cmp(b));
         done.dedup_by(|(_, a), (_, b)| a == b);
         let text = Text::from(before).and_those_done(done, ", ").and(after);
-        let comment = self.on.comment(text);
-        self.verdict
-            .decision
-            .push_if(first, &[Outcome::Ok], comment);
+        let answer = answer(self.comment, text);
+        let decision = &mut self.verdict.decision;
+        decision.push_if(first, &[Outcome::Ok], answer);
     }
 }
 
