@@ -1,11 +1,21 @@
 //! The labels that plugins read and write.
 
 pub(crate) const APPROVED: &str = "approved";
+pub(crate) const BLOCKED_PATHS: &str = "do-not-merge/blocked-paths";
+pub(crate) const CLA_NO: &str = "cncf-cla: no";
+pub(crate) const CLA_YES: &str = "cncf-cla: yes";
+pub(crate) const CONTAINS_MERGE_COMMITS: &str = "do-not-merge/contains-merge-commits";
+pub(crate) const CHERRY_PICK_APPROVED: &str = "cherry-pick-approved";
+pub(crate) const CHERRY_PICK_NOT_APPROVED: &str = "do-not-merge/cherry-pick-not-approved";
 pub(crate) const DEPRECATION: &str = "kind/deprecation";
 pub(crate) const HOLD: &str = "do-not-merge/hold";
+pub(crate) const INVALID_BUG: &str = "bugzilla/invalid-bug";
+pub(crate) const INVALID_COMMIT_MESSAGE: &str = "do-not-merge/invalid-commit-message";
+pub(crate) const INVALID_OWNERS_FILE: &str = "do-not-merge/invalid-owners-file";
 pub(crate) const LGTM: &str = "lgtm";
 /// Nobody trusted has looked at the pull request yet.
 pub const NEEDS_OK_TO_TEST: &str = "needs-ok-to-test";
+pub(crate) const NEEDS_REBASE: &str = "needs-rebase";
 pub use trireme_office::OK_TO_TEST;
 pub(crate) const RELEASE_NOTE: &str = "release-note";
 pub(crate) const RELEASE_NOTE_ACTION_REQUIRED: &str = "release-note-action-required";

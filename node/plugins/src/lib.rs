@@ -104,6 +104,7 @@
 //! `respond::reply_to` for answers, [`decision::Decision::push_if`] for what depends on the forge's answer,
 //! [`decision::Decision::for_head`] for what holds for one head alone, [`Planning::settled_for`] for what has to wait.
 
+mod changes;
 mod controller;
 pub mod decision;
 mod dice;
@@ -145,6 +146,7 @@ plugins! {
     assign::Assign,
     blunderbuss::Blunderbuss,
     branch_cleaner::BranchCleaner,
+    dco::Dco,
     help_wanted::HelpWanted,
     hold::Hold,
     label::Label,

@@ -9,8 +9,8 @@ use trireme_forge::webhook::{
     Changes, Event, GenericComment, IssueCommentEvent, PullRequestEvent, ReviewEvent,
 };
 use trireme_forge::{
-    BotUser, Issue, IssueComment, Label, PullRequest, PullRequestEnd, RepoId, Repository, Review,
-    ReviewState, State, User,
+    BotUser, Commit, Issue, IssueComment, Label, PullRequest, PullRequestEnd, RepoId, Repository,
+    Review, ReviewState, Signature, State, User,
 };
 
 pub(crate) const URL: &str = "https://github.com/org/repo/pull/5";
@@ -249,6 +249,18 @@ pub(crate) fn config(jobs: &str) -> Arc<Config> {
     let loaded = Config::load(&files, LoadOptions::default());
     assert_eq!(loaded.errors, vec![]);
     loaded.config
+}
+
+pub(crate) fn commit(sha: &str, message: &str) -> Commit {
+    Commit {
+        sha: sha.to_owned(),
+        tree_sha: String::new(),
+        parents: vec![],
+        message: message.to_owned(),
+        author: Signature::default(),
+        committer: Signature::default(),
+        author_login: None,
+    }
 }
 
 /// What a `plugins.yaml` says, or the first thing that is wrong with it.
