@@ -146,6 +146,7 @@ plugins! {
     assign::Assign,
     blunderbuss::Blunderbuss,
     branch_cleaner::BranchCleaner,
+    blockade::Blockades,
     dco::Dco,
     help_wanted::HelpWanted,
     hold::Hold,
