@@ -150,6 +150,7 @@ plugins! {
     dco::Dco,
     help_wanted::HelpWanted,
     hold::Hold,
+    invalid_commit_msg::InvalidCommitMsg,
     label::Label,
     lgtm::Lgtm,
     lifecycle::Lifecycle,
