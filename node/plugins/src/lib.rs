@@ -154,6 +154,7 @@ plugins! {
     label::Label,
     lgtm::Lgtm,
     lifecycle::Lifecycle,
+    merge_commit_blocker::MergeCommitBlocker,
     overrides::Override,
     release_note::ReleaseNote,
     milestone::Milestone,
