@@ -155,6 +155,7 @@ plugins! {
     lgtm::Lgtm,
     lifecycle::Lifecycle,
     merge_commit_blocker::MergeCommitBlocker,
+    merge_method_comment::MergeMethodComment,
     overrides::Override,
     release_note::ReleaseNote,
     milestone::Milestone,
