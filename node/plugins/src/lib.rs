@@ -147,6 +147,8 @@ plugins! {
     blunderbuss::Blunderbuss,
     branch_cleaner::BranchCleaner,
     blockade::Blockades,
+    cherry_pick_approved::CherryPickApproved,
+    cherry_pick_unapproved::CherryPickUnapproved,
     dco::Dco,
     help_wanted::HelpWanted,
     hold::Hold,
