@@ -149,6 +149,7 @@ plugins! {
     blockade::Blockades,
     cherry_pick_approved::CherryPickApproved,
     cherry_pick_unapproved::CherryPickUnapproved,
+    cla::Cla,
     dco::Dco,
     help_wanted::HelpWanted,
     hold::Hold,
