@@ -175,5 +175,6 @@ plugins! {
     retitle::Retitle,
     trigger::Trigger,
     welcome::Welcome,
+    verify_owners::VerifyOwners,
     wip::Wip,
 }

@@ -131,6 +131,20 @@ impl<'a> Planning<'a> {
         self.running.config.postsubmits(&repo.to_string()).collect()
     }
 
+    /// Which files of a repository are OWNERS files.
+    pub(crate) fn owners_options(&self, repo: &RepoId) -> OwnersOptions {
+        let plugins = &self.running.plugins;
+        let names = plugins.owners_filenames(&repo.org, &repo.repo);
+        let denylist = &self.running.config.prow.owners_dir_denylist;
+        let denylist = denylist.clone().unwrap_or_default();
+        OwnersOptions {
+            owners: names.owners,
+            aliases: names.owners_aliases,
+            md_yaml: plugins.md_yaml_enabled(&repo.org, &repo.repo),
+            dir_denylist: denylist.ignored_dirs(&repo.org, &repo.repo),
+        }
+    }
+
     /// What OWNERS files say at the tip of a branch, as far as people are collaborators (OWN-001, OWN-012).
     pub(crate) async fn owners(
         &self,
@@ -138,15 +152,7 @@ impl<'a> Planning<'a> {
         branch: &str,
     ) -> Result<RepoOwners, PlanError> {
         let plugins = &self.running.plugins;
-        let names = plugins.owners_filenames(&repo.org, &repo.repo);
-        let denylist = &self.running.config.prow.owners_dir_denylist;
-        let denylist = denylist.clone().unwrap_or_default();
-        let options = OwnersOptions {
-            owners: names.owners,
-            aliases: names.owners_aliases,
-            md_yaml: plugins.md_yaml_enabled(&repo.org, &repo.repo),
-            dir_denylist: denylist.ignored_dirs(&repo.org, &repo.repo),
-        };
+        let options = self.owners_options(repo);
         let head = self.forge.branch_head(repo, branch).await?;
         let owners = self
             .owners
