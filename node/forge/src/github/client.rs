@@ -509,6 +509,11 @@ impl Client {
         }
         let mut url = self.url(server, call, address)?;
         for _ in 0..=MAX_REDIRECTS {
+            // Whoever counts on the end of a change must find that nothing is sent after it.
+            if Instant::now() >= deadline {
+                let error = unavailable(call, "no time was left to ask", false);
+                return Ok(Verdict::Fail(error));
+            }
             let answer = match self
                 .send(server, call, &url, &headers, &budget, deadline)
                 .await

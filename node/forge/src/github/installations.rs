@@ -414,14 +414,10 @@ impl GitHub {
             server.installations.listed(&found);
             gaps.extend(found.into_iter().filter_map(|one| gap(&server.host, one)));
         }
-        for gap in &gaps {
+        // What another lacks need not be missed: its gauge is raised when GitHub refuses something.
+        for gap in gaps.iter().filter(|gap| gap.suspended) {
             let server = self.client.server_of(&gap.org);
-            let reason = if gap.suspended {
-                SUSPENDED
-            } else {
-                LACKS_RIGHT
-            };
-            self.client.note_failing(server, &gap.org, reason);
+            self.client.note_failing(server, &gap.org, SUSPENDED);
         }
         Ok(gaps)
     }

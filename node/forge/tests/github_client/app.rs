@@ -202,6 +202,26 @@ async fn ghc_012_many_who_wait_for_a_token_ask_once() {
     assert_eq!(tokens.count(), 1);
 }
 
+/// A change ends in its time even if it has to wait for a token first: nothing is sent afterwards.
+#[tokio::test]
+async fn a_change_that_waited_too_long_for_its_token_is_not_sent() {
+    let go = std::sync::Arc::new(tokio::sync::Notify::new());
+    let held = Reply::Held(go.clone(), Box::new(installations(&[(1, "org", false)])));
+    let stub = Stub::start([held, token("one"), answer(201, &[], COMMENT)]).await;
+    let github = app(&stub);
+    let (error, ()) = tokio::join!(
+        async { github.create_comment(&repo(), 1, "hi").await.unwrap_err() },
+        async {
+            stub.asked(1).await;
+            // Longer than the change has.
+            tokio::time::sleep(quick().mutation_timeout * 2).await;
+            go.notify_one();
+        }
+    );
+    assert!(error.is_outage() && !error.maybe_sent(), "{error}");
+    assert_eq!(stub.requests().len(), 2);
+}
+
 /// GHC-013: a ghproxy on the way is told whose budget it is and when the token ends.
 #[tokio::test]
 async fn ghc_013_a_proxy_is_told_of_the_budget() {
