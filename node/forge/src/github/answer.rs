@@ -24,7 +24,7 @@ pub(super) fn decode<T: DeserializeOwned>(call: &Call<'_>, answer: &Answer) -> R
 
 /// Whoever is no member of an organisation is sent on to the list of its public members when asking about another
 /// (GHC-023). That is another question.
-pub(super) fn hides_members(call: &Call<'_>) -> bool {
+fn hides_members(call: &Call<'_>) -> bool {
     let parts: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
     matches!(parts[..], ["orgs", _, "members", _])
 }

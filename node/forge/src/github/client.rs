@@ -14,7 +14,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use url::Url;
 
-use super::answer::{complaint, decode, hides_members, next_page, redirect, scopes};
+use super::answer::{complaint, decode, next_page, redirect, scopes};
 use super::call::JSON;
 pub(super) use super::call::{Call, Effect};
 use super::credentials::{Behalf, Credentials, TokenObserver, app_jwt, bearer};
@@ -707,10 +707,6 @@ impl Client {
                 } else {
                     Verdict::Again(error)
                 }
-            }
-            StatusCode::FOUND if hides_members(call) => {
-                let message = "we are no member of the organisation, and are not told who is";
-                Verdict::Fail(refused(call, answer, message.to_owned(), errors))
             }
             _ => Verdict::Fail(refused(call, answer, message, errors)),
         }

@@ -1,6 +1,6 @@
 //! A GitHub App's installations: tokens, ids that become stale, orgs that fail alone.
 
-use trireme_forge::github::{Credentials, GitHub, GitHubOptions, MUTATION_TIMEOUT, fixed_secret};
+use trireme_forge::github::{Credentials, GitHub, GitHubOptions, fixed_secret};
 use trireme_forge::{Comments, Identity, Labels, RepoId};
 
 use super::stub::{Reply, Stub, answer, ok};
@@ -146,9 +146,7 @@ async fn ghc_027_no_org_waits_for_anothers_token() {
         ok(LABELS),
     ])
     .await;
-    let mut options = options(&stub);
-    options.retry.mutation_timeout = MUTATION_TIMEOUT;
-    let github = GitHub::new(options).unwrap();
+    let github = app(&stub);
     let other = RepoId::new("other", "repo");
     let silent = async {
         github.labels(&repo(), 1).await.unwrap_err();
@@ -208,13 +206,16 @@ async fn a_change_that_waited_too_long_for_its_token_is_not_sent() {
     let go = std::sync::Arc::new(tokio::sync::Notify::new());
     let held = Reply::Held(go.clone(), Box::new(installations(&[(1, "org", false)])));
     let stub = Stub::start([held, token("one"), answer(201, &[], COMMENT)]).await;
-    let github = app(&stub);
+    let mut options = options(&stub);
+    let time = std::time::Duration::from_millis(300);
+    options.retry.mutation_timeout = time;
+    let github = GitHub::new(options).unwrap();
     let (error, ()) = tokio::join!(
         async { github.create_comment(&repo(), 1, "hi").await.unwrap_err() },
         async {
             stub.asked(1).await;
             // Longer than the change has.
-            tokio::time::sleep(quick().mutation_timeout * 2).await;
+            tokio::time::sleep(time * 2).await;
             go.notify_one();
         }
     );

@@ -84,7 +84,7 @@ async fn ghc_023_a_stranger_to_the_organisation_is_told_so() {
     let public = [("location", "/orgs/org/public_members/eve")];
     let stub = Stub::start([answer(302, &public, ""), answer(204, &[], "")]).await;
     let error = github(&stub).is_org_member("org", "eve").await.unwrap_err();
-    insta::assert_snapshot!(error, @"GET /orgs/org/members/eve: refused with status 302: we are no member of the organisation, and are not told who is");
+    insta::assert_snapshot!(error, @"GET /orgs/org/members/eve: forbidden: we are no member of org, which hides its members from us");
     assert_eq!(stub.requests().len(), 1);
 }
 
