@@ -48,6 +48,12 @@ impl Plugins {
         self.all.iter().map(|plugin| plugin.name())
     }
 
+    /// Names under which `external_plugins` turns on what is built in here.
+    pub fn external_names(&self) -> impl Iterator<Item = &'static str> {
+        let all = self.all.iter();
+        all.flat_map(|plugin| plugin.external_names().iter().copied())
+    }
+
     /// A plugin's help for the repositories where it is on; `None` if it is not built in.
     #[must_use]
     pub fn help(&self, name: &str, plugins: &PluginConfig, repos: &[RepoId]) -> Option<PluginHelp> {
@@ -69,14 +75,13 @@ impl Plugins {
             .all
             .iter()
             .filter(|plugin| plugin.external_names().is_empty());
-        let names = PROW_PLUGINS
-            .into_iter()
-            .chain(own.map(|plugin| plugin.name()));
+        let own: Vec<&str> = own.map(|plugin| plugin.name()).collect();
+        let names = PROW_PLUGINS.into_iter().chain(own.iter().copied());
         let sections = self.all.iter().filter_map(|plugin| plugin.section());
-        sections.fold(
-            ConfigRegistry::new().with_names(names),
-            ConfigRegistry::with,
-        )
+        let registry = ConfigRegistry::new()
+            .with_names(names)
+            .with_built(own.clone());
+        sections.fold(registry, ConfigRegistry::with)
     }
 }
 

@@ -756,6 +756,19 @@ mod tests {
             }))
     }
 
+    /// HOOK-054: what is a plugin of Prow's and not one here is told of, and refused by nobody.
+    #[test]
+    fn hook_054_a_plugin_that_is_not_built_is_a_warning() {
+        let registry = registry().with_built(["size"]);
+        let text = "plugins:\n  org: {plugins: [size, cat]}\n  org/a: {plugins: [cat, dog]}\n";
+        let report = report(&[("plugins.yaml", text)], Some(&registry));
+        assert_eq!(report.errors, []);
+        insta::assert_snapshot!(lines(&report), @r"
+        plugins.yaml:2:25: plugins: the plugin cat is not built yet: nothing happens where it is on
+        plugins.yaml:3:28: plugins: the plugin dog is not built yet: nothing happens where it is on
+        ");
+    }
+
     #[test]
     fn cfg_112_a_plugin_reads_its_own_section() {
         let text = "plugins:\n  org: {plugins: [size, nope]}\nsize:\n  s: 40\n  colour: red\n  names: null\nfoo: 1\n";

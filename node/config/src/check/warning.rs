@@ -119,6 +119,8 @@ warnings! {
         "job_states_to_report names a state that no job has; not among Prow's";
     OverlappingBranches "overlapping-branches" Default false
         "two jobs of one name or context run on the same branch; not among Prow's";
+    NotBuilt "not-built" Default true
+        "a plugin of Prow's is enabled that is not built into this version, so that nothing happens; not among Prow's";
 }
 
 impl Warning {
@@ -134,6 +136,7 @@ impl Warning {
                 | Self::UnknownAgent
                 | Self::UnknownState
                 | Self::OverlappingBranches
+                | Self::NotBuilt
         )
     }
 

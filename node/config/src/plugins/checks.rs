@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::registry::place_of_text;
 use super::{OrgPlugins, PluginConfig, Registry};
+use crate::check::Warning;
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::yaml::Node;
 
@@ -31,7 +32,32 @@ pub(super) fn check(
             .field(field)
             .help(help)
     };
-    wrong.into_iter().map(diagnostic).collect()
+    let wrong = wrong.into_iter().map(diagnostic);
+    let without = not_built(config, registry).into_iter().map(|plugin| {
+        let message =
+            format!("the plugin {plugin} is not built yet: nothing happens where it is on");
+        diagnostic(Finding {
+            help: "leave it on for when it is, or turn it off to be rid of this warning".to_owned(),
+            ..Finding::new("plugins", plugin, message)
+        })
+        .rule(Rule::Warning(Warning::NotBuilt))
+        .warning()
+    });
+    wrong.chain(without).collect()
+}
+
+/// Names of plugins that are on somewhere, that are plugins, and that do nothing.
+pub(super) fn not_built<'c>(
+    config: &'c PluginConfig,
+    registry: Option<&Registry>,
+) -> BTreeSet<&'c str> {
+    let all = config.core.plugins.0.values();
+    let all = all.flat_map(|plugins| &plugins.plugins).map(String::as_str);
+    let Some(registry) = registry else {
+        return BTreeSet::new();
+    };
+    all.filter(|plugin| registry.knows(plugin) && !registry.is_built(plugin))
+        .collect()
 }
 
 /// A problem of a section, and the key or name in it that it is about.

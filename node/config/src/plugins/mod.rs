@@ -190,6 +190,8 @@ pub struct PluginConfig {
     pub sections: BTreeMap<String, Value>,
     /// The same, as their plugins read them.
     parsed: BTreeMap<&'static str, Arc<dyn Any + Send + Sync>>,
+    /// Names of plugins that are on somewhere and not built, so that nothing happens (HOOK-054).
+    pub not_built: BTreeSet<String>,
 }
 
 impl std::fmt::Debug for PluginConfig {
@@ -229,6 +231,8 @@ impl PluginConfig {
         }
         config.set_defaults();
         found.extend(checks::check(&config, registry, sources));
+        let not_built = checks::not_built(&config, registry);
+        config.not_built = not_built.into_iter().map(str::to_owned).collect();
         if let Some(registry) = registry {
             config.parsed = registry.parse(&config.sections, sources, found);
         }

@@ -164,6 +164,7 @@ fn without_nulls(value: &Value) -> Value {
 pub struct Registry {
     sections: Vec<Section>,
     names: Option<Vec<String>>,
+    built: Option<Vec<String>>,
     identity: Identity,
 }
 
@@ -209,6 +210,14 @@ impl Registry {
         self
     }
 
+    /// Those of the names that do something; others are accepted with a warning (HOOK-054). Without, all do.
+    #[must_use]
+    pub fn with_built<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
+        self.built = Some(names.into_iter().map(Into::into).collect());
+        self.identity = Identity::default();
+        self
+    }
+
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -224,6 +233,12 @@ impl Registry {
 
     pub(super) fn knows(&self, plugin: &str) -> bool {
         self.names
+            .as_ref()
+            .is_none_or(|names| names.iter().any(|name| name == plugin))
+    }
+
+    pub(super) fn is_built(&self, plugin: &str) -> bool {
+        self.built
             .as_ref()
             .is_none_or(|names| names.iter().any(|name| name == plugin))
     }
