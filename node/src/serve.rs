@@ -481,7 +481,7 @@ async fn controllers(
         (None, Some(_)) => OurHooks::App,
         (None, None) => OurHooks::Unknown,
     };
-    controllers.push(Arc::new(PluginsController::new(Equipment {
+    let plugins = PluginsController::new(Equipment {
         plugins: Plugins::built_in(),
         forge: Arc::clone(&forge),
         owners,
@@ -490,7 +490,8 @@ async fn controllers(
         config: feed.clone(),
         hooks,
         metrics: told.plugins,
-    })?));
+    })?;
+    controllers.push(Arc::new(plugins.only(github.enablement()?)));
     controllers.push(Arc::new(trireme_report::Outbox::new(vec![Arc::new(
         trireme_report::GitHubReporter::new(Arc::clone(&forge), feed.clone()),
     )])));

@@ -728,6 +728,19 @@ mod tests {
         assert!(refused("[checks]\naudit_seconds = 0").contains("must be at least 1"));
         assert!(refused("[in_repo]\ncache_entries = 0").contains("in_repo: cache_entries"));
         assert!(refused("[github]").contains("github: give either token_file"));
+        // HOOK-013
+        let told = refused(
+            "[github]\ntoken_file = \"t\"\nenabled_orgs = [\"a\"]\ndisabled_orgs = [\"a\"]",
+        );
+        assert!(
+            told.contains("github: \"a\" is in both enabled_orgs and disabled_orgs"),
+            "{told}"
+        );
+        let told = refused("[github]\ntoken_file = \"t\"\nenabled_repos = [\"a\"]");
+        assert!(
+            told.contains("github: enabled_repos: \"a\" is not in org/repo format"),
+            "{told}"
+        );
         assert!(refused("lisen = \"x\"").contains("unknown field `lisen`"));
         assert!(
             refused("[[cluster.bootstrap]]\nid = 2\npeer = \"a\"\napi = \"b\"")
@@ -856,6 +869,10 @@ mod tests {
             "token_file",
             "app_id",
             "app_private_key_file",
+            "enabled_orgs = ",
+            "enabled_repos = ",
+            "disabled_orgs = ",
+            "disabled_repos = ",
             "path",
             "hmac_secret_file",
             "url",

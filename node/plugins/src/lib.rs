@@ -108,6 +108,7 @@ mod changes;
 mod controller;
 pub mod decision;
 mod dice;
+mod enablement;
 mod facts;
 pub mod help;
 mod label_names;
@@ -122,6 +123,7 @@ mod testing;
 mod text;
 
 pub use controller::{Equipment, MAX_TRIES, OurHooks, PluginsController, REPAIR_EVERY, SETTLE};
+pub use enablement::{Enablement, EnablementError};
 pub use help::PluginHelp;
 pub use metrics::PluginMetrics;
 pub use mirror::MIRROR;

@@ -13,8 +13,10 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use stage::{Setup, Stage, describe};
-use trireme_plugins::MIRROR;
-use trireme_proto::state::{ContextState, Cursor, JobType, PutCursor, Redrive, command::Body};
+use trireme_plugins::{Enablement, MIRROR};
+use trireme_proto::state::{
+    ContextState, Cursor, DeliveryState, JobType, PutCursor, Redrive, command::Body,
+};
 use trireme_sandbox::{
     Clock, FileChange,
     faults::{CallEffect, CallMatch, HookEffect, HookMatch},
@@ -369,6 +371,29 @@ async fn an_outage_delays_a_lane_and_loses_nothing() {
     assert_eq!(stage.world.labels(&pr), ["needs-ok-to-test"]);
     assert_eq!(stage.said(&pr).len(), 1);
     assert_eq!(stage.dead().len(), 0);
+}
+
+/// HOOK-013: what is not enabled is taken, and is nobody's.
+#[tokio::test]
+async fn hook_013_what_is_not_enabled_is_nobodys() {
+    let disabled = [format!("{ORG}/{REPO}")];
+    let stage = Stage::new(Setup {
+        only: Enablement::new(&[], &[], &[], &disabled).unwrap(),
+        ..plugins(
+            "plugins: {acme/widget: {plugins: [hold]}}\nexternal_plugins: {acme: [{name: x}]}",
+        )
+    })
+    .await;
+    let pr = opened(&stage, "author").await;
+    says(&stage, "author", &pr, "/hold").await;
+    assert_eq!(stage.world.labels(&pr), Vec::<String>::new());
+    let view = stage.store().view();
+    let taken: Vec<_> = view.deliveries_newest_first(None).collect();
+    assert!(!taken.is_empty());
+    for delivery in taken {
+        assert_eq!(delivery.state(), DeliveryState::Handled);
+        assert_eq!(delivery.plugins, Vec::<String>::new(), "{}", delivery.event);
+    }
 }
 
 /// What is refused for good is given up visibly, and the lane goes on.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use trireme_forge::github::{
     CACHE_BYTES, Credentials, GitHubMetrics, GitHubOptions, HostOptions, Rate, RetryPolicy,
 };
+use trireme_plugins::{Enablement, EnablementError};
 use url::Url;
 
 /// Fewer bytes would not hold what one pull request is told by.
@@ -54,6 +55,14 @@ pub struct GitHubSettings {
     pub cache_bytes: u64,
     /// Nothing is sent that changes anything.
     pub dry_run: bool,
+    /// Orgs; if these or repositories are named, only their webhooks are handled (HOOK-013).
+    pub enabled_orgs: Vec<String>,
+    /// As `org/repo`.
+    pub enabled_repos: Vec<String>,
+    /// Their webhooks are taken, and nothing is done about them.
+    pub disabled_orgs: Vec<String>,
+    /// As `org/repo`.
+    pub disabled_repos: Vec<String>,
     /// Other GitHubs.
     pub enterprise: Vec<EnterpriseSettings>,
 }
@@ -109,6 +118,10 @@ impl Default for GitHubSettings {
             backoff_timeout_seconds: None,
             cache_bytes: CACHE_BYTES as u64,
             dry_run: false,
+            enabled_orgs: Vec::new(),
+            enabled_repos: Vec::new(),
+            disabled_orgs: Vec::new(),
+            disabled_repos: Vec::new(),
             enterprise: Vec::new(),
         }
     }
@@ -245,9 +258,23 @@ impl GitHubSettings {
         }
     }
 
+    /// HOOK-013.
+    ///
+    /// # Errors
+    /// What contradicts itself or names nothing.
+    pub fn enablement(&self) -> Result<Enablement, EnablementError> {
+        Enablement::new(
+            &self.enabled_orgs,
+            &self.enabled_repos,
+            &self.disabled_orgs,
+            &self.disabled_repos,
+        )
+    }
+
     /// # Errors
     /// Naming the key and what to do.
     pub(super) fn check(&self) -> anyhow::Result<()> {
+        self.enablement().context("github")?;
         let places = self.enterprise.iter().map(EnterpriseSettings::place);
         for place in std::iter::once(self.place()).chain(places) {
             place.check_credentials()?;

@@ -62,6 +62,18 @@ pub struct GitHubFlags {
     /// The longest wait for a rate limit; one that ends later is an error.
     #[arg(long = "github-client.backoff-timeout", value_name = "DURATION", value_parser = duration, hide_short_help = true)]
     pub backoff_timeout: Option<Duration>,
+    /// Only webhooks of this org, and of others named so, are handled; may be given several times.
+    #[arg(long, value_name = "ORG", hide_short_help = true)]
+    pub github_enabled_org: Vec<String>,
+    /// The same for a repository.
+    #[arg(long, value_name = "ORG/REPO", hide_short_help = true)]
+    pub github_enabled_repo: Vec<String>,
+    /// Webhooks of this org are not handled; may be given several times.
+    #[arg(long, value_name = "ORG", hide_short_help = true)]
+    pub github_disabled_org: Vec<String>,
+    /// The same for a repository.
+    #[arg(long, value_name = "ORG/REPO", hide_short_help = true)]
+    pub github_disabled_repo: Vec<String>,
 }
 
 impl GitHubFlags {
@@ -82,6 +94,10 @@ impl GitHubFlags {
             max_404_retries,
             initial_delay,
             backoff_timeout,
+            github_enabled_org,
+            github_enabled_repo,
+            github_disabled_org,
+            github_disabled_repo,
         } = self;
         let mut github = settings.clone().unwrap_or_default();
         let mut is_given = false;
@@ -129,6 +145,17 @@ impl GitHubFlags {
         if !github_throttle_org.is_empty() {
             given();
             github.throttle_org = github_throttle_org;
+        }
+        for (names, key) in [
+            (github_enabled_org, &mut github.enabled_orgs),
+            (github_enabled_repo, &mut github.enabled_repos),
+            (github_disabled_org, &mut github.disabled_orgs),
+            (github_disabled_repo, &mut github.disabled_repos),
+        ] {
+            if !names.is_empty() {
+                given();
+                *key = names;
+            }
         }
         if let Some(timeout) = request_timeout {
             given();
@@ -216,6 +243,18 @@ mod tests {
             (Some(250), Some(60))
         );
         all.check().unwrap();
+    }
+
+    /// HOOK-013
+    #[test]
+    fn hook_013_flags_say_what_is_handled() {
+        let github = put("--github-token-path=t --github-enabled-org=a --github-enabled-org=b --github-disabled-repo=a/x", None);
+        let enablement = github.unwrap().enablement().unwrap();
+        let allowed = [("a", "x"), ("a", "y"), ("b", "x"), ("c", "x")];
+        let allowed = allowed.map(|(org, repo)| enablement.allows(org, repo));
+        assert_eq!(allowed, [false, true, true, false]);
+        let both = put("--github-token-path=t --github-enabled-org=a --github-disabled-org=a", None);
+        assert!(both.unwrap().check().is_err());
     }
 
     /// GHC-001: half an app beside a token is refused as in a file.

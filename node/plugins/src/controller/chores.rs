@@ -80,9 +80,18 @@ impl Session {
             }
             let running = config.borrow_and_update().clone();
             if let Some(running) = running {
-                for chore in chores(&running, &self.tools.hooks) {
-                    self.chores.add(chore);
-                }
+                let enablement = &self.tools.enablement;
+                let is_ours = |chore: &Chore| match chore {
+                    Chore::Pulls(repo) | Chore::RepoHooks(repo) => {
+                        enablement.allows(&repo.org, &repo.repo)
+                    }
+                    // An org of which one repository is ours has hooks of ours.
+                    Chore::OrgHooks(_) | Chore::AppHook => true,
+                };
+                let chores = chores(&running, &self.tools.hooks).into_iter();
+                chores
+                    .filter(is_ours)
+                    .for_each(|chore| self.chores.add(chore));
             }
         }
     }

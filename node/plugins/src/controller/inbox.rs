@@ -171,15 +171,20 @@ impl Session {
         delivery: &Delivery,
         running: &RunningConfig,
     ) -> Result<(), OfficeError> {
-        let read = payload(state, delivery).and_then(|payload| {
-            let event = self.events.parse(delivery, &payload)?;
-            Ok((payload, event))
-        });
         let mut commit = CommitPlans {
             guid: delivery.guid.clone(),
             config_version: running.version,
             ..CommitPlans::default()
         };
+        // HOOK-013: what is not ours to handle had its 200, and is nobody's.
+        if !self.tools.enablement.allows(&delivery.org, &delivery.repo) {
+            self.office.propose(Body::CommitPlans(commit)).await?;
+            return Ok(());
+        }
+        let read = payload(state, delivery).and_then(|payload| {
+            let event = self.events.parse(delivery, &payload)?;
+            Ok((payload, event))
+        });
         match read {
             Ok((payload, event)) => {
                 if let Some(contexts) = mirror::context(&event, &payload) {

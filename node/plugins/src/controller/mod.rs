@@ -34,6 +34,7 @@ use trireme_proto::state::{Delivery, DeliveryState};
 use trireme_raft::{View, WatchError};
 use trireme_state::{Change, arrival, limits::MAX_DELIVERIES};
 
+use crate::enablement::Enablement;
 use crate::metrics::PluginMetrics;
 use crate::outside::{NoClient, Outside};
 use crate::registry::Plugins;
@@ -77,6 +78,7 @@ struct Tools {
     outside: Outside,
     every: Duration,
     settle: Duration,
+    enablement: Enablement,
 }
 
 impl std::ops::Deref for Tools {
@@ -97,6 +99,7 @@ impl PluginsController {
                 outside: Outside::new()?,
                 every: REPAIR_EVERY,
                 settle: SETTLE,
+                enablement: Enablement::default(),
             }),
         })
     }
@@ -110,6 +113,13 @@ impl PluginsController {
 }
 
 impl PluginsController {
+    /// Handles only what is of these orgs and repositories (HOOK-013).
+    #[must_use]
+    pub fn only(mut self, enablement: Enablement) -> Self {
+        Arc::make_mut(&mut self.tools).enablement = enablement;
+        self
+    }
+
     /// Takes a webhook for lost when it was not accepted for this long instead of [`SETTLE`].
     #[must_use]
     pub fn settling_after(mut self, settle: Duration) -> Self {

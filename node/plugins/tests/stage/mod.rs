@@ -28,7 +28,7 @@ use trireme_forge::{
 };
 use trireme_in_repo::{CacheLimits, InRepo, InRepoMetrics};
 use trireme_office::{Keeper, RunningConfig};
-use trireme_plugins::{Equipment, OurHooks, PluginMetrics, Plugins, PluginsController};
+use trireme_plugins::{Enablement, Equipment, OurHooks, PluginMetrics, Plugins, PluginsController};
 use trireme_proto::state::{
     AcceptDelivery, BlobRef, Command, ConfigFile, ConfigVersion, Delivery, Done, Header, Job, Plan,
     PutBlobChunk, PutConfig, command::Body, outcome,
@@ -51,6 +51,8 @@ pub(crate) struct Setup {
     pub(crate) redelivery: bool,
     /// After how long a webhook that was not taken is lost.
     pub(crate) settling_after: Duration,
+    /// What is handled at all.
+    pub(crate) only: Enablement,
 }
 
 impl Default for Setup {
@@ -63,6 +65,7 @@ impl Default for Setup {
             repairing_every: Duration::from_secs(3600),
             redelivery: false,
             settling_after: trireme_plugins::SETTLE,
+            only: Enablement::default(),
         }
     }
 }
@@ -295,7 +298,8 @@ impl Stage {
         })
         .unwrap()
         .repairing_every(self.setup.repairing_every)
-        .settling_after(self.setup.settling_after);
+        .settling_after(self.setup.settling_after)
+        .only(self.setup.only.clone());
         let stop = CancellationToken::new();
         let keeper = Keeper::new(self.store(), vec![Arc::new(controller)]);
         let token = stop.clone();
