@@ -58,6 +58,9 @@ pub enum Command {
     Abort(JobArgs),
     /// Run a job again.
     Rerun(JobArgs),
+    /// Have tried again what was given up about webhooks.
+    #[command(subcommand)]
+    Deliveries(crate::commands::deliveries::DeliveriesCommand),
     /// Apply, list and roll back configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -208,13 +211,9 @@ pub enum GetCommand {
     /// Tide's pools and merge intents.
     Pools(Target),
     /// Webhooks taken, newest first, and what was planned for them.
-    Deliveries {
-        /// Only those not fully handled.
-        #[arg(long)]
-        unhandled: bool,
-        #[command(flatten)]
-        target: Target,
-    },
+    Deliveries(crate::commands::deliveries::ListArgs),
+    /// One webhook, also an archived one: its payload, and what each plugin did about it and why not.
+    Delivery(crate::commands::deliveries::ShowArgs),
     /// Configuration versions, newest first.
     Configs(HistoryArgs),
     /// Worker processes and what they hold.

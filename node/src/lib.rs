@@ -93,6 +93,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Logs(args) => commands::runs::logs(args).await,
         Command::Abort(args) => commands::runs::abort(args).await,
         Command::Rerun(args) => commands::runs::rerun(args).await,
+        Command::Deliveries(command) => commands::deliveries::run(command).await,
         Command::Config(command) => commands::config::run(command).await,
         Command::Cluster(command) => commands::cluster::run(command).await,
         Command::Token(command) => commands::token::run(command).await,

@@ -3,10 +3,9 @@
 use serde_json::{Value, json};
 use trireme_proto::{
     api::{
-        GetJobRequest, ListAgentsRequest, ListDeliveriesRequest, ListIntentsRequest,
-        ListJobsRequest, ListPoolsRequest,
+        GetJobRequest, ListAgentsRequest, ListIntentsRequest, ListJobsRequest, ListPoolsRequest,
     },
-    state::{DeliveryState, IntentState, Job, JobState, JobType, MergePool, PoolAction, PoolPull},
+    state::{IntentState, Job, JobState, JobType, MergePool, PoolAction, PoolPull},
 };
 use trireme_prowjob::record;
 
@@ -24,7 +23,8 @@ pub async fn run(command: GetCommand) -> anyhow::Result<()> {
         GetCommand::Jobs(args) => jobs(args).await,
         GetCommand::Job(args) => job(args).await,
         GetCommand::Pools(target) => pools(&target).await,
-        GetCommand::Deliveries { unhandled, target } => deliveries(&target, unhandled).await,
+        GetCommand::Deliveries(args) => super::deliveries::list(args).await,
+        GetCommand::Delivery(args) => super::deliveries::show(args).await,
         GetCommand::Configs(args) => super::config::history(&args).await,
         GetCommand::Agents(target) => agents(&target).await,
     }
@@ -343,67 +343,6 @@ async fn pools(target: &Target) -> anyhow::Result<()> {
         &rows,
     ));
     Ok(print(&text)?)
-}
-
-async fn deliveries(target: &Target, unhandled: bool) -> anyhow::Result<()> {
-    let client = connect(target).await?;
-    let answer = client
-        .deliveries()
-        .list_deliveries(ListDeliveriesRequest {
-            only_unhandled: unhandled,
-            ..ListDeliveriesRequest::default()
-        })
-        .await?
-        .into_inner();
-    let state = |state: DeliveryState| match state {
-        DeliveryState::Unspecified => "-",
-        DeliveryState::Received => "received",
-        DeliveryState::Planned => "planned",
-        DeliveryState::Handled => "handled",
-    };
-    if target.output == Format::Json {
-        return print_json(&json!({
-            "items": answer.deliveries.iter().map(|delivery| json!({
-                "guid": delivery.guid, "event": delivery.event, "action": delivery.action,
-                "org": delivery.org, "repo": delivery.repo, "number": delivery.number,
-                "state": state(delivery.state()), "received_ms": delivery.received_ms, "node": delivery.node_id,
-                "plans": answer.plans.iter().filter(|plan| plan.guid == delivery.guid).map(|plan| json!({
-                    "plugin": plan.plugin, "effects": plan.effects.len(), "jobs": plan.jobs, "dead": plan.dead,
-                    "error": plan.error,
-                })).collect::<Vec<_>>(),
-            })).collect::<Vec<_>>(),
-        }));
-    }
-    let now = now_ms();
-    let rows: Vec<Vec<String>> = answer
-        .deliveries
-        .iter()
-        .map(|delivery| {
-            let plugins: Vec<&str> = answer
-                .plans
-                .iter()
-                .filter(|plan| plan.guid == delivery.guid)
-                .map(|plan| plan.plugin.as_str())
-                .collect();
-            let event = if delivery.action.is_empty() {
-                delivery.event.clone()
-            } else {
-                format!("{}.{}", delivery.event, delivery.action)
-            };
-            vec![
-                delivery.guid.clone(),
-                event,
-                format!("{}/{}#{}", delivery.org, delivery.repo, delivery.number),
-                state(delivery.state()).to_owned(),
-                plugins.join(","),
-                age(now, delivery.received_ms),
-            ]
-        })
-        .collect();
-    Ok(print(&table(
-        &["GUID", "EVENT", "ABOUT", "STATE", "PLANNED BY", "AGE"],
-        &rows,
-    ))?)
 }
 
 async fn agents(target: &Target) -> anyhow::Result<()> {

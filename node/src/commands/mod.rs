@@ -7,6 +7,7 @@ pub mod cluster;
 pub mod config;
 pub mod configured;
 pub mod debug;
+pub mod deliveries;
 pub mod expand;
 pub mod files;
 pub mod get;
