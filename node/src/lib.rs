@@ -14,6 +14,7 @@ mod follow;
 mod forge_cache;
 mod go_flags;
 pub mod output;
+pub mod plugin_help;
 mod recent_log;
 pub mod run_store;
 mod secrets;

@@ -14,6 +14,7 @@ use trireme_api::{
     Anonymous, AuthConfig, ConfigHealth, DoorConfig, Doors, HookSecrets, HookTokens, RunStore,
 };
 use trireme_config::{plugins::Registry, yaml};
+use trireme_deck::plugin_help::HelpSource;
 use trireme_forge::{
     Forge,
     git::{MirrorLimits, Mirrors, MirrorsOptions},
@@ -36,6 +37,7 @@ use crate::{
     exit_with_parent,
     follow::Follower,
     forge_cache, interrupted,
+    plugin_help::{PluginHelpSource, tell_not_built},
     run_store::LocalRuns,
     secrets::{Censor, Parsed, SecretFile, Secrets},
     settings::{AnonymousSetting, Place, RaiseFeatureLevel, Settings},
@@ -87,11 +89,16 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let (feeder, feed) = Feeder::new(store.clone(), Arc::new(registry()), config_health.clone());
     tasks.spawn(feeder.run(stop.clone()));
 
+    let help = PluginHelpSource::new(feed.config.clone(), Plugins::built_in())?;
+    let help = Arc::new(help);
+    tasks.spawn(tell_not_built(feed.config.clone(), stop.clone()));
+
     let runs: Arc<dyn RunStore> = Arc::new(LocalRuns::new(settings.storage()));
     let leases = Leases::default();
     let pages_store = store.clone();
     let pages_runs = Arc::clone(&runs);
     let pages_config = config_health.clone();
+    let pages_help = Arc::clone(&help) as Arc<dyn HelpSource>;
     let doors = Doors::new(
         store.clone(),
         DoorConfig {
@@ -120,7 +127,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
                 registered.register(registry);
             }),
             pages: Box::new(move |logs| {
-                trireme_deck::pages(pages_store, pages_runs, pages_config, logs)
+                trireme_deck::pages(pages_store, pages_runs, pages_config, pages_help, logs)
             }),
         },
     )
@@ -143,6 +150,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
 
     let github = github(&settings, &secrets, told.github.clone())?;
     if let Some(github) = &github {
+        help.ask(Arc::clone(github) as Arc<dyn Forge>);
         let following = forge_cache::follow(store.clone(), Arc::clone(github), stop.clone());
         tasks.spawn(following);
         tasks.spawn(forge_cache::tell_gaps(Arc::clone(github), stop.clone()));

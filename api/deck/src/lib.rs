@@ -1,10 +1,12 @@
 //! Deck: pages for people and Prow's JSON for programs, rendered on the node that was asked from the state it has.
 //!
 //! Pages are whole without JavaScript; one script lets a log follow its run. Nothing comes from elsewhere: style and
-//! script are served from the binary. Pages only read.
+//! script are served from the binary. Pages only read: what changes something they give as the command to type.
 
 mod cluster;
+mod deliveries;
 mod jobs;
+pub mod plugin_help;
 mod prowjobs;
 mod run;
 mod tide;
@@ -16,8 +18,9 @@ use axum::{
     Router,
     http::{StatusCode, header},
     response::{Html, IntoResponse, Response},
-    routing::get,
+    routing::{any, get},
 };
+use plugin_help::HelpSource;
 use trireme_api::{ConfigHealth, RunLogs, RunStore};
 use trireme_raft::Store;
 
@@ -28,12 +31,29 @@ pub(crate) struct Deck {
     logs: RunLogs,
     runs: Arc<dyn RunStore>,
     config: ConfigHealth,
+    help: Arc<dyn HelpSource>,
 }
 
 /// The routes of all pages.
-pub fn pages(store: Store, runs: Arc<dyn RunStore>, config: ConfigHealth, logs: RunLogs) -> Router {
+///
+/// HOOK-001: Prow's hook answers everything it does not know with 200 and nothing, for health checks that ask `/`. Here
+/// `/` is a page, `/healthz` and `/readyz` tell how the node is, and what is not there is 404: a mistyped webhook address
+/// must not look as if deliveries arrived.
+pub fn pages(
+    store: Store,
+    runs: Arc<dyn RunStore>,
+    config: ConfigHealth,
+    help: Arc<dyn HelpSource>,
+    logs: RunLogs,
+) -> Router {
     Router::new()
         .route("/", get(jobs::page))
+        .route("/deliveries", get(deliveries::page))
+        .route("/deliveries/{guid}", get(deliveries::one))
+        .route("/plugin-help", any(plugin_help::hook))
+        .route("/plugin-help.js", get(plugin_help::script))
+        .route("/command-help", get(plugin_help::commands))
+        .route("/plugins", get(plugin_help::cards))
         .route("/prowjobs.js", get(prowjobs::list))
         .route("/run/{id}", get(run::page))
         .route("/run/{id}/log", get(run::log))
@@ -49,6 +69,7 @@ pub fn pages(store: Store, runs: Arc<dyn RunStore>, config: ConfigHealth, logs: 
             logs,
             runs,
             config,
+            help,
         })
 }
 

@@ -147,6 +147,8 @@ impl Door {
 
 #[cfg(test)]
 mod tests {
+    use trireme_state::arrival;
+
     use super::*;
 
     #[test]
