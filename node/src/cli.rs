@@ -86,6 +86,14 @@ pub enum Command {
     Checkconfig(Box<CheckconfigArgs>),
     /// Print the JSON Schema of a kind of configuration file, for editors.
     Schema(crate::commands::schema::SchemaArgs),
+    /// Set webhooks up at GitHub, for orgs and repositories, as Prow's ghhook does.
+    ///
+    /// A webhook is known by its URL: it is made, or made what is asked for if it is there. Nothing is changed without
+    /// --confirm.
+    ///
+    ///   trireme hooks --hook-url https://ci.example.com/hook --hmac-path hmac --github-token-path token --repo acme --confirm
+    #[command(verbatim_doc_comment, args_override_self = true, mut_args(with_values))]
+    Hooks(Box<crate::commands::hooks::HooksArgs>),
     /// Make a ProwJob for a job of the configuration: print it, or run it and wait.
     #[command(args_override_self = true, mut_args(with_values))]
     Mkpj(Box<crate::commands::mkpj::MkpjArgs>),

@@ -104,6 +104,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Debug(command) => commands::debug::run(command).await,
         Command::Checkconfig(args) => commands::checkconfig::run(*args).await,
         Command::Schema(args) => commands::schema::run(&args),
+        Command::Hooks(args) => commands::hooks::run(*args).await,
         Command::Mkpj(args) => commands::mkpj::run(*args).await,
         Command::Mkpod(args) => commands::mkpod::run(&args),
         Command::Podutils { .. } => anyhow::bail!("handled before"),

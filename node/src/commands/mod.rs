@@ -13,6 +13,7 @@ pub mod files;
 pub mod get;
 pub mod github;
 mod history;
+pub mod hooks;
 pub mod mkpj;
 pub mod mkpod;
 mod own_files;
