@@ -15,6 +15,7 @@ mod forge_cache;
 mod go_flags;
 pub mod output;
 pub mod plugin_help;
+pub mod plugin_settings;
 mod recent_log;
 pub mod run_store;
 mod secrets;

@@ -497,6 +497,7 @@ async fn controllers(
         mirrors: mirrors.clone(),
         config: feed.clone(),
         hooks,
+        options: crate::plugin_settings::options(settings, secrets)?,
         metrics: told.plugins,
     })?;
     controllers.push(Arc::new(plugins.only(github.enablement()?)));

@@ -23,6 +23,10 @@ use trireme_in_repo::CacheLimits;
 pub use github::{EnterpriseSettings, GitHubSettings, Place};
 pub use github_flags::GitHubFlags;
 
+use crate::plugin_settings::{
+    CherrypickerSettings, JiraSettings, NeedsRebaseSettings, SlackSettings,
+};
+
 /// Where nodes and agents of one host keep artifacts unless told otherwise.
 const DEFAULT_LISTEN: &str = "127.0.0.1:8888";
 const DEFAULT_PEER_LISTEN: &str = "127.0.0.1:8889";
@@ -75,6 +79,14 @@ pub struct Settings {
     pub config: ConfigSettings,
     #[serde(default)]
     pub log: LogSettings,
+    #[serde(default)]
+    pub cherrypicker: CherrypickerSettings,
+    #[serde(default)]
+    pub needs_rebase: NeedsRebaseSettings,
+    #[serde(default)]
+    pub slack: SlackSettings,
+    #[serde(default)]
+    pub jira: Option<JiraSettings>,
 }
 
 #[derive(Debug, Clone, Copy, Default, Deserialize, Serialize)]
@@ -557,6 +569,11 @@ impl Settings {
             "in_repo: cache_entries, cache_bytes and cache_hours must be at least 1"
         );
         check_cluster_name(&self.cluster.name).context("cluster.name")?;
+        self.cherrypicker.check()?;
+        self.needs_rebase.check()?;
+        if let Some(jira) = &self.jira {
+            jira.check()?;
+        }
         self.check_listeners()?;
         ensure!(
             self.webhook.path.starts_with('/'),
@@ -909,6 +926,20 @@ mod tests {
             "supplemental_plugin_config_dir",
             "supplemental_plugin_configs_filename_suffix",
             "max_retired_percent",
+            "[cherrypicker]",
+            "labels = ",
+            "use_prow_assignments",
+            "allow_all",
+            "create_issue_on_conflict",
+            "label_prefix",
+            "[needs_rebase]",
+            "update_period_seconds",
+            "cache_valid_seconds",
+            "[slack]",
+            "[jira]",
+            "username",
+            "password_file",
+            "bearer_token_file",
         ] {
             assert!(text.contains(key), "{key} is not explained");
         }

@@ -11,10 +11,10 @@ use std::fmt;
 use trireme_forge::{Milestone, RepoId};
 use trireme_proto::state::{
     AbortJob, CheckRunEffect, CherryPickEffect, CloseEffect, Condition, Context, ContextState,
-    DeleteBranchEffect, EditCommentEffect, EditIssueEffect, Effect, LabelEffect, MilestoneEffect,
-    NewJob, OpenIssueEffect, PeopleEffect, PinIssueEffect, PlanBody, PruneCommentsEffect,
-    ReactionEffect, ReopenEffect, ReviewEffect, ReviewLine, StatusEffect, Subject,
-    TransferIssueEffect, WorkflowEffect, effect::Action,
+    DeleteBranchEffect, EditCommentEffect, EditIssueEffect, Effect, JiraLinkEffect, LabelEffect,
+    MilestoneEffect, NewJob, OpenIssueEffect, PeopleEffect, PinIssueEffect, PlanBody,
+    PruneCommentsEffect, ReactionEffect, ReopenEffect, ReviewEffect, ReviewLine, SlackEffect,
+    StatusEffect, Subject, TransferIssueEffect, WorkflowEffect, effect::Action,
 };
 
 pub use text::Text;
@@ -99,11 +99,13 @@ impl Decision {
             if let Some(condition) = &mut effect.condition {
                 moved(&mut condition.ordinal, &places);
             }
-            if let Some(Action::Comment(comment)) = &mut effect.action {
-                let inserts = comment.inserts.iter_mut();
-                for piece in inserts.flat_map(|insert| &mut insert.pieces) {
-                    moved(&mut piece.ordinal, &places);
-                }
+            let inserts = match &mut effect.action {
+                Some(Action::Comment(comment)) => comment.inserts.as_mut_slice(),
+                Some(Action::OpenIssue(issue)) => issue.inserts.as_mut_slice(),
+                _ => &mut [],
+            };
+            for piece in inserts.iter_mut().flat_map(|insert| &mut insert.pieces) {
+                moved(&mut piece.ordinal, &places);
             }
             let had = self.effects.iter().position(|had| *had == effect);
             let place = match had {
@@ -200,7 +202,9 @@ pub(crate) const fn outcome_word(outcome: Outcome) -> &'static str {
 pub(crate) fn describe(action: &Action) -> String {
     let people = |effect: &PeopleEffect| effect.logins.join(", ");
     match action {
-        Action::Comment(effect) => format!("comment: {}", text::marked(effect)),
+        Action::Comment(effect) => {
+            format!("comment: {}", text::marked(&effect.body, &effect.inserts))
+        }
         Action::EditComment(effect) => format!("edit {}: {}", effect.comment_id, effect.body),
         Action::AddLabel(effect) => format!("+{}", effect.label),
         Action::RemoveLabel(effect) => format!("-{}", effect.label),
@@ -254,7 +258,10 @@ pub(crate) fn describe(action: &Action) -> String {
             effect.name, effect.sha, effect.conclusion, effect.title
         ),
         Action::DeleteBranch(effect) => format!("delete branch {}", effect.branch),
-        Action::OpenIssue(effect) => format!("open issue {}\n{}", effect.title, effect.body),
+        Action::OpenIssue(effect) => {
+            let body = text::marked(&effect.body, &effect.inserts);
+            format!("open issue {}\n{body}", effect.title)
+        }
         Action::TransferIssue(effect) => format!("transfer to {}", effect.to_repo),
         Action::PinIssue(effect) if effect.unpin => "unpin".to_owned(),
         Action::PinIssue(_) => "pin".to_owned(),
@@ -271,6 +278,9 @@ pub(crate) fn describe(action: &Action) -> String {
         ),
         Action::Forward(effect) => format!("forward to {} at {}", effect.name, effect.endpoint),
         Action::Slack(effect) => format!("tell {}: {}", effect.channel, effect.text),
+        Action::JiraLink(effect) => {
+            format!("link {} to {}: {}", effect.issue, effect.url, effect.title)
+        }
         Action::ConfigMap(effect) => {
             let keys = effect.keys.iter().map(|key| match key.path.as_str() {
                 "" => format!("\n-{}", key.key),
@@ -285,6 +295,25 @@ pub(crate) fn describe(action: &Action) -> String {
             )
         }
     }
+}
+
+/// A message for a channel of Slack, without `#`.
+#[must_use]
+pub fn tell_slack(channel: &str, text: impl Into<String>) -> Action {
+    Action::Slack(SlackEffect {
+        channel: channel.to_owned(),
+        text: text.into(),
+    })
+}
+
+/// The Jira issue links to the page.
+#[must_use]
+pub fn link_from_jira(issue: &str, url: &str, title: impl Into<String>) -> Action {
+    Action::JiraLink(JiraLinkEffect {
+        issue: issue.to_owned(),
+        url: url.to_owned(),
+        title: title.into(),
+    })
 }
 
 /// The issue or pull request that effects are about.
@@ -480,16 +509,18 @@ impl Target {
     pub fn open_issue(
         &self,
         title: impl Into<String>,
-        body: impl Into<String>,
+        body: impl Into<Text>,
         labels: Vec<String>,
         assignees: Vec<String>,
     ) -> Action {
+        let (body, inserts) = body.into().into_parts();
         Action::OpenIssue(OpenIssueEffect {
             subject: self.subject(),
             title: title.into(),
-            body: body.into(),
+            body,
             labels,
             assignees,
+            inserts,
         })
     }
 

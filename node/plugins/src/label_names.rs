@@ -13,6 +13,7 @@ pub(crate) const INVALID_BUG: &str = "bugzilla/invalid-bug";
 pub(crate) const INVALID_COMMIT_MESSAGE: &str = "do-not-merge/invalid-commit-message";
 pub(crate) const INVALID_OWNERS_FILE: &str = "do-not-merge/invalid-owners-file";
 pub(crate) const LGTM: &str = "lgtm";
+pub(crate) const NEEDS_REBASE: &str = "needs-rebase";
 /// Nobody trusted has looked at the pull request yet.
 pub const NEEDS_OK_TO_TEST: &str = "needs-ok-to-test";
 pub(crate) const NEEDS_REBASE: &str = "needs-rebase";

@@ -114,7 +114,7 @@ pub mod help;
 mod label_names;
 mod metrics;
 mod mirror;
-mod outside;
+mod options;
 pub mod plugin;
 mod registry;
 mod respond;
@@ -127,7 +127,9 @@ pub use enablement::{Enablement, EnablementError};
 pub use help::PluginHelp;
 pub use metrics::PluginMetrics;
 pub use mirror::MIRROR;
-pub use outside::{NoClient, Outside, OutsideAnswer, OutsideError};
+pub use options::{
+    CherrypickerOptions, JiraOptions, NeedsRebaseOptions, PluginOptions, SlackOptions,
+};
 pub use plugin::{EventKind, PlanError, Planning, Plugin};
 pub use registry::Plugins;
 pub use trigger::{Standstill, asking};
@@ -173,6 +175,11 @@ plugins! {
     size::Size,
     skip::Skip,
     stage::Stage,
+    cherrypicker::Cherrypicker,
+    hold::Hold,
+    jira::Jira,
+    lgtm::Lgtm,
+    needs_rebase::NeedsRebase,
     trigger::Trigger,
     verify_owners::VerifyOwners,
     welcome::Welcome,

@@ -15,6 +15,9 @@ use trireme_state::State;
 
 use crate::decision::Decision;
 use crate::help::{HelpScope, PluginHelp};
+use crate::jira::JiraDirectory;
+use crate::needs_rebase::Checked;
+use crate::options::PluginOptions;
 use trireme_office::RunningConfig;
 
 /// Wrong credentials are for somebody to put right, not for a delivery to be lost by.
@@ -93,6 +96,9 @@ pub struct Planning<'a> {
     pub owners: &'a OwnersLoader,
     pub in_repo: &'a InRepo,
     pub mirrors: &'a Mirrors,
+    pub options: &'a PluginOptions,
+    pub(crate) jira: Option<&'a JiraDirectory>,
+    pub(crate) checked: &'a Checked,
     /// Whether the event is given up for this plugin if it fails again.
     pub last_try: bool,
 }

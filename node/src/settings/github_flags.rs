@@ -248,12 +248,18 @@ mod tests {
     /// HOOK-013
     #[test]
     fn hook_013_flags_say_what_is_handled() {
-        let github = put("--github-token-path=t --github-enabled-org=a --github-enabled-org=b --github-disabled-repo=a/x", None);
+        let github = put(
+            "--github-token-path=t --github-enabled-org=a --github-enabled-org=b --github-disabled-repo=a/x",
+            None,
+        );
         let enablement = github.unwrap().enablement().unwrap();
         let allowed = [("a", "x"), ("a", "y"), ("b", "x"), ("c", "x")];
         let allowed = allowed.map(|(org, repo)| enablement.allows(org, repo));
         assert_eq!(allowed, [false, true, true, false]);
-        let both = put("--github-token-path=t --github-enabled-org=a --github-disabled-org=a", None);
+        let both = put(
+            "--github-token-path=t --github-enabled-org=a --github-disabled-org=a",
+            None,
+        );
         assert!(both.unwrap().check().is_err());
     }
 

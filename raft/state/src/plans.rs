@@ -336,13 +336,15 @@ fn check_effect(ordinal: usize, effect: &Effect) -> Verdict<()> {
     {
         return refuse("a condition on no outcome, or on no earlier effect");
     }
-    let Some(Action::Comment(comment)) = &effect.action else {
-        return Ok(());
+    let (body, inserts) = match &effect.action {
+        Some(Action::Comment(comment)) => (&comment.body, &comment.inserts),
+        Some(Action::OpenIssue(issue)) => (&issue.body, &issue.inserts),
+        _ => return Ok(()),
     };
     let mut from = 0;
-    for insert in &comment.inserts {
+    for insert in inserts {
         let at = insert.at as usize;
-        if at < from || !comment.body.is_char_boundary(at) {
+        if at < from || !body.is_char_boundary(at) {
             return refuse("an insert outside of the text, or not in order");
         }
         from = at;

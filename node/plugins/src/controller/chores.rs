@@ -14,8 +14,11 @@ use crate::plugin::outage;
 pub const REPAIR_EVERY: Duration = Duration::from_secs(5 * 60);
 /// Repositories that are looked at; more are left to their webhooks alone.
 const MAX_REPOS: usize = 10_000;
-/// The mirror and the webhooks of each repository, the webhooks of as many organisations at most, and our App's.
-pub(super) const MAX_CHORES: usize = 3 * MAX_REPOS + 1;
+/// Branches that moved lately. As many as are pushed to within half a minute; what is more is seen by the next scan.
+const MAX_MOVED: usize = 10_000;
+/// The mirror and the webhooks of each repository, the webhooks of as many organisations at most, our App's, the scan for
+/// conflicts and the branches that moved.
+pub(super) const MAX_CHORES: usize = 3 * MAX_REPOS + 2 + MAX_MOVED;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Chore {
@@ -25,6 +28,14 @@ pub(super) enum Chore {
     RepoHooks(RepoId),
     OrgHooks(String),
     AppHook,
+    /// All pull requests, for conflicts.
+    Rebase,
+    /// Pull requests into a branch that has moved, for conflicts.
+    BaseMoved {
+        repo: RepoId,
+        branch: String,
+        look: u8,
+    },
 }
 
 /// Everything there is to look at. Only what the configuration names: the repositories of an organisation are not
@@ -87,11 +98,13 @@ impl Session {
                     }
                     // An org of which one repository is ours has hooks of ours.
                     Chore::OrgHooks(_) | Chore::AppHook => true,
+                    Chore::Rebase => true,
                 };
                 let chores = chores(&running, &self.tools.hooks).into_iter();
                 chores
                     .filter(is_ours)
                     .for_each(|chore| self.chores.add(chore));
+                self.chores.add(Chore::Rebase);
             }
         }
     }
@@ -99,6 +112,11 @@ impl Session {
     pub(super) async fn repair(&self, chore: Chore) -> Work {
         let done = match &chore {
             Chore::Pulls(repo) => self.repair_pulls(repo).await.map(|()| None),
+            Chore::Rebase => self.scan_for_rebase().await,
+            Chore::BaseMoved { repo, branch, look } => {
+                let looked = self.look_after_push(repo, branch, *look).await;
+                looked.map(|()| None)
+            }
             Chore::RepoHooks(_) | Chore::OrgHooks(_) | Chore::AppHook => {
                 self.recover_deliveries(&chore).await
             }

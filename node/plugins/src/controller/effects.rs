@@ -21,7 +21,7 @@ use crate::plugin::outage;
 /// A call that may have been sent can take effect for this long: the forge client ends it within 10 s.
 const IN_FLIGHT: Duration = Duration::from_secs(15);
 /// How far the forge's clock, which tells whole seconds, may be behind ours.
-const CLOCK_SLACK: Duration = Duration::from_secs(5);
+pub(super) const CLOCK_SLACK: Duration = Duration::from_secs(5);
 /// A plan that is older than this when an effect's turn comes has waited: what it was decided on is looked at again.
 const FRESH: Duration = Duration::from_secs(10);
 
@@ -165,7 +165,7 @@ impl Session {
         let started = self.office.propose(Body::StartEffect(start)).await;
         started.map_err(not_recorded)?;
         self.office.assert_held().await.map_err(not_recorded)?;
-        let failure = match self.write(action, delivery).await {
+        let failure = match self.write(action, plan, delivery).await {
             Ok(answer) => {
                 self.forget_refusals(at);
                 return self.settle(at, EffectState::Done, "", Some(&answer)).await;
@@ -292,10 +292,13 @@ fn is_asked_for(plan: &Plan, ordinal: u32, outcome: EffectOutcome) -> bool {
 /// The action with what earlier effects answered put into its text.
 fn with_answers(plan: &Plan, action: &Action) -> Action {
     let mut action = action.clone();
-    if let Action::Comment(comment) = &mut action {
-        comment.body = filled(comment, |insert| answers(plan, insert));
-        comment.inserts.clear();
-    }
+    let (body, inserts) = match &mut action {
+        Action::Comment(comment) => (&mut comment.body, &mut comment.inserts),
+        Action::OpenIssue(issue) => (&mut issue.body, &mut issue.inserts),
+        _ => return action,
+    };
+    *body = filled(body, inserts, |insert| answers(plan, insert));
+    inserts.clear();
     action
 }
 
@@ -311,7 +314,7 @@ fn answers(plan: &Plan, insert: &Insert) -> String {
     pieces.collect::<Vec<_>>().join(&insert.separator)
 }
 
-fn millis(duration: Duration) -> i64 {
+pub(super) fn millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 

@@ -4,18 +4,18 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use trireme_config::PluginConfig;
+use trireme_outside::OutsideError;
 use trireme_proto::state::effect::Action;
 use trireme_proto::state::{Delivery, Effect, ForwardEffect, PlanBody};
 
 use super::Session;
 use super::inbox::payload;
 use super::write::{Answer, Failure};
-use crate::outside::OutsideError;
 
 /// What a plugin elsewhere may take to answer; Prow waits without end.
 const TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a plugin elsewhere may be away before a delivery to it is given up, to be redriven by a person.
-const PATIENCE: Duration = Duration::from_secs(6 * 3600);
+pub(super) const PATIENCE: Duration = Duration::from_secs(6 * 3600);
 /// Bytes of an answer that are told.
 const MAX_ANSWER: usize = 1000;
 /// What Prow's hook calls itself towards them.

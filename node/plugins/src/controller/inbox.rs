@@ -192,6 +192,7 @@ impl Session {
                     unless_invalid(delivery, put)?;
                 }
                 self.choose(&event, delivery, running, &mut commit);
+                self.note_push(&running.plugins, &event);
             }
             // As in Prow, an event that does not decode is nobody's (HOOK-005).
             Err(why) => tracing::warn!(guid = delivery.guid, %why, "a delivery is left alone"),

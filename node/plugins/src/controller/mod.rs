@@ -14,7 +14,9 @@ mod observed;
 mod pick;
 mod planning;
 mod pulls;
+mod rebase;
 mod redelivery;
+mod services;
 mod write;
 
 use std::collections::BTreeMap;
@@ -30,13 +32,18 @@ use trireme_office::{
     Backoff, ConfigFeed, Controller, ControllerError, KeyedQueue, Office, OfficeError,
     RunningConfig, Work,
 };
+use trireme_outside::jira::Jira;
+use trireme_outside::slack::Slack;
+use trireme_outside::{NoClient, Outside};
 use trireme_proto::state::{Delivery, DeliveryState};
 use trireme_raft::{View, WatchError};
 use trireme_state::{Change, arrival, limits::MAX_DELIVERIES};
 
 use crate::enablement::Enablement;
+use crate::jira::JiraDirectory;
 use crate::metrics::PluginMetrics;
-use crate::outside::{NoClient, Outside};
+use crate::needs_rebase::Checked;
+use crate::options::PluginOptions;
 use crate::registry::Plugins;
 use chores::Chore;
 use inbox::{Events, Subject};
@@ -64,6 +71,7 @@ pub struct Equipment {
     pub mirrors: Mirrors,
     pub config: ConfigFeed,
     pub hooks: OurHooks,
+    pub options: PluginOptions,
     pub metrics: PluginMetrics,
 }
 
@@ -76,6 +84,9 @@ pub struct PluginsController {
 struct Tools {
     equipment: Equipment,
     outside: Outside,
+    slack: Option<Slack>,
+    jira: Option<Arc<JiraDirectory>>,
+    checked: Arc<Checked>,
     every: Duration,
     settle: Duration,
     enablement: Enablement,
@@ -93,10 +104,21 @@ impl PluginsController {
     /// # Errors
     /// [`NoClient`] if the system lacks what HTTPS needs.
     pub fn new(equipment: Equipment) -> Result<Self, NoClient> {
+        let outside = Outside::new()?;
+        let options = &equipment.options;
+        let slack = options.slack.as_ref();
+        let slack = slack.map(|to| Slack::new(outside.clone(), &to.api, to.token.clone()));
+        let jira = options.jira.as_ref().map(|at| {
+            let client = Jira::new(outside.clone(), &at.url, at.auth.clone());
+            Arc::new(JiraDirectory::new(client))
+        });
         Ok(Self {
             tools: Arc::new(Tools {
                 equipment,
-                outside: Outside::new()?,
+                outside,
+                slack,
+                jira,
+                checked: Arc::default(),
                 every: REPAIR_EVERY,
                 settle: SETTLE,
                 enablement: Enablement::default(),

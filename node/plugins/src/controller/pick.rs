@@ -1,13 +1,16 @@
 //! A cherry-pick from beginning to end: the commits onto the branch, pushed to our fork, and a pull request. Every step
-//! is looked for before it is done, so that doing it again after a crash does no harm (PLG-CHERRYPICK-007).
+//! is looked for before it is done, so that doing it again after a crash does no harm. What cannot be done is refused in
+//! Prow's words (PLG-CHERRYPICK-007, PLG-CHERRYPICK-009).
+
+use std::fmt;
 
 use jiff::Timestamp;
 use trireme_forge::git::{CherryPick, Committer, GitError, Push, Pushed};
-use trireme_forge::{BotUser, Forge, ForgeError, NewPullRequest, RepoId, State};
-use trireme_proto::state::{CherryPickEffect, Delivery};
+use trireme_forge::{BotUser, Forge, ForgeError, NewPullRequest, PullRequest, RepoId, State};
+use trireme_proto::state::{CherryPickEffect, Delivery, EffectOutcome, Plan};
 
 use super::Session;
-use super::effects::subject;
+use super::effects::{CLOCK_SLACK, millis, subject};
 use super::write::{Answer, Failure};
 
 impl From<GitError> for Failure {
@@ -24,6 +27,7 @@ impl Session {
     pub(super) async fn pick(
         &self,
         effect: &CherryPickEffect,
+        plan: &Plan,
         delivery: &Delivery,
     ) -> Result<Answer, Failure> {
         let (repo, _) = subject(effect.subject.as_ref());
@@ -32,10 +36,22 @@ impl Session {
         let to = match forge.ensure_fork(&repo).await {
             Ok(fork) => fork,
             Err(ForgeError::Forbidden { .. }) => repo.clone(),
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                return Err(refused(error, |error| {
+                    format!("cannot decide how to push into {repo}: {error}")
+                }));
+            }
         };
+        // Plans of one pull request are carried out one after the other: what is older than the plan is not of it.
+        let since_ms = plan.planned_ms.saturating_sub(millis(CLOCK_SLACK));
         let number = match open_pull(forge, &repo, &to, effect).await? {
-            Some(number) => number,
+            Some(there) if there.created_at.as_millisecond() < since_ms => {
+                return Ok(Answer {
+                    outcome: EffectOutcome::Partly,
+                    result: there.html_url,
+                });
+            }
+            Some(ours) => ours.number,
             None => {
                 self.push_pick(&repo, &to, effect, delivery).await?;
                 open(forge, &repo, &to, effect).await?
@@ -66,16 +82,25 @@ impl Session {
     ) -> Result<(), Failure> {
         let (forge, mirrors) = (self.tools.forge.as_ref(), &self.tools.mirrors);
         let target = &effect.target;
-        let onto = match forge.branch_head(repo, target).await {
-            Err(error) if error.is_not_found() => {
-                let why = format!("cannot checkout `{target}`: {error}");
-                return Err(Failure::Refused(why));
-            }
-            onto => onto?,
-        };
+        let cannot_checkout =
+            |error: &dyn fmt::Display| format!("cannot checkout `{target}`: {error}");
+        if target.is_empty() {
+            let why = "it names no branch".to_owned();
+            return Err(Failure::Refused(cannot_checkout(&why)));
+        }
+        let onto = forge.branch_head(repo, target).await;
+        let onto = onto.map_err(|error| refused(error, |error| cannot_checkout(error)))?;
         let (base, head) = (effect.base_sha.as_str(), effect.head_sha.as_str());
-        mirrors.ensure(repo, &[&onto, base, head]).await?;
-        let commits = mirrors.commits_between(repo, base, head).await?;
+        let patch = async {
+            mirrors.ensure(repo, &[&onto, base, head]).await?;
+            mirrors.commits_between(repo, base, head).await
+        };
+        let commits = patch.await.map_err(|error| match Failure::from(error) {
+            Failure::Refused(why) => Failure::Refused(format!(
+                "Failed to get PR patch from GitHub. This PR will need to be manually cherrypicked.\n<details><summary>Error message</summary>{why}</details>"
+            )),
+            passing => passing,
+        })?;
         let commits: Vec<&str> = commits.iter().map(|commit| commit.sha.as_str()).collect();
         let bot = forge.bot_user().await?;
         let committer = committer(&bot, delivery);
@@ -84,8 +109,8 @@ impl Session {
             .await?
         {
             CherryPick::Picked { made: 0, .. } => {
-                let why = format!("there is nothing to pick: `{target}` has all of it");
-                return Err(Failure::Refused(why));
+                let why = format!("`{target}` has all of its changes already");
+                return Err(Failure::Refused(not_created(&why)));
             }
             CherryPick::Picked { commit, .. } => commit,
             CherryPick::Conflict { said, .. } => return Err(Failure::Conflict(said)),
@@ -96,12 +121,30 @@ impl Session {
             commit: &commit,
             force: true,
         };
-        match mirrors.push(repo, &push).await? {
-            Pushed::Done => Ok(()),
-            Pushed::Rejected { reason } => Err(Failure::Refused(format!(
-                "failed to push cherry-picked changes in GitHub: {reason}"
-            ))),
+        let cannot_push = |why: String| {
+            Failure::Refused(format!(
+                "failed to push cherry-picked changes in GitHub: {why}"
+            ))
+        };
+        match mirrors.push(repo, &push).await.map_err(Failure::from) {
+            Ok(Pushed::Done) => Ok(()),
+            Ok(Pushed::Rejected { reason }) => Err(cannot_push(reason)),
+            Err(Failure::Refused(why)) => Err(cannot_push(why)),
+            Err(passing) => Err(passing),
         }
+    }
+}
+
+fn not_created(why: &dyn fmt::Display) -> String {
+    format!("new pull request could not be created: {why}")
+}
+
+/// In the words that a person gets to read, unless it passes by itself.
+fn refused(error: ForgeError, words: impl Fn(&ForgeError) -> String) -> Failure {
+    let told = words(&error);
+    match Failure::from(error) {
+        Failure::Refused(_) => Failure::Refused(told),
+        passing => passing,
     }
 }
 
@@ -124,14 +167,13 @@ async fn open_pull(
     repo: &RepoId,
     to: &RepoId,
     effect: &CherryPickEffect,
-) -> Result<Option<u64>, Failure> {
+) -> Result<Option<PullRequest>, Failure> {
     let from = forge
         .pull_requests_from(repo, &to.org, &effect.branch)
         .await?;
-    let open = from
-        .iter()
-        .find(|pr| pr.state == State::Open && pr.base.branch == effect.target);
-    Ok(open.map(|pr| pr.number))
+    Ok(from
+        .into_iter()
+        .find(|pr| pr.state == State::Open && pr.base.branch == effect.target))
 }
 
 async fn open(
@@ -150,9 +192,6 @@ async fn open(
     match forge.create_pull_request(repo, &new).await {
         Ok(pr) => Ok(pr.number),
         // What an attempt that was lost has opened is found at the next.
-        Err(error) if error.is_outage() => Err(error.into()),
-        Err(error) => Err(Failure::Refused(format!(
-            "new pull request could not be created: {error}"
-        ))),
+        Err(error) => Err(refused(error, |error| not_created(error))),
     }
 }

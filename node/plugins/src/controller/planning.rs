@@ -116,6 +116,9 @@ impl Session {
             owners: &self.tools.owners,
             in_repo: &self.tools.in_repo,
             mirrors: &self.tools.mirrors,
+            options: &self.tools.options,
+            jira: self.tools.jira.as_deref(),
+            checked: &self.tools.checked,
             last_try,
         };
         let planning = AssertUnwindSafe(plugin.plan(&cx, event)).catch_unwind();

@@ -184,7 +184,7 @@ impl Session {
             Chore::RepoHooks(repo) => (forge.repo_hooks(repo).await, repo.to_string()),
             Chore::OrgHooks(org) => (forge.org_hooks(org).await, org.clone()),
             Chore::AppHook => return Ok(vec![HookScope::App]),
-            Chore::Pulls(_) => return Ok(vec![]),
+            Chore::Pulls(_) | Chore::Rebase | Chore::BaseMoved { .. } => return Ok(vec![]),
         };
         let hooks = match hooks {
             // Users have no organisation's webhooks, and not every identity may see them.
@@ -208,7 +208,9 @@ impl Session {
                     repo: repo.clone(),
                     hook: hook.id,
                 },
-                Chore::AppHook | Chore::Pulls(_) => HookScope::App,
+                Chore::AppHook | Chore::Pulls(_) | Chore::Rebase | Chore::BaseMoved { .. } => {
+                    HookScope::App
+                }
             })
             .collect())
     }
@@ -304,7 +306,7 @@ impl Session {
         set.map(|_| ()).map_err(not_recorded)
     }
 
-    async fn move_cursor(&self, key: String, at_ms: i64) -> Result<(), Work> {
+    pub(super) async fn move_cursor(&self, key: String, at_ms: i64) -> Result<(), Work> {
         let put = PutCursor {
             cursors: vec![Cursor {
                 key,

@@ -8,7 +8,7 @@ use trireme_forge::{
 };
 use trireme_proto::state::effect::Action;
 use trireme_proto::state::{
-    Context, ContextState, Delivery, EffectOutcome, PeopleEffect, ReviewEffect,
+    Context, ContextState, Delivery, EffectOutcome, PeopleEffect, Plan, ReviewEffect,
 };
 
 use super::Session;
@@ -81,6 +81,7 @@ impl Session {
     pub(super) async fn write(
         &self,
         action: &Action,
+        plan: &Plan,
         delivery: &Delivery,
     ) -> Result<Answer, Failure> {
         let forge = self.tools.forge.as_ref();
@@ -240,12 +241,10 @@ impl Session {
                     false => forge.rerun_failed_jobs(&repo, effect.run_id).await?,
                 }
             }
-            Action::CherryPick(effect) => return self.pick(effect, delivery).await,
+            Action::CherryPick(effect) => return self.pick(effect, plan, delivery).await,
             Action::Forward(effect) => return self.forward(effect, delivery).await,
-            Action::Slack(effect) => {
-                let why = format!("Slack is not built yet: nobody tells {}", effect.channel);
-                return Err(Failure::Refused(why));
-            }
+            Action::Slack(effect) => return self.tell_slack(effect, delivery).await,
+            Action::JiraLink(effect) => return self.link_from_jira(effect, delivery).await,
             Action::ConfigMap(effect) => {
                 let why = format!(
                     "no Kubernetes cluster is built in yet: {} stays",

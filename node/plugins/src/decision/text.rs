@@ -4,7 +4,7 @@ use trireme_proto::state::{CommentEffect, Insert, Piece, Subject};
 
 use super::Ordinal;
 
-/// What a comment says.
+/// What a comment or a new issue says.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Text {
     body: String,
@@ -69,6 +69,10 @@ impl Text {
         u32::try_from(self.body.len()).unwrap_or(u32::MAX)
     }
 
+    pub(super) fn into_parts(self) -> (String, Vec<Insert>) {
+        (self.body, self.inserts)
+    }
+
     pub(super) fn into_comment(self, subject: Option<Subject>) -> CommentEffect {
         CommentEffect {
             subject,
@@ -79,23 +83,27 @@ impl Text {
 }
 
 /// The body with each insert as `fill` tells it.
-pub(crate) fn filled(comment: &CommentEffect, mut fill: impl FnMut(&Insert) -> String) -> String {
-    let mut text = String::with_capacity(comment.body.len());
+pub(crate) fn filled(
+    body: &str,
+    inserts: &[Insert],
+    mut fill: impl FnMut(&Insert) -> String,
+) -> String {
+    let mut text = String::with_capacity(body.len());
     let mut from = 0;
-    for insert in &comment.inserts {
+    for insert in inserts {
         let at = insert.at as usize;
         // The state refuses inserts that are not in order or not within the text.
-        text.push_str(comment.body.get(from..at).unwrap_or_default());
+        text.push_str(body.get(from..at).unwrap_or_default());
         text.push_str(&fill(insert));
         from = at;
     }
-    text.push_str(comment.body.get(from..).unwrap_or_default());
+    text.push_str(body.get(from..).unwrap_or_default());
     text
 }
 
 /// As a person reads a plan: `{n}` for the answer of effect n.
-pub(super) fn marked(comment: &CommentEffect) -> String {
-    filled(comment, |insert| {
+pub(super) fn marked(body: &str, inserts: &[Insert]) -> String {
+    filled(body, inserts, |insert| {
         let pieces = insert.pieces.iter().map(|piece| match piece.text.as_str() {
             "" => format!("{{{}}}", piece.ordinal),
             text => format!("{{{} if {} is done}}", text, piece.ordinal),

@@ -28,7 +28,9 @@ use trireme_forge::{
 };
 use trireme_in_repo::{CacheLimits, InRepo, InRepoMetrics};
 use trireme_office::{Keeper, RunningConfig};
-use trireme_plugins::{Enablement, Equipment, OurHooks, PluginMetrics, Plugins, PluginsController};
+use trireme_plugins::{
+    Enablement, Equipment, OurHooks, PluginMetrics, PluginOptions, Plugins, PluginsController,
+};
 use trireme_proto::state::{
     AcceptDelivery, BlobRef, Command, ConfigFile, ConfigVersion, Delivery, Done, Header, Job, Plan,
     PutBlobChunk, PutConfig, command::Body, outcome,
@@ -46,6 +48,7 @@ pub(crate) struct Setup {
     pub(crate) config: &'static str,
     pub(crate) plugins: String,
     pub(crate) built_in: Plugins,
+    pub(crate) options: PluginOptions,
     pub(crate) repairing_every: Duration,
     /// Whether lost webhooks are asked for again.
     pub(crate) redelivery: bool,
@@ -62,6 +65,7 @@ impl Default for Setup {
             config: "{}",
             plugins: "{}".to_owned(),
             built_in: Plugins::built_in(),
+            options: PluginOptions::default(),
             repairing_every: Duration::from_secs(3600),
             redelivery: false,
             settling_after: trireme_plugins::SETTLE,
@@ -294,6 +298,7 @@ impl Stage {
             mirrors: self.mirrors.clone(),
             config: self.feed.subscribe(),
             hooks,
+            options: self.setup.options.clone(),
             metrics: PluginMetrics::default(),
         })
         .unwrap()

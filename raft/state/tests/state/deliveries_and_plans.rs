@@ -715,6 +715,16 @@ fn an_effect_speaks_of_earlier_ones_alone() {
         of(1, 0),
         of(0, 5),
         of(0, 2),
+        pb::Effect {
+            action: Some(pb::effect::Action::OpenIssue(pb::OpenIssueEffect {
+                inserts: vec![pb::Insert {
+                    at: 1,
+                    ..pb::Insert::default()
+                }],
+                ..pb::OpenIssueEffect::default()
+            })),
+            ..pb::Effect::default()
+        },
     ] {
         let code = replica.refused(committing(vec![comment("one"), wrong]));
         assert_eq!(code, Rejection::Invalid);

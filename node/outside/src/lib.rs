@@ -1,5 +1,12 @@
-//! Calls to others than the forge: plugins elsewhere, and services that plugins tell or ask something. Bounded in time
-//! and size, without redirects.
+//! Calls to others than the forge: plugins elsewhere, and services that are told or asked something. Bounded in time and
+//! size, without redirects.
+//!
+//! Here stand the client ([`Outside`]) and what is known of single services ([`slack`], [`jira`]). Here never stand when
+//! or what to tell, nor trying again.
+
+pub mod jira;
+pub mod service;
+pub mod slack;
 
 use std::error::Error as _;
 use std::time::Duration;

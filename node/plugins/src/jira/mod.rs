@@ -1,0 +1,181 @@
+//! `jira`: links texts to the Jira issues that they name, and these back to the pull request or issue (PLG-JIRA).
+
+mod directory;
+mod links;
+
+use std::collections::BTreeSet;
+
+use async_trait::async_trait;
+use serde::Deserialize;
+use trireme_config::plugins::Section;
+use trireme_forge::webhook::{Event, GenericAction, GenericComment};
+use trireme_outside::service::ServiceError;
+
+use crate::decision::{Decision, Target, link_from_jira};
+use crate::help::{HelpScope, PluginHelp};
+use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+
+pub(crate) use directory::JiraDirectory;
+
+pub(crate) struct Jira;
+
+/// Keys of a text beyond these are left alone.
+const MAX_KEYS: usize = 100;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Settings {
+    /// Beginnings of keys, whatever their case.
+    disabled_jira_projects: Vec<String>,
+}
+
+#[async_trait]
+impl Plugin for Jira {
+    fn name(&self) -> &'static str {
+        "jira"
+    }
+
+    fn events(&self) -> &'static [EventKind] {
+        &[EventKind::Generic]
+    }
+
+    fn concerns(&self, event: &Event) -> bool {
+        event.generic_comment().is_some_and(|text| {
+            text.action != GenericAction::Deleted && !candidates(&text, &[]).is_empty()
+        })
+    }
+
+    async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {
+        let Some(text) = event.generic_comment() else {
+            return Ok(Decision::nothing());
+        };
+        let settings: &Settings = cx.section("jira")?;
+        let named = candidates(&text, &settings.disabled_jira_projects);
+        if text.action == GenericAction::Deleted || named.is_empty() {
+            return Ok(Decision::nothing());
+        }
+        let Some(jira) = cx.jira else {
+            return Err(PlanError::Failed(
+                "the jira plugin is on, but jira.endpoint is missing: set it in each node's settings"
+                    .to_owned(),
+            ));
+        };
+        let mut known = Vec::new();
+        for key in named {
+            let project = key.split('-').next().unwrap_or_default().to_lowercase();
+            if jira.has_project(&project).await? && jira.client().has_issue(&key).await? {
+                known.push(key);
+            }
+        }
+        let mut edited = None;
+        let url = jira.client().url();
+        // A review carries neither the id of a comment nor the text of its pull request.
+        if text.comment_id.is_none() && links::insert(&text.body, &known, url) != text.body {
+            edited = Some(match event {
+                Event::Issue(_) | Event::PullRequest(_) => text.body.clone(),
+                _ => text.issue_body.clone(),
+            });
+        }
+        Ok(decide(&text, &known, edited.as_deref(), url))
+    }
+
+    fn help(&self, _: &HelpScope<'_>) -> PluginHelp {
+        PluginHelp {
+            description: "The Jira plugin links Pull Requests and Issues to Jira issues".to_owned(),
+            ..PluginHelp::default()
+        }
+    }
+
+    fn section(&self) -> Option<Section> {
+        Some(Section::new("jira", |_: &mut Settings| vec![]))
+    }
+}
+
+impl From<ServiceError> for PlanError {
+    fn from(error: ServiceError) -> Self {
+        match error {
+            ServiceError::Unavailable(reason, retry_after) => Self::Outage {
+                reason,
+                retry_after,
+            },
+            error => Self::Failed(error.to_string()),
+        }
+    }
+}
+
+/// Keys that the text or the title could name, without those of disabled projects.
+fn candidates(text: &GenericComment, disabled: &[String]) -> BTreeSet<String> {
+    let disabled: Vec<String> = disabled.iter().map(|name| name.to_lowercase()).collect();
+    let is_disabled = |key: &str| {
+        let key = key.to_lowercase();
+        disabled.iter().any(|start| key.starts_with(start))
+    };
+    let found = links::keys(&text.body).chain(links::keys(&text.issue_title));
+    found.filter(|key| !is_disabled(key)).take(MAX_KEYS).collect()
+}
+
+/// `edited`: the body of the issue or pull request, if that is what gets links.
+fn decide(text: &GenericComment, known: &[String], edited: Option<&str>, url: &str) -> Decision {
+    let mut decision = Decision::nothing();
+    let page = text.html_url.split('#').next().unwrap_or_default();
+    let title = format!("{}#{}: {}", text.repo, text.number, text.issue_title);
+    for key in known {
+        decision.push(link_from_jira(key, page, title.clone()));
+    }
+    let on = Target::new(&text.repo, text.number);
+    match (text.comment_id, edited) {
+        (Some(id), _) => {
+            let linked = links::insert(&text.body, known, url);
+            if linked != text.body {
+                decision.push(on.edit_comment(id, linked));
+            }
+        }
+        (None, Some(body)) => {
+            let linked = links::insert(body, known, url);
+            if linked != body {
+                decision.push(on.set_body(linked));
+            }
+        }
+        (None, None) => {}
+    }
+    decision
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::comment;
+
+    fn known(keys: &[&str]) -> Vec<String> {
+        keys.iter().map(|key| (*key).to_owned()).collect()
+    }
+
+    /// PLG-JIRA-001
+    #[test]
+    fn plg_jira_001_keys_of_text_and_title_without_disabled_projects() {
+        let mut text = comment("ann", "ABC-1, abc-2: (Enterprise-4) [X-9] y-8.");
+        text.issue_title = "OPS-7: fix".into();
+        let found = candidates(&text, &["enterprise".into()]);
+        let found: Vec<&str> = found.iter().map(String::as_str).collect();
+        assert_eq!(found, ["OPS-7", "X-9", "abc-2"]);
+        assert!(!Jira.concerns(&crate::testing::comment_event("ann", "nothing of note")));
+        assert!(Jira.concerns(&crate::testing::comment_event("ann", "see ABC-1")));
+    }
+
+    /// PLG-JIRA-002, PLG-JIRA-003
+    #[test]
+    fn plg_jira_002_issues_link_back_and_texts_are_edited_in_place() {
+        let text = comment("ann", "see ABC-1");
+        insta::assert_snapshot!(decide(&text, &known(&["ABC-1"]), None, "https://jira"), @r"
+        link ABC-1 to https://github.com/org/repo/pull/5: org/repo#5: Fix it
+        edit 9: see [ABC-1](https://jira/browse/ABC-1)
+        ");
+        assert!(decide(&text, &[], None, "https://jira").is_idle());
+        let mut opened = text;
+        opened.comment_id = None;
+        insta::assert_snapshot!(decide(&opened, &known(&["ABC-1"]), Some("see ABC-1"), "https://jira"), @r"
+        link ABC-1 to https://github.com/org/repo/pull/5: org/repo#5: Fix it
+        body: see [ABC-1](https://jira/browse/ABC-1)
+        ");
+    }
+}

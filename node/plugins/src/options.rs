@@ -1,0 +1,74 @@
+//! What plugins are told beside `plugins.yaml`: what the flags of Prow's hook and of its external plugins say. Data only.
+
+use std::time::Duration;
+
+use trireme_outside::jira::JiraAuth;
+use trireme_outside::service::Secret;
+
+/// All of them.
+#[derive(Clone, Default)]
+pub struct PluginOptions {
+    pub cherrypicker: CherrypickerOptions,
+    pub needs_rebase: NeedsRebaseOptions,
+    /// Without it nobody is told (HOOK-002).
+    pub slack: Option<SlackOptions>,
+    pub jira: Option<JiraOptions>,
+}
+
+#[derive(Clone)]
+pub struct SlackOptions {
+    /// [`trireme_outside::slack::SLACK_API`], or where something stands in for it.
+    pub api: String,
+    pub token: Secret,
+}
+
+#[derive(Clone)]
+pub struct JiraOptions {
+    /// The server's address.
+    pub url: String,
+    pub auth: JiraAuth,
+}
+
+/// PLG-CHERRYPICK-001
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CherrypickerOptions {
+    /// Put on new pull requests.
+    pub labels: Vec<String>,
+    /// Whether who asked is assigned.
+    pub use_prow_assignments: bool,
+    /// Whether anybody may ask, not only members of the org.
+    pub allow_all: bool,
+    pub create_issue_on_conflict: bool,
+    /// Labels that begin so ask for a cherry-pick onto the branch that the rest names. Not empty.
+    pub label_prefix: String,
+}
+
+impl Default for CherrypickerOptions {
+    fn default() -> Self {
+        Self {
+            labels: Vec::new(),
+            use_prow_assignments: true,
+            allow_all: false,
+            create_issue_on_conflict: false,
+            label_prefix: "cherrypick/".to_owned(),
+        }
+    }
+}
+
+/// PLG-NEEDSREBASE-002, PLG-NEEDSREBASE-004
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NeedsRebaseOptions {
+    /// How often all pull requests are looked at.
+    pub update_period: Duration,
+    /// Comments on a pull request that was looked at so lately change nothing; zero for none.
+    pub cache_valid_time: Duration,
+}
+
+impl Default for NeedsRebaseOptions {
+    fn default() -> Self {
+        Self {
+            update_period: Duration::from_secs(24 * 3600),
+            cache_valid_time: Duration::ZERO,
+        }
+    }
+}
