@@ -180,6 +180,7 @@ plugins! {
     jira::Jira,
     lgtm::Lgtm,
     needs_rebase::NeedsRebase,
+    slackevents::SlackEvents,
     trigger::Trigger,
     verify_owners::VerifyOwners,
     welcome::Welcome,
