@@ -22,7 +22,8 @@ use trireme_config::{PluginConfig, plugins::ExternalPlugin};
 use trireme_deck::plugin_help::{Help, HelpSource, PluginHelp};
 use trireme_forge::{Forge, RepoId};
 use trireme_office::{ConfigFeed, RunningConfig};
-use trireme_plugins::{NoClient, Outside, Plugins};
+use trireme_outside::{NoClient, Outside};
+use trireme_plugins::Plugins;
 
 /// How long help is shown again before it is put together anew (DECK-033).
 const FRESH: Duration = Duration::from_secs(60);

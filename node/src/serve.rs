@@ -156,7 +156,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         tasks.spawn(forge_cache::tell_gaps(Arc::clone(github), stop.clone()));
     }
     let (mut controllers, _gauges) =
-        controllers(&settings, github, leases, &feed, &store, told).await?;
+        controllers(&settings, &secrets, github, leases, &feed, &store, told).await?;
     tasks.spawn(secrets.run(stop.clone()));
     controllers.push(Arc::new(follower));
     let keeper = Keeper::new(store.clone(), controllers).while_fit(feed.fit);
@@ -440,6 +440,7 @@ impl Told {
 
 async fn controllers(
     settings: &Settings,
+    secrets: &Secrets,
     client: Option<Arc<GitHub>>,
     leases: Leases,
     feed: &Feed,

@@ -16,7 +16,6 @@ pub(crate) const LGTM: &str = "lgtm";
 pub(crate) const NEEDS_REBASE: &str = "needs-rebase";
 /// Nobody trusted has looked at the pull request yet.
 pub const NEEDS_OK_TO_TEST: &str = "needs-ok-to-test";
-pub(crate) const NEEDS_REBASE: &str = "needs-rebase";
 pub use trireme_office::OK_TO_TEST;
 pub(crate) const RELEASE_NOTE: &str = "release-note";
 pub(crate) const RELEASE_NOTE_ACTION_REQUIRED: &str = "release-note-action-required";

@@ -1,11 +1,10 @@
 //! How plugins answer people (HOOK-023). Other tools read these texts: they are Prow's, byte for byte.
 
 use trireme_forge::webhook::GenericComment;
+use trireme_forge::{BotUser, IssueComment};
 use trireme_proto::state::effect::Action;
 
 use crate::decision::{Target, Text};
-use trireme_forge::{BotUser, IssueComment};
-use crate::decision::Text;
 
 /// Where to learn about the bot, without the list of commands.
 pub(crate) const ABOUT_THIS_BOT_WITHOUT_COMMANDS: &str = "Instructions for interacting with me using PR comments are available [here](https://git.k8s.io/community/contributors/guide/pull-requests.md).  If you have questions or suggestions related to my behavior, please file an issue against the [kubernetes-sigs/prow](https://github.com/kubernetes-sigs/prow/issues/new?title=Prow%20issue:) repository.";
@@ -15,8 +14,6 @@ pub(crate) const ABOUT_THIS_BOT: &str = "Instructions for interacting with me us
 
 /// Something said to nobody in particular that needs no reason.
 pub(crate) fn simple_reply(message: &str) -> String {
-/// Something said of one's own accord.
-pub(crate) fn simple(message: &str) -> String {
     format!("{message}\n\n<details>\n\n{ABOUT_THIS_BOT_WITHOUT_COMMANDS}\n</details>")
 }
 
@@ -58,17 +55,14 @@ pub(crate) fn stale(
     ours.filter(|comment| is_stale(&comment.body))
         .map(|comment| comment.id)
         .collect()
+}
+
 /// The same, of a message that tells what came of earlier effects.
 pub(crate) fn reply_with(body: &str, url: &str, login: &str, message: impl Into<Text>) -> Text {
     let around = reply(login, "", &in_response_to(body, url));
     let start = format!("@{login}: ");
     let end = around.strip_prefix(&start).unwrap_or_default();
     Text::from(start.as_str()).and(message).and(end)
-}
-
-fn in_response_to(body: &str, url: &str) -> String {
-    let quoted: Vec<String> = body.split('\n').map(|line| format!(">{line}")).collect();
-    format!("In response to [this]({url}):\n\n{}\n", quoted.join("\n"))
 }
 
 #[cfg(test)]

@@ -84,13 +84,6 @@ fn owner(text: &str) -> Option<HookOwner> {
     }
 }
 
-fn org(owner: &HookOwner) -> &str {
-    match owner {
-        HookOwner::Repo(repo) => &repo.org,
-        HookOwner::Org(org) => org,
-    }
-}
-
 /// What is wanted of whom.
 #[derive(Debug)]
 struct Wanted {
@@ -190,7 +183,7 @@ pub async fn run(args: HooksArgs) -> anyhow::Result<()> {
     let mut failed = None;
     for owner in &owners {
         let done = client
-            .ask(org(owner), async |github| {
+            .ask(async |github| {
                 let step = step(github, owner, &spec.url, args.delete_webhook).await?;
                 if args.confirm {
                     take(github, owner, step, &spec).await?;

@@ -25,12 +25,18 @@ pub(super) fn check(
                           about,
                           message,
                           help,
+                          is_warning,
                       }: Finding| {
         let (file, at) = place_of_text(sources, field, &about);
-        Diagnostic::error(Rule::Invalid, file, message)
+        let diagnostic = Diagnostic::error(Rule::Invalid, file, message)
             .at(at)
             .field(field)
-            .help(help)
+            .help(help);
+        if is_warning {
+            diagnostic.warning()
+        } else {
+            diagnostic
+        }
     };
     let wrong = wrong.into_iter().map(diagnostic);
     let without = not_built(config, registry).into_iter().map(|plugin| {
@@ -66,6 +72,7 @@ struct Finding {
     about: String,
     message: String,
     help: String,
+    is_warning: bool,
 }
 
 impl Finding {
@@ -75,6 +82,7 @@ impl Finding {
             about: about.to_owned(),
             message,
             help: String::new(),
+            is_warning: false,
         }
     }
 }
@@ -89,8 +97,22 @@ fn unknown(config: &PluginConfig, registry: Option<&Registry>, wrong: &mut Findi
         .0
         .values()
         .flat_map(|plugins| &plugins.plugins);
-    let unknown: BTreeSet<_> = all.filter(|plugin| !registry.knows(plugin)).collect();
-    wrong.extend(unknown.into_iter().map(|plugin| Finding {
+    let all: BTreeSet<_> = all.collect();
+    // HOOK-064
+    wrong.extend(all.iter().filter_map(|plugin| {
+        let (now, what) = registry.former_name(plugin)?;
+        Some(Finding {
+            help: format!("write {now}, which has the other commands too"),
+            is_warning: true,
+            ..Finding::new(
+                "plugins",
+                plugin,
+                format!("plugin {plugin} is part of {now} now: only {what} is on"),
+            )
+        })
+    }));
+    let unknown = all.into_iter().filter(|plugin| !registry.knows(plugin));
+    wrong.extend(unknown.map(|plugin| Finding {
         help: registry.instead_of(plugin),
         ..Finding::new("plugins", plugin, format!("unknown plugin: {plugin}"))
     }));

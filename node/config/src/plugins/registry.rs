@@ -13,8 +13,9 @@ use crate::diagnostic::{Diagnostic, Rule};
 use crate::suggest;
 use crate::yaml::{Node, NodeValue, Position};
 
-/// Plugins of earlier versions of Prow, and what they are called now.
-const RENAMED_PLUGINS: [(&str, &str); 1] = [("transfer-issue", "issue-management")];
+/// Plugins of earlier versions of Prow, what they are part of now, and what of it they turn on.
+const FORMER_PLUGINS: [(&str, &str, &str); 1] =
+    [("transfer-issue", "issue-management", "/transfer")];
 
 /// Something wrong with a section.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -243,11 +244,15 @@ impl Registry {
             .is_none_or(|names| names.iter().any(|name| name == plugin))
     }
 
+    /// For the former name of a plugin, if it is known still: what it is part of now, and what of it is on.
+    pub(super) fn former_name(&self, plugin: &str) -> Option<(&'static str, &'static str)> {
+        let mut former = FORMER_PLUGINS.iter();
+        let (_, now, what) = former.find(|(former, _, _)| *former == plugin)?;
+        self.knows(plugin).then_some((*now, *what))
+    }
+
     /// What somebody who names an unknown plugin should do.
     pub(super) fn instead_of(&self, plugin: &str) -> String {
-        if let Some((_, now)) = RENAMED_PLUGINS.iter().find(|(former, _)| *former == plugin) {
-            return format!("Prow renamed it {now:?}");
-        }
         let names = self.names.iter().flatten().map(String::as_str);
         suggest::did_you_mean(plugin, names)
     }

@@ -98,7 +98,9 @@ impl Session {
                     }
                     // An org of which one repository is ours has hooks of ours.
                     Chore::OrgHooks(_) | Chore::AppHook => true,
+                    // Asks for what is enabled by itself.
                     Chore::Rebase => true,
+                    Chore::BaseMoved { repo, .. } => enablement.allows(&repo.org, &repo.repo),
                 };
                 let chores = chores(&running, &self.tools.hooks).into_iter();
                 chores

@@ -14,7 +14,7 @@ use crate::decision::{Decision, Target};
 use crate::help::{HelpScope, PluginHelp};
 use crate::label_names::NEEDS_REBASE;
 use crate::plugin::{EventKind, PlanError, Planning, Plugin};
-use crate::respond::simple;
+use crate::respond::simple_reply;
 
 pub(crate) use checked::Checked;
 pub(crate) use scan::{Query, of_branch, queries};
@@ -140,8 +140,8 @@ pub(crate) fn stale(comments: &[IssueComment], bot: &BotUser) -> Vec<u64> {
 /// What is said of a conflict.
 pub(crate) fn message(author: &str) -> String {
     match author {
-        DEPENDABOT => simple(DEPENDABOT_MESSAGE),
-        _ => simple(MESSAGE),
+        DEPENDABOT => simple_reply(DEPENDABOT_MESSAGE),
+        _ => simple_reply(MESSAGE),
     }
 }
 
