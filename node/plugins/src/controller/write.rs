@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use trireme_forge::{
-    CommitStatus, ForgeError, IssueEdit, NewCheckRun, NewIssue, NewReview, NewReviewComment,
-    Reaction, RepoId, StatusState,
+    CloseReason, CommitStatus, ForgeError, IssueEdit, NewCheckRun, NewIssue, NewReview,
+    NewReviewComment, Reaction, RepoId, StatusState,
 };
 use trireme_proto::state::effect::Action;
 use trireme_proto::state::{
@@ -133,7 +133,13 @@ impl Session {
             }
             Action::Close(effect) => {
                 let (repo, number) = subject(effect.subject.as_ref());
-                forge.close_issue(&repo, number).await?;
+                match effect.not_planned {
+                    true => {
+                        let reason = CloseReason::NotPlanned;
+                        forge.close_issue_as(&repo, number, reason).await?;
+                    }
+                    false => forge.close_issue(&repo, number).await?,
+                }
             }
             Action::UnrequestReview(effect) => {
                 let (repo, number) = subject(effect.subject.as_ref());
