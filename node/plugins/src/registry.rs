@@ -87,6 +87,8 @@ impl Plugins {
 
 #[cfg(test)]
 mod tests {
+    use trireme_config::{Config, Diagnostic, FileSet, Layout, LoadOptions};
+
     use super::*;
 
     #[test]
@@ -160,5 +162,58 @@ mod tests {
             ]
         );
         assert_eq!(Plugins::built_in().help("cat", &config, &repos), None);
+    }
+
+    /// What the plugins' own sections find wrong in the plugin configurations of public instances: nothing.
+    #[test]
+    fn sections_of_the_wild_are_read() {
+        let corpus = crate::testing::shared().join("corpus");
+        let mut dirs = vec![corpus.clone()];
+        let mut read = 0;
+        while let Some(dir) = dirs.pop() {
+            let Ok(entries) = std::fs::read_dir(&dir) else {
+                println!("skipped: {} is absent", dir.display());
+                return;
+            };
+            for entry in entries {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    dirs.push(path);
+                } else if path.file_name().is_some_and(|name| name == "plugins.yaml") {
+                    let text = std::fs::read(&path).unwrap();
+                    assert_eq!(
+                        errors_of_sections(&text),
+                        Vec::<String>::new(),
+                        "{}",
+                        path.display()
+                    );
+                    read += 1;
+                }
+            }
+        }
+        assert!(read > 5, "{read} files below {}", corpus.display());
+    }
+
+    fn errors_of_sections(text: &[u8]) -> Vec<String> {
+        let mut files = FileSet::new(Layout {
+            config: "config.yaml".to_owned(),
+            plugins: Some("plugins.yaml".to_owned()),
+            ..Layout::default()
+        });
+        files.insert("config.yaml", *b"{}");
+        files.insert("plugins.yaml", text);
+        let plugins = Plugins::built_in();
+        let registry = plugins.config_registry();
+        let options = LoadOptions {
+            plugins: Some(&registry),
+            ..LoadOptions::default()
+        };
+        // Names of plugins that only a fork has are none of a section's.
+        let of_section = |found: &Diagnostic| !found.field.starts_with("plugins");
+        let errors = Config::load(&files, options).errors.into_iter();
+        let errors = errors.filter(of_section);
+        errors
+            .map(|found| format!("{}: {}", found.field, found.message))
+            .collect()
     }
 }
