@@ -71,10 +71,22 @@ impl RepoOwners {
         self.entries(path, &self.approvers, false)
     }
 
+    /// The same people, without their layers.
+    #[must_use]
+    pub fn approver_names(&self, path: &str) -> BTreeSet<&str> {
+        self.names(path, &self.approvers, false)
+    }
+
     /// The approvers of the closest directory that has any for this file.
     #[must_use]
     pub fn leaf_approvers(&self, path: &str) -> BTreeSet<String> {
         self.entries(path, &self.approvers, true).to_set()
+    }
+
+    /// The same people, not copied.
+    #[must_use]
+    pub fn leaf_approver_names(&self, path: &str) -> BTreeSet<&str> {
+        self.names(path, &self.approvers, true)
     }
 
     /// Everybody who may review a file, the closest directory's first.
@@ -180,22 +192,49 @@ impl RepoOwners {
         }
     }
 
-    /// Walks from the file up to the root (OWN-013, OWN-014).
     fn entries(&self, path: &str, people: &PeopleByPath, leaf_only: bool) -> LayeredSet {
-        let own_header = self.md_yaml && path.ends_with(".md");
-        let mut place = if own_header { path } else { canonical(path) };
         let mut found = LayeredSet::default();
         found.insert(0, std::iter::empty::<String>());
+        self.walk(path, people, leaf_only, |layer, names| {
+            found.insert(layer, names.iter().cloned());
+        });
+        found
+    }
+
+    fn names<'a>(
+        &'a self,
+        path: &str,
+        people: &'a PeopleByPath,
+        leaf_only: bool,
+    ) -> BTreeSet<&'a str> {
+        let mut found = BTreeSet::new();
+        self.walk(path, people, leaf_only, |_, names| {
+            found.extend(names.iter().map(String::as_str));
+        });
+        found
+    }
+
+    /// Walks from the file up to the root (OWN-013, OWN-014).
+    fn walk<'a>(
+        &'a self,
+        path: &str,
+        people: &'a PeopleByPath,
+        leaf_only: bool,
+        mut visit: impl FnMut(usize, &'a BTreeSet<String>),
+    ) {
+        let own_header = self.md_yaml && path.ends_with(".md");
+        let mut place = if own_header { path } else { canonical(path) };
+        let mut any = false;
         let mut layer = 0;
         loop {
             for group in people.get(place).into_iter().flatten() {
                 if group.are_for(relative(place, path)) {
-                    found.insert(layer, group.names.iter().cloned());
+                    visit(layer, &group.names);
+                    any |= !group.names.is_empty();
                 }
             }
-            let any = !found.is_empty();
             if place.is_empty() || (leaf_only && any) || (any && self.is_no_parent_owners(place)) {
-                return found;
+                return;
             }
             place = parent(place);
             layer += 1;
