@@ -122,6 +122,8 @@ mod respond;
 mod testing;
 mod text;
 
+#[cfg(feature = "cost")]
+pub use approve::cost;
 pub use controller::{Equipment, MAX_TRIES, OurHooks, PluginsController, REPAIR_EVERY, SETTLE};
 pub use enablement::{Enablement, EnablementError};
 pub use help::PluginHelp;

@@ -50,6 +50,21 @@ pub(super) struct Occasion {
     html_url: String,
 }
 
+#[cfg(feature = "cost")]
+impl Occasion {
+    pub(super) fn of(repo: RepoId, number: u64, branch: &str, author: &str) -> Self {
+        Self {
+            html_url: format!("https://github.com/{repo}/pull/{number}"),
+            repo,
+            number,
+            branch: Some(branch.to_owned()),
+            body: String::new(),
+            author: author.to_owned(),
+            assignees: Vec::new(),
+        }
+    }
+}
+
 /// Whether the event alone allows any decision, whatever is configured.
 pub(super) fn may_matter(event: &Event) -> bool {
     let all = Rules {

@@ -4,6 +4,8 @@
 //! change it; nothing is remembered between events.
 
 mod approvals;
+#[cfg(feature = "cost")]
+pub mod cost;
 mod coverage;
 mod decide;
 mod notification;
