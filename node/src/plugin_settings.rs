@@ -137,17 +137,22 @@ pub(crate) fn options(settings: &Settings, secrets: &Secrets) -> anyhow::Result<
         let file = secrets.text(key, path).context("plugins")?;
         Ok(std::sync::Arc::new(move || file.get().to_string()))
     };
+    let dry_run = settings
+        .github
+        .as_ref()
+        .is_some_and(|github| github.dry_run);
     let slack = match &settings.slack.token_file {
-        None => None,
-        Some(path) => Some(SlackOptions {
+        Some(path) if !dry_run => Some(SlackOptions {
             api: SLACK_API.to_owned(),
             token: secret("slack.token_file", path)?,
         }),
+        _ => None,
     };
     let jira = match &settings.jira {
         None => None,
         Some(jira) => Some(JiraOptions {
             url: jira.endpoint.clone(),
+            dry_run,
             auth: match (&jira.bearer_token_file, &jira.username, &jira.password_file) {
                 (Some(path), _, _) => JiraAuth::Bearer(secret("jira.bearer_token_file", path)?),
                 (None, Some(username), Some(path)) => JiraAuth::Basic {
@@ -216,6 +221,10 @@ mod tests {
         assert_eq!(told.cherrypicker.labels, ["backport"]);
         assert!(told.cherrypicker.allow_all && told.cherrypicker.use_prow_assignments);
         assert_eq!((told.slack.unwrap().token)(), "slack-secret");
+        let dry =
+            "[webhook]\nhmac_secret_file = \"h\"\n[github]\ntoken_file = \"t\"\ndry_run = true\n";
+        let told = options(&Settings::parse(&format!("{more}{dry}")).unwrap(), &secrets).unwrap();
+        assert!(told.slack.is_none());
     }
 
     #[test]

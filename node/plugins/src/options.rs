@@ -27,6 +27,8 @@ pub struct JiraOptions {
     /// The server's address.
     pub url: String,
     pub auth: JiraAuth,
+    /// Whether it is only asked, and no issue linked.
+    pub dry_run: bool,
 }
 
 /// PLG-CHERRYPICK-001

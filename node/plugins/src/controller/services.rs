@@ -39,6 +39,11 @@ impl Session {
             let why = "jira.endpoint is not set any more".to_owned();
             return Err(Failure::Refused(why));
         };
+        let options = &self.tools.options;
+        if options.jira.as_ref().is_some_and(|jira| jira.dry_run) {
+            tracing::info!(issue = effect.issue, "dry run: no link is made");
+            return Ok(Answer::default());
+        }
         let linked = async {
             let client = jira.client();
             let links = client.remote_links(&effect.issue).await?;
