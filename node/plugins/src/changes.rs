@@ -70,6 +70,23 @@ pub(crate) fn sha_list<'a>(repo: &RepoId, commits: impl IntoIterator<Item = &'a 
 mod tests {
     use super::*;
     use crate::testing::commit;
+    use trireme_forge::FileStatus;
+
+    /// GHC-025: what git tells stands for what the forge would have told.
+    #[test]
+    fn ghc_025_files_that_git_tells_can_be_linked() {
+        let file = ChangedPath {
+            path: "new/a".into(),
+            previous_path: Some("old/a".into()),
+            status: FileStatus::Renamed,
+            additions: 2,
+            deletions: 1,
+        };
+        let told = as_told(file, "https://forge/org/repo/blob/abc");
+        assert_eq!(told.blob_url, "https://forge/org/repo/blob/abc/new/a");
+        assert_eq!(told.previous_path.as_deref(), Some("old/a"));
+        assert_eq!((told.status, told.additions), (FileStatus::Renamed, 2));
+    }
 
     #[test]
     fn plg_dco_002_commits_are_listed_with_their_subjects() {

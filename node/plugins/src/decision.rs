@@ -172,7 +172,7 @@ impl fmt::Display for Decision {
             lines.push(match &effect.condition {
                 None => told,
                 Some(condition) => {
-                    let of = condition.outcomes().map(|outcome| outcome_word(outcome));
+                    let of = condition.outcomes().map(outcome_word);
                     let of: Vec<&str> = of.collect();
                     format!("if {} is {}: {told}", condition.ordinal, of.join(" or "))
                 }

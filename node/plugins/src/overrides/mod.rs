@@ -382,16 +382,15 @@ fn records(
         job.url.clone_from(&comment.html_url);
     };
     for (context, description) in verdict.reverted {
-        let stored = cx
+        let newest = cx
             .state
             .jobs_of_pull(&pr.repo.org, &pr.repo.repo, pr.number)
-            .filter(|job| {
+            .rfind(|job| {
                 job.context == context
                     && is_complete(job)
                     && job.pulls.iter().any(|pull| pull.head_sha == pr.head.sha)
-            })
-            .last();
-        let Some(stored) = stored.filter(|job| {
+            });
+        let Some(stored) = newest.filter(|job| {
             job.state() == JobState::Success && job.description.starts_with(OVERRIDDEN)
         }) else {
             continue;

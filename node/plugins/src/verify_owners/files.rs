@@ -107,7 +107,7 @@ mod tests {
             assert_eq!(wrong(path, text), expected, "{path} {text:?}");
         }
         insta::assert_snapshot!(wrong("a/OWNERS", "approvers: a"), @"Cannot parse file: approvers must be a list of names, not a string.");
-        insta::assert_snapshot!(wrong("a/OWNERS", "approvers:\n- a\n- [\n"), @"Cannot parse file: line 4: while parsing a node, did not find expected node content.");
+        insta::assert_snapshot!(wrong("a/OWNERS", "approvers:\n- a\n- [\n"), @"Cannot parse file: line 3: unclosed bracket '['.");
         // PLG-VERIFYOWNERS-010
         insta::assert_snapshot!(wrong("a/OWNERS", "filters:\n  '(': {approvers: [a]}"), @"Cannot parse file: error parsing regexp: missing closing ): `(`.");
     }

@@ -7,7 +7,7 @@ mod say;
 use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
-use trireme_config::plugins::Trigger;
+use trireme_config::plugins::{Owners as OwnersSection, Trigger};
 use trireme_forge::git::{ChangedPath, MergeOutcome};
 use trireme_forge::owners::{Aliases, OwnersFile, OwnersOptions};
 use trireme_forge::webhook::{Event, GenericAction, GenericComment, PullRequestAction};
@@ -270,8 +270,7 @@ async fn find(
             }
         }
     }
-    // PLG-VERIFYOWNERS-008: an entry for the org does not count.
-    if owners.skip_collaborators.contains(&pr.repo.to_string()) {
+    if trusts_everybody(owners, &pr.repo) {
         return Ok(findings);
     }
     if newcomers.len() > newcomers::MAX_CHECKED {
@@ -288,6 +287,11 @@ async fn find(
         |facts: &Facts| newcomers::untrusted(&newcomers, &pr.repo, &rule, cx.bot, facts);
     findings.untrusted = gather(cx, &on, Facts::default(), judge).await?;
     Ok(findings)
+}
+
+/// Whether people are not looked at. An entry for the org does not count here.
+fn trusts_everybody(owners: &OwnersSection, repo: &RepoId) -> bool {
+    owners.skip_collaborators.contains(&repo.to_string())
 }
 
 /// The diff of a file; empty where there is none.
@@ -317,7 +321,7 @@ async fn patch(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::comment_event;
+    use crate::testing::{comment_event, plugins_yaml};
 
     #[test]
     fn plg_verifyowners_001_what_touches_owners() {
@@ -352,6 +356,21 @@ mod tests {
             ("/verify-owners now", false),
         ] {
             assert_eq!(VerifyOwners.concerns(&comment_event("a", body)), expected);
+        }
+    }
+
+    #[test]
+    fn plg_verifyowners_008_only_the_repository_itself_skips_the_check_of_people() {
+        for (entries, expected) in [
+            ("org/repo", true),
+            ("org", false),
+            ("org/other", false),
+        ] {
+            let yaml = format!("owners: {{skip_collaborators: [{entries}]}}");
+            let config = plugins_yaml(&yaml).unwrap();
+            let repo = RepoId::new("org", "repo");
+            let trusts = trusts_everybody(&config.core.owners, &repo);
+            assert_eq!(trusts, expected, "{entries}");
         }
     }
 
