@@ -21,6 +21,24 @@ use crate::{MAX_WEBHOOK_BYTES, archived, blob};
 /// Archived deliveries that are looked at for one page: beyond, the page ends early.
 const MAX_ARCHIVED: usize = 2000;
 
+/// Headers whose values are for those alone whom the webhook is for.
+const HIDDEN: [&str; 4] = [
+    "authorization",
+    "cookie",
+    "x-hub-signature",
+    "x-hub-signature-256",
+];
+
+/// A delivery's headers as viewers may see them: with its signature a payload could be sent again by anybody, as a
+/// delivery of another id.
+pub fn hide_secrets(delivery: &mut Delivery) {
+    for header in &mut delivery.headers {
+        if HIDDEN.contains(&header.name.as_str()) {
+            header.value = Bytes::from_static(b"(hidden)");
+        }
+    }
+}
+
 /// One page of a listing.
 #[derive(Debug, Clone, Default)]
 pub struct Listed {
@@ -32,7 +50,7 @@ pub struct Listed {
     pub next: Option<Seq>,
 }
 
-/// One delivery with all that is known of it.
+/// One delivery with all that is known of it, but [what is hidden](hide_secrets).
 #[derive(Debug, Clone)]
 pub struct Whole {
     pub delivery: Arc<Delivery>,
@@ -186,7 +204,7 @@ pub async fn find(
                 .map_err(|why| lost(&why))?,
         };
         return Ok(Some(Whole {
-            delivery: Arc::clone(delivery),
+            delivery: shown(Delivery::clone(delivery)),
             plans: state.plans_of(guid).cloned().collect(),
             payload: Some(payload),
             archived: false,
@@ -204,11 +222,16 @@ pub async fn find(
         ),
     };
     Ok(Some(Whole {
-        delivery: Arc::new(delivery),
+        delivery: shown(delivery),
         plans: plans_of(archive, guid).await?,
         payload,
         archived: true,
     }))
+}
+
+fn shown(mut delivery: Delivery) -> Arc<Delivery> {
+    hide_secrets(&mut delivery);
+    Arc::new(delivery)
 }
 
 async fn archived_blob(archive: &ArchiveReader, name: &BlobRef) -> Result<Option<Bytes>, Status> {
@@ -223,6 +246,8 @@ async fn archived_blob(archive: &ArchiveReader, name: &BlobRef) -> Result<Option
 
 #[cfg(test)]
 mod tests {
+    use trireme_proto::state::Header;
+
     use super::*;
 
     fn listed(revisions: &[u64], next: Option<u64>) -> Listed {
@@ -247,6 +272,31 @@ mod tests {
     fn told(listed: &Listed) -> (Vec<u64>, Option<u64>) {
         let revisions = listed.deliveries.iter().map(|delivery| delivery.revision);
         (revisions.collect(), listed.next.map(|next| next.revision))
+    }
+
+    #[test]
+    fn nobody_is_shown_what_a_payload_could_be_sent_again_with() {
+        let header = |name: &str| Header {
+            name: name.to_owned(),
+            value: "value".into(),
+        };
+        let names = [
+            "x-hub-signature-256",
+            "x-github-event",
+            "x-hub-signature",
+            "cookie",
+        ];
+        let mut delivery = Delivery {
+            headers: names.map(header).to_vec(),
+            ..Delivery::default()
+        };
+        hide_secrets(&mut delivery);
+        let shown = delivery.headers.iter().map(|header| &header.value[..]);
+        let hidden: &[u8] = b"(hidden)";
+        assert_eq!(
+            shown.collect::<Vec<_>>(),
+            [hidden, b"value", hidden, hidden]
+        );
     }
 
     #[test]

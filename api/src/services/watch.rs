@@ -13,7 +13,7 @@ use trireme_raft::WatchError;
 use trireme_state::change_batch;
 
 use super::{Services, caller};
-use crate::flow::too_many;
+use crate::{flow::too_many, inbox::hide_secrets};
 
 /// Batches on their way to one watcher; what more there is waits in the ring, until it is compacted.
 const QUEUE: usize = 64;
@@ -122,6 +122,11 @@ impl WatchService for Door {
                         });
                         if batch.changes.is_empty() {
                             continue;
+                        }
+                        for change in &mut batch.changes {
+                            if let Some(Record::Delivery(delivery)) = &mut change.record {
+                                hide_secrets(delivery);
+                            }
                         }
                         Ok(WatchResponse {
                             cluster_id: cluster_id.clone(),
