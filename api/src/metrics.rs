@@ -20,6 +20,16 @@ use trireme_raft::{Status, Store, View, tls::TlsHealth};
 use self::{cluster::Cluster, config::Config};
 use crate::{ConfigHealth, DoorCertificates};
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct EventLabels {
+    event_type: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct CodeLabels {
+    response_code: u16,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct WebhookLabels {
     event_type: String,
@@ -80,6 +90,9 @@ const EVENTS: [&str; 9] = [
 pub struct Metrics {
     registry: Registry,
     webhooks: Family<WebhookLabels, Counter>,
+    // Gauges that only grow: the library ends a counter's name in _total, and these are asked for by Prow's names.
+    webhooks_taken: Family<EventLabels, Gauge>,
+    webhook_codes: Family<CodeLabels, Gauge>,
     jobs: Family<StateLabels, Gauge>,
     records: Family<KindLabels, Gauge>,
     applied: Gauge,
@@ -272,6 +285,17 @@ impl Metrics {
         let mut registry = Registry::default();
         more(&mut registry);
         let webhooks = Family::default();
+        let (webhooks_taken, webhook_codes) = (Family::default(), Family::default());
+        registry.register(
+            "prow_webhook_counter",
+            "Webhooks taken, by event type",
+            webhooks_taken.clone(),
+        );
+        registry.register(
+            "prow_webhook_response_codes",
+            "Webhooks by the code they were answered with",
+            webhook_codes.clone(),
+        );
         let (jobs, records) = (Family::default(), Family::default());
         let (applied, last_log, term) = (Gauge::default(), Gauge::default(), Gauge::default());
         let (is_leader, office_changes, alarms) =
@@ -373,6 +397,8 @@ impl Metrics {
             config_health,
             registry,
             webhooks,
+            webhooks_taken,
+            webhook_codes,
             jobs,
             records,
             applied,
@@ -405,6 +431,15 @@ impl Metrics {
                 response_code: code,
             })
             .inc();
+        let labels = CodeLabels {
+            response_code: code,
+        };
+        self.webhook_codes.get_or_create(&labels).inc();
+        if (200..300).contains(&code) {
+            let event_type = (*event).to_owned();
+            let labels = EventLabels { event_type };
+            self.webhooks_taken.get_or_create(&labels).inc();
+        }
     }
 
     /// Somebody was not let in.
@@ -613,6 +648,34 @@ mod tests {
     fn deployed(name: &str) -> String {
         let path = format!("{}/../deploy/{name}", env!("CARGO_MANIFEST_DIR"));
         std::fs::read_to_string(path).unwrap()
+    }
+
+    /// HOOK-018: under Prow's names; what was refused is no delivery.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn hook_018_webhooks_are_counted_by_event_and_by_code() {
+        let store = crate::trio::alone(|_| ()).await;
+        let metrics = Metrics::new(None, ConfigHealth::default(), |_| ());
+        for (event, code) in [
+            ("push", 200),
+            ("push", 200),
+            ("status", 403),
+            ("made-up", 200),
+        ] {
+            metrics.webhook(event, code);
+        }
+        let text = metrics.encode(&store).unwrap();
+        let mut told: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("prow_webhook_") && !line.contains("with_response"))
+            .collect();
+        told.sort_unstable();
+        insta::assert_snapshot!(told.join("\n"), @r#"
+        prow_webhook_counter{event_type="other"} 1
+        prow_webhook_counter{event_type="push"} 2
+        prow_webhook_response_codes{response_code="200"} 3
+        prow_webhook_response_codes{response_code="403"} 1
+        "#);
+        store.shutdown().await;
     }
 
     /// A rule about a metric that no node has would never fire.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use trireme_proto::state::Delivery;
@@ -38,7 +39,8 @@ const SECONDS: [f64; 17] = [
 #[derive(Clone)]
 pub struct PluginMetrics {
     durations: Times,
-    errors: Family<Labels, Counter>,
+    /// A gauge that only grows: the library ends a counter's name in `_total`, and Prow's does not.
+    errors: Family<Labels, Gauge>,
     forwarded: Family<Forwarded, Counter>,
 }
 
@@ -109,5 +111,35 @@ impl PluginMetrics {
             result: result.to_owned(),
         };
         self.forwarded.get_or_create(&labels).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// HOOK-018: names, labels and buckets are Prow's.
+    #[test]
+    fn hook_018_plugins_are_timed_and_their_failures_counted() {
+        let metrics = PluginMetrics::default();
+        let mut registry = Registry::default();
+        metrics.register(&mut registry);
+        let push = Delivery {
+            event: "push".to_owned(),
+            ..Delivery::default()
+        };
+        metrics.decided(&push, "trigger", true, Duration::from_millis(30), true);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        let labels = r#"event_type="push",action="none",plugin="trigger",took_action="true""#;
+        for told in [
+            format!("prow_plugin_handle_errors{{{labels}}} 1\n"),
+            format!("prow_plugin_handle_duration_seconds_count{{{labels}}} 1\n"),
+            format!("prow_plugin_handle_duration_seconds_bucket{{le=\"0.025\",{labels}}} 0\n"),
+            format!("prow_plugin_handle_duration_seconds_bucket{{le=\"0.05\",{labels}}} 1\n"),
+            format!("prow_plugin_handle_duration_seconds_bucket{{le=\"640.0\",{labels}}} 1\n"),
+        ] {
+            assert!(text.contains(&told), "{told}: {text}");
+        }
     }
 }
