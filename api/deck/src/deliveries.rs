@@ -262,7 +262,6 @@ fn plugin(guid: &str, name: String, said: Said, archived: bool) -> Plugin {
     };
     match said {
         Said::Nothing => {
-            "It had nothing to do.".clone_into(&mut plugin.said);
             (plugin.state, plugin.class) = ("nothing to do", "aborted");
         }
         Said::Waits { failures, error } => {
@@ -319,6 +318,8 @@ struct One {
     archived: bool,
     fixed: bool,
     plugins: Vec<Plugin>,
+    /// Names of those that had nothing to do.
+    idle: Vec<String>,
     headers: Vec<(String, String)>,
     payload: Option<String>,
     truncated: bool,
@@ -337,6 +338,7 @@ impl One {
         ];
         facts.retain(|(_, value)| !value.is_empty());
         let said = inbox::said(delivery, &whole.plans).into_iter();
+        let (idle, said): (Vec<_>, Vec<_>) = said.partition(|(_, said)| *said == Said::Nothing);
         let payload = whole.payload.as_ref().map(|payload| {
             let parsed: Result<serde_json::Value, _> = serde_json::from_slice(payload);
             parsed
@@ -359,7 +361,9 @@ impl One {
             facts,
             archived: whole.archived,
             fixed: delivery.state() != DeliveryState::Received,
+            idle: idle.into_iter().map(|(name, _)| name).collect(),
             plugins: said
+                .into_iter()
                 .map(|(name, said)| plugin(&delivery.guid, name, said, whole.archived))
                 .collect(),
             headers: delivery.headers.iter().map(header).collect(),
@@ -473,7 +477,7 @@ mod tests {
         for told in [
             "trireme deliveries redrive g-1 --plugin lgtm --effect 1",
             "trireme deliveries redrive g-1 --plugin wip<",
-            "It had nothing to do.",
+            "Nothing to do had hold.",
             "It failed to decide 5 times and was given up.",
             "comment on acme/widget#7",
         ] {

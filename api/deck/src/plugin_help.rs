@@ -14,7 +14,7 @@ use async_trait::async_trait;
 use axum::{
     extract::{Query, State},
     http::{HeaderMap, Method, StatusCode, header},
-    response::{IntoResponse, Redirect, Response},
+    response::{IntoResponse, Response},
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -144,7 +144,8 @@ pub(crate) async fn hook(State(deck): State<Deck>, method: Method, headers: Head
     }
     let accept = headers.get(header::ACCEPT);
     if accept.is_some_and(|kinds| kinds.as_bytes().starts_with(b"text/html")) {
-        return Redirect::permanent("/command-help").into_response();
+        let to = [(header::LOCATION, "/command-help")];
+        return (StatusCode::MOVED_PERMANENTLY, to).into_response();
     }
     (no_cache, axum::Json(&*deck.help.help().await)).into_response()
 }

@@ -18,6 +18,7 @@ struct Row {
     featured: bool,
     /// HTML.
     description: String,
+    /// HTML.
     examples: Vec<String>,
     /// HTML.
     who: String,
@@ -51,7 +52,11 @@ fn rows(help: &Help, asked: &Asked) -> Vec<Row> {
                 usage: command.usage.clone(),
                 featured: command.featured,
                 description: safe_html(&command.description),
-                examples: command.examples.clone(),
+                examples: command
+                    .examples
+                    .iter()
+                    .map(|text| safe_html(text))
+                    .collect(),
                 who: safe_html(&command.who_can_use),
                 plugin: name.clone(),
                 external,
