@@ -247,7 +247,7 @@ mod tests {
         Deliveries as _,
         github::{Credentials, GitHub, GitHubOptions, fixed_secret},
     };
-    use trireme_sandbox::world::{ORG, REPO, World};
+    use trireme_sandbox::world::{BOT, ORG, REPO, World};
 
     use super::*;
 
@@ -303,8 +303,7 @@ mod tests {
         let Wanted { owners, spec } = wanted(&args).unwrap();
         assert_eq!(spec.secret.as_deref(), Some("s3cret"));
         let world = World::builder().start().await.unwrap();
-        let token = world.sandbox().token_for("admin");
-        world.grant("admin", trireme_sandbox::forge::Permission::Admin);
+        let token = world.sandbox().token_for(BOT);
         let api = world.sandbox().url().parse().unwrap();
         let credentials = Credentials::Token(fixed_secret(token));
         let github = GitHub::new(GitHubOptions::new(api, credentials)).unwrap();
@@ -315,8 +314,7 @@ mod tests {
                 take(&github, owner, step, &spec).await.unwrap();
                 told.push(step.did());
             }
-            let RepoId { org, repo } = RepoId::new(ORG, REPO);
-            let there = github.repo_hooks(&RepoId::new(&org, &repo)).await.unwrap();
+            let there = github.repo_hooks(&RepoId::new(ORG, REPO)).await.unwrap();
             let ours = there.iter().find(|hook| hook.url == spec.url);
             assert_eq!(ours.is_some(), !delete);
             if let Some(ours) = ours {
