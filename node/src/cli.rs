@@ -88,10 +88,11 @@ pub enum Command {
     Schema(crate::commands::schema::SchemaArgs),
     /// Set webhooks up at GitHub, for orgs and repositories, as Prow's ghhook does.
     ///
-    /// A webhook is known by its URL: it is made, or made what is asked for if it is there. Nothing is changed without
-    /// --confirm.
+    /// A webhook is known by its URL: it is made, or made what is asked for if it is there. Nothing
+    /// is changed without --confirm.
     ///
-    ///   trireme hooks --hook-url https://ci.example.com/hook --hmac-path hmac --github-token-path token --repo acme --confirm
+    ///   trireme hooks --hook-url https://ci.example.com/hook --hmac-path hmac \
+    ///     --github-token-path token --repo acme --repo other/widget --confirm
     #[command(verbatim_doc_comment, args_override_self = true, mut_args(with_values))]
     Hooks(Box<crate::commands::hooks::HooksArgs>),
     /// Make a ProwJob for a job of the configuration: print it, or run it and wait.

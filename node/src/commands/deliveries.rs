@@ -76,8 +76,9 @@ pub struct ShowArgs {
 pub enum DeliveriesCommand {
     /// Have tried again what was given up.
     ///
-    /// A plugin that failed to decide decides anew; an effect that was refused is sent again as it was decided. What was left
-    /// out on purpose (skipped) stays so, and nothing that was done is done again.
+    /// A plugin that failed to decide decides anew; an effect that was refused is sent again as
+    /// it was decided. What was left out on purpose (skipped) stays so, and nothing that was done
+    /// is done again.
     ///
     ///   trireme deliveries redrive GUID                          all that is dead of one delivery
     ///   trireme deliveries redrive GUID --plugin lgtm --effect 2
