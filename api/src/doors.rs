@@ -594,6 +594,45 @@ mod tests {
         }
     }
 
+    /// HOOK-001: another path than that of webhooks is not there, so that a mistyped address shows at the forge; probes
+    /// have their own. HOOK-019: what is under way when the node stops is answered, and nothing new is taken.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn hook_001_other_paths_are_not_there_and_hook_019_a_delivery_under_way_is_answered() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+        let store = alone().await;
+        let stop = CancellationToken::new();
+        let (address, serving) = open(&store, Arc::new(OutOfReach), stop.clone()).await;
+        let ask = async |path: &str| {
+            let mut line = tokio::net::TcpStream::connect(address).await.unwrap();
+            let request = format!("POST {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+            line.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            line.read_to_string(&mut answer).await.unwrap();
+            answer.lines().next().unwrap().to_owned()
+        };
+        assert_eq!(ask("/hok").await, "HTTP/1.1 404 Not Found");
+        assert_eq!(ask("/hook").await, "HTTP/1.1 400 Bad Request");
+
+        let mut line = tokio::net::TcpStream::connect(address).await.unwrap();
+        let head = "POST /hook HTTP/1.1\r\nhost: x\r\nx-github-event: ping\r\nx-github-delivery: g\r\n\
+                    x-hub-signature-256: sha256=00\r\ncontent-type: application/json\r\ncontent-length: 2\r\n\
+                    expect: 100-continue\r\n\r\n";
+        line.write_all(head.as_bytes()).await.unwrap();
+        // The node asks for the body: the request is under way.
+        let mut asked = [0; 25];
+        line.read_exact(&mut asked).await.unwrap();
+        assert_eq!(&asked, b"HTTP/1.1 100 Continue\r\n\r\n");
+        stop.cancel();
+        line.write_all(b"{}").await.unwrap();
+        let mut answer = String::new();
+        line.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 403 Forbidden"), "{answer}");
+        serving.await.unwrap();
+        assert!(tokio::net::TcpStream::connect(address).await.is_err());
+        store.shutdown().await;
+    }
+
     /// What left memory can be listed and looked at, and nothing is done about it any more.
     #[tokio::test(flavor = "multi_thread")]
     async fn deliveries_are_read_from_memory_and_archive() {

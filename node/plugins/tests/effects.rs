@@ -64,6 +64,52 @@ impl Plugin for Assigner {
     }
 }
 
+/// Fails for good, each time.
+struct Clumsy;
+
+#[async_trait]
+impl Plugin for Clumsy {
+    fn name(&self) -> &'static str {
+        "clumsy"
+    }
+
+    fn events(&self) -> &'static [EventKind] {
+        &[EventKind::Generic]
+    }
+
+    fn concerns(&self, event: &Event) -> bool {
+        let comment = event.generic_comment();
+        comment.is_some_and(|comment| comment.body.starts_with("/hold"))
+    }
+
+    async fn plan(&self, _: &Planning<'_>, _: &Event) -> Result<Decision, PlanError> {
+        panic!("it fell over")
+    }
+
+    fn help(&self, _: &HelpScope<'_>) -> PluginHelp {
+        PluginHelp::default()
+    }
+}
+
+/// HOOK-017: one that panics stands in nobody's way, and is told of; unlike in Prow it is tried again, then given up.
+#[tokio::test]
+async fn hook_017_a_plugin_that_panics_stops_no_other() {
+    let stage = Stage::new(Setup {
+        plugins: "plugins: {acme/widget: {plugins: [clumsy, hold]}}".to_owned(),
+        built_in: Plugins::built_in().with(Clumsy),
+        ..Setup::default()
+    })
+    .await;
+    let pr = stage.world.pr("fix").opened_by("author").await;
+    stage.world.comment("author", &pr, "/hold").await;
+    stage.settled().await;
+    assert_eq!(stage.world.labels(&pr), ["do-not-merge/hold"]);
+    let dead = stage.dead();
+    let told = (dead.len(), dead[0].plugin.as_str(), dead[0].error.as_str());
+    assert_eq!(told, (1, "clumsy", "the plugin panicked"));
+    assert_eq!(dead[0].failures, trireme_plugins::MAX_TRIES);
+}
+
 fn calls(method: &str, path: &str) -> CallMatch {
     CallMatch {
         method: Some(method.to_owned()),

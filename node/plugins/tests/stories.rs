@@ -438,7 +438,8 @@ async fn a_refused_write_is_given_up_after_five_tries() {
     assert_eq!(stage.dead().len(), 0);
 }
 
-/// A node that dies while it comments leaves one comment behind, and its successor finds it.
+/// HOOK-019, HOOK-010: a node that dies while it comments leaves one comment behind, and its successor finds it: nothing
+/// has to be waited for when a node stops.
 #[tokio::test]
 async fn a_new_office_finds_what_the_former_one_had_sent() {
     let mut stage = Stage::new(plugins(TRIGGER)).await;
