@@ -9,6 +9,7 @@ mod command;
 mod configuration;
 mod configuration_versions;
 mod data_directory;
+mod dead_letters;
 mod deck;
 mod dev;
 mod doors;
