@@ -144,6 +144,9 @@ impl Session {
         }
         let mut looked = Looked::default();
         for pr in &found.nodes {
+            if !self.tools.enablement.allows(&pr.repo.org, &pr.repo.repo) {
+                continue;
+            }
             looked.unknown += usize::from(pr.mergeable == search::Mergeable::Unknown);
             let Some(change) = change(pr) else { continue };
             if looked.changed >= most {

@@ -9,7 +9,7 @@ use trireme_forge::webhook::GenericComment;
 use super::say;
 use crate::decision::{Decision, Target};
 use crate::plugin::{PlanError, Planning};
-use crate::respond::reply_to;
+use crate::respond::answer;
 use crate::text::commands;
 
 commands! {
@@ -173,8 +173,7 @@ fn decide(
             told.push_str(&format!("* {why}\n"));
         }
     }
-    let reply = reply_to(&text.body, &text.html_url, &text.user.login, &told);
-    decision.push(on.comment(reply));
+    decision.push(answer(text, told));
     decision
 }
 

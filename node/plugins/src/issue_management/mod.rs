@@ -7,10 +7,10 @@ mod transfer;
 use async_trait::async_trait;
 use trireme_forge::webhook::{Event, GenericAction, GenericComment};
 
-use crate::decision::{Decision, Target};
+use crate::decision::Decision;
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::plugin::{EventKind, PlanError, Planning, Plugin};
-use crate::respond::reply_to;
+use crate::respond::answer;
 use crate::text::commands;
 
 commands! {
@@ -95,9 +95,7 @@ pub(crate) async fn plan(
 }
 
 fn say(text: &GenericComment, message: &str) -> Decision {
-    let on = Target::new(&text.repo, text.number);
-    let reply = reply_to(&text.body, &text.html_url, &text.user.login, message);
-    vec![on.comment(reply)].into()
+    vec![answer(text, message)].into()
 }
 
 pub(crate) const TRANSFER_HELP: Command = Command {

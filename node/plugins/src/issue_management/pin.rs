@@ -6,7 +6,7 @@ use trireme_forge::webhook::{Event, GenericComment};
 use super::say;
 use crate::decision::{Decision, Outcome, Target};
 use crate::plugin::{PlanError, Planning};
-use crate::respond::reply_to;
+use crate::respond::answer;
 
 const ONLY_ISSUES: &str =
     "`/pin-issue` and `/unpin-issue` can only be triggered on GitHub issues.";
@@ -48,8 +48,7 @@ fn decide(text: &GenericComment, pin: bool, may: Option<bool>) -> Decision {
         }
     }
     let on = Target::new(&text.repo, text.number);
-    let reply =
-        |message: String| on.comment(reply_to(&text.body, &text.html_url, &text.user.login, &message));
+    let reply = |message: String| answer(text, message);
     let number = text.number;
     let (verb, done, action) = match pin {
         true => ("pin", "pinned to", on.pin_issue(&text.node_id)),

@@ -14,7 +14,7 @@ use crate::decision::{Decision, Target};
 use crate::help::{HelpScope, PluginHelp};
 use crate::label_names::NEEDS_REBASE;
 use crate::plugin::{EventKind, PlanError, Planning, Plugin};
-use crate::respond::simple_reply;
+use crate::respond::{self, simple_reply};
 
 pub(crate) use checked::Checked;
 pub(crate) use scan::{Query, of_branch, queries};
@@ -131,10 +131,7 @@ async fn judge(
 
 /// Our comments that are not true any more.
 pub(crate) fn stale(comments: &[IssueComment], bot: &BotUser) -> Vec<u64> {
-    let ours = comments
-        .iter()
-        .filter(|comment| bot.is(&comment.author.login) && comment.body.contains(MESSAGE));
-    ours.map(|comment| comment.id).collect()
+    respond::stale(bot, comments, |body| body.contains(MESSAGE))
 }
 
 /// What is said of a conflict.
