@@ -14,6 +14,7 @@ mod keeper;
 mod office;
 mod queue;
 mod runs;
+pub mod status;
 mod trust;
 
 pub use config::{ConfigFeed, RunningConfig};

@@ -174,6 +174,7 @@ plugins! {
     needs_rebase::NeedsRebase,
     overrides::Override,
     owners_label::OwnersLabel,
+    refresh::Refresh,
     release_note::ReleaseNote,
     require_matching_label::RequireMatchingLabel,
     retitle::Retitle,

@@ -15,8 +15,8 @@ use trireme_state::GITHUB_REPORTER;
 use crate::{
     comment::{self, CommentPlan, Write},
     reporter::{Owed, Reporter, Told},
-    settings::{CommentMode, comment_mode, job_types},
-    status::{is_reported, owed_status},
+    settings::{CommentMode, comment_mode},
+    status::{is_reported, job_types, owed_status},
 };
 
 /// A comment that a former holder of the office may have asked for shows within this time, or was never made.

@@ -10,10 +10,9 @@ mod github;
 mod lane;
 mod reporter;
 mod settings;
-pub mod status;
 
 pub use controller::{MAX_TRIES, Outbox};
 pub use github::GitHubReporter;
 pub use lane::Lane;
 pub use reporter::{Owed, Reporter, Told};
-pub use trireme_office::description;
+pub use trireme_office::{description, status};

@@ -1,7 +1,6 @@
 //! What the configuration says about reports to GitHub.
 
 use trireme_config::prow::GitHubReporter as Configured;
-use trireme_prowjob::ProwJobType;
 
 /// How a repository's pull requests are commented.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +24,6 @@ pub(crate) fn comment_mode(configured: &Configured, org: &str, repo: &str) -> Co
     } else {
         CommentMode::PerJob
     }
-}
-
-/// Those of `github_reporter.job_types_to_report` that there are.
-pub(crate) fn job_types(configured: &Configured) -> Vec<ProwJobType> {
-    let all = ProwJobType::ALL.iter().copied();
-    all.filter(|kind| configured.reports(*kind)).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The commit status that shows a run's state.
 
+use trireme_config::prow::GitHubReporter;
 use trireme_forge::{CommitStatus, StatusState};
 use trireme_prowjob::{ProwJob, ProwJobState, ProwJobType};
 
@@ -16,6 +17,13 @@ pub struct OwedStatus {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("Unknown prowjob state: {0}")]
 pub struct UnknownState(pub ProwJobState);
+
+/// Those of `github_reporter.job_types_to_report` that there are.
+#[must_use]
+pub fn job_types(configured: &GitHubReporter) -> Vec<ProwJobType> {
+    let all = ProwJobType::ALL.iter().copied();
+    all.filter(|kind| configured.reports(*kind)).collect()
+}
 
 /// Whether the forge is to hear of this job at all; `types` are those configured.
 #[must_use]
