@@ -10,7 +10,7 @@ use trireme_config::job::Contexts;
 use trireme_forge::owners::RepoOwners;
 use trireme_forge::{
     CombinedStatus, Commit, IssueComment, Label, LabelEvent, PullRequest, Review, ReviewComment,
-    SearchRequest, StatusState,
+    SearchRequest, StatusState, WorkflowRun,
 };
 
 use crate::decision::Target;
@@ -45,6 +45,8 @@ pub(crate) struct Facts {
     pub(crate) branch_heads: BTreeMap<String, String>,
     /// Numbers by (organisation, author).
     pub(crate) merged_pull_requests: BTreeMap<(String, String), u64>,
+    /// By (head branch, head).
+    pub(crate) workflow_runs: BTreeMap<(String, String), Vec<WorkflowRun>>,
     /// By base branch.
     pub(crate) owners: BTreeMap<String, RepoOwners>,
 }
@@ -82,6 +84,10 @@ pub(crate) enum Missing {
     MergedPullRequests {
         org: String,
         author: String,
+    },
+    WorkflowRuns {
+        branch: String,
+        sha: String,
     },
     Owners {
         branch: String,
@@ -202,6 +208,16 @@ impl Facts {
         })
     }
 
+    /// Of GitHub's own, for a head.
+    pub(crate) fn workflow_runs(&self, branch: &str, sha: &str) -> Known<&[WorkflowRun]> {
+        let key = (branch.to_owned(), sha.to_owned());
+        let found = self.workflow_runs.get(&key).map(Vec::as_slice);
+        found.ok_or(Missing::WorkflowRuns {
+            branch: key.0,
+            sha: key.1,
+        })
+    }
+
     pub(crate) fn owners(&self, branch: &str) -> Known<&RepoOwners> {
         self.owners.get(branch).ok_or_else(|| Missing::Owners {
             branch: branch.to_owned(),
@@ -313,6 +329,17 @@ pub(crate) async fn fetch(
                 }
             };
             facts.merged_pull_requests.insert((org, author), merged);
+        }
+        Missing::WorkflowRuns { branch, sha } => {
+            let runs = match forge.workflow_runs(repo, &branch, &sha).await {
+                // As in Prow: jobs do not wait for what only comes along with them.
+                Err(error) if !error.is_outage() => {
+                    tracing::warn!(%error, %repo, "cannot see the workflows of a head");
+                    Vec::new()
+                }
+                runs => runs?,
+            };
+            facts.workflow_runs.insert((branch, sha), runs);
         }
         Missing::Owners { branch } => {
             let owners = cx.owners(repo, &branch).await?;

@@ -242,9 +242,25 @@ impl Session {
             }
             Action::Workflow(effect) => {
                 let (repo, _) = subject(effect.subject.as_ref());
-                match effect.approve {
-                    true => forge.approve_workflow_run(&repo, effect.run_id).await?,
-                    false => forge.rerun_failed_jobs(&repo, effect.run_id).await?,
+                let run = effect.run_id;
+                let asked = match effect.approve {
+                    true => forge.approve_workflow_run(&repo, run).await,
+                    false => forge.rerun_failed_jobs(&repo, run).await,
+                };
+                // Somebody else may have been first, or we may not: nothing that would change by itself
+                // (PLG-TRIGGER-023).
+                match asked {
+                    Err(error) if effect.approve && error.is_not_found() => {
+                        tracing::info!(%repo, run, %error, "a workflow run needs no approval any more");
+                    }
+                    Err(error) if outage(&error).is_none() && !error.maybe_sent() => {
+                        tracing::warn!(%repo, run, %error, "a workflow run is left as it is");
+                        return Ok(Answer {
+                            outcome: EffectOutcome::Refused,
+                            result: error.to_string(),
+                        });
+                    }
+                    asked => asked?,
                 }
             }
             Action::CherryPick(effect) => return self.pick(effect, plan, delivery).await,

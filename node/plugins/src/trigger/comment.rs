@@ -92,6 +92,11 @@ pub(super) fn decide<'j>(
 
     let pr = facts.pull_request()?;
     let branch = &pr.base.branch;
+    if ok && options.workflows {
+        let runs = facts.workflow_runs(&pr.head.branch, &pr.head.sha)?;
+        let waiting = runs.iter().filter(|run| run.awaits_approval());
+        effects.extend(waiting.map(|run| on.approve_workflow(run.id)));
+    }
     let none = Contexts::default();
     let contexts = if Filter::wants_contexts(&text) {
         facts.contexts(&pr.head.sha)?
@@ -111,6 +116,11 @@ pub(super) fn decide<'j>(
             &available,
         )));
         return Ok(Verdict::effects(effects));
+    }
+    if options.workflows && (Command::Retest.is_in(&text) || Command::TestAll.is_in(&text)) {
+        let runs = facts.workflow_runs(&pr.head.branch, &pr.head.sha)?;
+        let failed = runs.iter().filter(|run| run.failed());
+        effects.extend(failed.map(|run| on.rerun_failed_workflow_jobs(run.id)));
     }
     if Command::AnyTest.is_in(&text) {
         let obsolete = facts
@@ -245,6 +255,100 @@ mod tests {
         );
         let long = format!("/test unit {}", "x".repeat(100));
         assert_eq!(cause(&long).len(), MAX_COMMANDS);
+    }
+
+    #[test]
+    fn plg_trigger_001_the_commands() {
+        let world = World::new(&[]);
+        let matters = |body: &str| is_relevant(body, world.config.presubmits("org/repo"));
+        for body in [
+            "/ok-to-test",
+            "/ok-to-test  cancel \r",
+            "hi\n/retest\t",
+            "/retest-required",
+            "/test-manual-required",
+            "/test all",
+            "/test all, please",
+            "/test\t?",
+            "/test",
+            "/test nothing",
+            "/retest nothing",
+            "/test x unit",
+        ] {
+            assert!(matters(body), "{body:?}");
+        }
+        for body in [
+            "/OK-to-test",
+            " /retest",
+            "/ok-to-test please",
+            "/testing",
+            "please /test all",
+            "/retest-required now",
+            "```\n/test all\n```",
+        ] {
+            assert!(!matters(body), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn plg_trigger_002_one_line_starts_several_jobs() {
+        let world = World::new(&[]);
+        assert_eq!(world.says("member", "/test lint docs"), "run docs lint");
+        assert_eq!(world.says("member", "/test unit, please\n/test lint"), "run unit lint");
+    }
+
+    #[test]
+    fn plg_trigger_017_changed_files_are_asked_for_once_and_only_if_a_job_looks_at_them() {
+        let mut world = World::new(&[]);
+        world.facts.files = None;
+        assert_eq!(world.says("member", "/test unit"), "run unit");
+        assert_eq!(world.says("member", "/test all"), "asks for Files");
+        world.facts.files = Some(vec!["main.go".into()]);
+        assert_eq!(world.says("member", "/test all"), "run unit");
+        world.facts.files = Some(vec!["docs/a.md".into()]);
+        assert_eq!(world.says("member", "/test all"), "run unit docs");
+        // Forced, whatever changed; but never on a branch that is not its own.
+        world.facts.files = Some(vec![]);
+        assert_eq!(world.says("member", "/test docs"), "run docs");
+        assert!(world.replies("member", "/test e2e").contains("were not found"));
+    }
+
+    #[test]
+    fn plg_trigger_023_workflows_of_github_are_approved_and_run_again() {
+        let run = |id, status: &str, conclusion: &str| trireme_forge::WorkflowRun {
+            id,
+            name: "CI".into(),
+            event: "pull_request".into(),
+            status: status.into(),
+            conclusion: conclusion.into(),
+            head_branch: "fix".into(),
+            head_sha: "a".repeat(40),
+            html_url: String::new(),
+        };
+        let mut world = World::new(&["ok-to-test"]);
+        let contexts = trireme_config::job::Contexts::default();
+        world.facts.contexts = [("a".repeat(40), contexts)].into();
+        assert!(!world.says("member", "/test all").contains("workflow"));
+        world.options.workflows = true;
+        assert!(world.says("member", "/test all").starts_with("asks for WorkflowRuns"));
+        assert_eq!(world.says("member", "/test unit"), "run unit");
+        let key = ("fix".to_owned(), "a".repeat(40));
+        let runs = vec![
+            run(1, "completed", "failure"),
+            run(2, "completed", "success"),
+            run(3, "completed", "skipped"),
+            run(4, "in_progress", ""),
+            run(5, "completed", "action_required"),
+            run(6, "completed", "cancelled"),
+        ];
+        world.facts.workflow_runs = [(key, runs)].into();
+        let again = "rerun the failed jobs of workflow run 1\nrerun the failed jobs of workflow run 6";
+        let all = world.says("member", "/test all");
+        assert!(all.starts_with(again), "{all}");
+        let retest = world.says("member", "/retest");
+        assert!(retest.starts_with(again), "{retest}");
+        let allowed = world.says("member", "/ok-to-test");
+        assert!(allowed.starts_with("approve workflow run 5\nrun "), "{allowed}");
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub(crate) struct Options {
     pub(crate) join_org_url: String,
     pub(crate) only_org_members: bool,
     pub(crate) ignore_ok_to_test: bool,
+    /// Whether GitHub's own workflows are run again and approved, too.
+    pub(crate) workflows: bool,
     pub(crate) prominent: Prominent,
 }
 
@@ -127,6 +129,7 @@ fn options(running: &RunningConfig, repo: &RepoId) -> Options {
         join_org_url: section.join_org_url,
         only_org_members: section.only_org_members,
         ignore_ok_to_test: section.ignore_ok_to_test,
+        workflows: section.trigger_github_workflows,
         prominent,
     }
 }
@@ -200,7 +203,8 @@ impl Plugin for Trigger {
             let own = standing.jobs();
             let mut postsubmits = cx.postsubmits(repo);
             postsubmits.extend(&own.postsubmits);
-            let chosen = push::choose(event, &postsubmits);
+            let files = push::files(cx, event, &postsubmits).await?;
+            let chosen = push::choose(event, &postsubmits, &files);
             return Ok(Decision {
                 jobs: jobs::postsubmits(event, &chosen, cx)?,
                 ..own::notice_of_push(&standing, event, cx).into()

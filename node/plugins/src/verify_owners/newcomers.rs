@@ -177,6 +177,7 @@ mod tests {
         untrusted(&newcomers, &repo, rule, &bot(), &facts).unwrap()
     }
 
+    /// PLG-TRIGGER-011
     #[test]
     fn plg_verifyowners_007_the_reason_is_that_of_trigger() {
         let plain = TrustRule {
