@@ -118,7 +118,11 @@ pub(super) fn merged(
         updated_at: pr.updated_at,
     };
     let mut asked = Asked::default();
-    for text in std::iter::once(&described).chain(comments) {
+    // What was written later was answered as written on a merged pull request; this event may be handled after it.
+    let before = comments
+        .iter()
+        .filter(|comment| comment.created_at <= pr.updated_at);
+    for text in std::iter::once(&described).chain(before) {
         for (target, chain) in commands(&text.body) {
             asked.note(&text.author.login, &target, Request::comment(text));
             if !chain.is_empty() {
@@ -448,6 +452,20 @@ mod tests {
         /assign ann
         /kind bug
         ");
+    }
+
+    #[test]
+    fn plg_cherrypick_005_what_is_asked_after_the_merge_is_not_done_twice() {
+        let pr = merged_pr();
+        let mut late = bot_comment(1, "/cherrypick v1");
+        late.author = User::new("ann");
+        late.created_at = jiff::Timestamp::from_second(1).unwrap();
+        let known = Facts {
+            comments: Some(vec![late]),
+            ..facts(pr.clone())
+        };
+        let decision = merged(&pr, &CherrypickerOptions::default(), &known).unwrap();
+        assert!(decision.is_idle(), "{decision}");
     }
 
     /// PLG-CHERRYPICK-006
