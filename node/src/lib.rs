@@ -5,6 +5,7 @@
 #![cfg_attr(test, allow(clippy::print_stdout))]
 
 pub mod cli;
+mod clusters;
 pub mod commands;
 pub mod configuration;
 mod debug_source;

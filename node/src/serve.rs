@@ -31,6 +31,7 @@ use trireme_raft::{
 
 use crate::{
     cli::ServeArgs,
+    clusters,
     configuration::{Check, Feed, Feeder, StoredVersions},
     debug_source::NodeDebug,
     exit::{CORRUPT, DIVERGED, REMOVED, TOO_OLD, coded},
@@ -499,6 +500,7 @@ async fn controllers(
         config: feed.clone(),
         hooks,
         options: crate::plugin_settings::options(settings, secrets)?,
+        config_maps: clusters::config_maps(settings).await?,
         metrics: told.plugins,
     })?;
     controllers.push(Arc::new(plugins.only(github.enablement()?)));

@@ -3,6 +3,7 @@
 
 mod github;
 mod github_flags;
+mod kubernetes;
 
 use std::{
     net::SocketAddr,
@@ -22,6 +23,7 @@ use trireme_in_repo::CacheLimits;
 
 pub use github::{EnterpriseSettings, GitHubSettings, Place};
 pub use github_flags::GitHubFlags;
+pub use kubernetes::KubernetesSettings;
 
 use crate::plugin_settings::{
     CherrypickerSettings, JiraSettings, NeedsRebaseSettings, SlackSettings,
@@ -58,6 +60,9 @@ pub struct Settings {
     pub checks: CheckSettings,
     #[serde(default)]
     pub github: Option<GitHubSettings>,
+    /// Absent: this node writes to no Kubernetes cluster.
+    #[serde(default)]
+    pub kubernetes: Option<KubernetesSettings>,
     #[serde(default)]
     pub webhook: WebhookSettings,
     #[serde(default)]
@@ -580,6 +585,9 @@ impl Settings {
             "webhook.path: {:?} must start with /",
             self.webhook.path
         );
+        if let Some(kubernetes) = &self.kubernetes {
+            kubernetes.check()?;
+        }
         if let Some(reconciler) = &self.status_reconciler {
             ensure!(
                 self.github.is_some(),
@@ -890,6 +898,12 @@ mod tests {
             "enabled_repos = ",
             "disabled_orgs = ",
             "disabled_repos = ",
+            "[kubernetes]",
+            "kubeconfig = ",
+            "kubeconfig_dir",
+            "kubeconfig_suffix",
+            "projected_token_file",
+            "no_in_cluster_config",
             "path",
             "hmac_secret_file",
             "url",

@@ -17,8 +17,8 @@ use trireme_proto::state::{
     StatusEffect, Subject, TransferIssueEffect, WorkflowEffect, effect::Action,
 };
 
-pub use text::Text;
-pub(crate) use text::filled;
+pub use text::{Counted, Text};
+pub(crate) use text::{filled, is_counted, joined};
 pub use trireme_proto::state::EffectOutcome as Outcome;
 
 /// An effect's place in its plan.

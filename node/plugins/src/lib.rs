@@ -105,6 +105,7 @@
 //! [`decision::Decision::for_head`] for what holds for one head alone, [`Planning::settled_for`] for what has to wait.
 
 mod changes;
+mod config_maps;
 mod controller;
 pub mod decision;
 mod dice;
@@ -124,6 +125,7 @@ mod text;
 
 #[cfg(feature = "cost")]
 pub use approve::cost;
+pub use config_maps::{ClusterError, ConfigMapId, ConfigMaps, Values};
 pub use controller::{Equipment, MAX_TRIES, OurHooks, PluginsController, REPAIR_EVERY, SETTLE};
 pub use enablement::{Enablement, EnablementError};
 pub use help::PluginHelp;
@@ -157,6 +159,7 @@ plugins! {
     cherry_pick_unapproved::CherryPickUnapproved,
     cherrypicker::Cherrypicker,
     cla::Cla,
+    config_updater::ConfigUpdater,
     dco::Dco,
     help_wanted::HelpWanted,
     hold::Hold,

@@ -22,6 +22,12 @@ struct Labels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConfigMap {
+    name: String,
+    namespace: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Forwarded {
     plugin: String,
     result: String,
@@ -42,6 +48,7 @@ pub struct PluginMetrics {
     /// A gauge that only grows: the library ends a counter's name in `_total`, and Prow's does not.
     errors: Family<Labels, Gauge>,
     forwarded: Family<Forwarded, Counter>,
+    config_maps: Family<ConfigMap, Gauge>,
 }
 
 impl fmt::Debug for PluginMetrics {
@@ -56,6 +63,7 @@ impl Default for PluginMetrics {
             durations: Times::new_with_constructor(|| Histogram::new(SECONDS)),
             errors: Family::default(),
             forwarded: Family::default(),
+            config_maps: Family::default(),
         }
     }
 }
@@ -77,6 +85,11 @@ impl PluginMetrics {
             "trireme_plugin_deliveries_forwarded",
             "Deliveries sent to plugins that run elsewhere, by what came of it",
             self.forwarded.clone(),
+        );
+        registry.register(
+            "prow_configmap_size_bytes",
+            "What the values of a ConfigMap took after config-updater wrote it",
+            self.config_maps.clone(),
         );
     }
 
@@ -103,6 +116,15 @@ impl PluginMetrics {
         if failed {
             self.errors.get_or_create(&labels).inc();
         }
+    }
+
+    pub(crate) fn config_map(&self, name: &str, namespace: &str, bytes: u64) {
+        let labels = ConfigMap {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+        };
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        self.config_maps.get_or_create(&labels).set(bytes);
     }
 
     pub(crate) fn forwarded(&self, plugin: &str, result: &str) {

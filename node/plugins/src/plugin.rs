@@ -99,6 +99,8 @@ pub struct Planning<'a> {
     pub options: &'a PluginOptions,
     pub(crate) jira: Option<&'a JiraDirectory>,
     pub(crate) checked: &'a Checked,
+    /// Whether there are Kubernetes clusters to write ConfigMaps to.
+    pub has_clusters: bool,
     /// Whether the event is given up for this plugin if it fails again.
     pub last_try: bool,
 }

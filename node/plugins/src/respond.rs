@@ -38,9 +38,21 @@ fn in_response_to(body: &str, url: &str) -> String {
 
 /// The same where the text stands; the message may tell what came of earlier effects.
 pub(crate) fn answer(comment: &GenericComment, message: impl Into<Text>) -> Action {
-    let text = Text::from(format!("@{}: ", comment.user.login));
-    let reason = in_response_to(&comment.body, &comment.html_url);
-    Target::new(&comment.repo, comment.number).comment(text.and(message).and(folded(&reason)))
+    let on = Target::new(&comment.repo, comment.number);
+    let (body, url, login) = (&comment.body, &comment.html_url, &comment.user.login);
+    answer_to(&on, body, url, login, message)
+}
+
+/// The same to what `login` wrote elsewhere.
+pub(crate) fn answer_to(
+    on: &Target,
+    body: &str,
+    url: &str,
+    login: &str,
+    message: impl Into<Text>,
+) -> Action {
+    let text = Text::from(format!("@{login}: ")).and(message);
+    on.comment(text.and(folded(&in_response_to(body, url))))
 }
 
 /// What we said on an issue or pull request that `is_stale`.

@@ -15,7 +15,7 @@ use trireme_state::{EFFECTS_LEVEL, next_effect};
 use super::lanes::Lane;
 use super::write::{Answer, Failure};
 use super::{MAX_TRIES, Session, not_recorded, observed};
-use crate::decision::{describe, filled, outcome_word};
+use crate::decision::{describe, filled, is_counted, joined, outcome_word};
 use crate::plugin::outage;
 
 /// A call that may have been sent can take effect for this long: the forge client ends it within 10 s.
@@ -49,7 +49,7 @@ impl Session {
                 plugin: &lane.plugin,
                 ordinal,
             };
-            if let Some(why) = unmet(plan, effect) {
+            if let Some(why) = unmet(plan, effect).or_else(|| untold(plan, action)) {
                 self.settle(&at, EffectState::Skipped, &why, None).await?;
                 continue;
             }
@@ -303,6 +303,11 @@ fn with_answers(plan: &Plan, action: &Action) -> Action {
 }
 
 fn answers(plan: &Plan, insert: &Insert) -> String {
+    joined(insert, &left(plan, insert))
+}
+
+/// The pieces of an insert that are told.
+fn left<'a>(plan: &'a Plan, insert: &'a Insert) -> Vec<&'a str> {
     let pieces = insert.pieces.iter().filter_map(|piece| {
         let of = plan.effects.get(piece.ordinal as usize)?;
         match piece.text.as_str() {
@@ -311,7 +316,17 @@ fn answers(plan: &Plan, insert: &Insert) -> String {
             text => (outcome(of) == EffectOutcome::Ok).then_some(text),
         }
     });
-    pieces.collect::<Vec<_>>().join(&insert.separator)
+    pieces.collect()
+}
+
+/// Why a comment has nothing to tell, if it has not.
+fn untold(plan: &Plan, action: &Action) -> Option<String> {
+    let Action::Comment(comment) = action else {
+        return None;
+    };
+    let nothing = |insert: &&Insert| is_counted(insert) && left(plan, insert).is_empty();
+    comment.inserts.iter().find(nothing)?;
+    Some("nothing that it tells of was done".to_owned())
 }
 
 pub(super) fn millis(duration: Duration) -> i64 {

@@ -6,6 +6,7 @@
 //! one delivery after the other in the order of arrival. Lanes do not wait for each other.
 
 mod chores;
+mod config_map;
 mod effects;
 mod forward;
 mod inbox;
@@ -39,6 +40,7 @@ use trireme_proto::state::{Delivery, DeliveryState};
 use trireme_raft::{View, WatchError};
 use trireme_state::{Change, arrival, limits::MAX_DELIVERIES};
 
+use crate::config_maps::ConfigMaps;
 use crate::enablement::Enablement;
 use crate::jira::JiraDirectory;
 use crate::metrics::PluginMetrics;
@@ -72,6 +74,8 @@ pub struct Equipment {
     pub config: ConfigFeed,
     pub hooks: OurHooks,
     pub options: PluginOptions,
+    /// Where ConfigMaps are written; `None`: nowhere.
+    pub config_maps: Option<Arc<dyn ConfigMaps>>,
     pub metrics: PluginMetrics,
 }
 

@@ -119,6 +119,7 @@ impl Session {
             options: &self.tools.options,
             jira: self.tools.jira.as_deref(),
             checked: &self.tools.checked,
+            has_clusters: self.tools.config_maps.is_some(),
             last_try,
         };
         let planning = AssertUnwindSafe(plugin.plan(&cx, event)).catch_unwind();

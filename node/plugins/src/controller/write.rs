@@ -267,13 +267,7 @@ impl Session {
             Action::Forward(effect) => return self.forward(effect, delivery).await,
             Action::Slack(effect) => return self.tell_slack(effect, delivery).await,
             Action::JiraLink(effect) => return self.link_from_jira(effect, delivery).await,
-            Action::ConfigMap(effect) => {
-                let why = format!(
-                    "no Kubernetes cluster is built in yet: {} stays",
-                    effect.name
-                );
-                return Err(Failure::Refused(why));
-            }
+            Action::ConfigMap(effect) => return self.update_config_map(effect, delivery).await,
         }
         Ok(Answer::default())
     }

@@ -4,6 +4,15 @@ use trireme_proto::state::{CommentEffect, Insert, Piece, Subject};
 
 use super::Ordinal;
 
+/// How one thing that was done is told, and how several are. In both, `{done}` stands for them and `{count}` for their
+/// number.
+#[derive(Debug, Clone, Copy)]
+pub struct Counted<'a> {
+    pub one: &'a str,
+    pub many: &'a str,
+    pub separator: &'a str,
+}
+
 /// What a comment or a new issue says.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Text {
@@ -55,12 +64,24 @@ impl Text {
         self.insert(pieces.collect(), separator)
     }
 
+    /// Goes on with those texts whose effects were done, told as [`Counted`] says; when none was, nothing is said at all.
+    #[must_use]
+    pub fn and_counted(self, texts: Vec<(Ordinal, String)>, told: &Counted<'_>) -> Self {
+        let mut text = self.and_those_done(texts, told.separator);
+        if let Some(insert) = text.inserts.last_mut() {
+            told.one.clone_into(&mut insert.one);
+            told.many.clone_into(&mut insert.many);
+        }
+        text
+    }
+
     fn insert(mut self, pieces: Vec<Piece>, separator: &str) -> Self {
         let at = self.here();
         self.inserts.push(Insert {
             at,
             pieces,
             separator: separator.to_owned(),
+            ..Insert::default()
         });
         self
     }
@@ -108,6 +129,26 @@ pub(super) fn marked(body: &str, inserts: &[Insert]) -> String {
             "" => format!("{{{}}}", piece.ordinal),
             text => format!("{{{} if {} is done}}", text, piece.ordinal),
         });
-        pieces.collect::<Vec<_>>().join(&insert.separator)
+        let told = pieces.collect::<Vec<_>>();
+        joined(insert, &told)
     })
+}
+
+/// The pieces that are left, as their insert tells them.
+pub(crate) fn joined(insert: &Insert, pieces: &[impl AsRef<str>]) -> String {
+    let pieces: Vec<&str> = pieces.iter().map(AsRef::as_ref).collect();
+    let done = pieces.join(&insert.separator);
+    let template = match pieces.len() {
+        _ if !is_counted(insert) => return done,
+        0 => return String::new(),
+        1 => &insert.one,
+        _ => &insert.many,
+    };
+    let counted = template.replace("{count}", &pieces.len().to_string());
+    counted.replacen("{done}", &done, 1)
+}
+
+/// Whether the comment is only sent if a piece of it is left.
+pub(crate) fn is_counted(insert: &Insert) -> bool {
+    !insert.one.is_empty()
 }

@@ -29,7 +29,8 @@ use trireme_forge::{
 use trireme_in_repo::{CacheLimits, InRepo, InRepoMetrics};
 use trireme_office::{Keeper, RunningConfig};
 use trireme_plugins::{
-    Enablement, Equipment, OurHooks, PluginMetrics, PluginOptions, Plugins, PluginsController,
+    ConfigMaps, Enablement, Equipment, OurHooks, PluginMetrics, PluginOptions, Plugins,
+    PluginsController,
 };
 use trireme_proto::state::{
     AcceptDelivery, BlobRef, Command, ConfigFile, ConfigVersion, Delivery, Done, Header, Job, Plan,
@@ -56,6 +57,7 @@ pub(crate) struct Setup {
     pub(crate) settling_after: Duration,
     /// What is handled at all.
     pub(crate) only: Enablement,
+    pub(crate) config_maps: Option<Arc<dyn ConfigMaps>>,
 }
 
 impl Default for Setup {
@@ -70,6 +72,7 @@ impl Default for Setup {
             redelivery: false,
             settling_after: trireme_plugins::SETTLE,
             only: Enablement::default(),
+            config_maps: None,
         }
     }
 }
@@ -83,6 +86,7 @@ pub(crate) struct Stage {
     mirrors: Mirrors,
     in_repo: InRepo,
     pub(crate) metrics: InRepoMetrics,
+    pub(crate) plugin_metrics: PluginMetrics,
     feed: watch::Sender<Option<Arc<RunningConfig>>>,
     term: Option<(CancellationToken, JoinHandle<()>)>,
     dir: tempfile::TempDir,
@@ -221,6 +225,7 @@ impl Stage {
             mirrors,
             in_repo,
             metrics,
+            plugin_metrics: PluginMetrics::default(),
             feed: watch::Sender::new(None),
             term: None,
             dir,
@@ -299,7 +304,8 @@ impl Stage {
             config: self.feed.subscribe(),
             hooks,
             options: self.setup.options.clone(),
-            metrics: PluginMetrics::default(),
+            config_maps: self.setup.config_maps.clone(),
+            metrics: self.plugin_metrics.clone(),
         })
         .unwrap()
         .repairing_every(self.setup.repairing_every)

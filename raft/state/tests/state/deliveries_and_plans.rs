@@ -703,7 +703,7 @@ fn an_effect_speaks_of_earlier_ones_alone() {
                     ordinal,
                     text: String::new(),
                 }],
-                separator: String::new(),
+                ..pb::Insert::default()
             }];
         }
         effect

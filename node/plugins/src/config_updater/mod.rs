@@ -1,0 +1,163 @@
+//! `config-updater`: what a merged pull request changed in the files of ConfigMaps is put into them.
+
+mod decide;
+mod glob;
+mod settings;
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use trireme_config::plugins::Section;
+use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
+use trireme_forge::{ChangedFile, ForgeError};
+
+use crate::decision::Decision;
+use crate::help::{HelpScope, PluginHelp};
+use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use settings::{SECTION, Settings};
+
+/// GitHub lists no more files of a pull request (GHC-025).
+const LISTED_FILES: usize = 3000;
+
+pub(crate) struct ConfigUpdater;
+
+#[async_trait]
+impl Plugin for ConfigUpdater {
+    fn name(&self) -> &'static str {
+        "config-updater"
+    }
+
+    fn events(&self) -> &'static [EventKind] {
+        &[EventKind::PullRequest]
+    }
+
+    fn concerns(&self, event: &Event) -> bool {
+        merged(event).is_some()
+    }
+
+    async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {
+        let Some((event, sha)) = merged(event) else {
+            return Ok(Decision::nothing());
+        };
+        let pr = &event.pull_request;
+        if !cx.has_clusters {
+            tracing::warn!(
+                repo = %pr.repo,
+                number = pr.number,
+                "config-updater is on, but there is no Kubernetes cluster to write to: no ConfigMap is updated; name clusters in \
+                 [kubernetes] of the node's settings, or turn the plugin off (in a dry run this is as it should be)"
+            );
+            return Ok(Decision::nothing());
+        }
+        let settings: &Settings = cx.section(SECTION)?;
+        let files = changed_files(cx, event).await?;
+        let namespace = &cx.running.config.prow.prowjob_namespace;
+        Ok(decide::decide(settings, pr, sha, &files, namespace))
+    }
+
+    fn help(&self, scope: &HelpScope<'_>) -> PluginHelp {
+        let settings = scope.plugins.section::<Settings>(SECTION);
+        let told = match (scope.repos, settings) {
+            ([repo], Some(settings)) => {
+                let one = |(files, spec): (&String, &settings::Spec)| {
+                    format!(
+                        "Files matching {repo}/{files} are used to populate the {} ConfigMap in ",
+                        spec.name
+                    )
+                };
+                let told: String = settings.maps.iter().map(one).collect();
+                Some(BTreeMap::from([(String::new(), told)]))
+            }
+            _ => None,
+        };
+        PluginHelp {
+            description: "The config-updater plugin automatically redeploys configuration and plugin configuration files when they change. The plugin watches for pull request merges that modify either of the config files and updates the cluster's configmap resources in response.".to_owned(),
+            config: told,
+            ..PluginHelp::default()
+        }
+    }
+
+    fn section(&self) -> Option<Section> {
+        Some(settings::section())
+    }
+}
+
+/// The merge of a pull request to its repository's default branch, and what it made (PLG-CONFIGUPDATER-001).
+fn merged(event: &Event) -> Option<(&PullRequestEvent, &str)> {
+    let Event::PullRequest(event) = event else {
+        return None;
+    };
+    let pr = &event.pull_request;
+    let counts = event.action == PullRequestAction::Closed
+        && pr.merged
+        && pr.base.branch == event.repository.default_branch;
+    let sha = pr.merge_commit_sha.as_deref().filter(|_| counts)?;
+    Some((event, sha))
+}
+
+/// As the forge lists them; all of them from git where it lists no more.
+async fn changed_files(
+    cx: &Planning<'_>,
+    event: &PullRequestEvent,
+) -> Result<Vec<ChangedFile>, PlanError> {
+    let pr = &event.pull_request;
+    let listed = cx.forge.changed_files(&pr.repo, pr.number).await;
+    let listed: Vec<ChangedFile> = listed.map_err(|error: ForgeError| PlanError::from(error))?;
+    if listed.len() < LISTED_FILES {
+        return Ok(listed);
+    }
+    let (base, head) = (pr.base.sha.as_str(), pr.head.sha.as_str());
+    cx.mirrors.ensure(&pr.repo, &[base, head]).await?;
+    let all = cx.mirrors.changed_files(&pr.repo, base, head).await?;
+    let all = all.into_iter().map(|file| ChangedFile {
+        path: file.path,
+        previous_path: file.previous_path,
+        status: file.status,
+        additions: file.additions,
+        deletions: file.deletions,
+        patch: None,
+        blob_url: String::new(),
+    });
+    Ok(all.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{comment_event, plugins_yaml, pull_request_event};
+    use trireme_forge::RepoId;
+
+    #[test]
+    fn plg_configupdater_001_only_merges_to_the_default_branch_count() {
+        let closed = |change: fn(&mut PullRequestEvent)| {
+            let mut event = pull_request_event("closed");
+            event.pull_request.merged = true;
+            event.pull_request.merge_commit_sha = Some("c".repeat(40));
+            change(&mut event);
+            ConfigUpdater.concerns(&Event::PullRequest(Box::new(event)))
+        };
+        assert!(closed(|_| ()));
+        assert!(!closed(|event| event.action = PullRequestAction::Edited));
+        assert!(!closed(|event| event.pull_request.merged = false));
+        assert!(!closed(|event| event.pull_request.merge_commit_sha = None));
+        assert!(!closed(|event| event.pull_request.base.branch = "release".into()));
+        assert!(!ConfigUpdater.concerns(&comment_event("author", "closed")));
+    }
+
+    #[test]
+    fn its_help_tells_of_one_repository_which_files_feed_what() {
+        let plugins = plugins_yaml("config_updater: {maps: {a/*: {name: b}}}").unwrap();
+        let help = |repos: &[RepoId]| {
+            ConfigUpdater.help(&HelpScope {
+                plugins: &plugins,
+                repos,
+            })
+        };
+        let repo = RepoId::new("org", "repo");
+        assert_eq!(
+            help(std::slice::from_ref(&repo)).config.unwrap()[""],
+            "Files matching org/repo/a/* are used to populate the b ConfigMap in "
+        );
+        assert_eq!(help(&[repo.clone(), repo]).config, None);
+    }
+}
