@@ -183,7 +183,7 @@ pub async fn offer(
     stop.cancel();
     let _ = following.await;
 
-    let seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let seen = std::mem::take(&mut *seen.lock().unwrap_or_else(PoisonError::into_inner));
     let mut broken = Vec::new();
     let mut label_changes = 0;
     for pr in &pulls {

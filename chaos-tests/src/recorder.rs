@@ -374,7 +374,7 @@ pub(crate) async fn read_all(cluster: &Cluster) -> anyhow::Result<Last> {
             read: linearizable(),
             page_size: PAGE,
             page_token: token,
-            only_unhandled: false,
+            ..ListDeliveriesRequest::default()
         };
         let answer = client.deliveries().list_deliveries(request).await;
         let answer = answer.context("listing deliveries")?.into_inner();

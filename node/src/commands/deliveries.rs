@@ -591,7 +591,6 @@ async fn redrive(args: RedriveArgs) -> anyhow::Result<()> {
                 }
             }
         }
-        drop(progress);
     } else {
         done.extend(&dead);
     }

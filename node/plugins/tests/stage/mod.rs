@@ -38,7 +38,7 @@ use trireme_proto::state::{
 };
 use trireme_raft::{Node, PeerListener, Store, StoreConfig};
 use trireme_sandbox::world::{BOT, ORG, Pr, REPO, World, WorldBuilder};
-use trireme_state::{State, is_complete};
+use trireme_state::{FEATURE_LEVEL, State, is_complete};
 
 /// How long anything is waited for.
 const BOUND: Duration = Duration::from_secs(20);
@@ -230,6 +230,12 @@ impl Stage {
             term: None,
             dir,
         };
+        // The last thing that a new cluster writes by itself: before it, deliveries with headers are refused.
+        stage
+            .until("the newest feature level", |state| {
+                (state.feature_level() == FEATURE_LEVEL).then_some(())
+            })
+            .await;
         stage.configure().await;
         stage.begin_term();
         stage
