@@ -161,6 +161,7 @@ plugins! {
     cla::Cla,
     config_updater::ConfigUpdater,
     dco::Dco,
+    heart::Heart,
     help_wanted::HelpWanted,
     hold::Hold,
     invalid_commit_msg::InvalidCommitMsg,

@@ -312,7 +312,7 @@ mod tests {
             candidates.sort();
             expected.sort();
             assert_eq!(candidates, expected, "{case}");
-            let needed: Vec<String> = assessment.coverage.needed().iter().cloned().collect();
+            let needed: Vec<String> = assessment.coverage.needed().to_vec();
             assert_eq!(needed, strings(&case["owners_set"]), "{case}");
             let links = Links {
                 repo: "https://github.com/org/repo".into(),
