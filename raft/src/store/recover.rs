@@ -152,7 +152,7 @@ pub(crate) mod tests {
         match newest_snapshot(&snapshots, "c", &LogState::default()).unwrap_err() {
             OpenError::Stopped(fatal) => {
                 assert_eq!(fatal.kind, FatalKind::UnknownCommand);
-                insta::assert_snapshot!(fatal, @"the state is at feature level 6, this version knows 5. Nothing was changed: start the newer version on this data directory");
+                insta::assert_snapshot!(fatal, @"the state is at feature level 7, this version knows 6. Nothing was changed: start the newer version on this data directory");
             }
             other => panic!("{other}"),
         }

@@ -43,10 +43,10 @@ async fn the_feature_level_is_raised_when_the_last_member_knows_it_and_not_befor
         })),
         ..Command::default()
     };
-    insta::assert_snapshot!(refused(store, raise.clone()).await, @"node 3 has not said that it knows feature level 5: upgrade it, or wait until it answers");
+    insta::assert_snapshot!(refused(store, raise.clone()).await, @"node 3 has not said that it knows feature level 6: upgrade it, or wait until it answers");
     let mut newer = put("key", "x");
     newer.min_level = FEATURE_LEVEL;
-    insta::assert_snapshot!(refused(store, newer.clone()).await, @"it needs feature level 5, the cluster is at 1: raise it once every member runs a version that knows it");
+    insta::assert_snapshot!(refused(store, newer.clone()).await, @"it needs feature level 6, the cluster is at 1: raise it once every member runs a version that knows it");
 
     // Nobody takes it that a node which is away knows more by now.
     cluster.kill(3).await;

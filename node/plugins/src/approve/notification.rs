@@ -292,7 +292,8 @@ mod tests {
         }
     }
 
-    /// PLG-APPROVE-009 … 021 against upstream's own answers.
+    /// Against upstream's own answers: PLG-APPROVE-009, PLG-APPROVE-010 (which files are approved), PLG-APPROVE-016,
+    /// PLG-APPROVE-017, PLG-APPROVE-018, PLG-APPROVE-019, PLG-APPROVE-020, PLG-APPROVE-021, PLG-APPROVE-025 (the text).
     #[test]
     fn plg_approve_015_notifications_are_upstreams_byte_for_byte() {
         let Some(cases) = oracle("reports.jsonl.gz") else {

@@ -241,6 +241,10 @@ impl Stage {
         stage
     }
 
+    pub(crate) fn hook_url(&self) -> &str {
+        &self.hook_url
+    }
+
     pub(crate) fn store(&self) -> Store {
         self.door.store()
     }
@@ -358,8 +362,31 @@ impl Stage {
         });
         match waited.await {
             Ok(found) => found,
-            Err(_) => panic!("waited in vain for {what}"),
+            Err(_) => panic!("waited in vain for {what}; open are {:#?}", self.open()),
         }
+    }
+
+    /// What is not handled yet, and by whom.
+    fn open(&self) -> Vec<String> {
+        let view = self.store().view();
+        let open = view.open_deliveries().map(|delivery| {
+            let plugins = delivery.plugins.iter();
+            let waiting = plugins.filter(|plugin| !delivery.settled.contains(plugin));
+            let waiting: Vec<String> = waiting
+                .map(|plugin| match view.plan(&delivery.guid, plugin) {
+                    Some(plan) => format!("{plugin}: {:?} {}", plan.effects, plan.error),
+                    None => plugin.clone(),
+                })
+                .collect();
+            format!(
+                "{} {} {}: {}",
+                delivery.guid,
+                delivery.event,
+                delivery.action,
+                waiting.join(", ")
+            )
+        });
+        open.collect()
     }
 
     /// Waits until every webhook is delivered and handled.
