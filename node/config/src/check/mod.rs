@@ -761,11 +761,12 @@ mod tests {
     fn hook_054_a_plugin_that_is_not_built_is_a_warning() {
         let registry = registry().with_built(["size"]);
         let text = "plugins:\n  org: {plugins: [size, cat]}\n  org/a: {plugins: [dog]}\n";
-        let report = report(&[("plugins.yaml", text)], Some(&registry));
+        let files = Files::default().plugins(text);
+        let report = files.report(&["not-built"], Some(&registry));
         assert_eq!(report.errors, []);
         insta::assert_snapshot!(lines(&report), @r"
-        plugins.yaml:2:25: plugins: the plugin cat is not built yet: nothing happens where it is on
-        plugins.yaml:3:21: plugins: the plugin dog is not built yet: nothing happens where it is on
+        plugins.yaml:2:25: plugins: the plugin cat is not built yet: nothing happens where it is on; leave it on for when it is, or turn it off to be rid of this warning
+        plugins.yaml:3:21: plugins: the plugin dog is not built yet: nothing happens where it is on; leave it on for when it is, or turn it off to be rid of this warning
         ");
     }
 
