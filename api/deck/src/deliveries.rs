@@ -477,7 +477,7 @@ mod tests {
         for told in [
             "trireme deliveries redrive g-1 --plugin lgtm --effect 1",
             "trireme deliveries redrive g-1 --plugin wip<",
-            "Nothing to do had hold.",
+            "hold had nothing to do.",
             "It failed to decide 5 times and was given up.",
             "comment on acme/widget#7",
         ] {

@@ -9,5 +9,6 @@ mod dialect;
 mod files;
 mod jobs;
 mod layers;
+mod plugins;
 mod shards;
 mod stage;

@@ -6,7 +6,7 @@ use serde_json::Value;
 use trireme_config::{Config, FileSet, Layout, LoadOptions, Loaded};
 use trireme_prowjob::DecorationConfig;
 
-/// Paths: `config.yaml`, `jobs/…`, `sup/…_prowconfig.yaml`, `plugins.yaml`. What is absent is not part of the layout.
+/// Paths: `config.yaml`, `jobs/…`, `sup/…_prowconfig.yaml`, `plugins.yaml`, `plugin-sup/…_pluginconfig.yaml`. What is absent is not part of the layout.
 pub(crate) fn load(files: &[(&str, &str)]) -> Loaded {
     let has = |prefix: &str| files.iter().any(|(path, _)| path.starts_with(prefix));
     let mut set = FileSet::new(Layout {
@@ -18,6 +18,11 @@ pub(crate) fn load(files: &[(&str, &str)]) -> Loaded {
             Vec::new()
         },
         plugins: has("plugins.yaml").then(|| "plugins.yaml".to_owned()),
+        plugin_supplemental_dirs: if has("plugin-sup/") {
+            vec!["plugin-sup".to_owned()]
+        } else {
+            Vec::new()
+        },
         ..Layout::default()
     });
     set.insert("config.yaml", Vec::new());
