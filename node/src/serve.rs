@@ -485,6 +485,7 @@ async fn controllers(
     let in_repo = InRepo::new(mirrors.clone(), settings.in_repo.limits(), told.in_repo);
     // A slow repair: what merges and what answers people goes before it.
     let background: Arc<dyn Forge> = Arc::new(client.with_priority(Priority::Background));
+    let forges = Arc::clone(&client);
     let forge: Arc<dyn Forge> = client;
     let hooks = match (&settings.webhook.url, github.app_id) {
         (Some(url), _) => OurHooks::At(url.clone()),
@@ -494,6 +495,7 @@ async fn controllers(
     let plugins = PluginsController::new(Equipment {
         plugins: Plugins::built_in(),
         forge: Arc::clone(&forge),
+        forges,
         owners,
         in_repo: in_repo.clone(),
         mirrors: mirrors.clone(),

@@ -126,7 +126,9 @@ mod text;
 #[cfg(feature = "cost")]
 pub use approve::cost;
 pub use config_maps::{ClusterError, ConfigMapId, ConfigMaps, Values};
-pub use controller::{Equipment, MAX_TRIES, OurHooks, PluginsController, REPAIR_EVERY, SETTLE};
+pub use controller::{
+    Equipment, ForgeOfPlugin, MAX_TRIES, OurHooks, PluginsController, REPAIR_EVERY, SETTLE,
+};
 pub use enablement::{Enablement, EnablementError};
 pub use help::PluginHelp;
 pub use metrics::PluginMetrics;

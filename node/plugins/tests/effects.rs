@@ -22,7 +22,7 @@ use trireme_plugins::help::{HelpScope, PluginHelp};
 use trireme_plugins::{EventKind, PlanError, Planning, Plugin, Plugins};
 use trireme_proto::state::EffectState;
 use trireme_sandbox::{
-    Clock, FileChange,
+    Clock, FileChange, Logged,
     faults::{CallEffect, CallMatch, Times},
     forge::Permission,
     world::World,
@@ -316,4 +316,39 @@ async fn what_a_plugin_elsewhere_refuses_is_given_up_after_five_tries() {
         dead[0].effects[0].error,
         format!("{url}: 400 Bad Request: ")
     );
+}
+
+/// What kubernetes has on for most of its repositories.
+const KUBERNETES: &str = "approve, assign, blunderbuss, help, hold, label, lgtm, lifecycle, milestone, milestonestatus, \
+    override, owners-label, release-note, retitle, shrug, skip, stage, trigger, verify-owners, welcome, wip";
+
+/// A comment that no plugin reacts to causes no call at all.
+#[tokio::test]
+async fn a_comment_that_concerns_nobody_costs_no_call() {
+    let stage = Stage::new(Setup {
+        plugins: format!("plugins: {{acme/widget: {{plugins: [{KUBERNETES}]}}}}"),
+        ..Setup::default()
+    })
+    .await;
+    let pr = stage.world.pr("fix").opened_by("author").await;
+    stage.settled().await;
+    let calls = |stage: &Stage| {
+        let log = stage.world.sandbox().log_after(0);
+        let calls = log
+            .iter()
+            .filter(|entry| matches!(entry.what, Logged::Call { .. }));
+        calls.count()
+    };
+    let before = calls(&stage);
+    assert!(before > 0);
+    for text in [
+        "Thanks!",
+        "What about /etc/hosts?",
+        "> /lgtm\n\nNot yet.",
+        "/unknown",
+    ] {
+        stage.world.comment("author", &pr, text).await;
+    }
+    stage.settled().await;
+    assert_eq!(calls(&stage), before);
 }

@@ -27,6 +27,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use trireme_forge::Forge;
 use trireme_forge::git::Mirrors;
+use trireme_forge::github::GitHub;
 use trireme_forge::owners::OwnersLoader;
 use trireme_in_repo::InRepo;
 use trireme_office::{
@@ -63,11 +64,24 @@ const CHORE_WORKERS: usize = 2;
 /// Tries of a decision that fails, and of a write that is refused, before they are given up.
 pub const MAX_TRIES: u32 = 5;
 
+/// Gives every plugin its own way to the forge, so that it can be told what each asks there.
+pub trait ForgeOfPlugin: Send + Sync {
+    fn of_plugin(&self, plugin: &str) -> Arc<dyn Forge>;
+}
+
+impl ForgeOfPlugin for GitHub {
+    fn of_plugin(&self, plugin: &str) -> Arc<dyn Forge> {
+        Arc::new(self.for_plugin(plugin))
+    }
+}
+
 /// What the controller works with.
 #[derive(Clone)]
 pub struct Equipment {
     pub plugins: Plugins,
     pub forge: Arc<dyn Forge>,
+    /// The same forge, as each plugin reaches it.
+    pub forges: Arc<dyn ForgeOfPlugin>,
     pub owners: OwnersLoader,
     pub in_repo: InRepo,
     pub mirrors: Mirrors,

@@ -101,7 +101,8 @@ impl Session {
         let Some(plugin) = self.tools.plugins.get(&lane.plugin) else {
             return Ok(Decision::nothing());
         };
-        let bot = self.tools.forge.bot_user().await?;
+        let forge = self.tools.forges.of_plugin(&lane.plugin);
+        let bot = forge.bot_user().await?;
         let view = self.office.view();
         let now = Timestamp::from_millisecond(self.office.now_ms());
         let cx = Planning {
@@ -109,7 +110,7 @@ impl Session {
             now: now.unwrap_or(Timestamp::UNIX_EPOCH),
             received: Timestamp::from_millisecond(delivery.received_ms)
                 .unwrap_or(Timestamp::UNIX_EPOCH),
-            forge: self.tools.forge.as_ref(),
+            forge: forge.as_ref(),
             bot: &bot,
             running,
             state: &view,

@@ -84,7 +84,8 @@ impl Session {
         plan: &Plan,
         delivery: &Delivery,
     ) -> Result<Answer, Failure> {
-        let forge = self.tools.forge.as_ref();
+        let forge = self.tools.forges.of_plugin(&plan.plugin);
+        let forge = forge.as_ref();
         match action {
             Action::Comment(effect) => {
                 let (repo, number) = subject(effect.subject.as_ref());

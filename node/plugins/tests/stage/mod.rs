@@ -308,6 +308,7 @@ impl Stage {
         let controller = PluginsController::new(Equipment {
             plugins: self.setup.built_in.clone(),
             forge: Arc::clone(&self.github) as Arc<dyn Forge>,
+            forges: Arc::clone(&self.github) as _,
             owners: OwnersLoader::new(self.mirrors.clone()),
             in_repo: self.in_repo.clone(),
             mirrors: self.mirrors.clone(),
