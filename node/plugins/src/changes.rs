@@ -17,9 +17,22 @@ pub(crate) async fn files(
     pr: &PullRequest,
 ) -> Result<Vec<ChangedFile>, PlanError> {
     let told = cx.forge.changed_files(&pr.repo, pr.number).await?;
-    if told.len() < TOLD_FILES {
+    if !may_be_cut(&told) {
         return Ok(told);
     }
+    files_from_git(cx, pr).await
+}
+
+/// Whether the forge may know of more files than these.
+pub(crate) fn may_be_cut(told: &[ChangedFile]) -> bool {
+    told.len() >= TOLD_FILES
+}
+
+/// All changed files, without patches.
+pub(crate) async fn files_from_git(
+    cx: &Planning<'_>,
+    pr: &PullRequest,
+) -> Result<Vec<ChangedFile>, PlanError> {
     let (base, head) = (&pr.base.sha, &pr.head.sha);
     cx.mirrors.ensure(&pr.repo, &[base, head]).await?;
     let all = cx.mirrors.changed_files(&pr.repo, base, head).await?;

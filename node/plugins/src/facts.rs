@@ -13,6 +13,7 @@ use trireme_forge::{
     SearchRequest, StatusState, WorkflowRun,
 };
 
+use crate::changes;
 use crate::decision::Target;
 use crate::plugin::{PlanError, Planning};
 
@@ -271,7 +272,15 @@ pub(crate) async fn fetch(
             });
         }
         Missing::Files => {
-            let files = forge.changed_files(repo, number).await?;
+            let mut files = forge.changed_files(repo, number).await?;
+            if changes::may_be_cut(&files) {
+                let pr = match facts.pull_request.take() {
+                    Some(pr) => pr,
+                    None => forge.pull_request(repo, number).await?,
+                };
+                files = changes::files_from_git(cx, &pr).await?;
+                facts.pull_request = Some(pr);
+            }
             facts.files = Some(files.into_iter().map(|file| file.path).collect());
         }
         Missing::Comments => facts.comments = Some(forge.comments(repo, number).await?),

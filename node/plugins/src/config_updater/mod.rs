@@ -9,15 +9,12 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use trireme_config::plugins::Section;
 use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
-use trireme_forge::{ChangedFile, ForgeError};
 
+use crate::changes;
 use crate::decision::Decision;
 use crate::help::{HelpScope, PluginHelp};
 use crate::plugin::{EventKind, PlanError, Planning, Plugin};
 use settings::{SECTION, Settings};
-
-/// GitHub lists no more files of a pull request (GHC-025).
-const LISTED_FILES: usize = 3000;
 
 pub(crate) struct ConfigUpdater;
 
@@ -50,7 +47,7 @@ impl Plugin for ConfigUpdater {
             return Ok(Decision::nothing());
         }
         let settings: &Settings = cx.section(SECTION)?;
-        let files = changed_files(cx, event).await?;
+        let files = changes::files(cx, &event.pull_request).await?;
         let namespace = &cx.running.config.prow.prowjob_namespace;
         Ok(decide::decide(settings, pr, sha, &files, namespace))
     }
@@ -93,32 +90,6 @@ fn merged(event: &Event) -> Option<(&PullRequestEvent, &str)> {
         && pr.base.branch == event.repository.default_branch;
     let sha = pr.merge_commit_sha.as_deref().filter(|_| counts)?;
     Some((event, sha))
-}
-
-/// As the forge lists them; all of them from git where it lists no more.
-async fn changed_files(
-    cx: &Planning<'_>,
-    event: &PullRequestEvent,
-) -> Result<Vec<ChangedFile>, PlanError> {
-    let pr = &event.pull_request;
-    let listed = cx.forge.changed_files(&pr.repo, pr.number).await;
-    let listed: Vec<ChangedFile> = listed.map_err(|error: ForgeError| PlanError::from(error))?;
-    if listed.len() < LISTED_FILES {
-        return Ok(listed);
-    }
-    let (base, head) = (pr.base.sha.as_str(), pr.head.sha.as_str());
-    cx.mirrors.ensure(&pr.repo, &[base, head]).await?;
-    let all = cx.mirrors.changed_files(&pr.repo, base, head).await?;
-    let all = all.into_iter().map(|file| ChangedFile {
-        path: file.path,
-        previous_path: file.previous_path,
-        status: file.status,
-        additions: file.additions,
-        deletions: file.deletions,
-        patch: None,
-        blob_url: String::new(),
-    });
-    Ok(all.collect())
 }
 
 #[cfg(test)]
