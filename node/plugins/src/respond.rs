@@ -51,8 +51,7 @@ pub(crate) fn answer_to(
     login: &str,
     message: impl Into<Text>,
 ) -> Action {
-    let text = Text::from(format!("@{login}: ")).and(message);
-    on.comment(text.and(folded(&in_response_to(body, url))))
+    on.comment(reply_with(body, url, login, message))
 }
 
 /// What we said on an issue or pull request that `is_stale`.
@@ -69,12 +68,10 @@ pub(crate) fn stale(
         .collect()
 }
 
-/// The same, of a message that tells what came of earlier effects.
+/// An answer as that of [`reply_to`]; the message may tell what came of earlier effects.
 pub(crate) fn reply_with(body: &str, url: &str, login: &str, message: impl Into<Text>) -> Text {
-    let around = reply(login, "", &in_response_to(body, url));
-    let start = format!("@{login}: ");
-    let end = around.strip_prefix(&start).unwrap_or_default();
-    Text::from(start.as_str()).and(message).and(end)
+    let text = Text::from(format!("@{login}: ")).and(message);
+    text.and(folded(&in_response_to(body, url)))
 }
 
 #[cfg(test)]
