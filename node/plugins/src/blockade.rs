@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use trireme_config::GoRegex;
 use trireme_config::plugins::{Problem, Section};
-use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
+use trireme_forge::webhook::Event;
 use trireme_forge::{BotUser, ChangedFile, PullRequest, has_label};
 
 use crate::changes;
@@ -117,14 +117,14 @@ impl Plugin for Blockades {
     }
 
     fn concerns(&self, event: &Event) -> bool {
-        matches!(event, Event::PullRequest(event) if has_new_files(event))
+        matches!(event, Event::PullRequest(event) if event.action.brings_commits())
     }
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {
         let Event::PullRequest(event) = event else {
             return Ok(Decision::nothing());
         };
-        if !has_new_files(event) {
+        if !event.action.brings_commits() {
             return Ok(Decision::nothing());
         }
         let pr = &event.pull_request;
@@ -196,13 +196,6 @@ impl Plugin for Blockades {
             problems.collect()
         }))
     }
-}
-
-fn has_new_files(event: &PullRequestEvent) -> bool {
-    matches!(
-        event.action,
-        PullRequestAction::Opened | PullRequestAction::Reopened | PullRequestAction::Synchronize
-    )
 }
 
 /// Why it is blocked, with the files of each reason; `None` if it is not (PLG-BLOCKADE-001).
@@ -327,7 +320,7 @@ blockades:
             ("synchronize", true),
             ("edited", false),
         ] {
-            assert_eq!(has_new_files(&pull_request_event(action)), expected);
+            assert_eq!(pull_request_event(action).action.brings_commits(), expected);
         }
     }
 

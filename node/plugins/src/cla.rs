@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use std::time::Duration;
 use trireme_config::plugins::{Problem, Section};
-use trireme_forge::webhook::{Event, GenericAction, GenericComment, StatusEvent};
-use trireme_forge::{CombinedStatus, Label, State, StatusState};
+use trireme_forge::webhook::{Event, GenericComment, StatusEvent};
+use trireme_forge::{CombinedStatus, Label, StatusState};
 
 use crate::decision::{Decision, Target};
 use crate::help::{Command, HelpScope, PluginHelp};
@@ -130,9 +130,7 @@ const fn is_decided(state: StatusState) -> bool {
 }
 
 fn is_check(comment: &GenericComment) -> bool {
-    comment.is_pr
-        && comment.issue_state == State::Open
-        && comment.action == GenericAction::Created
+    comment.is_new_on_open_pull_request()
         && CHECK.is_match(&comment.body)
 }
 

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use serde::Deserialize;
 use trireme_config::plugins::Section;
-use trireme_forge::webhook::{Event, GenericAction, GenericComment, PullRequestAction};
+use trireme_forge::webhook::{Event, GenericComment, PullRequestAction};
 use trireme_forge::{
-    BotUser, Commit, CombinedStatus, Label, PullRequest, RepoId, State, StatusState,
+    BotUser, Commit, CombinedStatus, Label, PullRequest, RepoId, StatusState,
 };
 use trireme_office::TrustRule;
 use trireme_proto::state::{Context, ContextState};
@@ -88,7 +88,7 @@ impl Plugin for Dco {
 
     fn concerns(&self, event: &Event) -> bool {
         match event {
-            Event::PullRequest(event) if has_new_commits(&event.action) => true,
+            Event::PullRequest(event) if event.action.brings_commits() => true,
             _ => event
                 .generic_comment()
                 .is_some_and(|comment| is_check(&comment)),
@@ -97,7 +97,7 @@ impl Plugin for Dco {
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {
         if let Event::PullRequest(event) = event
-            && has_new_commits(&event.action)
+            && event.action.brings_commits()
         {
             let says = event.action != PullRequestAction::Reopened;
             return look(cx, &event.pull_request, says).await;
@@ -140,17 +140,8 @@ impl Plugin for Dco {
     }
 }
 
-fn has_new_commits(action: &PullRequestAction) -> bool {
-    matches!(
-        action,
-        PullRequestAction::Opened | PullRequestAction::Reopened | PullRequestAction::Synchronize
-    )
-}
-
 fn is_check(comment: &GenericComment) -> bool {
-    comment.is_pr
-        && comment.issue_state == State::Open
-        && comment.action == GenericAction::Created
+    comment.is_new_on_open_pull_request()
         && CHECK.is_match(&comment.body)
 }
 

@@ -2,9 +2,9 @@
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use trireme_config::plugins::{Problem, Section};
+use trireme_config::plugins::{Problem, Section, narrowest};
 use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
-use trireme_forge::{BotUser, Commit, IssueComment, Label, RepoId, has_label};
+use trireme_forge::{BotUser, Commit, IssueComment, Label, has_label};
 
 use crate::changes::{self, sha_list};
 use crate::decision::{Decision, Target};
@@ -53,15 +53,6 @@ impl Settings {
             .iter()
             .any(|check| check.name == name && check.disabled)
     }
-}
-
-/// HOOK-055: the first entry that names the repository, else the first that names its org.
-fn narrowest<'a>(all: &'a [Settings], repo: &RepoId) -> Option<&'a Settings> {
-    let naming = |name: &str| {
-        all.iter()
-            .find(|settings| settings.repos.iter().any(|repo| repo == name))
-    };
-    naming(&repo.to_string()).or_else(|| naming(&repo.org))
 }
 
 /// HOOK-057, HOOK-060
@@ -119,7 +110,7 @@ impl Plugin for InvalidCommitMsg {
         }
         let pr = &event.pull_request;
         let all: &Vec<Settings> = cx.section(SECTION)?;
-        let settings = narrowest(all, &pr.repo).cloned().unwrap_or_default();
+        let settings = narrowest(all, |settings| &settings.repos, &pr.repo.org, &pr.repo.repo).cloned().unwrap_or_default();
         let labels = cx.forge.labels(&pr.repo, pr.number).await?;
         let commits = changes::commits(cx, pr).await?;
         let comments = cx.forge.comments(&pr.repo, pr.number).await?;
@@ -141,13 +132,7 @@ impl Plugin for InvalidCommitMsg {
 }
 
 fn may_change(event: &PullRequestEvent) -> bool {
-    matches!(
-        event.action,
-        PullRequestAction::Opened
-            | PullRequestAction::Reopened
-            | PullRequestAction::Synchronize
-            | PullRequestAction::Edited
-    )
+    event.action.brings_commits() || event.action == PullRequestAction::Edited
 }
 
 fn decide(
@@ -314,12 +299,11 @@ mod tests {
         let yaml = "invalid_commit_msg:\n- {repos: [org], checks: [{name: fixupPrefix, disabled: true}]}\n- {repos: [org/repo]}\n";
         let config = plugins_yaml(yaml).unwrap();
         let all = config.section::<Vec<Settings>>(SECTION).unwrap();
-        let checks = |repo: &str| {
-            let repo = RepoId::new("org", repo);
-            narrowest(all, &repo).is_some_and(|settings| settings.checks(FIXUP_PREFIX))
-        };
+        let of = |org: &str, repo: &str| narrowest(all, |settings| &settings.repos, org, repo);
+        let checks =
+            |repo: &str| of("org", repo).is_some_and(|settings| settings.checks(FIXUP_PREFIX));
         assert!(checks("repo") && !checks("other"));
-        assert!(narrowest(all, &RepoId::new("else", "repo")).is_none());
+        assert!(of("else", "repo").is_none());
         for (entries, expected) in [
             ("{repos: [' ']}", "must be of form org or org/repo"),
             ("{repos: [a]}, {repos: [a]}", "is there twice"),

@@ -1,7 +1,7 @@
 //! `mergecommitblocker`: keeps pull requests with merge commits from merging (PLG-MERGECOMMIT-001).
 
 use async_trait::async_trait;
-use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
+use trireme_forge::webhook::Event;
 use trireme_forge::{BotUser, IssueComment, PullRequest, has_label};
 
 use crate::decision::{Decision, Target};
@@ -25,14 +25,14 @@ impl Plugin for MergeCommitBlocker {
     }
 
     fn concerns(&self, event: &Event) -> bool {
-        matches!(event, Event::PullRequest(event) if has_new_commits(event))
+        matches!(event, Event::PullRequest(event) if event.action.brings_commits())
     }
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {
         let Event::PullRequest(event) = event else {
             return Ok(Decision::nothing());
         };
-        if !has_new_commits(event) {
+        if !event.action.brings_commits() {
             return Ok(Decision::nothing());
         }
         let pr = &event.pull_request;
@@ -56,13 +56,6 @@ impl Plugin for MergeCommitBlocker {
             ..PluginHelp::default()
         }
     }
-}
-
-fn has_new_commits(event: &PullRequestEvent) -> bool {
-    matches!(
-        event.action,
-        PullRequestAction::Opened | PullRequestAction::Reopened | PullRequestAction::Synchronize
-    )
 }
 
 fn decide(
@@ -123,7 +116,7 @@ mod tests {
             ("synchronize", true),
             ("edited", false),
         ] {
-            assert_eq!(has_new_commits(&pull_request_event(action)), expected);
+            assert_eq!(pull_request_event(action).action.brings_commits(), expected);
         }
     }
 }

@@ -51,13 +51,7 @@ impl Plugin for MergeMethodComment {
 /// Whether it has several commits, and the event may have changed that.
 fn has_several(event: &PullRequestEvent) -> bool {
     event.pull_request.commits.is_some_and(|count| count > 1)
-        && matches!(
-            event.action,
-            PullRequestAction::Opened
-                | PullRequestAction::Reopened
-                | PullRequestAction::Synchronize
-                | PullRequestAction::Edited
-        )
+        && (event.action.brings_commits() || event.action == PullRequestAction::Edited)
 }
 
 fn text(tide: &Tide, pr: &PullRequest) -> String {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use async_trait::async_trait;
-use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
+use trireme_forge::webhook::Event;
 
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, Missing, gather};
@@ -23,14 +23,14 @@ impl Plugin for OwnersLabel {
     }
 
     fn concerns(&self, event: &Event) -> bool {
-        matches!(event, Event::PullRequest(event) if may_change(event))
+        matches!(event, Event::PullRequest(event) if event.action.brings_commits())
     }
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {
         let Event::PullRequest(event) = event else {
             return Ok(Decision::nothing());
         };
-        if !may_change(event) {
+        if !event.action.brings_commits() {
             return Ok(Decision::nothing());
         }
         let pr = &event.pull_request;
@@ -48,13 +48,6 @@ impl Plugin for OwnersLabel {
 }
 
 /// Whether it may touch other files than before.
-fn may_change(event: &PullRequestEvent) -> bool {
-    matches!(
-        event.action,
-        PullRequestAction::Opened | PullRequestAction::Reopened | PullRequestAction::Synchronize
-    )
-}
-
 /// Labels are compared with their case here, as in Prow.
 fn decide(on: &Target, branch: &str, facts: &Facts) -> Result<Decision, Missing> {
     let owners = facts.owners(branch)?;
@@ -130,7 +123,7 @@ mod tests {
             ("synchronize", true),
             ("edited", false),
         ] {
-            assert_eq!(may_change(&pull_request_event(action)), expected);
+            assert_eq!(pull_request_event(action).action.brings_commits(), expected);
         }
     }
 }

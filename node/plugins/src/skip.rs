@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use trireme_config::job::{Filter, Presubmit};
-use trireme_forge::webhook::{Event, GenericAction, GenericComment};
-use trireme_forge::{CombinedStatus, ForgeError, PullRequest, State, StatusState};
+use trireme_forge::webhook::{Event, GenericComment};
+use trireme_forge::{CombinedStatus, ForgeError, PullRequest, StatusState};
 use trireme_proto::state::{Context, ContextState};
 
 use crate::decision::{Decision, Ordinal, Outcome, Target, Text};
@@ -85,9 +85,7 @@ impl Plugin for Skip {
 }
 
 fn asks(comment: &GenericComment) -> bool {
-    comment.is_pr
-        && comment.issue_state == State::Open
-        && comment.action == GenericAction::Created
+    comment.is_new_on_open_pull_request()
         && SKIP.is_match(&comment.body)
 }
 
@@ -172,7 +170,7 @@ fn decide(
 
 #[cfg(test)]
 mod tests {
-    use trireme_forge::CommitStatus;
+    use trireme_forge::{CommitStatus, State};
 
     use super::*;
     use crate::testing::{comment, config, pull_request};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use trireme_config::plugins::Section;
+use trireme_config::plugins::{Section, narrowest};
 use trireme_forge::webhook::{Event, GenericAction, GenericComment, PushEvent};
 use trireme_forge::{RepoId, norm_login};
 
@@ -40,11 +40,8 @@ struct MergeWarning {
 impl Settings {
     /// HOOK-055
     fn of(&self, repo: &RepoId) -> Option<&MergeWarning> {
-        let naming = |name: &str| {
-            let mut all = self.merge_warnings.iter();
-            all.find(|warning| warning.repos.iter().any(|repo| repo == name))
-        };
-        naming(&repo.to_string()).or_else(|| naming(&repo.org))
+        let all = &self.merge_warnings;
+        narrowest(all, |warning| &warning.repos, &repo.org, &repo.repo)
     }
 }
 

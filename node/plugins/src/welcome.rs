@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use serde::Deserialize;
-use trireme_config::plugins::{Problem, Section};
+use trireme_config::plugins::{Problem, Section, narrowest};
 use trireme_config::{Template, TemplateError};
 use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
 use trireme_forge::search::FoundIssues;
@@ -44,11 +44,7 @@ impl Settings {
 impl Welcomes {
     /// The first that names the repository, else the first that names its org (HOOK-055).
     fn of(&self, repo: &RepoId) -> Option<&Settings> {
-        let naming = |name: &str| {
-            let mut all = self.0.iter();
-            all.find(|settings| settings.repos.iter().any(|entry| entry == name))
-        };
-        naming(&repo.to_string()).or_else(|| naming(&repo.org))
+        narrowest(&self.0, |settings| &settings.repos, &repo.org, &repo.repo)
     }
 
     /// HOOK-057. A template that does not parse welcomes nobody, as in Prow.

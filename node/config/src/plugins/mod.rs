@@ -390,8 +390,8 @@ fn names(list: &[String], org: &str, repo: &str) -> bool {
     })
 }
 
-/// The first of a list of settings that names the repository, else the first that names its org.
-fn narrowest<'a, T>(
+/// The first of a list of settings that names the repository, else the first that names its org (HOOK-055).
+pub fn narrowest<'a, T>(
     list: &'a [T],
     repos: impl Fn(&T) -> &Vec<String>,
     org: &str,

@@ -61,6 +61,12 @@ pub enum PullRequestAction {
 }
 
 impl PullRequestAction {
+    /// Whether the pull request may have other commits, or other files, than anybody has looked at.
+    #[must_use]
+    pub fn brings_commits(&self) -> bool {
+        matches!(self, Self::Opened | Self::Reopened | Self::Synchronize)
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -282,6 +288,14 @@ pub struct GenericComment {
     pub node_id: String,
     /// Issue comments and review comments only.
     pub comment_id: Option<u64>,
+}
+
+impl GenericComment {
+    /// Whether somebody has just written it on an open pull request.
+    #[must_use]
+    pub fn is_new_on_open_pull_request(&self) -> bool {
+        self.is_pr && self.issue_state == State::Open && self.action == GenericAction::Created
+    }
 }
 
 impl Event {

@@ -1,8 +1,8 @@
 //! When approval is looked at again, and what becomes of the label and the notification.
 
 use regex::Regex;
-use trireme_forge::webhook::{Event, GenericAction, PullRequestAction};
-use trireme_forge::{BotUser, IssueComment, LabelEvent, RepoId, State, User, UserKind};
+use trireme_forge::webhook::{Event, PullRequestAction};
+use trireme_forge::{BotUser, IssueComment, LabelEvent, RepoId, User, UserKind};
 
 use super::approvals::{
     Approvals, How, Rules, add_from_texts, conversation, has_command, review_counts,
@@ -142,9 +142,7 @@ pub(super) fn occasion(event: &Event, options: &Options, bot: &BotUser) -> Optio
         _ => {}
     }
     let comment = event.generic_comment()?;
-    let counts = comment.action == GenericAction::Created
-        && comment.is_pr
-        && comment.issue_state == State::Open
+    let counts = comment.is_new_on_open_pull_request()
         && !bot.is(&comment.user.login)
         && has_command(&comment.body, options.rules());
     counts.then_some(Occasion {
@@ -265,7 +263,7 @@ fn added_by_human(events: &[LabelEvent], bot: &BotUser) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use trireme_forge::{Label, ReviewState};
+    use trireme_forge::{Label, ReviewState, State};
 
     use super::*;
     use crate::testing::{

@@ -1,8 +1,8 @@
 //! What becomes of the label `lgtm`, from what was said or pushed and the facts around it.
 
-use trireme_forge::webhook::{Event, GenericAction, PullRequestAction, PullRequestEvent};
+use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
 use trireme_forge::{
-    BotUser, IssueComment, ReviewState, State, User, UserKind, has_label, norm_login,
+    BotUser, IssueComment, ReviewState, User, UserKind, has_label, norm_login,
 };
 use trireme_proto::state::effect::Action;
 
@@ -82,9 +82,7 @@ pub(super) fn may_matter(event: &Event) -> bool {
 /// The request that an event makes, by a command or by a review's verdict (PLG-LGTM-002).
 pub(super) fn request(event: &Event, options: &Options, bot: &BotUser) -> Option<Request> {
     if let Some(comment) = event.generic_comment()
-        && comment.is_pr
-        && comment.issue_state == State::Open
-        && comment.action == GenericAction::Created
+        && comment.is_new_on_open_pull_request()
         && let Some(add) = asked(&comment.body)
     {
         return Some(Request {
@@ -274,7 +272,7 @@ fn stored_tree<'a>(comments: impl DoubleEndedIterator<Item = &'a IssueComment>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trireme_forge::{Commit, Signature};
+    use trireme_forge::{Commit, Signature, State};
 
     use crate::testing::{
         bot, bot_comment, comment_event, labels, owners, pull_request, pull_request_event,

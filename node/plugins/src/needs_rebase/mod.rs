@@ -7,7 +7,7 @@ mod scan;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use trireme_forge::webhook::{Event, IssueCommentEvent, PullRequestAction, PullRequestEvent};
+use trireme_forge::webhook::{Event, IssueCommentEvent, PullRequestEvent};
 use trireme_forge::{BotUser, IssueComment, Mergeability, PullRequest, State, has_label};
 
 use crate::decision::{Decision, Target};
@@ -89,11 +89,7 @@ impl Plugin for NeedsRebase {
 }
 
 fn is_push(event: &PullRequestEvent) -> bool {
-    let of_interest = matches!(
-        event.action,
-        PullRequestAction::Opened | PullRequestAction::Synchronize | PullRequestAction::Reopened
-    );
-    of_interest && event.pull_request.is_open()
+    event.action.brings_commits() && event.pull_request.is_open()
 }
 
 fn is_on_open(event: &IssueCommentEvent) -> bool {

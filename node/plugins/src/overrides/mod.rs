@@ -12,8 +12,8 @@ use serde::Deserialize;
 use trireme_config::job::Presubmit;
 use trireme_config::plugins::Section;
 use trireme_forge::git::GitError;
-use trireme_forge::webhook::{Event, GenericAction, GenericComment};
-use trireme_forge::{ForgeError, Permission, PullRequest, RepoId, State, norm_login};
+use trireme_forge::webhook::{Event, GenericComment};
+use trireme_forge::{ForgeError, Permission, PullRequest, RepoId, norm_login};
 use trireme_in_repo::{Commits, InRepoError, Own};
 use trireme_office::{PullRun, run_record};
 use trireme_proto::state::{JobState, NewJob};
@@ -205,9 +205,7 @@ override:
 ";
 
 fn counts(comment: &GenericComment) -> bool {
-    comment.is_pr
-        && comment.issue_state == State::Open
-        && comment.action == GenericAction::Created
+    comment.is_new_on_open_pull_request()
 }
 
 /// What the forge said, or what to answer because it refused.

@@ -127,13 +127,7 @@ impl Plugin for Size {
 
 /// Whether what is changed may be more or less than before.
 fn may_change(event: &PullRequestEvent) -> bool {
-    matches!(
-        event.action,
-        PullRequestAction::Opened
-            | PullRequestAction::Reopened
-            | PullRequestAction::Synchronize
-            | PullRequestAction::Edited
-    )
+    event.action.brings_commits() || event.action == PullRequestAction::Edited
 }
 
 /// Read out of git, which costs the forge nothing. What is wrong in these files is not the pull request's fault.

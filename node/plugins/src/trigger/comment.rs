@@ -1,8 +1,8 @@
 //! What a text on a pull request starts (PLG-TRIGGER-003 … 021).
 
 use trireme_config::job::{AvailableTests, Command, Contexts, Filter, Presubmit};
-use trireme_forge::webhook::{GenericAction, GenericComment};
-use trireme_forge::{BotUser, State, has_label};
+use trireme_forge::webhook::GenericComment;
+use trireme_forge::{BotUser, has_label};
 
 use super::jobs::Runs;
 use super::pull_request::Standstill;
@@ -16,17 +16,13 @@ use crate::text::drop_code_blocks;
 
 /// Whether the text alone allows any decision: a job may listen to anything, so its words do not tell.
 pub(super) fn may_matter(comment: &GenericComment) -> bool {
-    comment.action == GenericAction::Created
-        && comment.is_pr
-        && comment.issue_state == State::Open
+    comment.is_new_on_open_pull_request()
         && !comment.body.is_empty()
 }
 
 /// Whether the text can matter: new, on an open pull request, not our own (PLG-TRIGGER-003).
 pub(super) fn counts(comment: &GenericComment, bot: &BotUser) -> bool {
-    comment.action == GenericAction::Created
-        && comment.is_pr
-        && comment.issue_state == State::Open
+    comment.is_new_on_open_pull_request()
         && !bot.is(&comment.user.login)
 }
 
@@ -187,6 +183,8 @@ fn files<'f>(
 #[cfg(test)]
 mod tests {
     use trireme_config::Config;
+    use trireme_forge::State;
+    use trireme_forge::webhook::GenericAction;
 
     use super::*;
     use crate::testing::{PRESUBMITS, bot, bot_comment, comment, config, labels, pull_request};

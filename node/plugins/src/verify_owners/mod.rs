@@ -10,8 +10,8 @@ use async_trait::async_trait;
 use trireme_config::plugins::{Owners as OwnersSection, Trigger};
 use trireme_forge::git::{ChangedPath, MergeOutcome};
 use trireme_forge::owners::{Aliases, OwnersFile, OwnersOptions};
-use trireme_forge::webhook::{Event, GenericAction, GenericComment, PullRequestAction};
-use trireme_forge::{ChangedFile, FileStatus, MergeMethod, PullRequest, RepoId, State, has_label};
+use trireme_forge::webhook::{Event, GenericComment};
+use trireme_forge::{ChangedFile, FileStatus, MergeMethod, PullRequest, RepoId, has_label};
 use trireme_office::TrustRule;
 
 use crate::changes;
@@ -42,7 +42,7 @@ impl Plugin for VerifyOwners {
 
     fn concerns(&self, event: &Event) -> bool {
         match event {
-            Event::PullRequest(event) if has_new_commits(&event.action) => true,
+            Event::PullRequest(event) if event.action.brings_commits() => true,
             _ => event
                 .generic_comment()
                 .is_some_and(|comment| is_command(&comment)),
@@ -51,7 +51,7 @@ impl Plugin for VerifyOwners {
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {
         if let Event::PullRequest(event) = event
-            && has_new_commits(&event.action)
+            && event.action.brings_commits()
         {
             return verify(cx, &event.pull_request, false).await;
         }
@@ -98,17 +98,8 @@ impl Plugin for VerifyOwners {
     }
 }
 
-fn has_new_commits(action: &PullRequestAction) -> bool {
-    matches!(
-        action,
-        PullRequestAction::Opened | PullRequestAction::Reopened | PullRequestAction::Synchronize
-    )
-}
-
 fn is_command(comment: &GenericComment) -> bool {
-    comment.is_pr
-        && comment.issue_state == State::Open
-        && comment.action == GenericAction::Created
+    comment.is_new_on_open_pull_request()
         && VERIFY.is_match(&comment.body)
 }
 
