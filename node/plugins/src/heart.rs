@@ -7,10 +7,10 @@ use serde::Deserialize;
 use trireme_config::GoRegex;
 use trireme_config::plugins::{Problem, Section};
 use trireme_forge::ChangedFile;
+use trireme_forge::owners::Draw;
 use trireme_forge::webhook::{Event, IssueCommentEvent, PullRequestAction};
 
 use crate::decision::{Decision, Target};
-use crate::dice::Dice;
 use crate::help::{HelpScope, PluginHelp};
 use crate::plugin::{EventKind, PlanError, Planning, Plugin};
 
@@ -72,7 +72,7 @@ impl Plugin for Heart {
     }
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {
-        let reaction = REACTIONS[Dice::of(cx.guid).one_of(REACTIONS.len())];
+        let reaction = REACTIONS[Draw::of(cx.guid).below(REACTIONS.len())];
         match event {
             Event::IssueComment(event) => {
                 let settings: &Settings = cx.section(SECTION)?;

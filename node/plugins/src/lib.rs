@@ -108,7 +108,6 @@ mod changes;
 mod config_maps;
 mod controller;
 pub mod decision;
-mod dice;
 mod enablement;
 mod facts;
 pub mod help;

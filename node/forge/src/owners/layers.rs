@@ -108,6 +108,13 @@ impl Draw {
         Self { state: seed }
     }
 
+    /// For what is picked once for each text: a delivery decided about again picks the same.
+    #[must_use]
+    pub fn of(text: &str) -> Self {
+        let mix = |seed: u64, byte: u8| Self::seeded(seed ^ u64::from(byte)).number();
+        Self::seeded(text.bytes().fold(0, mix))
+    }
+
     /// Fixed here (splitmix64), because what is picked must survive upgrades of any library.
     pub fn number(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -134,6 +141,18 @@ mod tests {
             set.insert(n, layer.iter().copied());
         }
         set
+    }
+
+    #[test]
+    fn one_text_picks_the_same_again_and_others_pick_otherwise() {
+        let picks = |text: &str| -> Vec<usize> {
+            let mut draw = Draw::of(text);
+            (0..20).map(|_| draw.below(5)).collect()
+        };
+        assert_eq!(picks("a"), picks("a"));
+        assert_ne!(picks("a"), picks("b"));
+        assert!((0..5).all(|pick| picks("a").contains(&pick)));
+        assert_eq!(Draw::of("a").below(0), 0);
     }
 
     /// OWN-013, OWN-020

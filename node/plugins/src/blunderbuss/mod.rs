@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use trireme_config::GoRegex;
 use trireme_config::plugins::{Problem, Section};
+use trireme_forge::owners::Draw;
 use trireme_forge::webhook::{
     Event, GenericAction, GenericComment, PullRequestAction, PullRequestEvent, StatusEvent,
 };
@@ -15,7 +16,6 @@ use trireme_forge::{RepoId, State};
 
 use crate::assign::CC;
 use crate::decision::{Decision, Target};
-use crate::dice::Dice;
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::plugin::{EventKind, PlanError, Planning, Plugin};
 use crate::text::commands;
@@ -285,9 +285,9 @@ async fn ask(
     loop {
         let ask_them = settings.use_status_availability && busy.len() < MAX_ASKED;
         let picked = {
-            let mut dice = Dice::of(&format!("{}/{}", cx.guid, on.number));
+            let mut draw = Draw::of(&format!("{}/{}", cx.guid, on.number));
             let mut picker = Picker {
-                choose: &mut |count| dice.one_of(count),
+                choose: &mut |count| draw.below(count),
                 busy: settings.use_status_availability.then_some(&busy),
                 unknown_are_available: !ask_them,
             };

@@ -5,10 +5,10 @@ mod settings;
 
 use async_trait::async_trait;
 use trireme_config::plugins::Section;
+use trireme_forge::owners::Draw;
 use trireme_forge::webhook::{Event, PullRequestAction};
 
 use crate::decision::{Decision, Target};
-use crate::dice::Dice;
 use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::plugin::{EventKind, PlanError, Planning, Plugin};
@@ -53,8 +53,8 @@ impl Plugin for Label {
         };
         let on = Target::new(&asked.comment.repo, asked.comment.number);
         gather(cx, &on, Facts::default(), |facts| {
-            let mut dice = Dice::of(cx.guid);
-            decide::decide(&asked, settings, facts, &mut |count| dice.one_of(count))
+            let mut draw = Draw::of(cx.guid);
+            decide::decide(&asked, settings, facts, &mut |count| draw.below(count))
         })
         .await
     }
