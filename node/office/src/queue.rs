@@ -93,12 +93,14 @@ struct Inner<K> {
     /// Added while running: run again afterwards.
     again: BTreeSet<K>,
     delayed: BTreeMap<K, Instant>,
+    /// The same, the earliest first: tens of thousands wait while a forge is away.
+    due: BTreeSet<(Instant, K)>,
     failures: BTreeMap<K, u32>,
 }
 
 impl<K: Ord + Clone> Inner<K> {
     fn enqueue(&mut self, key: K) {
-        self.delayed.remove(&key);
+        self.no_longer_delayed(&key);
         if self.running.contains(&key) {
             self.again.insert(key);
         } else if self.queued.insert(key.clone()) {
@@ -107,15 +109,21 @@ impl<K: Ord + Clone> Inner<K> {
     }
 
     fn enqueue_due(&mut self, now: Instant) {
-        let due: Vec<K> = self
-            .delayed
-            .iter()
-            .filter(|(_, at)| **at <= now)
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in due {
+        while self.due.first().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, key)) = self.due.pop_first()
+        {
             self.enqueue(key);
         }
+    }
+
+    fn no_longer_delayed(&mut self, key: &K) {
+        if let Some(at) = self.delayed.remove(key) {
+            self.due.remove(&(at, key.clone()));
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.due.first().map(|(at, _)| *at)
     }
 
     fn take(&mut self) -> Option<K> {
@@ -130,6 +138,8 @@ impl<K: Ord + Clone> Inner<K> {
             return;
         }
         let earliest = self.delayed.get(&key).map_or(at, |was| at.min(*was));
+        self.no_longer_delayed(&key);
+        self.due.insert((earliest, key.clone()));
         self.delayed.insert(key, earliest);
     }
 }
@@ -149,6 +159,7 @@ impl<K: Ord + Clone + Send + Sync + Debug + 'static> KeyedQueue<K> {
                     running: BTreeSet::new(),
                     again: BTreeSet::new(),
                     delayed: BTreeMap::new(),
+                    due: BTreeSet::new(),
                     failures: BTreeMap::new(),
                 }),
                 changed: Notify::new(),
@@ -231,7 +242,7 @@ impl<K: Ord + Clone + Send + Sync + Debug + 'static> KeyedQueue<K> {
                 });
                 continue;
             }
-            let wake = self.inner().delayed.values().min().copied();
+            let wake = self.inner().next_due();
             tokio::select! {
                 () = resigned.cancelled() => {}
                 () = self.shared.changed.notified() => {}
@@ -420,6 +431,36 @@ mod tests {
         assert_eq!(seen.recv().await, Some(3));
         stop.cancel();
         handle.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn delayed_keys_run_when_they_are_due_the_earliest_first_and_at_once_when_added() {
+        let queue = KeyedQueue::new("test", 1, quick());
+        let (sender, mut seen) = mpsc::unbounded_channel();
+        let began = Instant::now();
+        for key in 1..=10_000 {
+            queue.add_after(key, Duration::from_secs(20_000 - u64::from(key)));
+        }
+        queue.add_after(7, Duration::from_secs(30_000));
+        queue.add_after(8, Duration::from_secs(1));
+        queue.add(9);
+        let (stop, handle) = run_until(&queue, move |key, _| {
+            let sender = sender.clone();
+            async move {
+                sender.send((key, began.elapsed().as_secs())).unwrap();
+                Work::Done
+            }
+        })
+        .await;
+        assert_eq!(seen.recv().await, Some((9, 0)));
+        assert_eq!(seen.recv().await, Some((8, 1)));
+        for key in (1..=10_000).rev().filter(|key| ![8, 9].contains(key)) {
+            assert_eq!(seen.recv().await, Some((key, 20_000 - u64::from(key))));
+        }
+        assert_eq!(queue.depth(), (0, 0));
+        stop.cancel();
+        handle.await.unwrap();
+        assert!(seen.try_recv().is_err());
     }
 
     #[test]
