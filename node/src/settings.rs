@@ -1,9 +1,11 @@
 //! The settings of one node: a TOML file, which `TRIREME_*` variables and flags override. Every key is explained in
 //! `deploy/trireme.example.toml`.
 
+mod follow;
 mod github;
 mod github_flags;
 mod kubernetes;
+mod status_reconciler;
 
 use std::{
     net::SocketAddr,
@@ -13,17 +15,13 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
-use trireme_admin::status_reconciler::Options;
-use trireme_api::configs::MAX_RETIRED_PERCENT;
-use trireme_config::{
-    Layout,
-    files::{DEFAULT_PLUGIN_SUPPLEMENTAL_SUFFIX, DEFAULT_SUPPLEMENTAL_SUFFIX},
-};
 use trireme_in_repo::CacheLimits;
 
+pub use follow::FollowSettings;
 pub use github::{EnterpriseSettings, GitHubSettings, Place};
 pub use github_flags::GitHubFlags;
 pub use kubernetes::KubernetesSettings;
+pub use status_reconciler::StatusReconcilerSettings;
 
 use crate::plugin_settings::{
     CherrypickerSettings, JiraSettings, NeedsRebaseSettings, SlackSettings,
@@ -114,95 +112,6 @@ pub struct AdmissionSettings {
 #[serde(deny_unknown_fields, default)]
 pub struct ConfigSettings {
     pub follow: Option<FollowSettings>,
-}
-
-/// Files that the leader follows. The keys are Prow's flags.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct FollowSettings {
-    pub config_path: PathBuf,
-    /// A job file or the root of the job tree.
-    #[serde(default)]
-    pub job_config_path: Option<PathBuf>,
-    #[serde(default)]
-    pub plugin_config: Option<PathBuf>,
-    #[serde(default)]
-    pub supplemental_prow_config_dir: Vec<PathBuf>,
-    #[serde(default = "default_supplemental_suffix")]
-    pub supplemental_prow_configs_filename_suffix: String,
-    #[serde(default)]
-    pub supplemental_plugin_config_dir: Vec<PathBuf>,
-    #[serde(default = "default_plugin_supplemental_suffix")]
-    pub supplemental_plugin_configs_filename_suffix: String,
-    /// As `config apply --max-retired`.
-    #[serde(default = "default_max_retired_percent")]
-    pub max_retired_percent: u32,
-}
-
-impl FollowSettings {
-    /// The same as the loader wants it.
-    #[must_use]
-    pub fn layout(&self) -> Layout {
-        let text = |path: &PathBuf| path.display().to_string();
-        Layout {
-            config: text(&self.config_path),
-            jobs: self.job_config_path.as_ref().map(text),
-            supplemental_dirs: self.supplemental_prow_config_dir.iter().map(text).collect(),
-            supplemental_suffix: self.supplemental_prow_configs_filename_suffix.clone(),
-            plugins: self.plugin_config.as_ref().map(text),
-            plugin_supplemental_dirs: self
-                .supplemental_plugin_config_dir
-                .iter()
-                .map(text)
-                .collect(),
-            plugin_supplemental_suffix: self.supplemental_plugin_configs_filename_suffix.clone(),
-            ..Layout::default()
-        }
-    }
-
-    /// CFG-090: a node whose files are not there from the beginning is not started. What stands in them may be wrong: the
-    /// cluster goes on with the version that it has.
-    ///
-    /// # Errors
-    /// Naming the key.
-    pub fn check_paths(&self) -> anyhow::Result<()> {
-        let single = [
-            ("config_path", Some(&self.config_path)),
-            ("job_config_path", self.job_config_path.as_ref()),
-            ("plugin_config", self.plugin_config.as_ref()),
-        ];
-        let of_dirs = [
-            (
-                "supplemental_prow_config_dir",
-                &self.supplemental_prow_config_dir,
-            ),
-            (
-                "supplemental_plugin_config_dir",
-                &self.supplemental_plugin_config_dir,
-            ),
-        ];
-        let dirs = of_dirs
-            .into_iter()
-            .flat_map(|(key, paths)| paths.iter().map(move |path| (key, path)));
-        let single = single
-            .into_iter()
-            .filter_map(|(key, path)| Some((key, path?)));
-        for (key, path) in single.chain(dirs) {
-            std::fs::metadata(path).with_context(|| {
-                format!(
-                    "config.follow.{key}: {} is not there; mount it on every node, or leave config.follow out and use \
-                     `trireme config apply`",
-                    path.display()
-                )
-            })?;
-        }
-        ensure!(
-            !self.config_path.is_dir(),
-            "config.follow.config_path: {} is a directory; name the file config.yaml in it",
-            self.config_path.display()
-        );
-        Ok(())
-    }
 }
 
 #[derive(Debug, Clone, Deserialize, Serialize)]
@@ -423,78 +332,8 @@ impl InRepoSettings {
     }
 }
 
-/// Prow's `status-reconciler`; the keys are its flags (ADM-102). Its `--status-path` is the cluster itself.
-#[derive(Debug, Clone, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct StatusReconcilerSettings {
-    /// Only log and count what would be done (ADM-001).
-    pub dry_run: bool,
-    pub continue_on_error: bool,
-    /// `org` or `org/repo`.
-    pub denylist: Vec<String>,
-    /// `org` or `org/repo`.
-    pub denylist_all: Vec<String>,
-}
-
-impl Default for StatusReconcilerSettings {
-    fn default() -> Self {
-        let Options {
-            dry_run,
-            continue_on_error,
-            denylist,
-            denylist_all,
-        } = Options::default();
-        Self {
-            dry_run,
-            continue_on_error,
-            denylist,
-            denylist_all,
-        }
-    }
-}
-
-impl StatusReconcilerSettings {
-    #[must_use]
-    pub fn options(&self) -> Options {
-        Options {
-            dry_run: self.dry_run,
-            continue_on_error: self.continue_on_error,
-            denylist: self.denylist.clone(),
-            denylist_all: self.denylist_all.clone(),
-        }
-    }
-
-    fn check(&self) -> anyhow::Result<()> {
-        for (key, list) in [
-            ("denylist", &self.denylist),
-            ("denylist_all", &self.denylist_all),
-        ] {
-            for name in list {
-                let parts: Vec<&str> = name.split('/').collect();
-                ensure!(
-                    parts.len() <= 2 && parts.iter().all(|part| !part.trim().is_empty()),
-                    "status_reconciler.{key}: {name:?} names nothing; write an org, or a repository as \"org/repo\""
-                );
-            }
-        }
-        Ok(())
-    }
-}
-
 fn default_listen() -> String {
     DEFAULT_LISTEN.to_owned()
-}
-
-fn default_max_retired_percent() -> u32 {
-    MAX_RETIRED_PERCENT
-}
-
-fn default_supplemental_suffix() -> String {
-    DEFAULT_SUPPLEMENTAL_SUFFIX.to_owned()
-}
-
-fn default_plugin_supplemental_suffix() -> String {
-    DEFAULT_PLUGIN_SUPPLEMENTAL_SUFFIX.to_owned()
 }
 
 /// # Errors
