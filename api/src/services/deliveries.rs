@@ -122,7 +122,7 @@ impl Door {
             return Err(match whole {
                 None => no_such(guid),
                 Some(_) => Status::failed_precondition(format!(
-                    "delivery {guid} was handled more than a day ago and is in the archive, where nothing is done any more; \
+                    "delivery {guid} is in the archive, where nothing is done any more; \
                      have the forge send it again (the webhook's recent deliveries, Redeliver): it is then taken anew"
                 )),
             });

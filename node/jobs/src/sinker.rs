@@ -21,8 +21,20 @@ const MAX_PROWJOB_AGE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// request id, must find it, or it would be made twice.
 const LEAST_AGE: Duration = Duration::from_millis(REQUEST_MEMORY_MS.unsigned_abs());
 const MIN_PERIOD: Duration = Duration::from_secs(1);
-/// Handled deliveries stay long enough to be looked at.
-const MAX_DELIVERY_AGE_MS: i64 = 24 * 3600 * 1000;
+/// How often deliveries are looked at: many come in an hour.
+const DELIVERIES_EVERY: Duration = Duration::from_secs(60);
+const HOUR_MS: i64 = 3600 * 1000;
+/// Handled deliveries stay long enough to be looked at; then they are read from the archive.
+const MAX_DELIVERY_AGE_MS: i64 = 24 * HOUR_MS;
+/// What was given up can be redriven until somebody is back from a weekend.
+const MAX_DEAD_AGE_MS: i64 = 7 * 24 * HOUR_MS;
+/// Plans with something given up whose deliveries stay for [`MAX_DEAD_AGE_MS`], the newest.
+const MAX_DEAD_KEPT: usize = 10_000;
+/// Above this much of a quota, in percent, handled deliveries leave before their time: doors must not refuse new ones
+/// for the sake of those that are only remembered.
+const MAX_DELIVERY_PERCENT: u64 = 50;
+/// The quotas that handled deliveries take from.
+const DELIVERY_QUOTAS: [&str; 4] = ["delivery", "delivery_bytes", "plan_bytes", "blob_bytes"];
 /// Records in one command.
 const MAX_SWEEP: usize = 500;
 
@@ -83,9 +95,22 @@ fn newest_periodics<'a>(state: &'a State, config: &Config) -> BTreeSet<&'a str> 
     newest.into_values().collect()
 }
 
-fn old_deliveries(state: &State, now_ms: i64) -> Vec<String> {
+/// At most [`MAX_SWEEP`] handled deliveries that leave now, handled longest ago first; before their time while they take
+/// `most_percent` of a quota or more.
+fn old_deliveries(state: &State, now_ms: i64, most_percent: u64) -> Vec<String> {
+    let dead = state.dead_plans().rev().take(MAX_DEAD_KEPT);
+    let dead: BTreeSet<&str> = dead.map(|plan| plan.guid.as_str()).collect();
+    let quotas = state.quotas();
+    let is_pressed = quotas
+        .iter()
+        .any(|quota| DELIVERY_QUOTAS.contains(&quota.kind) && quota.percent() >= most_percent);
+    let age_ms = if is_pressed { 0 } else { MAX_DELIVERY_AGE_MS };
     state
-        .deliveries_handled_before(now_ms - MAX_DELIVERY_AGE_MS)
+        .deliveries_handled_before(now_ms - age_ms)
+        .filter(|delivery| {
+            delivery.handled_ms < now_ms - MAX_DEAD_AGE_MS || !dead.contains(&*delivery.guid)
+        })
+        .take(MAX_SWEEP)
         .map(|delivery| delivery.guid.clone())
         .collect()
 }
@@ -97,16 +122,36 @@ impl Controller for Sinker {
     }
 
     async fn run(&self, office: Office) -> Result<(), ControllerError> {
+        tokio::try_join!(self.sink_jobs(&office), sink_deliveries(&office))?;
+        Ok(())
+    }
+}
+
+/// Until the office is resigned.
+async fn sink_deliveries(office: &Office) -> Result<(), ControllerError> {
+    let resigned = office.resigned();
+    while !resigned.is_cancelled() {
+        sweep_deliveries(office).await?;
+        tokio::select! {
+            () = resigned.cancelled() => {}
+            () = sleep(DELIVERIES_EVERY) => {}
+        }
+    }
+    Ok(())
+}
+
+impl Sinker {
+    /// Until the office is resigned.
+    async fn sink_jobs(&self, office: &Office) -> Result<(), ControllerError> {
         let resigned = office.resigned();
         let mut feed = self.config.clone();
         while !resigned.is_cancelled() {
             let running = feed.borrow_and_update().clone();
-            sweep_deliveries(&office).await?;
-            sweep_blobs(&office).await?;
+            sweep_blobs(office).await?;
             let mut period = PERIOD;
             // How long runs stay is not known before there is a configuration.
             if let Some(running) = &running {
-                self.sweep_jobs(&office, &running.config).await?;
+                self.sweep_jobs(office, &running.config).await?;
                 period = std_or(running.config.prow.sinker.resync_period, PERIOD);
             }
             tokio::select! {
@@ -117,9 +162,7 @@ impl Controller for Sinker {
         }
         Ok(())
     }
-}
 
-impl Sinker {
     async fn sweep_jobs(&self, office: &Office, config: &Config) -> Result<(), OfficeError> {
         let (view, now) = (office.view(), office.now_ms());
         for ids in old_jobs(&view, config, self.least_age, now).chunks(MAX_SWEEP) {
@@ -159,13 +202,104 @@ async fn sweep_blobs(office: &Office) -> Result<(), OfficeError> {
 }
 
 async fn sweep_deliveries(office: &Office) -> Result<(), OfficeError> {
-    let (view, now) = (office.view(), office.now_ms());
-    for guids in old_deliveries(&view, now).chunks(MAX_SWEEP) {
+    loop {
+        let guids = old_deliveries(&office.view(), office.now_ms(), MAX_DELIVERY_PERCENT);
+        if guids.is_empty() {
+            return Ok(());
+        }
+        // What was swept is not found again; more may have to go.
         office
-            .propose(Body::SweepDeliveries(SweepDeliveries {
-                guids: guids.to_vec(),
-            }))
+            .propose(Body::SweepDeliveries(SweepDeliveries { guids }))
             .await?;
     }
-    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use trireme_proto::state::{
+        AcceptDelivery, Batch, Command, CommitPlans, Delivery, SettlePlan, outcome,
+    };
+
+    use super::*;
+
+    const DAY_MS: i64 = 24 * HOUR_MS;
+    const NOW_MS: i64 = 1_800_000_000_000;
+
+    fn apply(state: &mut State, stamp_ms: i64, body: Body) {
+        let command = Command {
+            principal: "node:1".to_owned(),
+            body: Some(body),
+            ..Command::default()
+        };
+        let batch = Batch {
+            stamp_ms,
+            commands: vec![command],
+        };
+        let applied = state.apply(state.last_index() + 1, batch);
+        for outcome in applied.outcomes {
+            assert!(
+                matches!(outcome.result, Some(outcome::Result::Done(_))),
+                "{outcome:?}"
+            );
+        }
+    }
+
+    /// Handled at once, or given up by its plugin.
+    fn take(state: &mut State, stamp_ms: i64, guid: &str, dead: bool) {
+        let guid = guid.to_owned();
+        let delivery = Delivery {
+            guid: guid.clone(),
+            event: "ping".to_owned(),
+            payload_zstd: vec![0; 4].into(),
+            ..Delivery::default()
+        };
+        let delivery = Some(delivery);
+        apply(
+            state,
+            stamp_ms,
+            Body::AcceptDelivery(AcceptDelivery { delivery }),
+        );
+        let plugins = vec!["hold".to_owned()];
+        let idle = if dead { vec![] } else { plugins.clone() };
+        let commit = CommitPlans {
+            guid: guid.clone(),
+            plugins,
+            idle,
+            ..CommitPlans::default()
+        };
+        apply(state, stamp_ms, Body::CommitPlans(commit));
+        if dead {
+            let settle = SettlePlan {
+                guid,
+                plugin: "hold".to_owned(),
+                error: "404".to_owned(),
+                dead,
+            };
+            apply(state, stamp_ms, Body::SettlePlan(settle));
+        }
+    }
+
+    /// What can be redriven outlasts a weekend; what is only remembered gives way before doors have to refuse new ones.
+    #[test]
+    fn deliveries_leave_after_a_day_dead_ones_after_a_week_and_the_oldest_earlier_under_pressure() {
+        let mut state = State::new();
+        take(&mut state, NOW_MS - 8 * DAY_MS, "dead-8-days", true);
+        take(&mut state, NOW_MS - 3 * DAY_MS, "dead-3-days", true);
+        take(&mut state, NOW_MS - 2 * DAY_MS, "handled-2-days", false);
+        take(&mut state, NOW_MS - HOUR_MS, "handled-1-hour", false);
+        assert_eq!(
+            old_deliveries(&state, NOW_MS, MAX_DELIVERY_PERCENT),
+            ["dead-8-days", "handled-2-days"]
+        );
+        let pressed = old_deliveries(&state, NOW_MS, 0);
+        assert_eq!(pressed, ["dead-8-days", "handled-2-days", "handled-1-hour"]);
+    }
+
+    #[test]
+    fn the_quotas_of_deliveries_are_there() {
+        let quotas = State::new().quotas();
+        for kind in DELIVERY_QUOTAS {
+            assert!(quotas.iter().any(|quota| quota.kind == kind), "{kind}");
+        }
+    }
 }
