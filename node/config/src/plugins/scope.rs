@@ -83,3 +83,37 @@ fn sets_something(value: &Value) -> bool {
         Value::Object(map) => map.values().any(sets_something),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reach(text: &str) -> (bool, String) {
+        let root = crate::yaml::parse(text.as_bytes()).unwrap().root;
+        let scope = PluginConfig::read_alone("shard.yaml", &root).scope();
+        let all: Vec<String> = scope.orgs.into_iter().chain(scope.repos).collect();
+        (scope.global, all.join(" "))
+    }
+
+    /// HOOK-073: whom a file is about; what cannot stand in a shard, or is for all, is global.
+    #[test]
+    fn hook_073_a_file_tells_which_orgs_and_repositories_it_is_about() {
+        for (text, global, all) in [
+            ("{}", false, ""),
+            ("plugins: {o: {plugins: [hold]}, o/r: {plugins: [lgtm]}}", false, "o o/r"),
+            ("external_plugins: {o/r: [{name: x}], p: [{name: x}]}", false, "p o/r"),
+            ("approve: [{repos: [a, a/b]}]\nlgtm: [{repos: [c]}]\ntriggers: [{repos: [d/e]}]", false, "a c a/b d/e"),
+            ("welcome: [{repos: [o/r]}]", false, "o/r"),
+            ("bugzilla: {orgs: {o: {default: {main: {}}, repos: {r: {branches: {}}}}}}", false, "o o/r"),
+            ("bugzilla: {default: {main: {}}}", true, ""),
+            ("label: {restricted_labels: {o: [{label: x}], o/r: [{label: y}]}}", false, "o o/r"),
+            ("label: {restricted_labels: {'*': [{label: x}], o: [{label: y}]}}", true, "o"),
+            ("label: {additional_labels: [x]}", true, ""),
+            ("owners: {mdyamlrepos: [o]}", true, ""),
+            ("size: {s: 1}", true, ""),
+            ("size: {s: 0}\nplugins: {o: {plugins: [hold]}}", false, "o"),
+        ] {
+            assert_eq!(reach(text), (global, all.to_owned()), "{text}");
+        }
+    }
+}
