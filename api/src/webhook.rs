@@ -378,16 +378,18 @@ fn check_payload(payload: &[u8], signature: &str, secrets: &HookSecrets) -> Resu
 fn describe(event: &str, guid: &str, payload: &Value) -> Delivery {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let owner = &payload["repository"]["owner"];
-    let org = match text(&owner["login"]) {
-        // Push events name their owner only so.
-        login if login.is_empty() => text(&owner["name"]),
-        login => login,
-    };
+    // Push events name their owner only so; and what is about an org has no repository (HOOK-034).
+    let org = [
+        &owner["login"],
+        &owner["name"],
+        &payload["organization"]["login"],
+    ];
+    let org = org.into_iter().map(text).find(|login| !login.is_empty());
     Delivery {
         guid: guid.to_owned(),
         event: event.to_owned(),
         action: text(&payload["action"]),
-        org,
+        org: org.unwrap_or_default(),
         repo: text(&payload["repository"]["name"]),
         number: payload["pull_request"]["number"]
             .as_u64()
@@ -553,6 +555,20 @@ mod tests {
         assert_eq!((delivery.number, delivery.action.as_str()), (7, "created"));
     }
 
+    /// HOOK-034: an event without a repository is its org's.
+    #[test]
+    fn hook_034_what_is_about_an_org_is_the_orgs() {
+        let member = serde_json::json!({
+            "action": "member_added", "organization": {"login": "org"}, "sender": {"login": "ann"},
+        });
+        let delivery = describe("organization", "g", &member);
+        assert_eq!((delivery.org.as_str(), delivery.repo.as_str()), ("org", ""));
+        let of_repo = serde_json::json!({
+            "organization": {"login": "other"}, "repository": {"name": "repo", "owner": {"login": "org"}},
+        });
+        assert_eq!(describe("issues", "g", &of_repo).org, "org");
+    }
+
     /// A delivery whose payload takes several commands: zstd takes away half of such digits, not more.
     fn large() -> (Bytes, Vec<PutBlobChunk>) {
         let mut state = 1_u64;
@@ -572,7 +588,16 @@ mod tests {
 
     /// Code, `Retry-After` and text of the answer.
     async fn deliver(door: &Arc<HookDoor>, payload: &Bytes) -> (u16, Option<String>, String) {
+        deliver_as(door, payload, "GitHub-Hookshot/1").await
+    }
+
+    async fn deliver_as(
+        door: &Arc<HookDoor>,
+        payload: &Bytes,
+        user_agent: &str,
+    ) -> (u16, Option<String>, String) {
         let request = Request::post("/hook")
+            .header("user-agent", user_agent)
             .header("x-github-event", "ping")
             .header("x-github-delivery", "guid")
             .header("x-hub-signature-256", sign(payload, "secret"))
@@ -585,6 +610,42 @@ mod tests {
         let retry = retry.map(|seconds| seconds.to_str().unwrap().to_owned());
         let text = response.into_body().collect().await.unwrap().to_bytes();
         (code, retry, String::from_utf8(text.to_vec()).unwrap())
+    }
+
+    /// HOOK-042, HOOK-035: what a hook of Prow's forwards has GitHub's headers, the signature among them, and another user
+    /// agent. Whichever way it comes first counts.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn hook_042_a_delivery_that_prow_forwards_is_githubs_own_and_counts_once() {
+        let store = crate::trio::alone(|_| ()).await;
+        let flow = Arc::new(Flow::new(store.queues()));
+        let secrets = Arc::new(HookSecrets::single("secret"));
+        let door = HookDoor::new(store.clone(), secrets, Arc::default(), flow);
+        let door = Arc::new(door);
+        let payload = Bytes::from_static(
+            br#"{"repository":{"full_name":"org/repo","name":"repo","owner":{"login":"org"}}}"#,
+        );
+        let thanks = (200, None, "Event received. Have a nice day.".to_owned());
+        assert_eq!(deliver_as(&door, &payload, "ProwHook").await, thanks);
+        assert_eq!(deliver(&door, &payload).await, thanks);
+        assert_eq!(deliver_as(&door, &payload, "ProwHook").await, thanks);
+        let view = store.view();
+        assert_eq!(view.counts().deliveries, 1);
+        let delivery = view.delivery("guid").unwrap();
+        assert_eq!((delivery.org.as_str(), delivery.repo.as_str()), ("org", "repo"));
+        // What is forwarded proves where it is from as anything else does.
+        let mut forged = payload.to_vec();
+        forged.push(b' ');
+        let request = Request::post("/hook")
+            .header("user-agent", "ProwHook")
+            .header("x-github-event", "ping")
+            .header("x-github-delivery", "other")
+            .header("x-hub-signature-256", sign(&payload, "secret"))
+            .header("content-type", "application/json")
+            .body(Body::from(forged))
+            .unwrap();
+        let response = receive(State(Arc::clone(&door)), request).await;
+        assert_eq!(response.status(), StatusCode::FORBIDDEN);
+        store.shutdown().await;
     }
 
     /// The quorum goes after the first of several chunks, and comes back for the redelivery.

@@ -100,6 +100,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let pages_runs = Arc::clone(&runs);
     let pages_config = config_health.clone();
     let pages_help = Arc::clone(&help) as Arc<dyn HelpSource>;
+    let webhook_path = settings.webhook.path.clone();
     let doors = Doors::new(
         store.clone(),
         DoorConfig {
@@ -128,7 +129,14 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
                 registered.register(registry);
             }),
             pages: Box::new(move |logs| {
-                trireme_deck::pages(pages_store, pages_runs, pages_config, pages_help, logs)
+                trireme_deck::pages(
+                    pages_store,
+                    pages_runs,
+                    pages_config,
+                    pages_help,
+                    &webhook_path,
+                    logs,
+                )
             }),
         },
     )

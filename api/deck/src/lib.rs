@@ -38,15 +38,18 @@ pub(crate) struct Deck {
 ///
 /// HOOK-001: Prow's hook answers everything it does not know with 200 and nothing, for health checks that ask `/`. Here
 /// `/` is a page, `/healthz` and `/readyz` tell how the node is, and what is not there is 404: a mistyped webhook address
-/// must not look as if deliveries arrived.
+/// must not look as if deliveries arrived. Below `webhook_path` a hook of Prow's that forwards to it finds help (HOOK-035).
 pub fn pages(
     store: Store,
     runs: Arc<dyn RunStore>,
     config: ConfigHealth,
     help: Arc<dyn HelpSource>,
+    webhook_path: &str,
     logs: RunLogs,
 ) -> Router {
+    let external_help = plugin_help::external::path(webhook_path);
     Router::new()
+        .route(&external_help, any(plugin_help::external::answer))
         .route("/", get(jobs::page))
         .route("/deliveries", get(deliveries::page))
         .route("/deliveries/{guid}", get(deliveries::one))

@@ -3,6 +3,7 @@
 
 mod cards;
 mod commands;
+pub(crate) mod external;
 mod safe_html;
 
 use std::{
