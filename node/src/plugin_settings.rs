@@ -172,6 +172,7 @@ pub(crate) fn options(settings: &Settings, secrets: &Secrets) -> anyhow::Result<
     } = settings.cherrypicker.clone();
     let seconds = Duration::from_secs;
     Ok(PluginOptions {
+        dry_run,
         cherrypicker: CherrypickerOptions {
             labels,
             use_prow_assignments,
@@ -224,7 +225,9 @@ mod tests {
         let dry =
             "[webhook]\nhmac_secret_file = \"h\"\n[github]\ntoken_file = \"t\"\ndry_run = true\n";
         let told = options(&Settings::parse(&format!("{more}{dry}")).unwrap(), &secrets).unwrap();
-        assert!(told.slack.is_none());
+        // HOOK-042: beside a hook of Prow's its plugins are not told twice.
+        assert!(told.slack.is_none() && told.dry_run);
+        assert!(!told_by_default.dry_run);
     }
 
     #[test]

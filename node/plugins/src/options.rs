@@ -8,6 +8,8 @@ use trireme_outside::service::Secret;
 /// All of them.
 #[derive(Clone, Default)]
 pub struct PluginOptions {
+    /// Whether nothing outside is changed: the forge's client sees to its own part, the rest is not asked.
+    pub dry_run: bool,
     pub cherrypicker: CherrypickerOptions,
     pub needs_rebase: NeedsRebaseOptions,
     /// Without it nobody is told (HOOK-002).

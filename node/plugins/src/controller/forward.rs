@@ -76,6 +76,15 @@ impl Session {
         effect: &ForwardEffect,
         delivery: &Delivery,
     ) -> Result<Answer, Failure> {
+        if self.tools.options.dry_run {
+            // Whoever shadows a hook of Prow's would have its plugins act twice.
+            tracing::info!(
+                plugin = effect.name,
+                guid = delivery.guid,
+                "dry run: not forwarded"
+            );
+            return Ok(Answer::default());
+        }
         let body = payload(&self.office.view(), delivery)
             .map_err(|why| Failure::Refused(why.to_string()))?;
         let headers = headers(delivery);
@@ -123,6 +132,31 @@ mod tests {
     use trireme_proto::state::Header;
 
     use super::*;
+    use crate::testing::plugins_yaml;
+
+    /// HOOK-034, HOOK-030: what is about an org goes to the org's entries.
+    #[test]
+    fn hook_034_events_of_an_org_go_to_its_plugins() {
+        let config = plugins_yaml(
+            "external_plugins: {org: [{name: all}, {name: some, events: [organization]}, {name: needs-rebase}], \
+             org/repo: [{name: one}], other: [{name: not}]}",
+        )
+        .unwrap();
+        let to = |org: &str, repo: &str, event: &str| -> Vec<String> {
+            let delivery = Delivery {
+                org: org.to_owned(),
+                repo: repo.to_owned(),
+                event: event.to_owned(),
+                ..Delivery::default()
+            };
+            let plans = plans(&config, &delivery, |name| name == "needs-rebase");
+            plans.into_iter().map(|plan| plan.plugin).collect()
+        };
+        assert_eq!(to("org", "", "organization"), ["external:all", "external:some"]);
+        assert_eq!(to("org", "", "membership"), ["external:all"]);
+        assert_eq!(to("org", "repo", "push"), ["external:all", "external:one"]);
+        assert_eq!(to("", "", "ping"), [""; 0]);
+    }
 
     #[test]
     fn hook_031_all_headers_go_along_but_those_of_the_connection() {
