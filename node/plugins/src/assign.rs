@@ -7,7 +7,7 @@ use trireme_proto::state::effect::Action;
 
 use crate::decision::{Decision, Outcome, Target, Text};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::respond::answer;
 use crate::text::commands;
 
@@ -29,7 +29,7 @@ impl Plugin for Assign {
         &[EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         event
             .generic_comment()
             .is_some_and(|comment| !decide(&comment).is_idle())
@@ -197,11 +197,11 @@ mod tests {
         issue.is_pr = false;
         assert!(decide(&issue).to_string().starts_with("assign alice\n"));
         assert!(!decide(&issue).to_string().contains("unrequest"));
-        assert!(Assign.concerns(&comment_event("alice", "/cc")));
-        assert!(!Assign.concerns(&comment_event("alice", "/assigning")));
+        assert!(crate::testing::concerns(&Assign, &comment_event("alice", "/cc")));
+        assert!(!crate::testing::concerns(&Assign, &comment_event("alice", "/assigning")));
         let mut opened = pull_request_event("opened");
         opened.pull_request.body = "/cc bob".into();
-        assert!(Assign.concerns(&Event::PullRequest(Box::new(opened))));
+        assert!(crate::testing::concerns(&Assign, &Event::PullRequest(Box::new(opened))));
     }
 
     #[test]

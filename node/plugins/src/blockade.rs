@@ -14,7 +14,7 @@ use crate::changes;
 use crate::decision::{Decision, Target};
 use crate::help::{HelpScope, PluginHelp};
 use crate::label_names::BLOCKED_PATHS;
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::respond::{reply, stale};
 
 const SECTION: &str = "blockades";
@@ -116,7 +116,7 @@ impl Plugin for Blockades {
         &[EventKind::PullRequest]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         matches!(event, Event::PullRequest(event) if event.action.brings_commits())
     }
 

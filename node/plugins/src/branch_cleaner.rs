@@ -10,7 +10,7 @@ use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
 
 use crate::decision::{Decision, Target};
 use crate::help::{HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 
 const SECTION: &str = "branch_cleaner";
 
@@ -68,8 +68,10 @@ impl Plugin for BranchCleaner {
         &[EventKind::PullRequest]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
-        matches!(event, Event::PullRequest(event) if is_merged_within(event))
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
+        let settings = cx.section::<Settings>(SECTION);
+        matches!(event, Event::PullRequest(event)
+            if is_merged_within(event) && settings.is_none_or(|settings| !decide(event, settings).is_idle()))
     }
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {

@@ -15,7 +15,7 @@ use crate::label_names::{
     CONTAINS_MERGE_COMMITS, HOLD, INVALID_BUG, INVALID_OWNERS_FILE, LGTM, NEEDS_OK_TO_TEST,
     NEEDS_REBASE, RELEASE_NOTE_NEEDED, WORK_IN_PROGRESS,
 };
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 
 const SECTION: &str = "cherry_pick_approved";
 
@@ -88,8 +88,15 @@ impl Plugin for CherryPickApproved {
         &[EventKind::Review]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
-        matches!(event, Event::Review(event) if approves(event))
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
+        let Event::Review(event) = event else {
+            return false;
+        };
+        let all = cx.section::<Vec<Settings>>(SECTION);
+        let accepted = |all: &Vec<Settings>| {
+            of_repo(all, &event.pull_request.repo).is_some_and(|settings| settings.accepts(event))
+        };
+        approves(event) && all.is_none_or(accepted)
     }
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {

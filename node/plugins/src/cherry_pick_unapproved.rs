@@ -10,7 +10,7 @@ use trireme_forge::{BotUser, IssueComment, Label, PullRequest, has_label};
 use crate::decision::{Decision, Target};
 use crate::help::{HelpScope, PluginHelp};
 use crate::label_names::{CHERRY_PICK_APPROVED, CHERRY_PICK_NOT_APPROVED};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::respond::{simple_reply, stale};
 
 const SECTION: &str = "cherry_pick_unapproved";
@@ -73,8 +73,10 @@ impl Plugin for CherryPickUnapproved {
         &[EventKind::PullRequest]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
-        matches!(event, Event::PullRequest(event) if may_matter(event))
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
+        let settings = cx.section::<Settings>(SECTION);
+        matches!(event, Event::PullRequest(event)
+            if may_matter(event) && settings.is_none_or(|settings| wanted(event, settings).is_some()))
     }
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {

@@ -10,7 +10,7 @@ use trireme_forge::{CombinedStatus, Label, StatusState};
 use crate::decision::{Decision, Target};
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::label_names::{CLA_NO, CLA_YES};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::text::commands;
 
 commands! {
@@ -62,9 +62,13 @@ impl Plugin for Cla {
         &[EventKind::Status, EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
         match event {
-            Event::Status(event) => is_decided(event.status.state),
+            Event::Status(event) => {
+                let context = cx.section(SECTION).map(|settings: &Settings| &settings.context);
+                is_decided(event.status.state)
+                    && context.is_none_or(|context| *context == event.status.context)
+            }
             _ => event
                 .generic_comment()
                 .is_some_and(|comment| is_check(&comment)),
@@ -221,7 +225,7 @@ mod tests {
             ("/check-cla now", false),
             ("check-cla", false),
         ] {
-            assert_eq!(Cla.concerns(&comment_event("a", body)), expected, "{body:?}");
+            assert_eq!(crate::testing::concerns(&Cla, &comment_event("a", body)), expected, "{body:?}");
         }
         let statuses = |state| CombinedStatus {
             sha: String::new(),

@@ -16,7 +16,7 @@ use crate::changes::{self, sha_list};
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, Missing, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::respond::{ABOUT_THIS_BOT, stale};
 use crate::text::commands;
 
@@ -86,7 +86,7 @@ impl Plugin for Dco {
         &[EventKind::PullRequest, EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         match event {
             Event::PullRequest(event) if event.action.brings_commits() => true,
             _ => event
@@ -312,7 +312,7 @@ mod tests {
         merge.parents = vec!["1".into(), "2".into()];
         assert!(is_signed(&merge));
         for (body, expected) in [("/check-dco", true), ("/check-dco x", false), ("hi", false)] {
-            assert_eq!(Dco.concerns(&comment_event("a", body)), expected, "{body:?}");
+            assert_eq!(crate::testing::concerns(&Dco, &comment_event("a", body)), expected, "{body:?}");
         }
     }
 

@@ -12,7 +12,7 @@ use trireme_forge::webhook::{Event, IssueCommentEvent, PullRequestAction};
 
 use crate::decision::{Decision, Target};
 use crate::help::{HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 
 const SECTION: &str = "heart";
 const REACTIONS: [&str; 3] = ["+1", "heart", "hooray"];
@@ -61,10 +61,11 @@ impl Plugin for Heart {
         &[EventKind::IssueComment, EventKind::PullRequest]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
         match event {
             Event::IssueComment(event) => {
-                event.action == "created" && event.issue.is_pull_request
+                let settings = cx.section::<Settings>(SECTION);
+                is_new(event) && settings.is_none_or(|settings| settings.adores(event))
             }
             Event::PullRequest(event) => event.action == PullRequestAction::Opened,
             _ => false,
@@ -76,7 +77,7 @@ impl Plugin for Heart {
         match event {
             Event::IssueComment(event) => {
                 let settings: &Settings = cx.section(SECTION)?;
-                if !self.concerns(&Event::IssueComment(event.clone())) || !settings.adores(event) {
+                if !is_new(event) || !settings.adores(event) {
                     return Ok(Decision::nothing());
                 }
                 let on = Target::new(&event.issue.repo, event.issue.number);
@@ -119,6 +120,10 @@ impl Plugin for Heart {
     }
 }
 
+fn is_new(event: &IssueCommentEvent) -> bool {
+    event.action == "created" && event.issue.is_pull_request
+}
+
 fn adds_owners(files: &[ChangedFile], names: [&String; 2]) -> bool {
     files.iter().any(|file| {
         let name = file.path.rsplit('/').next().unwrap_or(&file.path);
@@ -156,9 +161,14 @@ mod tests {
         let Event::IssueComment(mut event) = comment_event("ann", "/lgtm") else {
             panic!("a comment");
         };
-        assert!(Heart.concerns(&Event::IssueComment(event.clone())));
+        let yaml = "heart: {adorees: [ann], commentregexp: '^/'}";
+        let adored = |event: &Box<IssueCommentEvent>| {
+            crate::testing::concerns_under(yaml, &Heart, &Event::IssueComment(event.clone()))
+        };
+        assert!(adored(&event));
+        assert!(!crate::testing::concerns(&Heart, &Event::IssueComment(event.clone())));
         event.issue.is_pull_request = false;
-        assert!(!Heart.concerns(&Event::IssueComment(event)));
+        assert!(!adored(&event));
     }
 
     #[test]
@@ -184,8 +194,8 @@ mod tests {
             assert_eq!(adds_owners(&[file], [&names[0], &names[1]]), expected, "{path}");
         }
         let event = |action| Event::PullRequest(Box::new(pull_request_event(action)));
-        assert!(Heart.concerns(&event("opened")));
-        assert!(!Heart.concerns(&event("edited")));
+        assert!(crate::testing::concerns(&Heart, &event("opened")));
+        assert!(!crate::testing::concerns(&Heart, &event("edited")));
     }
 
     /// HOOK-061

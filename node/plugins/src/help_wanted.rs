@@ -10,7 +10,7 @@ use trireme_proto::state::effect::Action;
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, Missing, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::respond::reply_to;
 use crate::text::commands;
 
@@ -73,7 +73,7 @@ impl Plugin for HelpWanted {
         &[EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         event
             .generic_comment()
             .is_some_and(|comment| asks(&comment))

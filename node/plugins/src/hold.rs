@@ -7,7 +7,7 @@ use trireme_forge::{Label, has_label};
 use crate::decision::{Decision, Target};
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::label_names::HOLD;
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::text::commands;
 
 commands! {
@@ -27,7 +27,7 @@ impl Plugin for Hold {
         &[EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         event
             .generic_comment()
             .is_some_and(|comment| wanted(&comment).is_some())

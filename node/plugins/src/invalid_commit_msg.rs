@@ -10,7 +10,7 @@ use crate::changes::{self, sha_list};
 use crate::decision::{Decision, Target};
 use crate::help::{HelpScope, PluginHelp};
 use crate::label_names::INVALID_COMMIT_MESSAGE;
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::respond::{ABOUT_THIS_BOT, stale};
 use crate::text::commands;
 
@@ -97,7 +97,7 @@ impl Plugin for InvalidCommitMsg {
         &[EventKind::PullRequest]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         matches!(event, Event::PullRequest(event) if may_change(event))
     }
 

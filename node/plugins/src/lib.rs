@@ -26,7 +26,7 @@
 //! use trireme_forge::webhook::{Event, PullRequestAction};
 //! use trireme_plugins::decision::{Decision, Target};
 //! use trireme_plugins::help::{HelpScope, PluginHelp};
-//! use trireme_plugins::{EventKind, PlanError, Planning, Plugin};
+//! use trireme_plugins::{Configured, EventKind, PlanError, Planning, Plugin};
 //!
 //! pub struct Farewell;
 //!
@@ -46,7 +46,7 @@
 //!         &[EventKind::PullRequest]
 //!     }
 //!
-//!     fn concerns(&self, event: &Event) -> bool {
+//!     fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
 //!         matches!(event, Event::PullRequest(event)
 //!             if event.action == PullRequestAction::Closed && event.pull_request.merged)
 //!     }
@@ -135,7 +135,7 @@ pub use mirror::MIRROR;
 pub use options::{
     CherrypickerOptions, JiraOptions, NeedsRebaseOptions, PluginOptions, SlackOptions,
 };
-pub use plugin::{EventKind, PlanError, Planning, Plugin};
+pub use plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 pub use registry::Plugins;
 pub use trigger::{Standstill, asking};
 

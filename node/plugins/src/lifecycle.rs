@@ -7,7 +7,7 @@ use trireme_forge::webhook::{Event, GenericAction, GenericComment};
 use crate::decision::{Decision, Outcome, Target, Text};
 use crate::facts::{Facts, Missing, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin, outage};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin, outage};
 use crate::respond::answer;
 use crate::stage::one_of;
 use crate::text::commands;
@@ -41,7 +41,7 @@ impl Plugin for Lifecycle {
         &[EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         event.generic_comment().is_some_and(|comment| {
             asks_to_reopen(&comment)
                 || asks_to_close(&comment)
@@ -324,7 +324,7 @@ mod tests {
             edited.action = GenericAction::Edited;
             assert_eq!(told(&edited, &[]), "nothing");
         }
-        assert!(Lifecycle.concerns(&crate::testing::comment_event("a", "/close")));
-        assert!(!Lifecycle.concerns(&crate::testing::comment_event("a", "/reopen")));
+        assert!(crate::testing::concerns(&Lifecycle, &crate::testing::comment_event("a", "/close")));
+        assert!(!crate::testing::concerns(&Lifecycle, &crate::testing::comment_event("a", "/reopen")));
     }
 }

@@ -7,7 +7,7 @@ use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
 
 use crate::decision::{Decision, Target};
 use crate::help::{HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::respond::{simple_reply, stale};
 
 pub(crate) struct MergeMethodComment;
@@ -22,7 +22,7 @@ impl Plugin for MergeMethodComment {
         &[EventKind::PullRequest]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         matches!(event, Event::PullRequest(event) if has_several(event))
     }
 

@@ -9,7 +9,7 @@ use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
 
 use crate::decision::{Decision, Target};
 use crate::help::{HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 
 const SECTION: &str = "milestone_applier";
 
@@ -30,8 +30,10 @@ impl Plugin for MilestoneApplier {
         &[EventKind::PullRequest]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
-        matches!(event, Event::PullRequest(event) if is_time(event))
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
+        let section = cx.section::<Milestones>(SECTION);
+        matches!(event, Event::PullRequest(event)
+            if is_time(event) && section.is_none_or(|section| wanted(event, section).is_some()))
     }
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {

@@ -8,7 +8,7 @@ use trireme_forge::webhook::Event;
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, Missing, gather};
 use crate::help::{HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 
 pub(crate) struct OwnersLabel;
 
@@ -22,7 +22,7 @@ impl Plugin for OwnersLabel {
         &[EventKind::PullRequest]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         matches!(event, Event::PullRequest(event) if event.action.brings_commits())
     }
 

@@ -32,8 +32,8 @@ pub trait Plugin: Send + Sync + 'static {
     /// The kinds of events it handles, for its help.
     fn events(&self) -> &'static [EventKind];
 
-    /// Whether the event alone allows it to do anything. An event that concerns no plugin costs one command.
-    fn concerns(&self, event: &Event) -> bool;
+    /// Whether the event and the configuration allow it to do anything. An event that concerns no plugin costs one command.
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool;
 
     /// Reads the facts and decides. Changes nothing outside.
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError>;
@@ -78,6 +78,22 @@ impl EventKind {
             Self::Status => "status",
             Self::Generic => "GenericCommentEvent (any event for user text)",
         }
+    }
+}
+
+/// What was said beforehand: all that a plugin sees when it tells whether an event concerns it. Cheap, and without facts.
+#[derive(Clone, Copy)]
+pub struct Configured<'a> {
+    pub running: &'a RunningConfig,
+    pub options: &'a PluginOptions,
+}
+
+impl<'a> Configured<'a> {
+    /// The plugin's section of `plugins.yaml`, parsed with the version that it is of; `None` if it was not read, which
+    /// [`Planning::section`] tells as an error: the event is to concern the plugin then.
+    #[must_use]
+    pub fn section<T: 'static>(&self, key: &str) -> Option<&'a T> {
+        self.running.plugins.section(key)
     }
 }
 

@@ -13,7 +13,7 @@ use trireme_prowjob::record::prow_job;
 use crate::decision::{Decision, Target};
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::mirror::mirrored;
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::text::commands;
 
 commands! {
@@ -36,7 +36,7 @@ impl Plugin for Refresh {
         &[EventKind::IssueComment]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         matches!(event, Event::IssueComment(event) if is_command(event))
     }
 
@@ -185,7 +185,7 @@ mod tests {
 
     #[test]
     fn plg_refresh_001_only_the_command_concerns_it() {
-        assert!(Refresh.concerns(&comment_event("ann", "x\n/Refresh \r\n")));
-        assert!(!Refresh.concerns(&comment_event("ann", "/refresh all")));
+        assert!(crate::testing::concerns(&Refresh, &comment_event("ann", "x\n/Refresh \r\n")));
+        assert!(!crate::testing::concerns(&Refresh, &comment_event("ann", "/refresh all")));
     }
 }

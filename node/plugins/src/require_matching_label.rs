@@ -10,7 +10,7 @@ use trireme_prowjob::GoDuration;
 
 use crate::decision::{Decision, Target};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::respond::{simple_reply, stale};
 use crate::text::commands;
 
@@ -97,6 +97,15 @@ impl Requirement {
             && self.org == about.repo.org
             && (self.repo.is_empty() || self.repo == about.repo.repo)
             && about.label.is_none_or(|label| self.matches(label))
+    }
+
+    /// Whether it concerns what is known by the event alone.
+    fn may_concern(&self, about: &About<'_>) -> bool {
+        match about.kind {
+            Kind::Issue => self.concerns(about, None),
+            Kind::PullRequest { branch } => self.concerns(about, Some(branch)),
+            Kind::SomePullRequest => self.concerns(about, Some(&self.branch)),
+        }
     }
 
     fn describe(&self) -> String {
@@ -214,8 +223,11 @@ impl Plugin for RequireMatchingLabel {
         ]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
-        about(event).is_some()
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
+        let all = cx.section::<Vec<Requirement>>(SECTION);
+        about(event).is_some_and(|about| {
+            all.is_none_or(|all| all.iter().any(|one| one.may_concern(&about)))
+        })
     }
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {
@@ -358,7 +370,7 @@ require_matching_label:
 mod tests {
     use super::*;
     use crate::testing::{
-        bot, bot_comment, comment_event, labels, plugins_yaml, pull_request_event,
+        bot, bot_comment, comment_event, concerns_under, labels, plugins_yaml, pull_request_event,
     };
 
     const YAML: &str = "require_matching_label:\n- {org: org, repo: repo, branch: main, prs: true, regexp: ^kind/, missing_label: needs-kind, missing_comment: Say the kind.}\n- {org: org, issues: true, regexp: ^sig/, missing_label: needs-sig, grace_period: 1m}\n";
@@ -422,8 +434,10 @@ mod tests {
             ("synchronize", false),
             ("edited", false),
         ] {
-            assert_eq!(RequireMatchingLabel.concerns(&pull(action, None)), expected);
+            assert_eq!(concerns_under(YAML, &RequireMatchingLabel, &pull(action, None)), expected);
         }
+        let other = pull("labeled", Some("area/x"));
+        assert!(!concerns_under(YAML, &RequireMatchingLabel, &other), "it matches nothing");
         for (body, expected) in [
             ("/check-required-labels", true),
             ("x\n/Check-Required-Labels \r\n", true),
@@ -431,7 +445,7 @@ mod tests {
             ("hello", false),
         ] {
             let event = comment_event("a", body);
-            assert_eq!(RequireMatchingLabel.concerns(&event), expected, "{body:?}");
+            assert_eq!(concerns_under(YAML, &RequireMatchingLabel, &event), expected, "{body:?}");
         }
     }
 

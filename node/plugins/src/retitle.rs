@@ -9,7 +9,7 @@ use trireme_forge::webhook::{Event, GenericAction, GenericComment};
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::respond::answer;
 use crate::text::commands;
 use crate::trigger;
@@ -40,7 +40,7 @@ impl Plugin for Retitle {
         &[EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         event
             .generic_comment()
             .is_some_and(|comment| title(&comment).is_some())
@@ -137,8 +137,8 @@ mod tests {
             let told = told.split("\n\n<details>").next().unwrap();
             assert_eq!(told, expected, "{body:?}");
         }
-        assert!(Retitle.concerns(&comment_event("a", "/retitle x")));
-        assert!(!Retitle.concerns(&comment_event("a", "retitle x")));
+        assert!(crate::testing::concerns(&Retitle, &comment_event("a", "/retitle x")));
+        assert!(!crate::testing::concerns(&Retitle, &comment_event("a", "retitle x")));
         let mut edited = comment("alice", "/retitle x");
         edited.action = GenericAction::Edited;
         assert_eq!(title(&edited), None);

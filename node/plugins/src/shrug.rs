@@ -6,7 +6,7 @@ use trireme_forge::webhook::{Event, GenericAction, GenericComment};
 
 use crate::decision::{Decision, Target};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::respond::answer;
 use crate::text::commands;
 
@@ -31,7 +31,7 @@ impl Plugin for Shrug {
         &[EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         event
             .generic_comment()
             .is_some_and(|comment| wanted(&comment).is_some())

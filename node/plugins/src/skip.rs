@@ -9,7 +9,7 @@ use trireme_proto::state::{Context, ContextState};
 use crate::decision::{Decision, Ordinal, Outcome, Target, Text};
 use crate::facts::{Facts, Missing, contexts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin, outage};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin, outage};
 use crate::respond::answer;
 use crate::text::{commands, drop_code_blocks};
 use crate::trigger;
@@ -30,7 +30,7 @@ impl Plugin for Skip {
         &[EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         event
             .generic_comment()
             .is_some_and(|comment| asks(&comment))

@@ -10,7 +10,7 @@ use trireme_forge::{RepoId, norm_login};
 
 use crate::decision::{Decision, tell_slack};
 use crate::help::{HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::text::commands;
 
 commands! {
@@ -55,13 +55,16 @@ impl Plugin for SlackEvents {
         &[EventKind::Push, EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
-        match event {
-            Event::Push(_) => true,
-            event => event.generic_comment().is_some_and(|comment| {
-                comment.action == GenericAction::Created && SIG.is_match(&comment.body)
-            }),
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
+        let settings = cx.section::<Settings>("slack");
+        if let Event::Push(push) = event {
+            return settings.is_none_or(|settings| !pushed(settings, push).is_idle());
         }
+        event.generic_comment().is_some_and(|comment| {
+            comment.action == GenericAction::Created
+                && SIG.is_match(&comment.body)
+                && settings.is_none_or(|settings| !mentioned(settings, &comment).is_idle())
+        })
     }
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {
@@ -261,8 +264,11 @@ mod tests {
         >>>@kubernetes/sig-testing-bugs and @kubernetes/sig-node-bugs
         look
         ");
-        assert!(SlackEvents.concerns(&comment_event("ann", body)));
-        assert!(!SlackEvents.concerns(&comment_event("ann", "@kubernetes/sig-testing")));
+        let yaml = "slack: {mentionchannels: [sig-testing]}";
+        assert!(crate::testing::concerns_under(yaml, &SlackEvents, &comment_event("ann", body)));
+        assert!(!crate::testing::concerns(&SlackEvents, &comment_event("ann", body)));
+        let other = comment_event("ann", "@kubernetes/sig-testing");
+        assert!(!crate::testing::concerns_under(yaml, &SlackEvents, &other));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use trireme_proto::state::effect::Action;
 
 use crate::decision::{Decision, Target};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::text::commands;
 
 commands! {
@@ -28,7 +28,7 @@ impl Plugin for Stage {
         &[EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         event
             .generic_comment()
             .is_some_and(|comment| asks(&comment))

@@ -13,6 +13,11 @@ use trireme_forge::{
     Review, ReviewState, Signature, State, User,
 };
 
+use trireme_office::RunningConfig;
+
+use crate::options::PluginOptions;
+use crate::plugin::{Configured, Plugin};
+
 pub(crate) const URL: &str = "https://github.com/org/repo/pull/5";
 
 pub(crate) fn bot() -> BotUser {
@@ -281,6 +286,26 @@ pub(crate) fn plugins_yaml(text: &str) -> Result<Arc<PluginConfig>, String> {
     loaded
         .map(|(_, plugins)| plugins)
         .map_err(|errors| errors[0].to_string())
+}
+
+/// Whether an event concerns a plugin where `plugins.yaml` is empty.
+pub(crate) fn concerns(plugin: &impl Plugin, event: &Event) -> bool {
+    concerns_under("{}", plugin, event)
+}
+
+/// Whether it does where `plugins.yaml` says this.
+pub(crate) fn concerns_under(yaml: &str, plugin: &impl Plugin, event: &Event) -> bool {
+    let running = RunningConfig {
+        version: 1,
+        config: config("{}"),
+        plugins: plugins_yaml(yaml).expect("a good plugins.yaml"),
+    };
+    let options = PluginOptions::default();
+    let configured = Configured {
+        running: &running,
+        options: &options,
+    };
+    plugin.concerns(&configured, event)
 }
 
 /// Presubmits of org/repo of every kind.

@@ -6,7 +6,7 @@ use trireme_forge::webhook::Event;
 use crate::decision::Decision;
 use crate::help::{HelpScope, PluginHelp};
 use crate::issue_management::{NAME, TRANSFER_HELP, asked_to_transfer, concerns, plan};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 
 pub(crate) struct TransferIssue;
 
@@ -20,7 +20,7 @@ impl Plugin for TransferIssue {
         &[EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         concerns(event, asked_to_transfer)
     }
 
@@ -52,9 +52,9 @@ mod tests {
     /// HOOK-064
     #[test]
     fn hook_064_the_former_name_only_transfers() {
-        assert!(TransferIssue.concerns(&comment_event("ann", "/transfer-issue kubectl")));
+        assert!(crate::testing::concerns(&TransferIssue, &comment_event("ann", "/transfer-issue kubectl")));
         for body in ["/link-issue 1", "/unlink-issue 1", "/pin-issue", "/unpin-issue"] {
-            assert!(!TransferIssue.concerns(&comment_event("ann", body)), "{body}");
+            assert!(!crate::testing::concerns(&TransferIssue, &comment_event("ann", body)), "{body}");
         }
     }
 }

@@ -11,7 +11,7 @@ use trireme_forge::{PullRequest, RepoId, UserKind};
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
 use crate::help::{HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::trigger;
 
 const SECTION: &str = "welcome";
@@ -85,7 +85,7 @@ impl Plugin for Welcome {
         &[EventKind::PullRequest]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         matches!(event, Event::PullRequest(event) if is_new(event))
     }
 

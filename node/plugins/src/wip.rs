@@ -7,7 +7,7 @@ use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
 use crate::decision::{Decision, Target};
 use crate::help::{HelpScope, PluginHelp};
 use crate::label_names::WORK_IN_PROGRESS;
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::text::commands;
 
 commands! {
@@ -26,7 +26,7 @@ impl Plugin for Wip {
         &[EventKind::PullRequest]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         matches!(event, Event::PullRequest(event) if may_change(event))
     }
 

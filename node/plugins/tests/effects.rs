@@ -19,7 +19,7 @@ use tokio::{net::TcpListener, sync::mpsc, time::timeout};
 use trireme_forge::webhook::Event;
 use trireme_plugins::decision::{Decision, Outcome, Target, Text};
 use trireme_plugins::help::{HelpScope, PluginHelp};
-use trireme_plugins::{EventKind, PlanError, Planning, Plugin, Plugins};
+use trireme_plugins::{Configured, EventKind, PlanError, Planning, Plugin, Plugins};
 use trireme_proto::state::EffectState;
 use trireme_sandbox::{
     Clock, FileChange, Logged,
@@ -41,7 +41,7 @@ impl Plugin for Assigner {
         &[EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         let comment = event.generic_comment();
         comment.is_some_and(|comment| comment.body.starts_with("assign "))
     }
@@ -77,7 +77,7 @@ impl Plugin for Clumsy {
         &[EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         let comment = event.generic_comment();
         comment.is_some_and(|comment| comment.body.starts_with("/hold"))
     }

@@ -65,25 +65,27 @@ impl Occasion {
     }
 }
 
-/// Whether the event alone allows any decision, whatever is configured.
-pub(super) fn may_matter(event: &Event) -> bool {
-    let all = Rules {
-        lgtm_acts_as_approve: true,
-        reviews_count: true,
-    };
+/// Whether the event allows any decision, whoever is behind it.
+pub(super) fn may_matter(event: &Event, options: &Options) -> bool {
+    let rules = options.rules();
     let spoken = event
         .generic_comment()
-        .is_some_and(|comment| comment.is_pr && has_command(&comment.body, all));
+        .is_some_and(|comment| comment.is_pr && has_command(&comment.body, rules));
     spoken
         || match event {
-            Event::Review(event) => review_counts(event.review.state, all),
-            Event::PullRequest(event) => matches!(
-                event.action,
+            Event::Review(event) => {
+                rules.reviews_count && review_counts(event.review.state, rules)
+            }
+            Event::PullRequest(event) => match event.action {
+                PullRequestAction::Labeled => {
+                    let label = event.label.as_ref();
+                    label.is_some_and(|label| label.name == APPROVED)
+                }
                 PullRequestAction::Opened
-                    | PullRequestAction::Reopened
-                    | PullRequestAction::Synchronize
-                    | PullRequestAction::Labeled
-            ),
+                | PullRequestAction::Reopened
+                | PullRequestAction::Synchronize => true,
+                _ => false,
+            },
             _ => false,
         }
 }

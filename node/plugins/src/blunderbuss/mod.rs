@@ -17,7 +17,7 @@ use trireme_forge::{RepoId, State};
 use crate::assign::CC;
 use crate::decision::{Decision, Target};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::text::commands;
 use pick::{Picker, Unknown};
 
@@ -131,11 +131,19 @@ impl Plugin for Blunderbuss {
         ]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
+        let settings = cx.section::<Settings>(SECTION);
+        let wait_for = settings.and_then(|settings| settings.wait_for_status.as_ref());
+        let leaves_out = |event: &PullRequestEvent| {
+            let pr = &event.pull_request;
+            settings.is_some_and(|settings| settings.leaves_out(pr.draft, &pr.author.login))
+        };
         commanded(event).is_some()
             || match event {
-                Event::PullRequest(event) => begins(event),
-                Event::Status(event) => tells(event),
+                Event::PullRequest(event) => {
+                    begins(event) && wait_for.is_none() && !leaves_out(event)
+                }
+                Event::Status(event) => wait_for.is_some_and(|wait_for| wait_for.matches(event)),
                 _ => false,
             }
     }
@@ -213,11 +221,6 @@ fn begins(event: &PullRequestEvent) -> bool {
         PullRequestAction::Opened | PullRequestAction::ReadyForReview
     );
     begins && !CC.is_match(&event.pull_request.body)
-}
-
-/// A status without description tells nothing.
-fn tells(event: &StatusEvent) -> bool {
-    !event.status.context.is_empty() && !event.status.description.is_empty()
 }
 
 /// A comment does not tell the branch: the mirror does, or the forge.
@@ -320,7 +323,7 @@ mod tests {
     use trireme_forge::{CommitStatus, StatusState, User};
 
     use super::*;
-    use crate::testing::{comment_event, pull_request_event, repository};
+    use crate::testing::{comment_event, concerns_under, pull_request_event, repository};
 
     fn read(mut settings: Settings) -> (Settings, Vec<String>) {
         let problems = settings.complete();
@@ -386,7 +389,7 @@ mod tests {
         assert!(commanded(&Event::IssueComment(closed)).is_none());
         let mut opened = pull_request_event("opened");
         opened.pull_request.body = "/cc bob\n/auto-cc".into();
-        assert!(Blunderbuss.concerns(&Event::PullRequest(Box::new(opened))));
+        assert!(crate::testing::concerns(&Blunderbuss, &Event::PullRequest(Box::new(opened))));
     }
 
     #[test]
@@ -408,8 +411,23 @@ mod tests {
             let event = status(context, state, description);
             assert_eq!(wait_for.matches(&event), expected, "{description}");
         }
-        assert!(!tells(&status("tide", StatusState::Pending, "")));
-        assert!(!tells(&status("", StatusState::Pending, "x")));
+        // What its section rules out costs nothing.
+        let event = |description: &str| {
+            Event::Status(Box::new(status("tide", StatusState::Pending, description)))
+        };
+        let opened = Event::PullRequest(Box::new(pull_request_event("opened")));
+        for (section, on_status, on_opened) in [
+            ("{}", false, true),
+            ("{wait_for_status: {context: tide}}", true, false),
+            ("{wait_for_status: {context: other}}", false, false),
+            ("{ignore_authors: [author]}", false, false),
+        ] {
+            let yaml = format!("blunderbuss: {section}");
+            let asked = |event: &Event| concerns_under(&yaml, &Blunderbuss, event);
+            assert_eq!(asked(&event("Not mergeable. Needs lgtm label.")), on_status, "{section}");
+            assert!(!asked(&event("In merge pool.")), "{section}");
+            assert_eq!(asked(&opened), on_opened, "{section}");
+        }
     }
 
     #[test]

@@ -10,7 +10,8 @@ use trireme_forge::webhook::{Event, IssueCommentEvent, PullRequestAction, PullRe
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::options::CherrypickerOptions;
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 
 pub(crate) struct Cherrypicker;
 
@@ -28,10 +29,10 @@ impl Plugin for Cherrypicker {
         &[EventKind::IssueComment, EventKind::PullRequest]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
         match event {
             Event::IssueComment(event) => is_command(event),
-            Event::PullRequest(event) => is_merge(event) || is_label(event),
+            Event::PullRequest(event) => is_merge(event) || is_label(event, &cx.options.cherrypicker),
             _ => false,
         }
     }
@@ -53,7 +54,7 @@ impl Plugin for Cherrypicker {
                     let decide = |facts: &Facts| decide::merged(pr, options, facts);
                     return gather(cx, &on, Facts::default(), decide).await;
                 }
-                let Some(label) = event.label.as_ref().filter(|_| is_label(event)) else {
+                let Some(label) = event.label.as_ref().filter(|_| is_label(event, options)) else {
                     return Ok(Decision::nothing());
                 };
                 gather(cx, &on, Facts::default(), |facts| {
@@ -95,10 +96,12 @@ fn is_merge(event: &PullRequestEvent) -> bool {
     event.action == PullRequestAction::Closed && pr.merged && pr.merge_commit_sha.is_some()
 }
 
-/// Which labels ask for something is a matter of settings; each could.
-fn is_label(event: &PullRequestEvent) -> bool {
+/// PLG-CHERRYPICK-006
+fn is_label(event: &PullRequestEvent, options: &CherrypickerOptions) -> bool {
+    let prefix = options.label_prefix.as_str();
     let label = event.label.as_ref();
-    event.action == PullRequestAction::Labeled && label.is_some_and(|label| !label.name.is_empty())
+    event.action == PullRequestAction::Labeled
+        && label.is_some_and(|label| label.name.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -109,16 +112,16 @@ mod tests {
     /// PLG-CHERRYPICK-001
     #[test]
     fn only_what_can_ask_for_a_cherry_pick_concerns_it() {
-        assert!(Cherrypicker.concerns(&comment_event("a", "/cherry-pick x")));
-        assert!(!Cherrypicker.concerns(&comment_event("a", "cherry-pick x")));
+        assert!(crate::testing::concerns(&Cherrypicker, &comment_event("a", "/cherry-pick x")));
+        assert!(!crate::testing::concerns(&Cherrypicker, &comment_event("a", "cherry-pick x")));
         let Event::IssueComment(mut edited) = comment_event("a", "/cherrypick x") else {
             unreachable!()
         };
         edited.action = "edited".into();
-        assert!(!Cherrypicker.concerns(&Event::IssueComment(edited)));
+        assert!(!crate::testing::concerns(&Cherrypicker, &Event::IssueComment(edited)));
         let mut closed = pull_request_event("closed");
         let of = |event: &PullRequestEvent| {
-            Cherrypicker.concerns(&Event::PullRequest(Box::new(event.clone())))
+            crate::testing::concerns(&Cherrypicker, &Event::PullRequest(Box::new(event.clone())))
         };
         assert!(!of(&closed));
         closed.pull_request.merged = true;
@@ -127,6 +130,8 @@ mod tests {
         let mut labeled = pull_request_event("labeled");
         labeled.label = labels(&["cherrypick/x"]).pop();
         assert!(of(&labeled));
+        labeled.label = labels(&["kind/bug"]).pop();
+        assert!(!of(&labeled), "it asks for nothing");
         assert!(!of(&pull_request_event("opened")));
     }
 }

@@ -13,7 +13,7 @@ use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
 use crate::changes;
 use crate::decision::Decision;
 use crate::help::{HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use settings::{SECTION, Settings};
 
 pub(crate) struct ConfigUpdater;
@@ -28,8 +28,11 @@ impl Plugin for ConfigUpdater {
         &[EventKind::PullRequest]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
-        merged(event).is_some()
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
+        let settings = cx.section::<Settings>(SECTION);
+        merged(event).is_some_and(|(event, _)| {
+            settings.is_none_or(|settings| settings.take_from(&event.pull_request.repo))
+        })
     }
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {
@@ -105,14 +108,14 @@ mod tests {
             event.pull_request.merged = true;
             event.pull_request.merge_commit_sha = Some("c".repeat(40));
             change(&mut event);
-            ConfigUpdater.concerns(&Event::PullRequest(Box::new(event)))
+            crate::testing::concerns(&ConfigUpdater, &Event::PullRequest(Box::new(event)))
         };
         assert!(closed(|_| ()));
         assert!(!closed(|event| event.action = PullRequestAction::Edited));
         assert!(!closed(|event| event.pull_request.merged = false));
         assert!(!closed(|event| event.pull_request.merge_commit_sha = None));
         assert!(!closed(|event| event.pull_request.base.branch = "release".into()));
-        assert!(!ConfigUpdater.concerns(&comment_event("author", "closed")));
+        assert!(!crate::testing::concerns(&ConfigUpdater, &comment_event("author", "closed")));
     }
 
     #[test]

@@ -78,6 +78,11 @@ impl Settings {
         best.map(|(_, _, spec)| spec)
     }
 
+    /// Whether any file of the repository could feed anything.
+    pub(super) fn take_from(&self, repo: &RepoId) -> bool {
+        self.maps.values().any(|spec| spec.takes_from(repo))
+    }
+
     /// HOOK-059, HOOK-062, HOOK-074
     fn complete(&mut self) -> Vec<Problem> {
         if self.maps.is_empty() {

@@ -14,6 +14,7 @@ use trireme_state::{EFFECTS_LEVEL, State};
 
 use super::{Session, forward, not_recorded};
 use crate::mirror::{self, MIRROR};
+use crate::plugin::Configured;
 
 /// Parsed events kept between taking a delivery in and its last plugin.
 const MAX_EVENTS: usize = 512;
@@ -233,13 +234,17 @@ impl Session {
             .plugins
             .external_plugins(&repo.org, &repo.repo, &delivery.event);
         let as_external = external.filter_map(|plugin| plugins.external(&plugin.name));
+        let configured = Configured {
+            running,
+            options: &self.tools.options,
+        };
         for plugin in own.chain(as_external) {
             let name = plugin.name();
             if commit.plugins.iter().any(|known| known == name) {
                 continue;
             }
             commit.plugins.push(name.to_owned());
-            if !plugin.concerns(event) {
+            if !plugin.concerns(&configured, event) {
                 commit.idle.push(name.to_owned());
             }
         }

@@ -9,7 +9,7 @@ use trireme_forge::webhook::{Event, GenericAction, GenericComment};
 
 use crate::decision::Decision;
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::respond::answer;
 use crate::text::commands;
 
@@ -116,7 +116,7 @@ impl Plugin for IssueManagement {
         &[EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         concerns(event, asked)
     }
 
@@ -190,7 +190,7 @@ mod tests {
         ] {
             assert_eq!(told(body), expected, "{body:?}");
         }
-        assert!(IssueManagement.concerns(&comment_event("ann", "/pin-issue")));
-        assert!(!IssueManagement.concerns(&comment_event("ann", "/pin")));
+        assert!(crate::testing::concerns(&IssueManagement, &comment_event("ann", "/pin-issue")));
+        assert!(!crate::testing::concerns(&IssueManagement, &comment_event("ann", "/pin")));
     }
 }

@@ -13,7 +13,7 @@ use trireme_outside::service::ServiceError;
 
 use crate::decision::{Decision, Target, link_from_jira};
 use crate::help::{HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 
 pub(crate) use directory::JiraDirectory;
 
@@ -39,9 +39,12 @@ impl Plugin for Jira {
         &[EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
         event.generic_comment().is_some_and(|text| {
-            text.action != GenericAction::Deleted && !candidates(&text, &[]).is_empty()
+            let settings = cx.section::<Settings>("jira");
+            let disabled = settings.map(|settings| settings.disabled_jira_projects.as_slice());
+            text.action != GenericAction::Deleted
+                && !candidates(&text, disabled.unwrap_or_default()).is_empty()
         })
     }
 
@@ -158,8 +161,8 @@ mod tests {
         let found = candidates(&text, &["enterprise".into()]);
         let found: Vec<&str> = found.iter().map(String::as_str).collect();
         assert_eq!(found, ["OPS-7", "X-9", "abc-2"]);
-        assert!(!Jira.concerns(&crate::testing::comment_event("ann", "nothing of note")));
-        assert!(Jira.concerns(&crate::testing::comment_event("ann", "see ABC-1")));
+        assert!(!crate::testing::concerns(&Jira, &crate::testing::comment_event("ann", "nothing of note")));
+        assert!(crate::testing::concerns(&Jira, &crate::testing::comment_event("ann", "see ABC-1")));
     }
 
     /// PLG-JIRA-002, PLG-JIRA-003

@@ -11,7 +11,7 @@ use trireme_forge::webhook::{Event, PullRequestAction};
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use decide::Asked;
 use settings::Settings;
 
@@ -32,9 +32,11 @@ impl Plugin for Label {
         &[EventKind::PullRequest, EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
         match event {
-            Event::PullRequest(event) if event.action == PullRequestAction::Labeled => true,
+            Event::PullRequest(event) if event.action == PullRequestAction::Labeled => cx
+                .section::<Settings>(SECTION)
+                .is_none_or(|settings| !decide::assign_on(event, settings).is_idle()),
             _ => event
                 .generic_comment()
                 .is_some_and(|comment| Asked::by(&comment).is_some()),

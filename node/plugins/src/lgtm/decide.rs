@@ -66,14 +66,21 @@ fn asked(body: &str) -> Option<bool> {
     }
 }
 
-/// Whether the event alone allows any decision, whatever is configured.
-pub(super) fn may_matter(event: &Event) -> bool {
-    let spoken = event
-        .generic_comment()
-        .is_some_and(|comment| comment.is_pr && asked(&comment.body).is_some());
+/// Whether the event allows any decision, whoever is behind it.
+pub(super) fn may_matter(event: &Event, options: &Options) -> bool {
+    let spoken = event.generic_comment().is_some_and(|comment| {
+        comment.is_new_on_open_pull_request() && asked(&comment.body).is_some()
+    });
     spoken
         || match event {
-            Event::Review(event) => event.action == "submitted",
+            Event::Review(event) => {
+                options.review_acts_as_lgtm
+                    && event.action == "submitted"
+                    && matches!(
+                        event.review.state,
+                        ReviewState::Approved | ReviewState::ChangesRequested
+                    )
+            }
             Event::PullRequest(event) => is_push(event),
             _ => false,
         }

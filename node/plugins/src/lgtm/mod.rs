@@ -9,7 +9,7 @@ use trireme_forge::webhook::Event;
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use decide::Options;
 use trireme_office::RunningConfig;
 
@@ -39,8 +39,8 @@ impl Plugin for Lgtm {
         ]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
-        decide::may_matter(event)
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
+        event.repo().is_some_and(|repo| decide::may_matter(event, &options(cx.running, repo)))
     }
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {

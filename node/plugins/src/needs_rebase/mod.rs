@@ -13,7 +13,7 @@ use trireme_forge::{BotUser, IssueComment, Mergeability, PullRequest, State, has
 use crate::decision::{Decision, Target};
 use crate::help::{HelpScope, PluginHelp};
 use crate::label_names::NEEDS_REBASE;
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::respond::{self, simple_reply};
 
 pub(crate) use checked::Checked;
@@ -43,7 +43,7 @@ impl Plugin for NeedsRebase {
         &[EventKind::PullRequest, EventKind::IssueComment]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         match event {
             Event::PullRequest(event) => is_push(event),
             Event::IssueComment(event) => is_on_open(event),
@@ -196,15 +196,15 @@ mod tests {
     fn plg_needsrebase_001_pushes_and_comments_make_it_look() {
         let of = |action| {
             let event = Event::PullRequest(Box::new(pull_request_event(action)));
-            NeedsRebase.concerns(&event)
+            crate::testing::concerns(&NeedsRebase, &event)
         };
         let taken = ["opened", "synchronize", "reopened", "edited", "closed"].map(of);
         assert_eq!(taken, [true, true, true, false, false]);
-        assert!(NeedsRebase.concerns(&comment_event("ann", "hi")));
+        assert!(crate::testing::concerns(&NeedsRebase, &comment_event("ann", "hi")));
         let Event::IssueComment(mut closed) = comment_event("ann", "hi") else {
             unreachable!()
         };
         closed.issue.state = State::Closed;
-        assert!(!NeedsRebase.concerns(&Event::IssueComment(closed)));
+        assert!(!crate::testing::concerns(&NeedsRebase, &Event::IssueComment(closed)));
     }
 }

@@ -21,7 +21,7 @@ use trireme_state::{ids::job_id, is_complete};
 
 use crate::decision::Decision;
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin, outage};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin, outage};
 use asked::Ask;
 use decide::{Denied, Head, Known, OVERRIDDEN, Targets, Verdict};
 
@@ -83,7 +83,7 @@ impl Plugin for Override {
         &[EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         event
             .generic_comment()
             .is_some_and(|comment| counts(&comment) && !asked::asked(&comment.body).is_empty())

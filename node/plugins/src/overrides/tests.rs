@@ -4,7 +4,6 @@ use trireme_forge::{CheckRun, CommitStatus, RepoId, StatusState};
 use super::asked::asked;
 use super::decide::{Denied, Head, Known, Targets, Verdict, all_known, decide};
 use super::{Override, Settings};
-use crate::plugin::Plugin as _;
 use crate::testing::{PRESUBMITS, comment, comment_event, config};
 
 fn status(context: &str, state: StatusState, description: &str) -> CommitStatus {
@@ -82,8 +81,8 @@ fn decided(body: &str, head: Head) -> String {
 
 #[test]
 fn plg_override_001_only_new_texts_on_open_pull_requests_concern_it() {
-    assert!(Override.concerns(&comment_event("a", "/override unit")));
-    assert!(!Override.concerns(&comment_event("a", "override unit")));
+    assert!(crate::testing::concerns(&Override, &comment_event("a", "/override unit")));
+    assert!(!crate::testing::concerns(&Override, &comment_event("a", "override unit")));
     let trireme_forge::webhook::Event::IssueComment(event) = comment_event("a", "/override unit")
     else {
         unreachable!()
@@ -91,7 +90,7 @@ fn plg_override_001_only_new_texts_on_open_pull_requests_concern_it() {
     let concerns = |change: &dyn Fn(&mut trireme_forge::webhook::IssueCommentEvent)| {
         let mut event = event.clone();
         change(&mut event);
-        Override.concerns(&trireme_forge::webhook::Event::IssueComment(event))
+        crate::testing::concerns(&Override, &trireme_forge::webhook::Event::IssueComment(event))
     };
     assert!(concerns(&|_| ()));
     assert!(!concerns(&|event| event.action = "edited".into()));

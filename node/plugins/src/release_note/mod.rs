@@ -12,7 +12,7 @@ use trireme_forge::webhook::Event;
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use pull_request::Parents;
 
 const SECTION: &str = "release_note";
@@ -36,7 +36,7 @@ impl Plugin for ReleaseNote {
         &[EventKind::IssueComment, EventKind::PullRequest]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         match event {
             Event::PullRequest(event) => pull_request::counts(event),
             Event::IssueComment(event) => command::asked(event).is_some(),

@@ -10,7 +10,7 @@ use trireme_forge::{ChangedFile, Label, RepoId};
 
 use crate::decision::{Decision, Target};
 use crate::help::{HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use generated::{GENERATED_FILES, GIT_ATTRIBUTES, Generated};
 
 const SECTION: &str = "size";
@@ -80,7 +80,7 @@ impl Plugin for Size {
         &[EventKind::PullRequest]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         matches!(event, Event::PullRequest(event) if may_change(event))
     }
 

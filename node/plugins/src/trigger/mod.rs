@@ -20,7 +20,7 @@ use trireme_state::is_complete;
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use jobs::Runs;
 use own::Standing;
 pub use pull_request::Standstill;
@@ -171,6 +171,12 @@ fn into_decision(verdict: Verdict<'_>, cx: &Planning<'_>) -> Result<Decision, Pl
     })
 }
 
+/// Whether jobs after a push are configured, or may stand in the repository itself.
+fn may_have_postsubmits(running: &RunningConfig, repo: &RepoId) -> bool {
+    let (config, repo) = (&running.config, repo.to_string());
+    config.postsubmits(&repo).next().is_some() || config.prow.in_repo_config_enabled(&repo)
+}
+
 #[async_trait]
 impl Plugin for Trigger {
     fn name(&self) -> &'static str {
@@ -181,9 +187,11 @@ impl Plugin for Trigger {
         &[EventKind::PullRequest, EventKind::Push, EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
         match event {
-            Event::Push(event) => push::counts(event),
+            Event::Push(event) => {
+                push::counts(event) && may_have_postsubmits(cx.running, &event.repository.id)
+            }
             Event::PullRequest(event) if pull_request::may_matter(event) => true,
             _ => event
                 .generic_comment()

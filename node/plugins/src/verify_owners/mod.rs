@@ -19,7 +19,7 @@ use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::label_names::INVALID_OWNERS_FILE;
-use crate::plugin::{EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::text::commands;
 use newcomers::Newcomers;
 use say::{Findings, Shown, Wrong};
@@ -40,7 +40,7 @@ impl Plugin for VerifyOwners {
         &[EventKind::PullRequest, EventKind::Generic]
     }
 
-    fn concerns(&self, event: &Event) -> bool {
+    fn concerns(&self, _: &Configured<'_>, event: &Event) -> bool {
         match event {
             Event::PullRequest(event) if event.action.brings_commits() => true,
             _ => event
@@ -346,7 +346,7 @@ mod tests {
             ("x\n/Verify-Owners \r\n", true),
             ("/verify-owners now", false),
         ] {
-            assert_eq!(VerifyOwners.concerns(&comment_event("a", body)), expected);
+            assert_eq!(crate::testing::concerns(&VerifyOwners, &comment_event("a", body)), expected);
         }
     }
 
