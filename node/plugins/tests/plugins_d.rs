@@ -11,12 +11,17 @@ mod stage;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read as _;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use stage::{Setup, Stage};
 use trireme_plugins::{ClusterError, ConfigMapId, ConfigMaps, Values};
 use trireme_proto::state::EffectState;
-use trireme_sandbox::{MergeSpec, forge::Permission, world::Pr};
+use trireme_sandbox::{
+    MergeSpec,
+    forge::Permission,
+    world::{Pr, World},
+};
 
 /// Clusters in memory, some of which refuse to be written.
 #[derive(Default)]
@@ -77,7 +82,13 @@ impl Clusters {
 }
 
 async fn staged(maps: &str, clusters: &Arc<Clusters>) -> Stage {
+    repaired(maps, clusters, Duration::from_secs(3600)).await
+}
+
+/// Where ConfigMaps are looked at this often, too.
+async fn repaired(maps: &str, clusters: &Arc<Clusters>, every: Duration) -> Stage {
     let stage = Stage::new(Setup {
+        repairing_every: every,
         plugins: format!(
             "plugins: {{acme/widget: {{plugins: [config-updater]}}}}\nconfig_updater: {{maps: {maps}}}"
         ),
@@ -218,4 +229,90 @@ async fn a_later_merge_is_not_undone_by_an_earlier_one() {
         format!("VERSION={newer} b.yaml=new")
     );
     assert_eq!(stage.dead().len(), 0);
+}
+
+/// What was applied last, as the state has it.
+async fn applied(stage: &Stage, sha: &str) {
+    stage
+        .until("the ConfigMaps to be of that commit", |state| {
+            let cursor = state.cursor("config-updater/acme/widget")?;
+            cursor.value.starts_with(sha).then_some(())
+        })
+        .await;
+}
+
+/// PLG-CONFIGUPDATER-011: merges that nobody told of, and one that was refused, are made up for, whatever they did to the
+/// files; what has nothing to do with them stays.
+#[tokio::test]
+async fn plg_configupdater_011_missed_merges_are_made_up_for() {
+    let clusters = Arc::new(Clusters::default());
+    clusters.put("default/default/cm", &[("by-hand", "kept")]);
+    let every = Duration::from_millis(300);
+    let stage = repaired("{'*.yaml': {name: cm}}", &clusters, every).await;
+    let files = [("a.yaml", "one"), ("b.yaml", "two"), ("c.yaml", "three")];
+    let (_, first) = merged(&stage, "first", &files).await;
+    applied(&stage, &first).await;
+
+    stage.door.shut(true);
+    let pr = stage.world.pr("second").file("a.yaml", "changed");
+    let pr = pr.delete("b.yaml").file("d.yaml", "new");
+    let second = merge(&stage, &pr.opened_by("author").await).await;
+    applied(&stage, &second).await;
+    assert_eq!(
+        clusters.told("default/default/cm"),
+        format!("VERSION={second} a.yaml=changed by-hand=kept c.yaml=three d.yaml=new")
+    );
+
+    // A cluster that will not is told of, and tried again.
+    clusters.refuse("default");
+    let pr = stage.world.pr("third").file("a.yaml", "again");
+    let pr = pr.opened_by("author").await;
+    let third = merge(&stage, &pr).await;
+    let told = stage
+        .until("an alarm", |state| {
+            let alarm = state.alarm("config-updater/acme/widget")?;
+            Some(alarm.message.clone())
+        })
+        .await;
+    assert!(told.contains("default/cm in default: default is closed"), "{told}");
+    clusters.refusing.lock().unwrap().clear();
+    applied(&stage, &third).await;
+    stage
+        .until("the alarm to be lowered", |state| {
+            state
+                .alarm("config-updater/acme/widget")
+                .is_none()
+                .then_some(())
+        })
+        .await;
+    assert_eq!(
+        clusters.told("default/default/cm"),
+        format!("VERSION={third} a.yaml=again by-hand=kept c.yaml=three d.yaml=new")
+    );
+}
+
+/// PLG-CONFIGUPDATER-011: who takes office finds what the repository feeds and what was never applied.
+#[tokio::test]
+async fn plg_configupdater_011_a_new_office_applies_what_stands_in_the_repository() {
+    let clusters = Arc::new(Clusters::default());
+    let stage = Stage::new(Setup {
+        world: World::builder()
+            .file("jobs/a.yaml", "one")
+            .file("jobs/deep/b.yaml", "two")
+            .file("other", "x"),
+        plugins: "plugins: {acme/widget: {plugins: [config-updater]}}\nconfig_updater: {maps: {'jobs/**/*.yaml': {name: jobs, gzip: false}}}".to_owned(),
+        config_maps: Some(Arc::clone(&clusters) as Arc<dyn ConfigMaps>),
+        ..Setup::default()
+    })
+    .await;
+    let found = stage
+        .until("what was applied", |state| {
+            let cursor = state.cursor("config-updater/acme/widget")?;
+            cursor.value.split(' ').next().map(str::to_owned)
+        })
+        .await;
+    assert_eq!(
+        clusters.told("default/default/jobs"),
+        format!("VERSION={found} a.yaml=one b.yaml=two")
+    );
 }

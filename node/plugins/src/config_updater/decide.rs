@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
-use trireme_forge::{ChangedFile, FileStatus, PullRequest};
+use trireme_forge::{ChangedFile, FileStatus, PullRequest, RepoId};
 use trireme_proto::state::effect::Action;
 use trireme_proto::state::{ConfigMapEffect, ConfigMapKey, Subject};
 
@@ -13,46 +13,110 @@ use crate::respond::answer_to;
 
 /// One ConfigMap.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct ConfigMapId {
-    name: String,
-    namespace: String,
-    cluster: String,
+pub(crate) struct ConfigMapId {
+    pub(crate) name: String,
+    pub(crate) namespace: String,
+    pub(crate) cluster: String,
 }
 
 /// In the order of their names; of each its keys in the order of the files.
-type Updates = BTreeMap<ConfigMapId, Vec<ConfigMapKey>>;
+pub(crate) type Updates = BTreeMap<ConfigMapId, Vec<ConfigMapKey>>;
 
 /// PLG-CONFIGUPDATER-002 … 007
-fn updates(
+pub(super) fn updates(
     settings: &Settings,
-    pr: &PullRequest,
+    repo: &RepoId,
     files: &[ChangedFile],
     prowjob_namespace: &str,
 ) -> Updates {
     let mut updates = Updates::new();
     for file in files {
         let spec = settings.spec_of(&file.path);
-        let Some(spec) = spec.filter(|spec| spec.takes_from(&pr.repo)) else {
+        let Some(spec) = spec.filter(|spec| spec.takes_from(repo)) else {
             continue;
         };
-        let keys = keys(settings, spec, file);
-        for (cluster, namespaces) in &spec.clusters {
-            for namespace in namespaces {
-                for key in &keys {
-                    let id = ConfigMapId {
-                        name: name(spec, &key.key).to_owned(),
-                        namespace: match namespace.as_str() {
-                            "" => prowjob_namespace.to_owned(),
-                            namespace => namespace.to_owned(),
-                        },
-                        cluster: cluster.clone(),
-                    };
-                    updates.entry(id).or_default().push(key.clone());
-                }
+        for key in keys(settings, spec, file) {
+            let name = name(spec, &key.key);
+            for (cluster, namespace) in targets(spec, prowjob_namespace) {
+                let id = id(name, cluster, namespace);
+                updates.entry(id).or_default().push(key.clone());
             }
         }
     }
     updates
+}
+
+/// What all of these files make of every ConfigMap that they feed, whatever it held before: a key is in its own partition
+/// and in none of the others, so that one that was emptied is among them (PLG-CONFIGUPDATER-010).
+pub(super) fn whole<'p>(
+    settings: &Settings,
+    repo: &RepoId,
+    paths: impl Iterator<Item = &'p str>,
+    prowjob_namespace: &str,
+) -> Updates {
+    let mut updates = Updates::new();
+    for path in paths {
+        let spec = settings.spec_of(path);
+        let Some(spec) = spec.filter(|spec| spec.takes_from(repo)) else {
+            continue;
+        };
+        let file = added(path);
+        for key in keys(settings, spec, &file) {
+            let name = name(spec, &key.key);
+            for (cluster, namespace) in targets(spec, prowjob_namespace) {
+                let other = spec.partitioned_names.iter().filter(|other| *other != name);
+                for other in other {
+                    let id = id(other, cluster, namespace);
+                    updates.entry(id).or_default().push(gone(key.key.clone()));
+                }
+                let id = id(name, cluster, namespace);
+                updates.entry(id).or_default().push(key.clone());
+            }
+        }
+    }
+    updates
+}
+
+fn id(name: &str, cluster: &str, namespace: &str) -> ConfigMapId {
+    ConfigMapId {
+        name: name.to_owned(),
+        namespace: namespace.to_owned(),
+        cluster: cluster.to_owned(),
+    }
+}
+
+/// The clusters and namespaces of an entry (PLG-CONFIGUPDATER-005).
+fn targets<'s>(
+    spec: &'s Spec,
+    prowjob_namespace: &'s str,
+) -> impl Iterator<Item = (&'s str, &'s str)> {
+    spec.clusters.iter().flat_map(move |(cluster, namespaces)| {
+        let namespace = move |namespace: &'s String| match namespace.as_str() {
+            "" => prowjob_namespace,
+            namespace => namespace,
+        };
+        let namespaces = namespaces.iter().map(namespace);
+        namespaces.map(|namespace| (cluster.as_str(), namespace))
+    })
+}
+
+fn added(path: &str) -> ChangedFile {
+    ChangedFile {
+        path: path.to_owned(),
+        previous_path: None,
+        status: FileStatus::Added,
+        additions: 0,
+        deletions: 0,
+        patch: None,
+        blob_url: String::new(),
+    }
+}
+
+fn gone(key: String) -> ConfigMapKey {
+    ConfigMapKey {
+        key,
+        ..ConfigMapKey::default()
+    }
 }
 
 /// PLG-CONFIGUPDATER-006
@@ -70,10 +134,6 @@ fn keys(settings: &Settings, spec: &Spec, file: &ChangedFile) -> Vec<ConfigMapKe
     let key_of = |path: &str| match spec.use_full_path_as_key {
         true => path.replace('/', "-"),
         false => basename(path).to_owned(),
-    };
-    let gone = |key: String| ConfigMapKey {
-        key,
-        ..ConfigMapKey::default()
     };
     let mut keys = Vec::new();
     let key = if spec.key.is_empty() {
@@ -104,7 +164,7 @@ pub(super) fn decide(
     files: &[ChangedFile],
     prowjob_namespace: &str,
 ) -> Decision {
-    let updates = updates(settings, pr, files, prowjob_namespace);
+    let updates = updates(settings, &pr.repo, files, prowjob_namespace);
     let indent = if updates.len() > 1 { "   " } else { " " };
     let mut decision = Decision::nothing();
     let mut told = Vec::new();
@@ -265,6 +325,32 @@ mod tests {
         ");
     }
 
+    /// What all files come to: a key that moved to another partition, or out of one that is empty now, is taken away there.
+    #[test]
+    fn plg_configupdater_010_all_files_leave_a_key_in_one_partition() {
+        let maps = "  maps: {'jobs/*': {partitioned_names: [p0, p1, p2]}, a: {name: cm, denied_repos: [org]}}";
+        let plugins = plugins_yaml(&format!("config_updater:\n{maps}")).unwrap();
+        let settings = plugins.section::<Settings>(SECTION).unwrap();
+        let repo = pull_request().repo;
+        let told = |paths: &[&str]| -> Vec<String> {
+            let updates = whole(settings, &repo, paths.iter().copied(), "prow");
+            let told = updates.iter().map(|(id, keys)| {
+                let keys = keys.iter().map(|key| match key.path.as_str() {
+                    "" => format!("-{}", key.key),
+                    path => format!("{}={path}", key.key),
+                });
+                format!("{}: {}", id.name, keys.collect::<Vec<_>>().join(" "))
+            });
+            told.collect()
+        };
+        // The first bytes of their hashes are 0xca and 0x18.
+        assert_eq!(
+            told(&["a", "jobs/a", "jobs/d", "other"]),
+            ["p0: -a d=jobs/d", "p1: a=jobs/a -d", "p2: -a -d"]
+        );
+        assert_eq!(told(&["other"]), [""; 0], "no file, no change");
+    }
+
     #[test]
     fn plg_configupdater_007_an_entry_says_for_itself_whether_it_is_packed() {
         let maps = "  gzip: true\n  maps: {a: {name: cm}, b: {name: cm, gzip: false}}";
@@ -274,7 +360,7 @@ mod tests {
             file(FileStatus::Modified, "a"),
             file(FileStatus::Modified, "b"),
         ];
-        let updates = updates(settings, &pull_request(), &changes, "prow");
+        let updates = updates(settings, &pull_request().repo, &changes, "prow");
         let packed = updates.values().flatten().map(|key| key.gzip);
         assert_eq!(packed.collect::<Vec<_>>(), [true, false]);
     }

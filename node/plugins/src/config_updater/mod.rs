@@ -7,8 +7,12 @@ mod settings;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
+use sha2::{Digest as _, Sha256};
 use trireme_config::plugins::Section;
+use trireme_forge::{ChangedFile, RepoId};
 use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
+
+use trireme_office::RunningConfig;
 
 use crate::changes;
 use crate::decision::Decision;
@@ -16,12 +20,72 @@ use crate::help::{HelpScope, PluginHelp};
 use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use settings::{SECTION, Settings};
 
+pub(crate) use decide::{ConfigMapId, Updates};
+
+pub(crate) const NAME: &str = "config-updater";
+
 pub(crate) struct ConfigUpdater;
+
+/// What a repository is to feed into ConfigMaps (PLG-CONFIGUPDATER-011).
+pub(crate) struct Feeds<'a> {
+    settings: &'a Settings,
+    repo: &'a RepoId,
+    namespace: &'a str,
+    /// Tells this configuration of the plugin from others.
+    pub(crate) digest: String,
+}
+
+impl<'a> Feeds<'a> {
+    /// `None` where the plugin is off, or takes nothing from there.
+    pub(crate) fn of(running: &'a RunningConfig, repo: &'a RepoId) -> Option<Self> {
+        let plugins = &running.plugins;
+        if !plugins.is_enabled(NAME, &repo.org, &repo.repo) {
+            return None;
+        }
+        let settings: &Settings = plugins.section(SECTION)?;
+        let namespace = running.config.prow.prowjob_namespace.as_str();
+        let written = plugins.sections.get(SECTION).map(ToString::to_string);
+        let mut digest = Sha256::new();
+        digest.update(written.unwrap_or_default());
+        digest.update([0]);
+        digest.update(namespace);
+        let digest = digest.finalize();
+        settings.take_from(repo).then(|| Self {
+            settings,
+            repo,
+            namespace,
+            digest: hex::encode(&digest[..8]),
+        })
+    }
+
+    /// What these changes change.
+    pub(crate) fn changed(&self, files: &[ChangedFile]) -> Updates {
+        decide::updates(self.settings, self.repo, files, self.namespace)
+    }
+
+    /// What all of these files make.
+    pub(crate) fn whole<'p>(&self, paths: impl Iterator<Item = &'p str>) -> Updates {
+        decide::whole(self.settings, self.repo, paths, self.namespace)
+    }
+}
+
+/// The repository and branch whose files an event may have changed: the default branch was pushed to, or a pull request
+/// merged.
+pub(crate) fn fed_by(event: &Event) -> Option<&RepoId> {
+    match event {
+        Event::Push(push) => {
+            let branch = push.git_ref.strip_prefix("refs/heads/");
+            let is_default = branch == Some(push.repository.default_branch.as_str());
+            (is_default && !push.deleted).then_some(&push.repository.id)
+        }
+        event => merged(event).map(|(event, _)| &event.pull_request.repo),
+    }
+}
 
 #[async_trait]
 impl Plugin for ConfigUpdater {
     fn name(&self) -> &'static str {
-        "config-updater"
+        NAME
     }
 
     fn events(&self) -> &'static [EventKind] {
@@ -99,7 +163,6 @@ fn merged(event: &Event) -> Option<(&PullRequestEvent, &str)> {
 mod tests {
     use super::*;
     use crate::testing::{comment_event, plugins_yaml, pull_request_event};
-    use trireme_forge::RepoId;
 
     #[test]
     fn plg_configupdater_001_only_merges_to_the_default_branch_count() {

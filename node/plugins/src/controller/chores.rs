@@ -6,7 +6,7 @@ use std::time::Duration;
 use trireme_forge::{ForgeError, RepoId};
 use trireme_office::{RunningConfig, Work};
 
-use super::Session;
+use super::{Session, desired_maps};
 use crate::controller::redelivery::OurHooks;
 use crate::plugin::outage;
 
@@ -16,9 +16,9 @@ pub const REPAIR_EVERY: Duration = Duration::from_secs(5 * 60);
 const MAX_REPOS: usize = 10_000;
 /// Branches that moved lately. As many as are pushed to within half a minute; what is more is seen by the next scan.
 const MAX_MOVED: usize = 10_000;
-/// The mirror and the webhooks of each repository, the webhooks of as many organisations at most, our App's, the scan for
-/// conflicts and the branches that moved.
-pub(super) const MAX_CHORES: usize = 3 * MAX_REPOS + 2 + MAX_MOVED;
+/// The mirror, the webhooks and the ConfigMaps of each repository, the webhooks of as many organisations at most, our
+/// App's, the scan for conflicts and the branches that moved.
+pub(super) const MAX_CHORES: usize = 4 * MAX_REPOS + 2 + MAX_MOVED;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Chore {
@@ -28,6 +28,8 @@ pub(super) enum Chore {
     RepoHooks(RepoId),
     OrgHooks(String),
     AppHook,
+    /// The ConfigMaps that a repository feeds.
+    ConfigMaps(RepoId),
     /// All pull requests, for conflicts.
     Rebase,
     /// Pull requests into a branch that has moved, for conflicts.
@@ -93,7 +95,7 @@ impl Session {
             if let Some(running) = running {
                 let enablement = &self.tools.enablement;
                 let is_ours = |chore: &Chore| match chore {
-                    Chore::Pulls(repo) | Chore::RepoHooks(repo) => {
+                    Chore::Pulls(repo) | Chore::RepoHooks(repo) | Chore::ConfigMaps(repo) => {
                         enablement.allows(&repo.org, &repo.repo)
                     }
                     // An org of which one repository is ours has hooks of ours.
@@ -102,8 +104,11 @@ impl Session {
                     Chore::Rebase => true,
                     Chore::BaseMoved { repo, .. } => enablement.allows(&repo.org, &repo.repo),
                 };
+                let maps = self.tools.config_maps.as_ref();
+                let maps = maps.map(|_| desired_maps::chores(&running).take(MAX_REPOS));
                 let chores = chores(&running, &self.tools.hooks).into_iter();
                 chores
+                    .chain(maps.into_iter().flatten())
                     .filter(is_ours)
                     .for_each(|chore| self.chores.add(chore));
                 self.chores.add(Chore::Rebase);
@@ -114,6 +119,7 @@ impl Session {
     pub(super) async fn repair(&self, chore: Chore) -> Work {
         let done = match &chore {
             Chore::Pulls(repo) => self.repair_pulls(repo).await.map(|()| None),
+            Chore::ConfigMaps(repo) => self.apply_config_maps(repo).await.map(|()| None),
             Chore::Rebase => self.scan_for_rebase().await,
             Chore::BaseMoved { repo, branch, look } => {
                 let looked = self.look_after_push(repo, branch, *look).await;

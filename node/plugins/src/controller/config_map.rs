@@ -12,7 +12,7 @@ use trireme_proto::state::{ConfigMapEffect, Delivery};
 use super::Session;
 use super::effects::subject;
 use super::write::{Answer, Failure};
-use crate::config_maps::{ClusterError, ConfigMapId, Values};
+use crate::config_maps::{ClusterError, ConfigMapId, ConfigMaps, Values};
 
 /// Where Prow's components find which commit their configuration is of.
 const VERSION: &str = "VERSION";
@@ -33,6 +33,19 @@ impl Session {
         };
         let waited_ms = self.office.now_ms().saturating_sub(delivery.received_ms);
         let patient = waited_ms < i64::try_from(PATIENCE.as_millis()).unwrap_or(i64::MAX);
+        self.put_config_map(clusters.as_ref(), effect, patient)
+            .await?;
+        Ok(Answer::default())
+    }
+
+    /// Writes the keys, as they are in the commit or in the later one that the ConfigMap is of already. A cluster that is
+    /// away is a refusal to who is not patient.
+    pub(super) async fn put_config_map(
+        &self,
+        clusters: &dyn ConfigMaps,
+        effect: &ConfigMapEffect,
+        patient: bool,
+    ) -> Result<(), Failure> {
         let failure = |error: ClusterError| match error {
             ClusterError::Unavailable(why) if patient => Failure::Outage(why, None),
             error => Failure::Refused(error.to_string()),
@@ -64,7 +77,7 @@ impl Session {
         self.tools
             .metrics
             .config_map(&id.name, &id.namespace, bytes);
-        Ok(Answer::default())
+        Ok(())
     }
 
     /// The commit to read from: what was merged, or what the ConfigMap is of already, if that came after it. An update

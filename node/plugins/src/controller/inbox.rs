@@ -194,6 +194,7 @@ impl Session {
                 }
                 self.choose(&event, delivery, running, &mut commit);
                 self.note_push(&running.plugins, &event);
+                self.note_merge(running, &event);
             }
             // As in Prow, an event that does not decode is nobody's (HOOK-005).
             Err(why) => tracing::warn!(guid = delivery.guid, %why, "a delivery is left alone"),

@@ -7,6 +7,7 @@
 
 mod chores;
 mod config_map;
+mod desired_maps;
 mod effects;
 mod forward;
 mod inbox;

@@ -184,7 +184,10 @@ impl Session {
             Chore::RepoHooks(repo) => (forge.repo_hooks(repo).await, repo.to_string()),
             Chore::OrgHooks(org) => (forge.org_hooks(org).await, org.clone()),
             Chore::AppHook => return Ok(vec![HookScope::App]),
-            Chore::Pulls(_) | Chore::Rebase | Chore::BaseMoved { .. } => return Ok(vec![]),
+            Chore::Pulls(_)
+            | Chore::ConfigMaps(_)
+            | Chore::Rebase
+            | Chore::BaseMoved { .. } => return Ok(vec![]),
         };
         let hooks = match hooks {
             // Users have no organisation's webhooks, and not every identity may see them.
@@ -208,9 +211,11 @@ impl Session {
                     repo: repo.clone(),
                     hook: hook.id,
                 },
-                Chore::AppHook | Chore::Pulls(_) | Chore::Rebase | Chore::BaseMoved { .. } => {
-                    HookScope::App
-                }
+                Chore::AppHook
+                | Chore::Pulls(_)
+                | Chore::ConfigMaps(_)
+                | Chore::Rebase
+                | Chore::BaseMoved { .. } => HookScope::App,
             })
             .collect())
     }
