@@ -18,15 +18,24 @@ pub struct Load {
     pub took: Duration,
     /// `None` if it was good.
     pub error: Option<String>,
+    /// When one was good last, in milliseconds since the Unix epoch; 0 = none was since this node began to load from there
+    /// (HOOK-052).
+    pub good_ms: i64,
+    /// How many were not, since then.
+    pub failures: u64,
 }
 
 impl Load {
-    fn ended(took: Duration, error: Option<&str>) -> Self {
+    fn ended(took: Duration, error: Option<&str>, before: Option<&Self>) -> Self {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let at_ms = now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX));
+        let (good_ms, failures) = before.map_or((0, 0), |before| (before.good_ms, before.failures));
         Self {
-            at_ms: now.map_or(0, |now| i64::try_from(now.as_millis()).unwrap_or(i64::MAX)),
+            at_ms,
             took,
             error: error.map(|error| error.chars().take(MAX_ERROR).collect()),
+            good_ms: if error.is_none() { at_ms } else { good_ms },
+            failures: failures.saturating_add(u64::from(error.is_some())),
         }
     }
 
@@ -35,6 +44,8 @@ impl Load {
             at_ms: self.at_ms,
             took_micros: u64::try_from(self.took.as_micros()).unwrap_or(u64::MAX),
             error: self.error.clone().unwrap_or_default(),
+            good_ms: self.good_ms,
+            failures: self.failures,
         }
     }
 }
@@ -82,17 +93,19 @@ impl ConfigHealth {
         let mut state = self.state();
         state.version = version;
         version_sha.clone_into(&mut state.version_sha);
-        state.parsed = Some(Load::ended(took, None));
+        state.parsed = Some(Load::ended(took, None, state.parsed.as_ref()));
     }
 
     /// A committed version could not be parsed; the former one stays in force.
     pub fn not_parsed(&self, why: &str, took: Duration) {
-        self.state().parsed = Some(Load::ended(took, Some(why)));
+        let mut state = self.state();
+        state.parsed = Some(Load::ended(took, Some(why), state.parsed.as_ref()));
     }
 
     /// The watched directory was loaded: it is in force or was before, or `error` says why not.
     pub fn followed(&self, error: Option<&str>, took: Duration) {
-        self.state().followed = Some(Load::ended(took, error));
+        let mut state = self.state();
+        state.followed = Some(Load::ended(took, error, state.followed.as_ref()));
     }
 
     /// This node follows no directory any more.
@@ -121,5 +134,25 @@ mod tests {
         assert_eq!(told.followed.unwrap().error, "half");
         health.follows_nothing();
         assert_eq!(health.get().followed, None);
+    }
+
+    /// HOOK-052
+    #[test]
+    fn hook_052_the_last_good_load_and_the_failures_since_are_told() {
+        let health = ConfigHealth::default();
+        health.followed(Some("half"), Duration::ZERO);
+        let followed = || health.get().followed.unwrap();
+        assert_eq!((followed().good_ms, followed().failures), (0, 1));
+        health.followed(None, Duration::ZERO);
+        let good = followed();
+        assert_eq!((good.good_ms, good.failures), (good.at_ms, 1));
+        health.followed(Some("half"), Duration::ZERO);
+        health.followed(Some("half"), Duration::ZERO);
+        let told = health.get().to_proto().followed.unwrap();
+        assert_eq!((told.good_ms, told.failures), (good.good_ms, 3));
+        assert!(told.at_ms >= told.good_ms);
+        // Each source by itself.
+        health.in_force(1, "", Duration::ZERO);
+        assert_eq!(health.get().parsed.unwrap().failures, 0);
     }
 }

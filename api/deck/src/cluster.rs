@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::{extract::State, response::Response};
-use trireme_api::Load;
+use trireme_api::{ConfigState, Load};
 
 use crate::{Deck, html, instant};
 
@@ -49,9 +49,35 @@ fn loaded(load: Option<&Load>) -> String {
             } else {
                 "failed"
             };
-            format!("{result} at {}, {:.1?}", instant(load.at_ms), load.took)
+            let mut told = format!("{result} at {}, {:.1?}", instant(load.at_ms), load.took);
+            // HOOK-052
+            if load.error.is_some() {
+                told.push_str(&match load.good_ms {
+                    0 => "; never good since the node started".to_owned(),
+                    good => format!("; last good at {}", instant(good)),
+                });
+            }
+            if load.failures > 0 {
+                told.push_str(&format!("; failed {} times", load.failures));
+            }
+            told
         },
     )
+}
+
+/// What of the configuration does not load, one line each.
+fn errors(config: &ConfigState) -> Vec<String> {
+    let loads = [
+        ("The version in force elsewhere", &config.parsed),
+        ("The watched directory", &config.followed),
+    ];
+    let failed = loads.iter().filter_map(|(what, load)| {
+        let error = load.as_ref()?.error.as_ref()?;
+        Some(format!(
+            "{what} is not taken, the former configuration stays: {error}"
+        ))
+    });
+    failed.collect()
 }
 
 pub(crate) async fn page(State(deck): State<Deck>) -> Response {
@@ -61,10 +87,6 @@ pub(crate) async fn page(State(deck): State<Deck>) -> Response {
         |value: Option<u64>| value.map_or_else(|| "–".to_owned(), |value| value.to_string());
     let office = view.office();
     let config = deck.config.get();
-    let loads = [
-        ("The version in force elsewhere", &config.parsed),
-        ("The watched directory", &config.followed),
-    ];
     html(&Page {
         page: "cluster",
         revision: view.revision,
@@ -75,15 +97,7 @@ pub(crate) async fn page(State(deck): State<Deck>) -> Response {
             .alarms()
             .map(|alarm| (alarm.key.clone(), alarm.message.clone()))
             .collect(),
-        config_errors: loads
-            .iter()
-            .filter_map(|(what, load)| {
-                let error = load.as_ref()?.error.as_ref()?;
-                Some(format!(
-                    "{what} is not taken, the former configuration stays: {error}"
-                ))
-            })
-            .collect(),
+        config_errors: errors(&config),
         facts: vec![
             ("Cluster", status.cluster_id.clone()),
             (
@@ -172,4 +186,36 @@ pub(crate) async fn page(State(deck): State<Deck>) -> Response {
             })
             .collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use trireme_api::ConfigHealth;
+
+    use super::*;
+
+    /// HOOK-052
+    #[test]
+    fn hook_052_the_page_tells_how_loading_the_configuration_goes() {
+        assert_eq!(loaded(None), "not by this node");
+        let load = |error: Option<&str>, good_ms, failures| Load {
+            at_ms: 1_700_000_060_000,
+            took: Duration::from_millis(1500),
+            error: error.map(str::to_owned),
+            good_ms,
+            failures,
+        };
+        insta::assert_snapshot!(loaded(Some(&load(None, 1_700_000_060_000, 0))), @"good at 2023-11-14T22:14:20Z, 1.5s");
+        insta::assert_snapshot!(loaded(Some(&load(Some("bad"), 1_700_000_000_000, 3))), @"failed at 2023-11-14T22:14:20Z, 1.5s; last good at 2023-11-14T22:13:20Z; failed 3 times");
+        insta::assert_snapshot!(loaded(Some(&load(Some("bad"), 0, 1))), @"failed at 2023-11-14T22:14:20Z, 1.5s; never good since the node started; failed 1 times");
+        // What failed stands at the head of the page.
+        let health = ConfigHealth::default();
+        health.followed(Some("jobs.yaml:4:17: bad"), Duration::ZERO);
+        assert_eq!(
+            errors(&health.get()),
+            ["The watched directory is not taken, the former configuration stays: jobs.yaml:4:17: bad"]
+        );
+    }
 }

@@ -37,6 +37,8 @@ pub(super) struct Config {
     good: Family<SourceLabels, Gauge>,
     at: Family<SourceLabels, Gauge<f64, AtomicU64>>,
     took: Family<SourceLabels, Gauge<f64, AtomicU64>>,
+    good_at: Family<SourceLabels, Gauge<f64, AtomicU64>>,
+    failures: Family<SourceLabels, Gauge>,
     error: Family<ErrorLabels, Gauge>,
 }
 
@@ -48,6 +50,8 @@ impl Config {
             good: Family::default(),
             at: Family::default(),
             took: Family::default(),
+            good_at: Family::default(),
+            failures: Family::default(),
             error: Family::default(),
         };
         registry.register(
@@ -76,6 +80,16 @@ impl Config {
             new.took.clone(),
         );
         registry.register(
+            "trireme_config_load_last_good_timestamp_seconds",
+            "When one was good last, in seconds since the Unix epoch; 0 = never since the node started",
+            new.good_at.clone(),
+        );
+        registry.register(
+            "trireme_config_load_failures",
+            "Loads that failed since the node started",
+            new.failures.clone(),
+        );
+        registry.register(
             "trireme_config_load_error",
             "1 for the beginning of what was wrong with it",
             new.error.clone(),
@@ -95,6 +109,8 @@ impl Config {
         self.good.clear();
         self.at.clear();
         self.took.clear();
+        self.good_at.clear();
+        self.failures.clear();
         self.error.clear();
         self.load("version", state.parsed.as_ref());
         self.load("directory", state.followed.as_ref());
@@ -109,6 +125,11 @@ impl Config {
         at.set(load.at_ms as f64 / 1000.0);
         let took = self.took.get_or_create(&labels);
         took.set(load.took.as_secs_f64());
+        let good_at = self.good_at.get_or_create(&labels);
+        good_at.set(load.good_ms as f64 / 1000.0);
+        self.failures
+            .get_or_create(&labels)
+            .set(clamp(load.failures));
         if let Some(error) = &load.error {
             let labels = ErrorLabels {
                 source,
@@ -128,7 +149,7 @@ mod tests {
     use super::*;
     use crate::ConfigHealth;
 
-    /// CFG-095
+    /// CFG-095, HOOK-052
     #[test]
     fn cfg_095_result_duration_version_and_last_error_are_metrics() {
         let mut registry = Registry::default();
@@ -150,6 +171,9 @@ mod tests {
             "trireme_config_load_good{source=\"version\"} 1",
             "trireme_config_load_good{source=\"directory\"} 0",
             "trireme_config_load_duration_seconds{source=\"version\"} 1.5",
+            "trireme_config_load_last_good_timestamp_seconds{source=\"directory\"} 0.0",
+            "trireme_config_load_failures{source=\"directory\"} 1",
+            "trireme_config_load_failures{source=\"version\"} 0",
             "trireme_config_load_error{source=\"directory\",error=\"jobs.yaml:4:17: bad\"} 1",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}\n{text}");

@@ -221,7 +221,7 @@ async fn new_config(watch: &mut trireme_raft::Watch) -> Result<(), trireme_raft:
 mod tests {
     use super::*;
     use crate::{
-        configuration::testing::{alone, put},
+        configuration::testing::{alone, put, put_files},
         serve::registry,
     };
 
@@ -272,6 +272,65 @@ mod tests {
             let next = tokio::time::timeout(BOUND, leadership.next());
             next.await.unwrap().unwrap();
         }
+        stop.cancel();
+        feeding.await.unwrap();
+        store.shutdown().await;
+    }
+
+    /// HOOK-051, HOOK-052: until a first load is good there is nothing to plan with; then a bad plugins.yaml leaves the
+    /// whole of the former version in force, and a good one takes its place at once.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn hook_051_a_plugins_yaml_that_does_not_load_leaves_the_former_one_in_force() {
+        let store = alone().await;
+        let health = ConfigHealth::default();
+        let (feeder, mut feed) = Feeder::new(store.clone(), Arc::new(registry()), health.clone());
+        let stop = CancellationToken::new();
+        let feeding = tokio::spawn(feeder.run(stop.clone()));
+        let files = async |config: &str, plugins: &str| {
+            let files = [
+                ("main", "config.yaml", config),
+                ("plugins", "plugins.yaml", plugins),
+            ];
+            put_files(&store, &files).await;
+        };
+        let broken = "plugins: {o: {plugins: [hold]}, o/r: {plugins: [hold]}}";
+        files("prowjob_namespace: first", broken).await;
+        let unfit = async |feed: &mut Feed, failures: u64| {
+            let failed = async {
+                loop {
+                    let parsed = health.get().parsed;
+                    if parsed.is_some_and(|load| load.error.is_some() && load.failures == failures) {
+                        return;
+                    }
+                    feed.fit.changed().await.unwrap();
+                }
+            };
+            tokio::time::timeout(BOUND, failed).await.unwrap();
+        };
+        unfit(&mut feed, 1).await;
+        assert!(feed.config.borrow().is_none(), "nothing to plan with");
+
+        files("prowjob_namespace: second", "plugins: {o: {plugins: [hold]}}").await;
+        let second = feed.config.wait_for(Option::is_some);
+        let second = tokio::time::timeout(BOUND, second).await.unwrap();
+        let second = second.unwrap().clone().unwrap();
+        assert_eq!(second.plugins.enabled_plugins("o", "r"), ["hold"]);
+        let good = health.get().parsed.unwrap();
+        assert_eq!((good.good_ms, good.failures), (good.at_ms, 1));
+
+        files("prowjob_namespace: third", broken).await;
+        unfit(&mut feed, 2).await;
+        // Nothing of the third is taken: not the file that is good either.
+        let serving = feed.config.borrow().clone().unwrap();
+        assert_eq!(serving.config.prow.prowjob_namespace, "second");
+        assert_eq!(health.get().parsed.unwrap().good_ms, good.good_ms);
+
+        files("prowjob_namespace: fourth", "plugins: {o: {plugins: [lgtm]}}").await;
+        let fourth = feed.config.wait_for(|now| now.as_ref().is_some_and(|now| now.version == 4));
+        let fourth = tokio::time::timeout(BOUND, fourth).await.unwrap();
+        let fourth = fourth.unwrap().clone().unwrap();
+        assert_eq!(fourth.config.prow.prowjob_namespace, "fourth");
+        assert_eq!(fourth.plugins.enabled_plugins("o", "r"), ["lgtm"]);
         stop.cancel();
         feeding.await.unwrap();
         store.shutdown().await;

@@ -23,15 +23,25 @@ pub(super) async fn alone() -> Store {
 
 /// A version of this `config.yaml`, whatever stands in it.
 pub(super) async fn put(store: &Store, text: &str) {
-    let (name, chunks) = trireme_api::blob::chunks(text.as_bytes()).unwrap();
-    let mut bodies: Vec<Body> = chunks.into_iter().map(Body::PutBlobChunk).collect();
+    put_files(store, &[("main", "config.yaml", text)]).await;
+}
+
+/// A version of files by role and path, whatever stands in them.
+pub(super) async fn put_files(store: &Store, files: &[(&str, &str, &str)]) {
+    let mut bodies = Vec::new();
+    let mut named = Vec::new();
+    for (role, path, text) in files {
+        let (name, chunks) = trireme_api::blob::chunks(text.as_bytes()).unwrap();
+        bodies.extend(chunks.into_iter().map(Body::PutBlobChunk));
+        named.push(ConfigFile {
+            role: (*role).to_owned(),
+            path: (*path).to_owned(),
+            blob: Some(name),
+        });
+    }
     bodies.push(Body::PutConfig(PutConfig {
         config: Some(ConfigVersion {
-            files: vec![ConfigFile {
-                role: "main".to_owned(),
-                path: "config.yaml".to_owned(),
-                blob: Some(name),
-            }],
+            files: named,
             ..ConfigVersion::default()
         }),
         expected_current: 0,

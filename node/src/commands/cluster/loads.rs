@@ -7,6 +7,7 @@ fn load_json(load: &ConfigLoad) -> Value {
     json!({
         "at_ms": load.at_ms, "took_micros": load.took_micros,
         "error": (!load.error.is_empty()).then_some(&load.error),
+        "good_ms": (load.good_ms > 0).then_some(load.good_ms), "failures": load.failures,
     })
 }
 
@@ -17,6 +18,19 @@ pub(super) fn to_json(config: &ConfigStatus) -> Value {
     })
 }
 
+/// HOOK-052: since when it does not go well.
+fn standing(load: &ConfigLoad) -> String {
+    let times = match load.failures {
+        1 => "failed once".to_owned(),
+        times => format!("failed {times} times"),
+    };
+    let good = jiff::Timestamp::from_second(load.good_ms / 1000);
+    match good.ok().filter(|_| load.good_ms > 0) {
+        Some(good) => format!("{times}, last good at {good}"),
+        None => format!("{times}, never good since the node started"),
+    }
+}
+
 /// What did not go well, one line each.
 pub(super) fn errors(config: &ConfigStatus) -> Vec<String> {
     let loads = [
@@ -24,9 +38,12 @@ pub(super) fn errors(config: &ConfigStatus) -> Vec<String> {
         ("watched directory", &config.followed),
     ];
     let failed = loads.into_iter().filter_map(|(what, load)| {
-        let error = &load.as_ref()?.error;
-        (!error.is_empty())
-            .then(|| format!("the {what} is not taken, the former configuration stays: {error}"))
+        let load = load.as_ref()?;
+        let error = &load.error;
+        (!error.is_empty()).then(|| {
+            let since = standing(load);
+            format!("the {what} is not taken, the former configuration stays ({since}): {error}")
+        })
     });
     failed.collect()
 }
@@ -48,7 +65,7 @@ pub(super) fn to_text(config: &ConfigStatus) -> String {
 mod tests {
     use super::*;
 
-    /// CFG-095
+    /// CFG-095, HOOK-052
     #[test]
     fn cfg_095_the_status_tells_what_is_in_force_and_what_failed() {
         let config = ConfigStatus {
@@ -57,12 +74,14 @@ mod tests {
             parsed: Some(ConfigLoad::default()),
             followed: Some(ConfigLoad {
                 error: "jobs.yaml:4:17: bad".into(),
+                good_ms: 1_700_000_000_000,
+                failures: 2,
                 ..ConfigLoad::default()
             }),
         };
         insta::assert_snapshot!(to_text(&config), @r"
         config   version 4 (abc)
-                 the watched directory is not taken, the former configuration stays: jobs.yaml:4:17: bad
+                 the watched directory is not taken, the former configuration stays (failed 2 times, last good at 2023-11-14T22:13:20Z): jobs.yaml:4:17: bad
         ");
         assert_eq!(
             to_text(&ConfigStatus::default()),
@@ -70,6 +89,8 @@ mod tests {
         );
         let json = to_json(&config);
         assert_eq!(json["followed"]["error"], "jobs.yaml:4:17: bad");
+        assert_eq!(json["followed"]["failures"], 2);
         assert_eq!(json["parsed"]["error"], Value::Null);
+        assert_eq!(json["parsed"]["good_ms"], Value::Null);
     }
 }
