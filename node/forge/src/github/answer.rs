@@ -23,16 +23,22 @@ pub(super) fn decode<T: DeserializeOwned>(call: &Call<'_>, answer: &Answer) -> R
 }
 
 /// Whoever is no member of an organisation is sent on to the list of its public members when asking about another
-/// (GHC-023). That is another question.
-fn hides_members(call: &Call<'_>) -> bool {
+/// (GHC-023). That is another question: the error that it is instead.
+pub(super) fn hidden_members(call: &Call<'_>, status: StatusCode) -> Option<ForgeError> {
     let parts: Vec<&str> = call.path.trim_start_matches('/').split('/').collect();
-    matches!(parts[..], ["orgs", _, "members", _])
+    let ["orgs", org, "members", _] = parts[..] else {
+        return None;
+    };
+    (status == StatusCode::FOUND).then(|| ForgeError::Forbidden {
+        request: call.name(),
+        message: format!("we are no member of {org}, which hides its members from us"),
+    })
 }
 
 /// Where a redirect leads that we follow: any for reads, those that keep the method for the rest.
 pub(super) fn redirect(call: &Call<'_>, answer: &Answer) -> Option<String> {
     let follow = match answer.status {
-        StatusCode::FOUND if hides_members(call) => false,
+        status if hidden_members(call, status).is_some() => false,
         StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => call.method == Method::GET,
         StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT => true,
         _ => false,

@@ -4,6 +4,7 @@
 
 mod actions;
 mod answer;
+mod attempt;
 mod branches;
 mod call;
 mod client;
@@ -28,6 +29,7 @@ mod priority;
 mod pulls;
 mod reactions;
 mod repositories;
+mod retry;
 mod search;
 mod server;
 mod statuses;
@@ -35,6 +37,7 @@ mod teams;
 mod text_search;
 mod throttle;
 mod transport;
+mod verdict;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
@@ -44,8 +47,8 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use url::Url;
 
+pub use client::MAX_IN_FLIGHT;
 use client::{Client, Shared};
-pub use client::{MAX_IN_FLIGHT, MUTATION_TIMEOUT, RetryPolicy};
 pub use credentials::{Credentials, SecretSource, TokenObserver, check_app_key, fixed_secret};
 pub use etag::CACHE_BYTES;
 use etag::EtagCache;
@@ -54,6 +57,7 @@ pub use installations::InstallationGap;
 use limits::Gate;
 pub use metrics::GitHubMetrics;
 pub use priority::{BACKGROUND_IN_FLIGHT, BACKGROUND_LEAVES_PERCENT, Priority};
+pub use retry::{MUTATION_TIMEOUT, RetryPolicy};
 use server::Server;
 pub use throttle::Rate;
 use transport::Transport;

@@ -49,18 +49,7 @@ impl Membership for GitHub {
             return Ok(true);
         }
         let path = format!("/orgs/{}/members/{}", segment(org), segment(login));
-        match self.yes_or_no(&Call::read(path, Behalf::Org(org))).await {
-            // GHC-023
-            Err(ForgeError::Refused {
-                request,
-                status: 302,
-                ..
-            }) => Err(ForgeError::Forbidden {
-                request,
-                message: format!("we are no member of {org}, which hides its members from us"),
-            }),
-            outcome => outcome,
-        }
+        self.yes_or_no(&Call::read(path, Behalf::Org(org))).await
     }
 
     async fn is_collaborator(&self, repo: &RepoId, login: &str) -> Result<bool> {
