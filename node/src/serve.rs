@@ -495,10 +495,10 @@ async fn controllers(
     let background: Arc<dyn Forge> = Arc::new(client.with_priority(Priority::Background));
     let forges = Arc::clone(&client);
     let forge: Arc<dyn Forge> = client;
-    let hooks = match (&settings.webhook.url, github.app_id) {
+    let hooks = match (&settings.webhook.url, forges.app_hosts()) {
         (Some(url), _) => OurHooks::At(url.clone()),
-        (None, Some(_)) => OurHooks::App,
-        (None, None) => OurHooks::Unknown,
+        (None, hosts) if hosts.is_empty() => OurHooks::Unknown,
+        (None, hosts) => OurHooks::Apps(hosts),
     };
     let plugins = PluginsController::new(Equipment {
         plugins: Plugins::built_in(),

@@ -17,8 +17,10 @@ pub enum HookScope {
         org: String,
         hook: u64,
     },
-    /// The webhook of the GitHub App we authenticate as.
-    App,
+    /// The webhook of the GitHub App as which we authenticate on this host.
+    App {
+        host: String,
+    },
 }
 
 /// Whose events a webhook hears.

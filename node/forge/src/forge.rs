@@ -449,8 +449,11 @@ pub trait Deliveries: Send + Sync {
 
 #[async_trait]
 pub trait Identity: Send + Sync {
-    /// Whom we act as; asked once and remembered.
-    async fn bot_user(&self) -> Result<BotUser>;
+    /// Whom we act as on the forge where this org lives; asked once and remembered.
+    async fn bot_user(&self, org: &str) -> Result<BotUser>;
+    /// Whether a search finds only what lies in the org that it names: an app sees an org through its installation there,
+    /// and orgs may live on different hosts.
+    fn sees_by_org(&self) -> bool;
 }
 
 #[async_trait]

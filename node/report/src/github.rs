@@ -229,7 +229,7 @@ impl GitHubReporter {
                 }
             }
         };
-        let bot = self.forge.bot_user().await?;
+        let bot = self.forge.bot_user(&repo.org).await?;
         let comments = self.forge.comments(&repo, number).await?;
         let template = |job: &ProwJob| {
             let plank = &prow.plank.controller;

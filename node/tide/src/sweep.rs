@@ -44,7 +44,7 @@ pub(crate) struct Progress(BTreeMap<String, Timestamp>);
 impl Session {
     /// Searches for everything that the queries cover; an error leaves the rest as complete as it can be.
     pub(crate) async fn sweep(&self, tide: &Tide, progress: &mut Progress) -> Result<(), Trouble> {
-        let app = self.forge.bot_user().await?.app;
+        let app = self.forge.sees_by_org();
         let blockers = self.sweep_blockers(tide, app).await;
         let candidates = self.sweep_queries(tide, app).await;
         let open = self.sweep_open(tide, app, progress).await;

@@ -327,7 +327,7 @@ impl Pass<'_> {
     async fn is_trusted(&self, pull: &PullRequest, known: &mut Known) -> Result<bool, Trouble> {
         let bot = match known.bot.take() {
             Some(bot) => bot,
-            None => self.forge.bot_user().await?,
+            None => self.forge.bot_user(&self.repo.org).await?,
         };
         let author = pull.author.login.as_str();
         let is_bot = bot.is(author);

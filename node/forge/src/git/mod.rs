@@ -123,6 +123,11 @@ pub trait GitCredentials: Send + Sync {
     /// `None` to go without.
     async fn secret(&self, repo: &RepoId) -> crate::error::Result<Option<GitSecret>>;
 
+    /// Whether anything may be pushed: not in a dry run (GHC-010).
+    fn may_push(&self) -> bool {
+        true
+    }
+
     /// Where the repository is cloned from, if elsewhere than all others (GHC-026): what stands before `/org/repo`.
     fn remote(&self, repo: &RepoId) -> Option<&url::Url> {
         let _ = repo;

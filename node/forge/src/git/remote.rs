@@ -46,7 +46,7 @@ pub enum Pushed {
 
 impl Mirrors {
     /// Puts a commit of `repo`'s mirror onto a branch, as git itself would push it (GHC-065). Pushing the same again does
-    /// nothing; what broke off is tried again a few times.
+    /// nothing; what broke off is tried again a few times. In a dry run nothing is sent (GHC-010).
     ///
     /// # Errors
     /// `Forbidden` if we may not write there, `NotFound` if `push.to` or the commit does not exist.
@@ -56,6 +56,11 @@ impl Mirrors {
         check_branch(push.to, push.branch)?;
         // An own word for it: git's names a refspec.
         self.tree_of(repo, push.commit).await?;
+        let credentials = self.inner.options.credentials.as_deref();
+        if credentials.is_some_and(|credentials| !credentials.may_push()) {
+            tracing::info!(%repo, to = %push.to, push.branch, push.commit, "dry run: not pushed");
+            return Ok(Pushed::Done);
+        }
         let in_use = self.inner.in_use(repo).await?;
         let url = self.inner.url(push.to);
         let refspec = format!("{}:refs/heads/{}", push.commit, push.branch);

@@ -105,6 +105,7 @@ impl Client {
                 let error = unavailable(call, "no time was left to ask", false);
                 return Ok(Verdict::Fail(error));
             }
+            let asked_at = Instant::now();
             let answer = match self
                 .send(server, call, &url, &headers, &budget, deadline)
                 .await
@@ -120,7 +121,11 @@ impl Client {
             };
             if answer.status == StatusCode::NOT_MODIFIED {
                 // Only what was asked for conditionally is answered so; if it fell out of the cache meanwhile, ask anew.
-                let known = asked.and_then(|(key, _)| shared.cache.confirmed(key, Instant::now()));
+                let known = asked.and_then(|(key, pilot)| match pilot.is_current() {
+                    true => shared.cache.confirmed(key, asked_at, Instant::now()),
+                    // What was asked before a change may be what was before it.
+                    false => shared.cache.former(key),
+                });
                 let Some(answer) = known else {
                     headers.remove(header::IF_NONE_MATCH);
                     headers.remove(header::IF_MODIFIED_SINCE);
@@ -151,7 +156,7 @@ impl Client {
             if call.graphql {
                 return Ok(self.judge_graphql(server, call, answer, budget));
             }
-            self.keep(server, call, &answer, is_conditional, asked);
+            self.keep(server, call, (&answer, asked_at), is_conditional, asked);
             return Ok(Verdict::Done(answer));
         }
         Err(ForgeError::Decode {
@@ -164,7 +169,7 @@ impl Client {
         &self,
         server: &Server,
         call: &Call<'_>,
-        answer: &Answer,
+        (answer, asked_at): (&Answer, Instant),
         is_conditional: bool,
         asked: Option<(&Key, &Pilot<'_>)>,
     ) {
@@ -175,7 +180,8 @@ impl Client {
         let shared = &self.shared;
         // What was asked before a change may be what was before it.
         if pilot.is_current() {
-            shared.cache.put(key.clone(), answer, Instant::now());
+            let now = Instant::now();
+            shared.cache.put(key.clone(), answer, asked_at, now);
             shared.metrics.cache_is(shared.cache.bytes());
         }
         let has_condition = answer.headers.contains_key(header::ETAG)

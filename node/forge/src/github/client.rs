@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep};
 use url::Url;
 
 use super::answer::{decode, next_page};
+use super::as_of::AsOf;
 use super::call::JSON;
 pub(super) use super::call::{Call, Effect};
 use super::credentials::{Behalf, Credentials, TokenObserver};
@@ -67,6 +68,7 @@ pub(super) struct Client {
     pub(super) agent: Arc<str>,
     pub(super) priority: Priority,
     pub(super) sent: Arc<AtomicU64>,
+    as_of: Option<AsOf>,
 }
 
 fn agent(component: &str, plugin: &str) -> Arc<str> {
@@ -88,6 +90,7 @@ impl Client {
             agent: agent(&shared.component, ""),
             priority: Priority::default(),
             sent: Arc::default(),
+            as_of: None,
             shared: Arc::new(shared),
         }
     }
@@ -119,8 +122,12 @@ impl Client {
         }
     }
 
-    pub(super) fn is_app(&self) -> bool {
-        self.server(Behalf::Ourselves).is_app()
+    /// What was asked for since then is new enough for whoever has this handle.
+    pub(super) fn as_of(&self, as_of: AsOf) -> Self {
+        Self {
+            as_of: Some(as_of),
+            ..self.clone()
+        }
     }
 
     /// Asks this server whatever is about no org.
@@ -228,7 +235,7 @@ impl Client {
                 Err(error) => error.is_outage(),
             };
             if let Some(outdated) = Outdated::by(call).filter(|_| may_have_changed) {
-                self.doubt(server.index, &outdated);
+                self.doubt(server.index, &outdated, Some(&self.plugin));
             }
             outcome
         })
@@ -244,7 +251,7 @@ impl Client {
             accept: JSON,
         };
         loop {
-            if let Some(answer) = self.shared.cache.unchanging(&key, Instant::now()) {
+            if let Some(answer) = self.known(&key, Instant::now()) {
                 self.cached(server, call, CacheMode::Hit);
                 return Ok(answer);
             }
@@ -270,18 +277,28 @@ impl Client {
         }
     }
 
+    /// An answer that needs no question.
+    fn known(&self, key: &Key, now: Instant) -> Option<Answer> {
+        let cache = &self.shared.cache;
+        cache.unchanging(key, now).or_else(|| {
+            let since = self.as_of.as_ref()?.since(now);
+            cache.as_new_as(key, since, &self.plugin)
+        })
+    }
+
     /// What is told of a repository may have changed; with a number, what is told of that issue or pull request.
     pub(super) fn invalidate(&self, repo: &RepoId, number: Option<u64>) {
         let server = self.server_of(&repo.org).index;
-        self.doubt(server, &Outdated::repo(&repo.org, &repo.repo, number));
+        self.doubt(server, &Outdated::repo(&repo.org, &repo.repo, number), None);
     }
 
-    fn doubt(&self, server: usize, outdated: &Outdated) {
+    /// `by`: the plugin that has changed something; `None` for others.
+    fn doubt(&self, server: usize, outdated: &Outdated, by: Option<&Arc<str>>) {
         let shared = &self.shared;
         shared
             .flights
             .ground(|key| key.server == server && outdated.covers(&key.path));
-        shared.cache.doubt(server, outdated);
+        shared.cache.doubt(server, outdated, by);
     }
 
     pub(super) fn invalidate_all(&self) {

@@ -8,12 +8,12 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::answer::{decode, next_page};
-use super::client::{Call, Effect};
+use super::client::{Call, Client, Effect};
 use super::credentials::Behalf;
 use super::wire::nullable;
 use super::{GitHub, at, segment};
 use crate::delivery::{DeliveredRequest, DeliveryPage, Hook, HookDelivery, HookScope};
-use crate::error::Result;
+use crate::error::{ForgeError, Result};
 use crate::forge::Deliveries;
 use crate::types::RepoId;
 
@@ -86,18 +86,38 @@ struct WireRequest {
     payload: Option<Box<RawValue>>,
 }
 
-/// Where a webhook's deliveries are, and as whom to ask for them.
-fn place(scope: &HookScope) -> (String, Behalf<'_>) {
-    match scope {
-        HookScope::Repo { repo, hook } => (
-            at(repo, &format!("/hooks/{hook}/deliveries")),
-            Behalf::Org(&repo.org),
-        ),
-        HookScope::Org { org, hook } => (
-            format!("/orgs/{}/hooks/{hook}/deliveries", segment(org)),
-            Behalf::Org(org),
-        ),
-        HookScope::App => ("/app/hook/deliveries".to_owned(), Behalf::Ourselves),
+impl GitHub {
+    /// Where a webhook's deliveries are, as whom to ask for them, and whom to ask.
+    fn place<'a>(&self, scope: &'a HookScope) -> Result<(String, Behalf<'a>, Client)> {
+        let (path, behalf, host) = match scope {
+            HookScope::Repo { repo, hook } => (
+                at(repo, &format!("/hooks/{hook}/deliveries")),
+                Behalf::Org(&repo.org),
+                None,
+            ),
+            HookScope::Org { org, hook } => (
+                format!("/orgs/{}/hooks/{hook}/deliveries", segment(org)),
+                Behalf::Org(org),
+                None,
+            ),
+            HookScope::App { host } => (
+                "/app/hook/deliveries".to_owned(),
+                Behalf::Ourselves,
+                Some(host),
+            ),
+        };
+        let Some(host) = host else {
+            return Ok((path, behalf, self.client.clone()));
+        };
+        let mut servers = self.client.servers().iter();
+        let server = servers.find(|server| server.host == *host && server.is_app());
+        match server {
+            Some(server) => Ok((path, behalf, self.client.at(server.index))),
+            None => Err(ForgeError::NotFound {
+                request: format!("GET {path}"),
+                message: format!("no GitHub App of ours is configured for {host}"),
+            }),
+        }
     }
 }
 
@@ -120,13 +140,13 @@ impl Deliveries for GitHub {
         scope: &HookScope,
         cursor: Option<&str>,
     ) -> Result<DeliveryPage> {
-        let (path, behalf) = place(scope);
+        let (path, behalf, client) = self.place(scope)?;
         let path = match cursor {
             Some(cursor) => format!("{path}?per_page=100&cursor={}", segment(cursor)),
             None => format!("{path}?per_page=100"),
         };
         let call = Call::read(path, behalf);
-        let answer = self.client.call(&call).await?;
+        let answer = client.call(&call).await?;
         let wire: Vec<WireDelivery> = decode(&call, &answer)?;
         let next = next_page(&answer.headers).and_then(|link| {
             let (_, query) = link.split_once('?')?;
@@ -140,9 +160,9 @@ impl Deliveries for GitHub {
     }
 
     async fn delivered_request(&self, scope: &HookScope, id: u64) -> Result<DeliveredRequest> {
-        let (path, behalf) = place(scope);
+        let (path, behalf, client) = self.place(scope)?;
         let call = Call::read(format!("{path}/{id}"), behalf);
-        let wire: WireDelivered = self.client.json(&call).await?;
+        let wire: WireDelivered = client.json(&call).await?;
         let headers = wire.request.headers.into_iter();
         Ok(DeliveredRequest {
             headers: headers
@@ -158,7 +178,7 @@ impl Deliveries for GitHub {
     }
 
     async fn redeliver(&self, scope: &HookScope, id: u64) -> Result<()> {
-        let (path, behalf) = place(scope);
+        let (path, behalf, client) = self.place(scope)?;
         // Sent twice it arrives twice under one GUID, which the inbox takes once.
         let call = Call::change(
             Method::POST,
@@ -167,6 +187,6 @@ impl Deliveries for GitHub {
             Effect::Idempotent,
             None,
         );
-        self.client.call(&call).await.map(|_| ())
+        client.call(&call).await.map(|_| ())
     }
 }

@@ -1,9 +1,10 @@
 //! Answers that GitHub lets us use again: a conditional request that is answered "not modified" costs no budget. What
-//! cannot change is not even asked for again; what does no harm stands in while GitHub is broken (GHC-041, GHC-049).
+//! cannot change is not even asked for again, nor what was asked for since the event came that is decided about; what
+//! does no harm stands in while GitHub is broken (GHC-041, GHC-049).
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderValue, header};
@@ -17,6 +18,9 @@ pub const CACHE_BYTES: usize = 64 << 20;
 
 /// Larger answers are not kept: they would push out many small ones that are asked for more often.
 const MAX_ENTRY: usize = 1 << 20;
+
+/// Plugins of which it is remembered that they have changed something: more than there are.
+const MAX_CHANGERS: usize = 100;
 
 /// What an entry takes besides its body, about: its key twice, headers, nodes of trees.
 const OVERHEAD: usize = 512;
@@ -50,12 +54,17 @@ struct Inner {
 
 #[derive(Debug)]
 struct Entry {
-    etag: Condition,
+    /// `None` where GitHub has no tag for it.
+    etag: Option<Condition>,
     answer: Answer,
     used: u64,
     /// When GitHub last said that it is so; `None` once a change has made that doubtful. It may still be asked for by its
     /// tag, which is free if it is the same after all.
     confirmed: Option<Instant>,
+    /// When the question left that was answered so last; `None` once that does not help anybody.
+    asked: Option<Instant>,
+    /// Plugins that have changed something of it since.
+    changed_by: Vec<Arc<str>>,
 }
 
 /// How to ask whether an answer is still the same.
@@ -88,6 +97,17 @@ impl Condition {
 impl Entry {
     fn bytes(&self, key: &Key) -> usize {
         self.answer.body.len() + 2 * key.path.len() + OVERHEAD
+    }
+
+    fn changed(&mut self, by: Option<&Arc<str>>) {
+        let Some(by) = by.filter(|by| !self.changed_by.contains(by)) else {
+            return;
+        };
+        if self.changed_by.len() < MAX_CHANGERS {
+            self.changed_by.push(Arc::clone(by));
+        } else {
+            self.asked = None;
+        }
     }
 
     fn if_younger(&self, than: Duration, now: Instant) -> Option<Answer> {
@@ -132,15 +152,33 @@ impl EtagCache {
 
     pub(super) fn condition(&self, key: &Key) -> Option<Condition> {
         let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        inner.entries.get(key).map(|entry| entry.etag.clone())
+        inner.entries.get(key)?.etag.clone()
     }
 
-    /// The answer to use after a "not modified".
-    pub(super) fn confirmed(&self, key: &Key, now: Instant) -> Option<Answer> {
+    /// The answer to use after a "not modified" to what was asked then.
+    pub(super) fn confirmed(&self, key: &Key, asked: Instant, now: Instant) -> Option<Answer> {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let entry = inner.used(key)?;
         entry.confirmed = Some(now);
+        entry.asked = Some(asked);
+        entry.changed_by.clear();
         Some(entry.answer.clone())
+    }
+
+    /// The same, where it is not known any more whether it is so.
+    pub(super) fn former(&self, key: &Key) -> Option<Answer> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        Some(inner.used(key)?.answer.clone())
+    }
+
+    /// What GitHub answered to a question that left no earlier than `since`. Changes by others than the reader do not
+    /// matter: they could as well have come after the answer.
+    pub(super) fn as_new_as(&self, key: &Key, since: Instant, reader: &str) -> Option<Answer> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let entry = inner.used(key)?;
+        let is_new = entry.asked.is_some_and(|asked| asked >= since);
+        let knows_better = entry.changed_by.iter().any(|plugin| **plugin == *reader);
+        (is_new && !knows_better).then(|| entry.answer.clone())
     }
 
     /// An answer that needs no question, because it cannot have changed.
@@ -163,13 +201,11 @@ impl EtagCache {
         entry.if_younger(STALE_FOR, now)
     }
 
-    pub(super) fn put(&self, key: Key, answer: &Answer, now: Instant) {
+    /// Keeps an answer to what was asked then.
+    pub(super) fn put(&self, key: Key, answer: &Answer, asked: Instant, now: Instant) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let inner = &mut *inner;
         inner.remove(&key);
-        let Some(etag) = Condition::of(&answer.headers) else {
-            return;
-        };
         if answer.body.len() > MAX_ENTRY {
             return;
         }
@@ -179,9 +215,11 @@ impl EtagCache {
         }
         inner.uses += 1;
         let entry = Entry {
-            etag,
+            etag: Condition::of(&answer.headers),
             used: inner.uses,
             confirmed: Some(now),
+            asked: Some(asked),
+            changed_by: Vec::new(),
             answer: Answer {
                 headers,
                 ..answer.clone()
@@ -199,7 +237,8 @@ impl EtagCache {
     }
 
     /// A change may have made this old: it stands in for nothing any more, and is asked for again before it is used.
-    pub(super) fn doubt(&self, server: usize, outdated: &Outdated) {
+    /// `by`: the plugin that made it.
+    pub(super) fn doubt(&self, server: usize, outdated: &Outdated, by: Option<&Arc<str>>) {
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let first = Key {
             server,
@@ -215,6 +254,7 @@ impl EtagCache {
         for (key, entry) in of_root {
             if outdated.covers(&key.path) {
                 entry.confirmed = None;
+                entry.changed(by);
             }
         }
     }
@@ -225,6 +265,7 @@ impl EtagCache {
         for (key, entry) in &mut inner.entries {
             if Freshness::of(&key.path) != Freshness::Unchanging {
                 entry.confirmed = None;
+                entry.asked = None;
             }
         }
     }
@@ -260,13 +301,13 @@ mod tests {
         let cache = EtagCache::new(4 * (MAX_ENTRY + 2 * OVERHEAD));
         let now = Instant::now();
         for n in 0..4 {
-            cache.put(key(&n.to_string()), &answer(MAX_ENTRY), now);
+            cache.put(key(&n.to_string()), &answer(MAX_ENTRY), now, now);
         }
-        assert!(cache.confirmed(&key("0"), now).is_some());
-        cache.put(key("4"), &answer(MAX_ENTRY), now);
+        assert!(cache.confirmed(&key("0"), now, now).is_some());
+        cache.put(key("4"), &answer(MAX_ENTRY), now, now);
         assert!(cache.condition(&key("0")).is_some() && cache.condition(&key("1")).is_none());
-        cache.put(key("0"), &answer(10), now);
-        cache.put(key("5"), &answer(MAX_ENTRY + 1), now);
+        cache.put(key("0"), &answer(10), now, now);
+        cache.put(key("5"), &answer(MAX_ENTRY + 1), now, now);
         assert!(cache.condition(&key("5")).is_none());
         let inner = cache.inner.lock().unwrap();
         assert_eq!(inner.by_use.len(), inner.entries.len());
@@ -290,16 +331,16 @@ mod tests {
         let (labels, milestones) = (key("/repos/o/r/labels"), key("/repos/o/r/milestones"));
         let others = key("/repos/o/r2/labels");
         for key in [&elsewhere, &labels, &milestones, &others] {
-            cache.put(key.clone(), &answer(1), now);
+            cache.put(key.clone(), &answer(1), now, now);
         }
         let is_stale = |key: &Key| cache.stale(key, now).is_some();
-        cache.doubt(0, &Outdated::repo("O", "R", Some(1)));
+        cache.doubt(0, &Outdated::repo("O", "R", Some(1)), None);
         assert!(is_stale(&labels));
-        cache.doubt(0, &Outdated::repo("O", "R", None));
+        cache.doubt(0, &Outdated::repo("O", "R", None), None);
         assert!(!is_stale(&labels) && !is_stale(&milestones));
         assert!(is_stale(&elsewhere) && is_stale(&others));
         assert!(cache.condition(&labels).is_some());
-        assert!(cache.confirmed(&labels, now).is_some() && is_stale(&labels));
+        assert!(cache.confirmed(&labels, now, now).is_some() && is_stale(&labels));
         cache.doubt_all();
         assert!(!is_stale(&labels) && !is_stale(&elsewhere));
     }
@@ -309,13 +350,39 @@ mod tests {
         let cache = EtagCache::new(CACHE_BYTES);
         let now = Instant::now();
         let (slow, live) = (key("/repos/o/r/labels"), key("/repos/o/r/pulls/1"));
-        cache.put(slow.clone(), &answer(1), now);
-        cache.put(live.clone(), &answer(1), now);
+        cache.put(slow.clone(), &answer(1), now, now);
+        cache.put(live.clone(), &answer(1), now, now);
         let later = now + STALE_FOR - Duration::from_secs(1);
         assert!(cache.stale(&slow, later).is_some() && cache.stale(&live, later).is_none());
         assert!(cache.stale(&slow, now + STALE_FOR).is_none());
         assert!(cache.unchanging(&slow, now).is_none());
-        assert!(cache.confirmed(&slow, now + STALE_FOR).is_some());
+        assert!(cache.confirmed(&slow, now, now + STALE_FOR).is_some());
         assert!(cache.stale(&slow, now + STALE_FOR).is_some());
+    }
+
+    /// One answer serves all who decide about an event, whatever others change meanwhile; not whoever changed it, and
+    /// nobody to whom something newer was told.
+    #[test]
+    fn ghc_050_what_was_asked_for_since_an_event_serves_all_who_decide_about_it() {
+        let cache = EtagCache::new(CACHE_BYTES);
+        let event = Instant::now();
+        let after = |ms| event + Duration::from_millis(ms);
+        let labels = key("/repos/o/r/issues/1/labels");
+        let untagged = Answer {
+            headers: HeaderMap::new(),
+            ..answer(1)
+        };
+        cache.put(labels.clone(), &untagged, after(1), after(5));
+        assert_eq!(cache.condition(&labels), None);
+        let serves = |since, reader| cache.as_new_as(&labels, since, reader).is_some();
+        assert!(serves(event, "size") && serves(after(1), "size") && !serves(after(2), "size"));
+        let outdated = Outdated::repo("o", "r", Some(1));
+        cache.doubt(0, &outdated, Some(&"hold".into()));
+        cache.doubt(0, &outdated, None);
+        assert!(serves(event, "size") && !serves(event, "hold"));
+        assert!(cache.confirmed(&labels, after(8), after(9)).is_some());
+        assert!(serves(after(8), "hold"));
+        cache.doubt_all();
+        assert!(!serves(event, "size"));
     }
 }

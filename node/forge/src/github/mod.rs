@@ -4,6 +4,7 @@
 
 mod actions;
 mod answer;
+mod as_of;
 mod attempt;
 mod branches;
 mod call;
@@ -41,12 +42,12 @@ mod verdict;
 pub(crate) mod wire;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 use url::Url;
 
+pub use as_of::{AS_OF_FOR, AsOf};
 pub use client::MAX_IN_FLIGHT;
 use client::{Client, Shared};
 pub use credentials::{Credentials, SecretSource, TokenObserver, check_app_key, fixed_secret};
@@ -63,7 +64,8 @@ pub use throttle::Rate;
 use transport::Transport;
 
 use crate::error::Result;
-use crate::types::{BotUser, RepoId};
+use crate::forge::Identity as _;
+use crate::types::RepoId;
 
 /// Where GitHub is and who we are to it.
 #[derive(Debug, Clone)]
@@ -186,8 +188,6 @@ pub enum SetupError {
 #[derive(Debug, Clone)]
 pub struct GitHub {
     client: Client,
-    /// Asked for once.
-    bot: Arc<OnceLock<BotUser>>,
 }
 
 impl GitHub {
@@ -226,7 +226,6 @@ impl GitHub {
             .flat_map(Server::urls)
             .any(|url| url.scheme() == "https");
         let transport = Transport::new(tls).map_err(|why| SetupError::Tls(why.to_string()))?;
-        let bot = Arc::clone(&servers[0].bot);
         let client = Client::new(Shared {
             servers,
             orgs,
@@ -242,7 +241,7 @@ impl GitHub {
             dry_run: options.dry_run,
             component: options.component,
         });
-        Ok(Self { client, bot })
+        Ok(Self { client })
     }
 
     /// Tells of every short-lived token that this client is given.
@@ -257,7 +256,6 @@ impl GitHub {
     pub fn for_plugin(&self, name: &str) -> Self {
         Self {
             client: self.client.for_plugin(name),
-            ..self.clone()
         }
     }
 
@@ -266,18 +264,24 @@ impl GitHub {
     pub fn with_priority(&self, priority: Priority) -> Self {
         Self {
             client: self.client.with_priority(priority),
-            ..self.clone()
         }
     }
 
-    /// The same client, which takes the GitHub of this org for its own: who we are is asked there.
+    /// The same client, for a decision: what was asked for since then serves it, unless the plugin itself has changed
+    /// it.
     #[must_use]
-    pub fn of_org(&self, org: &str) -> Self {
-        let server = self.client.server_of(org);
+    pub fn as_of(&self, as_of: &AsOf) -> Self {
         Self {
-            client: self.client.at(server.index),
-            bot: Arc::clone(&server.bot),
+            client: self.client.as_of(as_of.clone()),
         }
+    }
+
+    /// The GitHubs on which we are an app, as people know them.
+    #[must_use]
+    pub fn app_hosts(&self) -> Vec<String> {
+        let servers = self.client.servers().iter();
+        let apps = servers.filter(|server| server.is_app());
+        apps.map(|server| server.host.clone()).collect()
     }
 
     /// The GitHub on which this org lives, as people know it: `github.com`.
@@ -307,13 +311,21 @@ impl GitHub {
 
 #[async_trait]
 impl crate::git::GitCredentials for GitHub {
-    /// GitHub takes any user name with a token.
+    /// GitHub takes any user name with a token; what looks at the requests on the way may not (GHC-014).
     async fn secret(&self, repo: &RepoId) -> Result<Option<crate::git::GitSecret>> {
-        let secret = self.client.git_secret(&repo.org).await?;
-        Ok(secret.map(|password| crate::git::GitSecret {
-            username: "x-access-token".to_owned(),
-            password,
-        }))
+        let Some(password) = self.client.git_secret(&repo.org).await? else {
+            return Ok(None);
+        };
+        let username = if self.client.server_of(&repo.org).is_app() {
+            "x-access-token".to_owned()
+        } else {
+            self.bot_user(&repo.org).await?.login
+        };
+        Ok(Some(crate::git::GitSecret { username, password }))
+    }
+
+    fn may_push(&self) -> bool {
+        !self.client.shared.dry_run
     }
 
     fn remote(&self, repo: &RepoId) -> Option<&Url> {

@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::client::Call;
 use super::credentials::Behalf;
+use super::server::Server;
 use super::wire::{WireUser, nullable, user};
 use super::{GitHub, at, segment};
 use crate::error::{ForgeError, Result};
@@ -104,13 +105,14 @@ fn permission(coarse: &str, role: &str) -> Permission {
 
 #[async_trait]
 impl Identity for GitHub {
-    async fn bot_user(&self) -> Result<BotUser> {
-        if let Some(bot) = self.bot.get() {
+    async fn bot_user(&self, org: &str) -> Result<BotUser> {
+        let server = self.client.server_of(org);
+        if let Some(bot) = server.bot.get() {
             return Ok(bot.clone());
         }
-        let bot = if self.client.is_app() {
-            let app: WireApp = self
-                .client
+        let client = self.client.at(server.index);
+        let bot = if server.is_app() {
+            let app: WireApp = client
                 .json(&Call::read("/app".to_owned(), Behalf::Ourselves))
                 .await?;
             BotUser {
@@ -119,8 +121,7 @@ impl Identity for GitHub {
                 app: true,
             }
         } else {
-            let user: WireUser = self
-                .client
+            let user: WireUser = client
                 .json(&Call::read("/user".to_owned(), Behalf::Ourselves))
                 .await?;
             BotUser {
@@ -129,7 +130,12 @@ impl Identity for GitHub {
                 app: false,
             }
         };
-        Ok(self.bot.get_or_init(|| bot).clone())
+        Ok(server.bot.get_or_init(|| bot).clone())
+    }
+
+    fn sees_by_org(&self) -> bool {
+        let servers = self.client.servers();
+        servers.len() > 1 || servers.iter().any(Server::is_app)
     }
 }
 

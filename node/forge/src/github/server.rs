@@ -1,7 +1,7 @@
 //! One GitHub: the addresses at which it can be asked, who we are to it, and which of its links lead back to it.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 
 use tokio::time::Instant;
 use url::Url;
@@ -25,7 +25,7 @@ pub(super) struct Server {
     pub(super) installations: Installations,
     pub(super) throttles: Throttles,
     /// Asked for once.
-    pub(super) bot: Arc<OnceLock<BotUser>>,
+    pub(super) bot: OnceLock<BotUser>,
     pub(super) clone_from: Option<Url>,
 }
 
@@ -84,7 +84,7 @@ impl Server {
             credentials,
             installations: Installations::default(),
             throttles: throttles(rate, &org_rates),
-            bot: Arc::default(),
+            bot: OnceLock::new(),
             clone_from,
         })
     }

@@ -234,7 +234,7 @@ async fn ghc_013_a_proxy_is_told_of_the_budget() {
     ])
     .await;
     let github = app(&stub);
-    let bot = github.bot_user().await.unwrap();
+    let bot = github.bot_user("org").await.unwrap();
     assert_eq!(bot.email, "bot@users.noreply.github.com");
     github.labels(&repo(), 1).await.unwrap();
     let requests = stub.requests();

@@ -102,12 +102,11 @@ async fn ghc_026_orgs_live_on_several_githubs() {
     let team = RepoId::new("team", "repo");
     assert_eq!(github.labels(&repo(), 1).await.unwrap().len(), 1);
     assert_eq!(github.labels(&team, 1).await.unwrap().len(), 0);
-    assert_eq!(github.bot_user().await.unwrap().login, "bot");
-    let there = github.of_org("TEAM");
-    assert_eq!(there.bot_user().await.unwrap().login, "robot");
-    assert_eq!(there.bot_user().await.unwrap().login, "robot");
+    assert_eq!(github.bot_user("org").await.unwrap().login, "bot");
+    assert_eq!(github.bot_user("TEAM").await.unwrap().login, "robot");
+    assert_eq!(github.bot_user("team").await.unwrap().login, "robot");
     assert_eq!(github.labels(&repo(), 1).await.unwrap().len(), 1);
-    assert_eq!(there.labels(&team, 1).await.unwrap().len(), 0);
+    assert_eq!(github.labels(&team, 1).await.unwrap().len(), 0);
     insta::assert_snapshot!(own.lines().join("\n"), @r"
     GET /api/v3/repos/team/repo/issues/1/labels?per_page=100
     GET /api/v3/user
@@ -125,7 +124,11 @@ async fn ghc_026_orgs_live_on_several_githubs() {
     assert_eq!(all(&com, "authorization"), ["Bearer com"]);
     assert_eq!(all(&own, "if-none-match"), ["\"own\""]);
     let secret = github.secret(&team).await.unwrap().unwrap();
-    assert_eq!(secret.password, "own");
+    assert_eq!(
+        (secret.username.as_str(), secret.password.as_str()),
+        ("robot", "own")
+    );
+    assert!(github.sees_by_org());
 }
 
 /// GHC-026: a limit of one GitHub is none of the other's.

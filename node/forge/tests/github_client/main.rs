@@ -493,9 +493,9 @@ async fn an_app_acts_as_its_installation_in_each_organisation() {
     let github = app(&stub).telling(TokenObserver::new(move |token, expires| {
         tell.send((token.to_owned(), expires.to_string())).unwrap();
     }));
-    let bot = github.bot_user().await.unwrap();
+    let bot = github.bot_user("org").await.unwrap();
     assert!(bot.app && bot.is("trireme-bot[bot]"));
-    assert_eq!(github.bot_user().await.unwrap(), bot);
+    assert_eq!(github.bot_user("org").await.unwrap(), bot);
     github.labels(&repo(), 1).await.unwrap();
     github.labels(&repo(), 2).await.unwrap();
     let secret = github.secret(&repo()).await.unwrap().unwrap();
@@ -537,7 +537,7 @@ async fn an_app_acts_as_its_installation_in_each_organisation() {
             key: fixed_secret("no key"),
         },
     );
-    let error = broken.bot_user().await.unwrap_err().to_string();
+    let error = broken.bot_user("org").await.unwrap_err().to_string();
     assert!(
         error.contains("private key is not an RSA key in PEM"),
         "{error}"

@@ -119,7 +119,7 @@ async fn comments_come_change_and_go() {
     forge.delete_comment(repo, made.id).await.unwrap();
     forge.delete_comment(repo, made.id).await.unwrap();
     assert_eq!(bodies().await, ["second"]);
-    assert!(forge.bot_user().await.unwrap().is(&made.author.login));
+    assert!(forge.bot_user(ORG).await.unwrap().is(&made.author.login));
     scene.done();
 }
 
@@ -335,7 +335,7 @@ async fn people_are_known() {
         forge.team_members(ORG, "owners").await.unwrap(),
         ["approver"]
     );
-    let bot = forge.bot_user().await.unwrap();
+    let bot = forge.bot_user(ORG).await.unwrap();
     assert_eq!((bot.login.as_str(), bot.app), (BOT, false));
     scene.done();
 }

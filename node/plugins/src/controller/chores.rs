@@ -14,20 +14,22 @@ use crate::plugin::outage;
 pub const REPAIR_EVERY: Duration = Duration::from_secs(5 * 60);
 /// Repositories that are looked at; more are left to their webhooks alone.
 const MAX_REPOS: usize = 10_000;
+/// GitHubs on which we are an app.
+const MAX_HOSTS: usize = 100;
 /// Branches that moved lately. As many as are pushed to within half a minute; what is more is seen by the next scan.
 const MAX_MOVED: usize = 10_000;
 /// The mirror, the webhooks and the ConfigMaps of each repository, the webhooks of as many organisations at most, our
-/// App's, the scan for conflicts and the branches that moved.
-pub(super) const MAX_CHORES: usize = 4 * MAX_REPOS + 2 + MAX_MOVED;
+/// Apps', the scan for conflicts and the branches that moved.
+pub(super) const MAX_CHORES: usize = 4 * MAX_REPOS + MAX_HOSTS + 1 + MAX_MOVED;
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Chore {
     /// The mirror of a repository's pull requests.
     Pulls(RepoId),
-    /// Lost deliveries of a repository's webhooks, of an organisation's, of our App's.
+    /// Lost deliveries of a repository's webhooks, of an organisation's, of our App's on a host.
     RepoHooks(RepoId),
     OrgHooks(String),
-    AppHook,
+    AppHook(String),
     /// The ConfigMaps that a repository feeds.
     ConfigMaps(RepoId),
     /// All pull requests, for conflicts.
@@ -69,7 +71,7 @@ pub(super) fn chores(running: &RunningConfig, hooks: &OurHooks) -> Vec<Chore> {
     let mut chores: Vec<Chore> = repos.iter().cloned().map(Chore::Pulls).collect();
     match hooks {
         OurHooks::Unknown => {}
-        OurHooks::App => chores.push(Chore::AppHook),
+        OurHooks::Apps(hosts) => chores.extend(hosts.iter().cloned().map(Chore::AppHook)),
         OurHooks::At(_) => {
             chores.extend(orgs.into_iter().map(Chore::OrgHooks));
             chores.extend(repos.into_iter().map(Chore::RepoHooks));
@@ -99,7 +101,7 @@ impl Session {
                         enablement.allows(&repo.org, &repo.repo)
                     }
                     // An org of which one repository is ours has hooks of ours.
-                    Chore::OrgHooks(_) | Chore::AppHook => true,
+                    Chore::OrgHooks(_) | Chore::AppHook(_) => true,
                     // Asks for what is enabled by itself.
                     Chore::Rebase => true,
                     Chore::BaseMoved { repo, .. } => enablement.allows(&repo.org, &repo.repo),
@@ -125,7 +127,7 @@ impl Session {
                 let looked = self.look_after_push(repo, branch, *look).await;
                 looked.map(|()| None)
             }
-            Chore::RepoHooks(_) | Chore::OrgHooks(_) | Chore::AppHook => {
+            Chore::RepoHooks(_) | Chore::OrgHooks(_) | Chore::AppHook(_) => {
                 self.recover_deliveries(&chore).await
             }
         };
@@ -165,8 +167,15 @@ mod tests {
         let repo = || RepoId::new("org", "repo");
         assert_eq!(chores(&running, &OurHooks::Unknown), [Chore::Pulls(repo())]);
         assert_eq!(
-            chores(&running, &OurHooks::App),
-            [Chore::Pulls(repo()), Chore::AppHook]
+            chores(
+                &running,
+                &OurHooks::Apps(vec!["github.com".into(), "ghe.example".into()])
+            ),
+            [
+                Chore::Pulls(repo()),
+                Chore::AppHook("github.com".into()),
+                Chore::AppHook("ghe.example".into())
+            ]
         );
         assert_eq!(
             chores(&running, &OurHooks::At("https://x/hook".into())),

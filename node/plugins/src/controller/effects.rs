@@ -127,7 +127,7 @@ impl Session {
         };
         let (repo, number) = subject(label.subject.as_ref());
         let read = async {
-            let bot = forge.bot_user().await?;
+            let bot = forge.bot_user(&repo.org).await?;
             Ok((bot, forge.label_events(&repo, number).await?))
         };
         let (bot, events) = match read.await {

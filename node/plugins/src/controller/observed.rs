@@ -20,7 +20,7 @@ pub(super) async fn comment(
     since_ms: i64,
 ) -> Found {
     let (repo, number) = subject(on);
-    let bot = forge.bot_user().await?;
+    let bot = forge.bot_user(&repo.org).await?;
     let comments = match forge.comments(&repo, number).await {
         // What is gone cannot be commented: sending will say so.
         Err(error) if error.is_not_found() => return Ok(None),
@@ -38,7 +38,7 @@ pub(super) async fn comment(
 
 pub(super) async fn review(forge: &dyn Forge, wanted: &ReviewEffect, since_ms: i64) -> Found {
     let (repo, number) = subject(wanted.subject.as_ref());
-    let bot = forge.bot_user().await?;
+    let bot = forge.bot_user(&repo.org).await?;
     let reviews = match forge.reviews(&repo, number).await {
         Err(error) if error.is_not_found() => return Ok(None),
         reviews => reviews?,
@@ -56,7 +56,7 @@ pub(super) async fn review(forge: &dyn Forge, wanted: &ReviewEffect, since_ms: i
 /// Searches lag behind by seconds; an attempt is looked for until it can no longer take effect, which is longer.
 pub(super) async fn issue(forge: &dyn Forge, wanted: &OpenIssueEffect, since_ms: i64) -> Found {
     let (repo, _) = subject(wanted.subject.as_ref());
-    let bot = forge.bot_user().await?;
+    let bot = forge.bot_user(&repo.org).await?;
     let quoted = wanted.title.replace('"', " ");
     let query = format!("repo:{repo} type:issue in:title \"{quoted}\"");
     let found = forge

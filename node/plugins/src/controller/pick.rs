@@ -102,7 +102,7 @@ impl Session {
             passing => passing,
         })?;
         let commits: Vec<&str> = commits.iter().map(|commit| commit.sha.as_str()).collect();
-        let bot = forge.bot_user().await?;
+        let bot = forge.bot_user(&repo.org).await?;
         let committer = committer(&bot, delivery);
         let commit = match mirrors
             .cherry_pick(repo, &onto, &commits, &committer)

@@ -102,7 +102,7 @@ impl Session {
             return Ok(Decision::nothing());
         };
         let forge = self.tools.forges.of_plugin(&lane.plugin);
-        let bot = forge.bot_user().await?;
+        let bot = forge.bot_user(&delivery.org).await?;
         let view = self.office.view();
         let now = Timestamp::from_millisecond(self.office.now_ms());
         let cx = Planning {

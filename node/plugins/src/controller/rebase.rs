@@ -94,12 +94,9 @@ impl Session {
         }
         self.tools.checked.flush();
         let now = Timestamp::from_millisecond(now_ms).unwrap_or(Timestamp::UNIX_EPOCH);
-        let bot = self.tools.forge.bot_user().await;
-        let app = bot
-            .map_err(|error| unable("cannot tell who we are", &error))?
-            .app;
+        let per_org = self.tools.forge.sees_by_org();
         let mut changed = 0;
-        for query in queries(&running.plugins, now, app) {
+        for query in queries(&running.plugins, now, per_org) {
             changed += self
                 .look(&query, MAX_CHANGED.saturating_sub(changed))
                 .await?
@@ -174,7 +171,7 @@ impl Session {
     ) -> Result<(), ForgeError> {
         let forge = self.tools.forge.as_ref();
         let (repo, number) = (&pr.repo, pr.number);
-        let bot = forge.bot_user().await?;
+        let bot = forge.bot_user(&repo.org).await?;
         let ours = stale(&forge.comments(repo, number).await?, &bot);
         match change {
             Change::Label => {

@@ -34,8 +34,8 @@ const ALARM: &str = "plugins/lost-deliveries";
 pub enum OurHooks {
     /// None that we may look at.
     Unknown,
-    /// That of the GitHub App we authenticate as.
-    App,
+    /// Those of the GitHub Apps as which we authenticate, by host.
+    Apps(Vec<String>),
     /// Those of the configured organisations and repositories that are sent to this address.
     At(String),
 }
@@ -159,7 +159,7 @@ fn cursor_key(scope: &HookScope) -> String {
     match scope {
         HookScope::Repo { repo, hook } => format!("plugins/hook/{repo}/{hook}"),
         HookScope::Org { org, hook } => format!("plugins/hook/{org}/{hook}"),
-        HookScope::App => "plugins/hook/app".to_owned(),
+        HookScope::App { host } => format!("plugins/hook/app/{host}"),
     }
 }
 
@@ -183,7 +183,7 @@ impl Session {
         let (hooks, of) = match chore {
             Chore::RepoHooks(repo) => (forge.repo_hooks(repo).await, repo.to_string()),
             Chore::OrgHooks(org) => (forge.org_hooks(org).await, org.clone()),
-            Chore::AppHook => return Ok(vec![HookScope::App]),
+            Chore::AppHook(host) => return Ok(vec![HookScope::App { host: host.clone() }]),
             Chore::Pulls(_)
             | Chore::ConfigMaps(_)
             | Chore::Rebase
@@ -202,20 +202,16 @@ impl Session {
             .into_iter()
             .filter(|hook| hook.active && hook.url == *url);
         Ok(ours
-            .map(|hook| match chore {
-                Chore::OrgHooks(org) => HookScope::Org {
+            .filter_map(|hook| match chore {
+                Chore::OrgHooks(org) => Some(HookScope::Org {
                     org: org.clone(),
                     hook: hook.id,
-                },
-                Chore::RepoHooks(repo) => HookScope::Repo {
+                }),
+                Chore::RepoHooks(repo) => Some(HookScope::Repo {
                     repo: repo.clone(),
                     hook: hook.id,
-                },
-                Chore::AppHook
-                | Chore::Pulls(_)
-                | Chore::ConfigMaps(_)
-                | Chore::Rebase
-                | Chore::BaseMoved { .. } => HookScope::App,
+                }),
+                _ => None,
             })
             .collect())
     }
@@ -440,7 +436,9 @@ mod tests {
                 org: "org".into(),
                 hook: 1,
             }),
-            cursor_key(&HookScope::App),
+            cursor_key(&HookScope::App {
+                host: "github.com".into(),
+            }),
         ];
         assert_eq!(
             keys,
