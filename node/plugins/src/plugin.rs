@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use trireme_config::job::{Postsubmit, Presubmit};
 use trireme_config::plugins::Section;
 use trireme_forge::git::{GitError, Mirrors};
+use trireme_forge::github::AsOf;
 use trireme_forge::owners::{OwnersLoader, OwnersOptions, RepoOwners};
 use trireme_forge::webhook::Event;
 use trireme_forge::{BotUser, Forge, ForgeError, RepoId};
@@ -105,6 +106,8 @@ pub struct Planning<'a> {
     /// When the delivery came.
     pub received: Timestamp,
     pub forge: &'a dyn Forge,
+    /// How new the forge's answers are, at least.
+    pub(crate) as_of: &'a AsOf,
     /// Whom we act as.
     pub bot: &'a BotUser,
     pub running: &'a RunningConfig,
@@ -141,7 +144,10 @@ impl<'a> Planning<'a> {
         let until = self.received.saturating_add(wait).unwrap_or(self.now);
         match u64::try_from(until.as_millisecond() - self.now.as_millisecond()) {
             Ok(left) if left > 0 => Err(PlanError::NotYet(Duration::from_millis(left))),
-            _ => Ok(()),
+            _ => {
+                self.as_of.settle();
+                Ok(())
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use bytes::Bytes;
 use trireme_forge::webhook::Event;
@@ -77,6 +78,13 @@ pub(super) fn payload(state: &State, delivery: &Delivery) -> Result<Bytes, Unrea
     Ok(body.into())
 }
 
+/// An event, and when it came to be known here.
+#[derive(Clone)]
+pub(super) struct Parsed {
+    pub(super) event: Arc<Event>,
+    pub(super) at: Instant,
+}
+
 /// Events that were parsed lately, so that every plugin of a delivery finds it parsed.
 #[derive(Default)]
 pub(super) struct Events {
@@ -85,7 +93,7 @@ pub(super) struct Events {
 
 #[derive(Default)]
 struct Kept {
-    by_guid: BTreeMap<String, (Arc<Event>, usize)>,
+    by_guid: BTreeMap<String, (Parsed, usize)>,
     /// Oldest first; may name what was forgotten since.
     order: VecDeque<String>,
     bytes: usize,
@@ -96,19 +104,22 @@ impl Events {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn get(&self, state: &State, delivery: &Delivery) -> Result<Arc<Event>, Unreadable> {
-        if let Some((event, _)) = self.kept().by_guid.get(&delivery.guid) {
-            return Ok(Arc::clone(event));
+    pub(super) fn get(&self, state: &State, delivery: &Delivery) -> Result<Parsed, Unreadable> {
+        if let Some((parsed, _)) = self.kept().by_guid.get(&delivery.guid) {
+            return Ok(parsed.clone());
         }
         self.parse(delivery, &payload(state, delivery)?)
     }
 
-    fn parse(&self, delivery: &Delivery, payload: &[u8]) -> Result<Arc<Event>, Unreadable> {
+    fn parse(&self, delivery: &Delivery, payload: &[u8]) -> Result<Parsed, Unreadable> {
         let event = Event::parse(&delivery.event, payload)
             .map_err(|error| Unreadable::Event(error.to_string()))?;
-        let event = Arc::new(event);
+        let parsed = Parsed {
+            event: Arc::new(event),
+            at: Instant::now(),
+        };
         let mut kept = self.kept();
-        let entry = (Arc::clone(&event), payload.len());
+        let entry = (parsed.clone(), payload.len());
         if kept.by_guid.insert(delivery.guid.clone(), entry).is_none() {
             kept.bytes += payload.len();
             kept.order.push_back(delivery.guid.clone());
@@ -119,7 +130,7 @@ impl Events {
             };
             kept.remove(&oldest);
         }
-        Ok(event)
+        Ok(parsed)
     }
 
     pub(super) fn forget(&self, guid: &str) {
@@ -183,7 +194,7 @@ impl Session {
             return Ok(());
         }
         let read = payload(state, delivery).and_then(|payload| {
-            let event = self.events.parse(delivery, &payload)?;
+            let event = self.events.parse(delivery, &payload)?.event;
             Ok((payload, event))
         });
         match read {

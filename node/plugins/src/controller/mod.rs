@@ -28,7 +28,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use trireme_forge::Forge;
 use trireme_forge::git::Mirrors;
-use trireme_forge::github::GitHub;
+use trireme_forge::github::{AsOf, GitHub};
 use trireme_forge::owners::OwnersLoader;
 use trireme_in_repo::InRepo;
 use trireme_office::{
@@ -68,11 +68,17 @@ pub const MAX_TRIES: u32 = 5;
 /// Gives every plugin its own way to the forge, so that it can be told what each asks there.
 pub trait ForgeOfPlugin: Send + Sync {
     fn of_plugin(&self, plugin: &str) -> Arc<dyn Forge>;
+    /// For deciding about an event: with answers that are as new as it.
+    fn of_decision(&self, plugin: &str, as_of: &AsOf) -> Arc<dyn Forge>;
 }
 
 impl ForgeOfPlugin for GitHub {
     fn of_plugin(&self, plugin: &str) -> Arc<dyn Forge> {
         Arc::new(self.for_plugin(plugin))
+    }
+
+    fn of_decision(&self, plugin: &str, as_of: &AsOf) -> Arc<dyn Forge> {
+        Arc::new(self.for_plugin(plugin).as_of(as_of))
     }
 }
 

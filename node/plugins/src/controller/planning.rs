@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use prost::Message as _;
-use trireme_forge::webhook::Event;
+use trireme_forge::github::AsOf;
 use trireme_office::{OfficeError, RunningConfig, Work};
 use trireme_proto::state::command::Body;
 use trireme_proto::state::{CommitPlans, CreateJobs, Delivery, NewJob, PlanBody, SettlePlan};
 
 use trireme_state::{EFFECTS_LEVEL, FEATURE_LEVEL};
 
+use super::inbox::Parsed;
 use super::lanes::Lane;
 use super::{MAX_TRIES, Session, not_recorded};
 use crate::decision::Decision;
@@ -36,7 +37,7 @@ impl Session {
         let last_try = failures.saturating_add(1) >= MAX_TRIES;
         let started = Instant::now();
         let planned = match self.events.get(&view, delivery) {
-            Ok(event) => self.plan(lane, delivery, &running, &event, last_try).await,
+            Ok(parsed) => self.plan(lane, delivery, &running, &parsed, last_try).await,
             Err(why) => Err(PlanError::Failed(why.to_string())),
         };
         if !matches!(planned, Err(PlanError::NotYet(_))) {
@@ -94,14 +95,15 @@ impl Session {
         lane: &Lane,
         delivery: &Delivery,
         running: &RunningConfig,
-        event: &Event,
+        parsed: &Parsed,
         last_try: bool,
     ) -> Result<Decision, PlanError> {
         // A plugin that was there when the delivery came and is not any more has nothing to say.
         let Some(plugin) = self.tools.plugins.get(&lane.plugin) else {
             return Ok(Decision::nothing());
         };
-        let forge = self.tools.forges.of_plugin(&lane.plugin);
+        let as_of = AsOf::new(parsed.at);
+        let forge = self.tools.forges.of_decision(&lane.plugin, &as_of);
         let bot = forge.bot_user(&delivery.org).await?;
         let view = self.office.view();
         let now = Timestamp::from_millisecond(self.office.now_ms());
@@ -111,6 +113,7 @@ impl Session {
             received: Timestamp::from_millisecond(delivery.received_ms)
                 .unwrap_or(Timestamp::UNIX_EPOCH),
             forge: forge.as_ref(),
+            as_of: &as_of,
             bot: &bot,
             running,
             state: &view,
@@ -123,7 +126,7 @@ impl Session {
             has_clusters: self.tools.config_maps.is_some(),
             last_try,
         };
-        let planning = AssertUnwindSafe(plugin.plan(&cx, event)).catch_unwind();
+        let planning = AssertUnwindSafe(plugin.plan(&cx, &parsed.event)).catch_unwind();
         match tokio::time::timeout(PLAN_TIMEOUT, planning).await {
             Ok(Ok(decided)) => decided,
             Ok(Err(_)) => Err(PlanError::Failed("the plugin panicked".to_owned())),

@@ -23,7 +23,7 @@ use trireme_config::{Config, FileSet, Layout, LoadOptions};
 use trireme_forge::{
     Forge,
     git::{MirrorLimits, Mirrors, MirrorsOptions},
-    github::{Credentials, GitHub, GitHubOptions, RetryPolicy, fixed_secret},
+    github::{Credentials, GitHub, GitHubMetrics, GitHubOptions, RetryPolicy, fixed_secret},
     owners::OwnersLoader,
 };
 use trireme_in_repo::{CacheLimits, InRepo, InRepoMetrics};
@@ -87,6 +87,7 @@ pub(crate) struct Stage {
     in_repo: InRepo,
     pub(crate) metrics: InRepoMetrics,
     pub(crate) plugin_metrics: PluginMetrics,
+    pub(crate) github_metrics: GitHubMetrics,
     feed: watch::Sender<Option<Arc<RunningConfig>>>,
     term: Option<(CancellationToken, JoinHandle<()>)>,
     dir: tempfile::TempDir,
@@ -187,8 +188,10 @@ impl Stage {
             first_wait: Duration::from_millis(5),
             ..RetryPolicy::default()
         };
+        let github_metrics = GitHubMetrics::default();
         let options = GitHubOptions {
             retry,
+            metrics: github_metrics.clone(),
             ..GitHubOptions::new(sandbox.url().parse().unwrap(), Credentials::Token(token))
         };
         let github = Arc::new(GitHub::new(options).unwrap());
@@ -226,6 +229,7 @@ impl Stage {
             in_repo,
             metrics,
             plugin_metrics: PluginMetrics::default(),
+            github_metrics,
             feed: watch::Sender::new(None),
             term: None,
             dir,
