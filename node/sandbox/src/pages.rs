@@ -167,9 +167,9 @@ async fn conversation(
             let git = engine.git.repo(&name.owner, &name.name);
             git.changed_files(&base, &head).await?
         }
-        None => Vec::new(),
+        None => Arc::default(),
     };
-    let files = files.into_iter().map(file_line).collect();
+    let files = files.iter().cloned().map(file_line).collect();
     let shown = engine.read(|forge| {
         let (repo, issue) = forge.issue(&name, number)?;
         Ok::<_, Refusal>(conversation_page(forge, repo, issue, files))

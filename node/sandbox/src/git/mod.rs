@@ -1,6 +1,7 @@
 //! Real git: bare repositories on disk, moved and read by the `git` program. What a commit *means* for pull requests
 //! is decided elsewhere.
 
+mod diffs;
 mod merge;
 mod read;
 mod write;
@@ -15,6 +16,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::sync::Semaphore;
 
+use diffs::Diffs;
 pub(crate) use merge::{MergeWords, Outcome};
 pub(crate) use read::{ChangedFile, Entry};
 pub(crate) use write::Edit;
@@ -66,6 +68,7 @@ pub(crate) struct Output {
 pub(crate) struct GitStore {
     root: PathBuf,
     processes: Arc<Semaphore>,
+    diffs: Arc<Diffs>,
 }
 
 /// One bare repository.
@@ -74,6 +77,7 @@ pub(crate) struct Git {
     dir: PathBuf,
     home: PathBuf,
     processes: Arc<Semaphore>,
+    diffs: Arc<Diffs>,
 }
 
 impl GitStore {
@@ -81,6 +85,7 @@ impl GitStore {
         Self {
             root: root.to_owned(),
             processes: Arc::new(Semaphore::new(MAX_PROCESSES)),
+            diffs: Arc::default(),
         }
     }
 
@@ -94,6 +99,7 @@ impl GitStore {
             dir,
             home: self.root.clone(),
             processes: self.processes.clone(),
+            diffs: self.diffs.clone(),
         }
     }
 }

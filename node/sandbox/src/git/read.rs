@@ -1,5 +1,7 @@
 //! Reading: commits, changed files, trees and blobs.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::{Git, GitError, MAX_PUSHED_COMMITS, ZERO};
@@ -181,7 +183,21 @@ impl Git {
         &self,
         base: &str,
         head: &str,
-    ) -> Result<Vec<ChangedFile>, GitError> {
+    ) -> Result<Arc<Vec<ChangedFile>>, GitError> {
+        let is_sha = |name: &str| name.len() == 40 && name.bytes().all(|b| b.is_ascii_hexdigit());
+        if !is_sha(base) || !is_sha(head) {
+            return self.diff(base, head).await.map(Arc::new);
+        }
+        let key = (self.dir().to_owned(), base.to_owned(), head.to_owned());
+        if let Some(known) = self.diffs.get(&key) {
+            return Ok(known);
+        }
+        let files = Arc::new(self.diff(base, head).await?);
+        self.diffs.put(key, files.clone());
+        Ok(files)
+    }
+
+    async fn diff(&self, base: &str, head: &str) -> Result<Vec<ChangedFile>, GitError> {
         let range = format!("{base}...{head}");
         let raw = self
             .run(

@@ -54,7 +54,7 @@ async fn commit_or_more(
             let commit = git.commit(&sha).await?;
             let files = match commit.parents.first() {
                 Some(parent) => git.changed_files(parent, &sha).await?,
-                None => Vec::new(),
+                None => Arc::default(),
             };
             let shown = desk
                 .engine
@@ -108,8 +108,8 @@ async fn compare(desk: Desk, At((owner, name, basehead)): At<(String, String, St
         return Err(Refusal::not_found());
     };
     let merge_base = git.merge_base(&base, &head).await?.ok_or_else(missing)?;
-    let mut files = git.changed_files(&base, &head).await?;
-    files.truncate(MAX_COMPARED_FILES);
+    let all = git.changed_files(&base, &head).await?;
+    let files = all.iter().take(MAX_COMPARED_FILES).cloned().collect();
     let found = Comparison {
         ahead_by: git.count_between(&base, &head).await?,
         behind_by: git.count_between(&head, &base).await?,

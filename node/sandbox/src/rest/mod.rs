@@ -198,9 +198,18 @@ impl Desk {
 
     /// One page of a list, with the `Link` header that leads to the others.
     fn page(&self, items: Vec<Value>) -> Answer {
-        let total = items.len();
         let page = Page::of(&self.uri);
-        let shown: Vec<Value> = page.cut(items);
+        self.one_page(page, items.len(), page.cut(items))
+    }
+
+    /// One page of many items, of which no more are shown than it has.
+    fn page_of<T>(&self, items: &[T], show: impl FnMut(&T) -> Value) -> Answer {
+        let page = Page::of(&self.uri);
+        let shown = page.cut(items.iter().collect());
+        self.one_page(page, items.len(), shown.into_iter().map(show).collect())
+    }
+
+    fn one_page(&self, page: Page, total: usize, shown: Vec<Value>) -> Answer {
         let mut response = json_bytes(StatusCode::OK, Value::Array(shown).to_string());
         self.link(&mut response, page, total);
         Ok(response)

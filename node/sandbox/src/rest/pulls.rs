@@ -182,11 +182,8 @@ async fn files(desk: Desk, At((owner, name, number)): Numbered) -> Answer {
     let (base, head) = ends(&desk, &name, number)?;
     let git = desk.engine.git.repo(&name.owner, &name.name);
     let files = git.changed_files(&base, &head).await?;
-    let shown = desk.engine.show(|render| {
-        let files = files.iter().map(|file| render.file(&name, &head, file));
-        files.collect()
-    });
-    desk.page(shown)
+    desk.engine
+        .show(|render| desk.page_of(&files, |file| render.file(&name, &head, file)))
 }
 
 async fn commits(desk: Desk, At((owner, name, number)): Numbered) -> Answer {
