@@ -84,7 +84,8 @@ pub struct Account {
     pub handled_per_second: f64,
     pub largest_backlog: u64,
     pub label_changes: u64,
-    pub forge_calls: u64,
+    /// Calls, changes and webhooks that the forge wrote down.
+    pub forge_log: u64,
     /// What must never be: accepted and not handled, handled out of order, or twice.
     pub broken: Vec<String>,
 }
@@ -110,13 +111,13 @@ impl fmt::Display for Account {
         )?;
         writeln!(
             f,
-            "handled   {} within {:.1} s, {:.0}/s; {} waited at most, {} label changes, {} calls to the forge",
+            "handled   {} within {:.1} s, {:.0}/s; {} waited at most, {} label changes, {} lines of the forge's log",
             self.handled,
             self.handled_within_s,
             self.handled_per_second,
             self.largest_backlog,
             self.label_changes,
-            self.forge_calls,
+            self.forge_log,
         )?;
         match self.broken.as_slice() {
             [] => write!(f, "every accepted webhook was handled, once, in order"),
@@ -191,7 +192,8 @@ pub async fn offer(
         label_changes += changes;
         broken.extend(wrong);
     }
-    let forge_calls = stage.sandbox().log_after(0).len() as u64;
+    let log = stage.sandbox().log_after(0);
+    let forge_log = log.last().map_or(0, |entry| entry.seq);
     stage.strike().await?;
     Ok(Account {
         offered: sent.offered,
@@ -207,7 +209,7 @@ pub async fn offer(
         handled_per_second: handled as f64 / within.as_secs_f64(),
         largest_backlog: seen.largest_backlog,
         label_changes,
-        forge_calls,
+        forge_log,
         broken,
     })
 }
