@@ -113,8 +113,17 @@ impl Session {
             }
             Action::PruneComments(effect) => {
                 let (repo, _) = subject(effect.subject.as_ref());
+                let mut refused = None;
                 for id in &effect.comment_ids {
-                    forge.delete_comment(&repo, *id).await?;
+                    match forge.delete_comment(&repo, *id).await {
+                        Ok(()) => {}
+                        Err(error) if error.is_outage() => return Err(error.into()),
+                        // One that stays does not keep the others (HOOK-021).
+                        Err(error) => refused = refused.or(Some(error)),
+                    }
+                }
+                if let Some(error) = refused {
+                    return Err(error.into());
                 }
             }
             Action::Assign(effect) => {
