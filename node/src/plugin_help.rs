@@ -389,12 +389,12 @@ mod tests {
     #[tokio::test]
     async fn hook_080_help_is_of_the_configuration_in_force() {
         let source =
-            source("plugins: {acme: {plugins: [hold, cat]}, other/repo: {plugins: [wip]}}");
+            source("plugins: {acme: {plugins: [hold, rifle]}, other/repo: {plugins: [wip]}}");
         let told = source.help().await;
         assert_eq!(told.all_repos, ["other/repo"]);
-        assert_eq!(told.repo_plugins["acme"], ["hold", "cat"]);
+        assert_eq!(told.repo_plugins["acme"], ["hold", "rifle"]);
         assert!(told.repo_plugins[""].contains(&"hold".to_owned()));
-        assert!(told.plugin_help.contains_key("hold") && !told.plugin_help.contains_key("cat"));
+        assert!(told.plugin_help.contains_key("hold") && !told.plugin_help.contains_key("rifle"));
         assert_eq!(told.plugin_help["wip"].events, ["pull_request"]);
     }
 
@@ -402,8 +402,8 @@ mod tests {
     #[test]
     fn hook_054_what_is_not_built_is_named() {
         let told = |plugins: &str| not_built(&running(plugins).plugins);
-        let all = told("plugins: {acme: {plugins: [hold, yuks]}, o/r: {plugins: [goose]}}");
-        assert_eq!(all.as_deref(), Some("goose, yuks"));
+        let all = told("plugins: {acme: {plugins: [hold, rifle]}, o/r: {plugins: [bugzilla]}}");
+        assert_eq!(all.as_deref(), Some("bugzilla, rifle"));
         assert_eq!(told("plugins: {acme: {plugins: [hold]}}"), None);
     }
 }

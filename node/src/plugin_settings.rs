@@ -9,7 +9,7 @@ use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 use trireme_outside::{jira::JiraAuth, service::Secret, slack::SLACK_API};
 use trireme_plugins::{
-    CherrypickerOptions, JiraOptions, NeedsRebaseOptions, PluginOptions, SlackOptions,
+    CherrypickerOptions, FunOptions, JiraOptions, NeedsRebaseOptions, PluginOptions, SlackOptions,
 };
 
 use crate::{secrets::Secrets, settings::Settings};
@@ -86,6 +86,20 @@ impl NeedsRebaseSettings {
             "needs_rebase.update_period_seconds: must be at least 1"
         );
         Ok(())
+    }
+}
+
+/// What holds for all plugins.
+#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PluginsSettings {
+    /// Whether services elsewhere are asked for pictures and jokes (PLG-FUN-006).
+    pub fun: bool,
+}
+
+impl Default for PluginsSettings {
+    fn default() -> Self {
+        Self { fun: true }
     }
 }
 
@@ -186,6 +200,8 @@ pub(crate) fn options(settings: &Settings, secrets: &Secrets) -> anyhow::Result<
         },
         slack,
         jira,
+        // Nobody would see the pictures of a dry run.
+        fun: (settings.plugins.fun && !dry_run).then(FunOptions::default),
     })
 }
 
@@ -225,6 +241,11 @@ mod tests {
         let dry =
             "[webhook]\nhmac_secret_file = \"h\"\n[github]\ntoken_file = \"t\"\ndry_run = true\n";
         let told = options(&Settings::parse(&format!("{more}{dry}")).unwrap(), &secrets).unwrap();
+        // PLG-FUN-006
+        assert_eq!(told_by_default.fun, Some(FunOptions::default()));
+        assert_eq!(told.fun, None);
+        let off = Settings::parse(&format!("{text}[plugins]\nfun = false\n")).unwrap();
+        assert_eq!(options(&off, &secrets).unwrap().fun, None);
         // HOOK-042: beside a hook of Prow's its plugins are not told twice.
         assert!(told.slack.is_none() && told.dry_run);
         assert!(!told_by_default.dry_run);

@@ -24,7 +24,7 @@ pub use kubernetes::KubernetesSettings;
 pub use status_reconciler::StatusReconcilerSettings;
 
 use crate::plugin_settings::{
-    CherrypickerSettings, JiraSettings, NeedsRebaseSettings, SlackSettings,
+    CherrypickerSettings, JiraSettings, NeedsRebaseSettings, PluginsSettings, SlackSettings,
 };
 
 /// Where nodes and agents of one host keep artifacts unless told otherwise.
@@ -82,6 +82,8 @@ pub struct Settings {
     pub config: ConfigSettings,
     #[serde(default)]
     pub log: LogSettings,
+    #[serde(default)]
+    pub plugins: PluginsSettings,
     #[serde(default)]
     pub cherrypicker: CherrypickerSettings,
     #[serde(default)]
@@ -779,6 +781,8 @@ mod tests {
             "supplemental_plugin_config_dir",
             "supplemental_plugin_configs_filename_suffix",
             "max_retired_percent",
+            "[plugins]",
+            "fun = ",
             "[cherrypicker]",
             "labels = ",
             "use_prow_assignments",

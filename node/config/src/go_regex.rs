@@ -109,6 +109,20 @@ impl GoRegex {
         self.compiled().is_some_and(|regex| regex.is_match(text))
     }
 
+    /// Every match from left to right, as the texts of its groups; the first is the whole.
+    #[must_use]
+    pub fn captures(&self, text: &str) -> Vec<Vec<Option<String>>> {
+        let found = self.compiled().into_iter();
+        let found = found.flat_map(|regex| regex.captures_iter(text));
+        let texts = |groups: regex::Captures<'_>| {
+            let groups = groups.iter();
+            groups
+                .map(|group| group.map(|group| group.as_str().to_owned()))
+                .collect()
+        };
+        found.map(texts).collect()
+    }
+
     /// Bytes of the leftmost match.
     #[must_use]
     pub fn find(&self, text: &str) -> Option<std::ops::Range<usize>> {

@@ -110,6 +110,7 @@ mod controller;
 pub mod decision;
 mod enablement;
 mod facts;
+mod fun;
 pub mod help;
 mod label_names;
 mod metrics;
@@ -133,7 +134,7 @@ pub use help::PluginHelp;
 pub use metrics::PluginMetrics;
 pub use mirror::MIRROR;
 pub use options::{
-    CherrypickerOptions, JiraOptions, NeedsRebaseOptions, PluginOptions, SlackOptions,
+    CherrypickerOptions, FunOptions, JiraOptions, NeedsRebaseOptions, PluginOptions, SlackOptions,
 };
 pub use plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 pub use registry::Plugins;
@@ -156,12 +157,16 @@ plugins! {
     blockade::Blockades,
     blunderbuss::Blunderbuss,
     branch_cleaner::BranchCleaner,
+    cat::Cat,
     cherry_pick_approved::CherryPickApproved,
     cherry_pick_unapproved::CherryPickUnapproved,
     cherrypicker::Cherrypicker,
     cla::Cla,
     config_updater::ConfigUpdater,
     dco::Dco,
+    dog::Dog,
+    golint::Golint,
+    goose::Goose,
     heart::Heart,
     help_wanted::HelpWanted,
     hold::Hold,
@@ -179,11 +184,13 @@ plugins! {
     needs_rebase::NeedsRebase,
     overrides::Override,
     owners_label::OwnersLabel,
+    pony::Pony,
     refresh::Refresh,
     release_note::ReleaseNote,
     require_matching_label::RequireMatchingLabel,
     retitle::Retitle,
     shrug::Shrug,
+    sigmention::SigMention,
     size::Size,
     skip::Skip,
     slackevents::SlackEvents,
@@ -193,4 +200,5 @@ plugins! {
     verify_owners::VerifyOwners,
     welcome::Welcome,
     wip::Wip,
+    yuks::Yuks,
 }

@@ -15,6 +15,36 @@ pub struct PluginOptions {
     /// Without it nobody is told (HOOK-002).
     pub slack: Option<SlackOptions>,
     pub jira: Option<JiraOptions>,
+    /// Who is asked for pictures and jokes; `None`: nobody, and such commands are not heard (PLG-FUN-006).
+    pub fun: Option<FunOptions>,
+}
+
+/// Addresses of those who know pictures and jokes, or where something stands in for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunOptions {
+    pub jokes: String,
+    pub dogs: String,
+    /// What stands before the files of dogs that are fine.
+    pub fine_dogs: String,
+    pub cats: String,
+    /// What stands before the file of the grumpy cat.
+    pub grumpy_cats: String,
+    pub geese: String,
+    pub ponies: String,
+}
+
+impl Default for FunOptions {
+    fn default() -> Self {
+        Self {
+            jokes: "https://icanhazdadjoke.com".to_owned(),
+            dogs: "https://random.dog/woof.json".to_owned(),
+            fine_dogs: "https://storage.googleapis.com/this-is-fine-images/".to_owned(),
+            cats: "https://api.thecatapi.com/v1/images/search?format=json&results_per_page=1".to_owned(),
+            grumpy_cats: "https://upload.wikimedia.org/wikipedia/commons/e/ee/".to_owned(),
+            geese: "https://api.unsplash.com/photos/random?query=goose".to_owned(),
+            ponies: "https://theponyapi.com/api/v1/pony/random".to_owned(),
+        }
+    }
 }
 
 #[derive(Clone)]

@@ -12,6 +12,7 @@ use trireme_forge::owners::{OwnersLoader, OwnersOptions, RepoOwners};
 use trireme_forge::webhook::Event;
 use trireme_forge::{BotUser, Forge, ForgeError, RepoId};
 use trireme_in_repo::InRepo;
+use trireme_outside::Outside;
 use trireme_state::State;
 
 use crate::decision::Decision;
@@ -117,6 +118,8 @@ pub struct Planning<'a> {
     pub mirrors: &'a Mirrors,
     pub options: &'a PluginOptions,
     pub(crate) jira: Option<&'a JiraDirectory>,
+    /// To ask others than the forge.
+    pub(crate) outside: &'a Outside,
     pub(crate) checked: &'a Checked,
     /// Whether there are Kubernetes clusters to write ConfigMaps to.
     pub has_clusters: bool,

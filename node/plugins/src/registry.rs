@@ -161,7 +161,7 @@ mod tests {
                 "GenericCommentEvent (any event for user text)"
             ]
         );
-        assert_eq!(Plugins::built_in().help("cat", &config, &repos), None);
+        assert_eq!(Plugins::built_in().help("bugzilla", &config, &repos), None);
     }
 
     /// What the plugins' own sections find wrong in the plugin configurations of public instances: nothing.

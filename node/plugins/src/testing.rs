@@ -15,7 +15,7 @@ use trireme_forge::{
 
 use trireme_office::RunningConfig;
 
-use crate::options::PluginOptions;
+use crate::options::{FunOptions, PluginOptions};
 use crate::plugin::{Configured, Plugin};
 
 pub(crate) const URL: &str = "https://github.com/org/repo/pull/5";
@@ -300,7 +300,10 @@ pub(crate) fn concerns_under(yaml: &str, plugin: &impl Plugin, event: &Event) ->
         config: config("{}"),
         plugins: plugins_yaml(yaml).expect("a good plugins.yaml"),
     };
-    let options = PluginOptions::default();
+    let options = PluginOptions {
+        fun: Some(FunOptions::default()),
+        ..PluginOptions::default()
+    };
     let configured = Configured {
         running: &running,
         options: &options,

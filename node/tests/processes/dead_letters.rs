@@ -97,20 +97,20 @@ async fn hook_080_plugins_say_what_they_are_to_programs_and_people() {
     let scene = Scene::start(World::builder(), "").await;
     let nodes = &scene.nodes;
     scene.edit("plugins.yaml", |text| {
-        text.replace("trigger, wip]", "trigger, wip, yuks]")
+        text.replace("trigger, wip]", "trigger, wip, rifle]")
     });
     scene.apply().await;
     let help: Value = until("the new configuration", async || {
         let help: Value = serde_json::from_str(&page(nodes, "/plugin-help").await).unwrap();
         help["RepoPlugins"]["acme"]
             .to_string()
-            .contains("yuks")
+            .contains("rifle")
             .then_some(help)
     })
     .await;
     assert_eq!(help["AllRepos"], serde_json::json!(["acme/widget"]));
     assert!(help["PluginHelp"]["hold"]["Commands"].is_array());
-    assert!(help["PluginHelp"].get("yuks").is_none());
+    assert!(help["PluginHelp"].get("rifle").is_none());
     let url = format!("{}/plugin-help", nodes.url(1));
     let posted = http().post(&url).send().await.unwrap();
     assert_eq!(posted.status(), StatusCode::METHOD_NOT_ALLOWED);

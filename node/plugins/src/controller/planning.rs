@@ -122,6 +122,7 @@ impl Session {
             mirrors: &self.tools.mirrors,
             options: &self.tools.options,
             jira: self.tools.jira.as_deref(),
+            outside: &self.tools.outside,
             checked: &self.tools.checked,
             has_clusters: self.tools.config_maps.is_some(),
             last_try,
