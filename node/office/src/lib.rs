@@ -21,6 +21,6 @@ pub use config::{ConfigFeed, RunningConfig};
 pub use deltas::{ConfigDelta, ConfigDeltas, ConfigVersions, DeltaError, Pace, VersionError};
 pub use keeper::{Controller, ControllerError, Keeper, unfit_alarm};
 pub use office::{Office, OfficeError};
-pub use queue::{Backoff, KeyedQueue, Work};
+pub use queue::{Backoff, KeyedQueue, Share, Work};
 pub use runs::{PullRun, RecordError, repo_page, run_record};
 pub use trust::{OK_TO_TEST, TrustRule};

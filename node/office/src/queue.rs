@@ -47,18 +47,32 @@ impl Backoff {
     }
 }
 
+/// An outage lasts longer than a failure: its first wait is the base doubled so often.
+const FIRST_OUTAGE_DOUBLINGS: u32 = 2;
+
 /// What became of one run of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Work {
     /// Nothing is left to do until the key is added again.
     Done,
-    /// Nothing failed; look again after this long.
+    /// Nothing failed; look again after this long, or sooner when the key is added.
     After(Duration),
+    /// Nothing failed; do not look again before, whatever is added.
+    NotBefore(Duration),
     /// Failed; tried again after a backoff, and counted.
     Retry(String),
-    /// What it needs is away (forge down, rate limit, no quorum); tried again after a backoff or the time given,
-    /// and not counted against it.
+    /// What it needs is away (forge down, rate limit, no quorum); tried again after the time given or a backoff that grows
+    /// with every outage in a row, and not counted against it. What is added meanwhile does not end it, [`KeyedQueue::wake`]
+    /// does.
     Outage(String, Option<Duration>),
+}
+
+/// Something beside a worker that keys need, and how many of them may have it at once: a key that has to wait for it keeps
+/// no worker from the others.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Share {
+    pub of: String,
+    pub most: usize,
 }
 
 /// A level-triggered queue of keys. Cheap to clone; all clones are one queue.
@@ -81,42 +95,114 @@ struct Shared<K> {
     name: &'static str,
     workers: usize,
     backoff: Backoff,
+    shares: fn(&K) -> Vec<Share>,
     inner: Mutex<Inner<K>>,
     changed: Notify,
 }
 
 struct Inner<K> {
-    /// In order of arrival; `queued` holds the same keys.
-    ready: VecDeque<K>,
-    queued: BTreeSet<K>,
+    ready: Ready<K>,
     running: BTreeSet<K>,
     /// Added while running: run again afterwards.
     again: BTreeSet<K>,
     delayed: BTreeMap<K, Instant>,
     /// The same, the earliest first: tens of thousands wait while a forge is away.
     due: BTreeSet<(Instant, K)>,
+    /// Of the delayed ones those that an addition does not hasten.
+    held: BTreeSet<K>,
     failures: BTreeMap<K, u32>,
+    /// Outages in a row.
+    outages: BTreeMap<K, u32>,
+}
+
+/// Keys that may run: those with the same shares in order of arrival, each kind of them in its turn.
+struct Ready<K> {
+    kinds: BTreeMap<Vec<Share>, VecDeque<K>>,
+    /// The kinds that have keys.
+    turns: VecDeque<Vec<Share>>,
+    queued: BTreeSet<K>,
+    /// How many that run have a share, by what it is of.
+    taken: BTreeMap<String, usize>,
+}
+
+impl<K: Ord + Clone> Ready<K> {
+    fn push(&mut self, key: K, shares: Vec<Share>) {
+        if !self.queued.insert(key.clone()) {
+            return;
+        }
+        let keys = self.kinds.entry(shares.clone()).or_default();
+        if keys.is_empty() {
+            self.turns.push_back(shares);
+        }
+        keys.push_back(key);
+    }
+
+    /// The first key of the first kind of which another may run.
+    fn take(&mut self) -> Option<K> {
+        for _ in 0..self.turns.len() {
+            let kind = self.turns.pop_front()?;
+            let is_free = |share: &Share| {
+                self.taken
+                    .get(&share.of)
+                    .is_none_or(|taken| *taken < share.most)
+            };
+            if !kind.iter().all(is_free) {
+                self.turns.push_back(kind);
+                continue;
+            }
+            let keys = self.kinds.get_mut(&kind)?;
+            let key = keys.pop_front()?;
+            for share in &kind {
+                *self.taken.entry(share.of.clone()).or_insert(0) += 1;
+            }
+            match keys.is_empty() {
+                true => drop(self.kinds.remove(&kind)),
+                false => self.turns.push_back(kind),
+            }
+            self.queued.remove(&key);
+            return Some(key);
+        }
+        None
+    }
+
+    fn give_back(&mut self, shares: &[Share]) {
+        for share in shares {
+            if let Some(taken) = self.taken.get_mut(&share.of) {
+                *taken -= 1;
+                if *taken == 0 {
+                    self.taken.remove(&share.of);
+                }
+            }
+        }
+    }
 }
 
 impl<K: Ord + Clone> Inner<K> {
-    fn enqueue(&mut self, key: K) {
+    /// Lets the key run, unless it is held.
+    fn enqueue(&mut self, key: K, shares: fn(&K) -> Vec<Share>) {
+        if self.held.contains(&key) {
+            return;
+        }
         self.no_longer_delayed(&key);
         if self.running.contains(&key) {
             self.again.insert(key);
-        } else if self.queued.insert(key.clone()) {
-            self.ready.push_back(key);
+        } else {
+            let shares = shares(&key);
+            self.ready.push(key, shares);
         }
     }
 
-    fn enqueue_due(&mut self, now: Instant) {
+    fn enqueue_due(&mut self, now: Instant, shares: fn(&K) -> Vec<Share>) {
         while self.due.first().is_some_and(|(at, _)| *at <= now)
             && let Some((_, key)) = self.due.pop_first()
         {
-            self.enqueue(key);
+            self.no_longer_delayed(&key);
+            self.enqueue(key, shares);
         }
     }
 
     fn no_longer_delayed(&mut self, key: &K) {
+        self.held.remove(key);
         if let Some(at) = self.delayed.remove(key) {
             self.due.remove(&(at, key.clone()));
         }
@@ -127,20 +213,30 @@ impl<K: Ord + Clone> Inner<K> {
     }
 
     fn take(&mut self) -> Option<K> {
-        let key = self.ready.pop_front()?;
-        self.queued.remove(&key);
+        let key = self.ready.take()?;
         self.running.insert(key.clone());
         Some(key)
     }
 
     fn delay(&mut self, key: K, at: Instant) {
-        if self.queued.contains(&key) || self.running.contains(&key) {
+        if self.ready.queued.contains(&key)
+            || self.running.contains(&key)
+            || self.held.contains(&key)
+        {
             return;
         }
         let earliest = self.delayed.get(&key).map_or(at, |was| at.min(*was));
         self.no_longer_delayed(&key);
         self.due.insert((earliest, key.clone()));
         self.delayed.insert(key, earliest);
+    }
+
+    /// As [`Self::delay`], whatever is added meanwhile.
+    fn hold(&mut self, key: K, at: Instant) {
+        self.delay(key.clone(), at);
+        if self.delayed.contains_key(&key) {
+            self.held.insert(key);
+        }
     }
 }
 
@@ -153,18 +249,35 @@ impl<K: Ord + Clone + Send + Sync + Debug + 'static> KeyedQueue<K> {
                 name,
                 workers: workers.max(1),
                 backoff,
+                shares: |_| Vec::new(),
                 inner: Mutex::new(Inner {
-                    ready: VecDeque::new(),
-                    queued: BTreeSet::new(),
+                    ready: Ready {
+                        kinds: BTreeMap::new(),
+                        turns: VecDeque::new(),
+                        queued: BTreeSet::new(),
+                        taken: BTreeMap::new(),
+                    },
                     running: BTreeSet::new(),
                     again: BTreeSet::new(),
                     delayed: BTreeMap::new(),
                     due: BTreeSet::new(),
+                    held: BTreeSet::new(),
                     failures: BTreeMap::new(),
+                    outages: BTreeMap::new(),
                 }),
                 changed: Notify::new(),
             }),
         }
+    }
+
+    /// Bounds how many keys that share something run at once, and takes kinds of keys in turn. Does nothing to a queue that
+    /// was cloned already.
+    #[must_use]
+    pub fn sharing(mut self, shares: fn(&K) -> Vec<Share>) -> Self {
+        if let Some(shared) = Arc::get_mut(&mut self.shared) {
+            shared.shares = shares;
+        }
+        self
     }
 
     fn inner(&self) -> MutexGuard<'_, Inner<K>> {
@@ -175,9 +288,20 @@ impl<K: Ord + Clone + Send + Sync + Debug + 'static> KeyedQueue<K> {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Runs the key soon; once more after its present run if it is running.
+    /// Runs the key soon; once more after its present run if it is running. One that is held back by an outage runs when
+    /// that is over.
     pub fn add(&self, key: K) {
-        self.inner().enqueue(key);
+        self.inner().enqueue(key, self.shared.shares);
+        self.shared.changed.notify_one();
+    }
+
+    /// As [`Self::add`], and ends an outage that holds the key back: for whoever knows that it is over.
+    pub fn wake(&self, key: K) {
+        let mut inner = self.inner();
+        inner.held.remove(&key);
+        inner.outages.remove(&key);
+        inner.enqueue(key, self.shared.shares);
+        drop(inner);
         self.shared.changed.notify_one();
     }
 
@@ -191,7 +315,10 @@ impl<K: Ord + Clone + Send + Sync + Debug + 'static> KeyedQueue<K> {
     #[must_use]
     pub fn depth(&self) -> (usize, usize) {
         let inner = self.inner();
-        (inner.ready.len() + inner.delayed.len(), inner.running.len())
+        (
+            inner.ready.queued.len() + inner.delayed.len(),
+            inner.running.len(),
+        )
     }
 
     /// Shows the queue in the node's metrics while the answer is kept. `capacity` is the bound of the records that keys are
@@ -222,7 +349,7 @@ impl<K: Ord + Clone + Send + Sync + Debug + 'static> KeyedQueue<K> {
             }
             let next = {
                 let mut inner = self.inner();
-                inner.enqueue_due(Instant::now());
+                inner.enqueue_due(Instant::now(), self.shared.shares);
                 if inner.running.len() < self.shared.workers {
                     inner.take()
                 } else {
@@ -269,7 +396,11 @@ impl<K: Ord + Clone + Send + Sync + Debug + 'static> Running<K> {
         let shared = &self.queue.shared;
         let mut inner = self.queue.inner();
         inner.running.remove(&key);
+        inner.ready.give_back(&(shared.shares)(&key));
         let again = inner.again.remove(&key);
+        if !matches!(outcome, Work::Outage(..)) {
+            inner.outages.remove(&key);
+        }
         let delay = match outcome {
             Work::Done => {
                 inner.failures.remove(&key);
@@ -279,6 +410,13 @@ impl<K: Ord + Clone + Send + Sync + Debug + 'static> Running<K> {
                 inner.failures.remove(&key);
                 Some(delay)
             }
+            Work::NotBefore(delay) => {
+                inner.failures.remove(&key);
+                inner.hold(key, Instant::now() + delay);
+                drop(inner);
+                shared.changed.notify_one();
+                return;
+            }
             Work::Retry(why) => {
                 let failures = inner.failures.entry(key.clone()).or_insert(0);
                 *failures = failures.saturating_add(1);
@@ -287,18 +425,23 @@ impl<K: Ord + Clone + Send + Sync + Debug + 'static> Running<K> {
                 Some(delay)
             }
             Work::Outage(why, wait) => {
-                let failures = inner.failures.get(&key).copied().unwrap_or(0);
-                let delay = wait.unwrap_or_else(|| shared.backoff.after(failures.max(3)));
+                let outages = inner.outages.entry(key.clone()).or_insert(0);
+                *outages = outages.saturating_add(1);
+                let delay = wait.unwrap_or_else(|| {
+                    shared
+                        .backoff
+                        .after(outages.saturating_add(FIRST_OUTAGE_DOUBLINGS))
+                });
                 tracing::warn!(queue = shared.name, ?key, ?delay, %why, "paused by an outage");
-                // A change does not end an outage: the wait holds even if the key was added meanwhile.
-                inner.delay(key, Instant::now() + delay);
+                // A change does not end an outage: the wait holds even if the key is added meanwhile.
+                inner.hold(key, Instant::now() + delay);
                 drop(inner);
                 shared.changed.notify_one();
                 return;
             }
         };
         match delay {
-            _ if again => inner.enqueue(key),
+            _ if again => inner.enqueue(key, shared.shares),
             Some(delay) => inner.delay(key, Instant::now() + delay),
             None => {}
         }
@@ -327,6 +470,14 @@ mod tests {
         Backoff {
             base: Duration::from_millis(1),
             max: Duration::from_millis(4),
+            jitter: 0.0,
+        }
+    }
+
+    fn quick_to(max: Duration) -> Backoff {
+        Backoff {
+            base: Duration::from_secs(1),
+            max,
             jitter: 0.0,
         }
     }
@@ -438,7 +589,7 @@ mod tests {
         let queue = KeyedQueue::new("test", 1, quick());
         let (sender, mut seen) = mpsc::unbounded_channel();
         let began = Instant::now();
-        for key in 1..=10_000 {
+        for key in 1_u32..=10_000 {
             queue.add_after(key, Duration::from_secs(20_000 - u64::from(key)));
         }
         queue.add_after(7, Duration::from_secs(30_000));
@@ -461,6 +612,100 @@ mod tests {
         stop.cancel();
         handle.await.unwrap();
         assert!(seen.try_recv().is_err());
+    }
+
+    /// Whoever waits for something that hangs keeps only so many workers, and the others go on in turn.
+    #[tokio::test]
+    async fn keys_that_share_something_leave_room_for_others() {
+        let queue = KeyedQueue::new("test", 4, quick()).sharing(|key| {
+            let share = |of: u32, most| Share {
+                of: of.to_string(),
+                most,
+            };
+            vec![share(key % 10, 2)]
+        });
+        let (sender, mut seen) = mpsc::unbounded_channel();
+        let gate = Arc::new(tokio::sync::Semaphore::new(0));
+        let gate2 = Arc::clone(&gate);
+        for key in [11, 21, 31, 41, 12, 22] {
+            queue.add(key);
+        }
+        let (stop, handle) = run_until(&queue, move |key, _| {
+            let (sender, gate) = (sender.clone(), Arc::clone(&gate2));
+            async move {
+                sender.send(key).unwrap();
+                if key % 10 == 1 {
+                    gate.acquire().await.unwrap().forget();
+                }
+                Work::Done
+            }
+        })
+        .await;
+        let mut first = Vec::new();
+        for _ in 0..4 {
+            first.push(seen.recv().await.unwrap());
+        }
+        first.sort_unstable();
+        assert_eq!(first, [11, 12, 21, 22]);
+        queue.add(32);
+        assert_eq!(seen.recv().await, Some(32));
+        gate.add_permits(4);
+        assert_eq!(seen.recv().await, Some(31));
+        assert_eq!(seen.recv().await, Some(41));
+        stop.cancel();
+        handle.await.unwrap();
+        assert!(queue.inner().ready.taken.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_holds_a_key_longer_each_time_until_somebody_knows_that_it_is_over() {
+        let queue = KeyedQueue::new("test", 1, quick_to(Duration::from_secs(60)));
+        let (sender, mut seen) = mpsc::unbounded_channel();
+        let began = Instant::now();
+        let (stop, handle) = run_until(&queue, move |key: u32, _| {
+            let sender = sender.clone();
+            async move {
+                sender.send(began.elapsed().as_secs()).unwrap();
+                match key {
+                    1 => Work::Outage("away".to_owned(), None),
+                    _ => Work::NotBefore(Duration::from_secs(100)),
+                }
+            }
+        })
+        .await;
+        queue.add(1);
+        assert_eq!(seen.recv().await, Some(0));
+        for at in [4, 12, 28, 60, 120, 180] {
+            queue.add(1);
+            queue.add_after(1, Duration::from_secs(1));
+            assert_eq!(seen.recv().await, Some(at));
+        }
+        queue.wake(1);
+        assert_eq!(seen.recv().await, Some(180));
+        assert_eq!(seen.recv().await, Some(184), "counted anew");
+        stop.cancel();
+        handle.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_to_be_looked_at_before_is_not_hastened() {
+        let queue = KeyedQueue::new("test", 1, quick());
+        let (sender, mut seen) = mpsc::unbounded_channel();
+        let began = Instant::now();
+        let (stop, handle) = run_until(&queue, move |_, _| {
+            let sender = sender.clone();
+            async move {
+                sender.send(began.elapsed().as_secs()).unwrap();
+                Work::NotBefore(Duration::from_secs(100))
+            }
+        })
+        .await;
+        queue.add(1);
+        assert_eq!(seen.recv().await, Some(0));
+        queue.add(1);
+        assert_eq!(seen.recv().await, Some(100));
+        stop.cancel();
+        handle.await.unwrap();
     }
 
     #[test]
