@@ -4,21 +4,21 @@
 //! 25 MiB (413, HOOK-012), a node that cannot commit answers 503 in time so that the forge shows the delivery as failed
 //! and it can be sent again (HOOK-010, HOOK-044), and a delivery id is taken once (HOOK-011).
 
+mod payload;
+
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
-use axum::body::HttpBody as _;
 use axum::{
-    body::Body,
+    body::{Body, HttpBody as _},
     extract::State,
     http::{HeaderMap, Method, Request, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use hmac::{Hmac, KeyInit as _, Mac as _};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
-use serde_json::Value;
+use http_body_util::BodyExt as _;
 use sha2::Sha256;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use trireme_proto::state::{
     AcceptDelivery, Command, Delivery, Header, Rejection, command::Body as CommandBody, outcome,
 };
@@ -28,13 +28,23 @@ use trireme_state::{
     limits::{MAX_HEADER_BYTES as MAX_KEPT_HEADER_BYTES, MAX_HEADERS},
 };
 
-use crate::{Metrics, blob, flow::Flow};
+use self::payload::Payload;
+use crate::{
+    Metrics, blob,
+    flow::{Flow, Slot},
+};
 
 /// GitHub's own bound.
 pub const MAX_WEBHOOK_BYTES: usize = 25 * 1024 * 1024;
 /// Compressed payloads up to this size travel inside the command that accepts them.
 const INLINE_BYTES: usize = 256 * 1024;
-/// For a whole delivery, from its body being read to its answer, however many commands it takes (HOOK-044). GitHub gives
+/// Payloads up to this size are checked in place.
+const CHECK_IN_PLACE_BYTES: usize = 256 * 1024;
+/// For the body to come in: GitHub gives up after as long.
+const BODY_WITHIN: Duration = Duration::from_secs(10);
+/// Room for a body is taken in steps of so much, as it comes in: what is only announced takes none from others.
+const ROOM_STEP: usize = 64 * 1024;
+/// For a whole delivery, from its body being there to its answer, however many commands it takes (HOOK-044). GitHub gives
 /// up after 10 s and does not say it again by itself.
 const COMMIT_WITHIN: Duration = Duration::from_millis(4500);
 /// Before a command whose fate is unknown is said again, half of it more or less.
@@ -181,33 +191,90 @@ impl HookDoor {
         };
         let named = |refusal| (event.clone(), refusal);
         let busy = || {
-            named(Refusal(
+            Refusal(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "503 Service Unavailable: too many deliveries are being taken, send this one again"
                     .to_owned(),
+            )
+        };
+        let body = self.read_body(body, busy);
+        let late = || {
+            named(Refusal(
+                StatusCode::REQUEST_TIMEOUT,
+                format!("408 Request Timeout: the body did not come in within {BODY_WITHIN:?}"),
             ))
         };
-        let _slot = self.flow.webhooks.take().ok_or_else(busy)?;
-        // A body of unknown length may be as long as any.
-        let announced = body.size_hint().upper();
-        let bytes = announced.map_or(MAX_WEBHOOK_BYTES, |bytes| {
-            usize::try_from(bytes).map_or(MAX_WEBHOOK_BYTES, |bytes| bytes.min(MAX_WEBHOOK_BYTES))
-        });
-        let _room = self.flow.webhook_bytes.take_bytes(bytes).ok_or_else(busy)?;
-        let payload = read_body(body).await.map_err(named)?;
+        let body = timeout(BODY_WITHIN, body).await.map_err(|_| late())?;
+        let (payload, _room) = body.map_err(named)?;
         let deadline = Instant::now() + COMMIT_WITHIN;
-        let parsed = check_payload(&payload, &signature, &self.secrets).map_err(named)?;
-        let mut delivery = describe(&event, &guid, &parsed);
+        let _slot = self.flow.webhooks.take().ok_or_else(|| named(busy()))?;
+        let read = self.check(payload.clone(), signature).await;
+        let mut delivery = describe(&event, &guid, read.map_err(named)?);
         // A cluster with members of an earlier version does not keep them.
         if self.store.view().feature_level() >= EFFECTS_LEVEL {
             delivery.headers = kept(&parts.headers);
         }
-        drop(parsed);
         let committed = timeout_at(deadline, self.commit(delivery, payload)).await;
         // What was put until then is found again by the next attempt: a chunk by its sum, the delivery by its id.
         let late = |_| Err(unavailable(format!("no answer within {COMMIT_WITHIN:?}")));
         committed.unwrap_or_else(late).map_err(named)?;
         Ok(event)
+    }
+
+    /// The body, and the room that it takes.
+    async fn read_body(
+        &self,
+        mut body: Body,
+        busy: impl Fn() -> Refusal,
+    ) -> Result<(Bytes, Option<Slot>), Refusal> {
+        let too_large = || {
+            Refusal(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "413 Request Entity Too Large: a delivery is at most 25 MiB".to_owned(),
+            )
+        };
+        if body.size_hint().lower() > MAX_WEBHOOK_BYTES as u64 {
+            return Err(too_large());
+        }
+        let mut whole = BytesMut::new();
+        let (mut room, mut taken): (Option<Slot>, usize) = (None, 0);
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| {
+                Refusal(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "500 Internal Server Error: Failed to read request body".to_owned(),
+                )
+            })?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            let bytes = whole.len() + data.len();
+            if bytes > MAX_WEBHOOK_BYTES {
+                return Err(too_large());
+            }
+            if bytes > taken {
+                let step = (bytes - taken).next_multiple_of(ROOM_STEP);
+                let more = self.flow.webhook_bytes.take_bytes(step).ok_or_else(&busy)?;
+                taken += step;
+                match &mut room {
+                    Some(room) => room.merge(more),
+                    None => room = Some(more),
+                }
+            }
+            whole.extend_from_slice(&data);
+        }
+        Ok((whole.freeze(), room))
+    }
+
+    /// Reads what a payload is about and checks that its sender knows the secret.
+    async fn check(&self, payload: Bytes, signature: String) -> Result<Payload, Refusal> {
+        let secrets = Arc::clone(&self.secrets);
+        if payload.len() <= CHECK_IN_PLACE_BYTES {
+            return check_payload(&payload, &signature, &secrets);
+        }
+        let checking = move || check_payload(&payload, &signature, &secrets);
+        let checked = self.store.host().blocking(checking).await;
+        checked.map_err(|why| unavailable(why.to_string()))?
     }
 
     async fn commit(&self, mut delivery: Delivery, payload: Bytes) -> Result<(), Refusal> {
@@ -326,37 +393,26 @@ fn kept(headers: &HeaderMap) -> Vec<Header> {
     kept
 }
 
-async fn read_body(body: Body) -> Result<Bytes, Refusal> {
-    match Limited::new(body, MAX_WEBHOOK_BYTES).collect().await {
-        Ok(whole) => Ok(whole.to_bytes()),
-        Err(why) if why.downcast_ref::<LengthLimitError>().is_some() => Err(Refusal(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "413 Request Entity Too Large: a delivery is at most 25 MiB".to_owned(),
-        )),
-        Err(_) => Err(Refusal(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "500 Internal Server Error: Failed to read request body".to_owned(),
-        )),
-    }
-}
-
-fn check_payload(payload: &[u8], signature: &str, secrets: &HookSecrets) -> Result<Value, Refusal> {
+fn check_payload(
+    payload: &[u8],
+    signature: &str,
+    secrets: &HookSecrets,
+) -> Result<Payload, Refusal> {
     let invalid = |reason: &str| {
         Refusal(
             StatusCode::FORBIDDEN,
             format!("403 Forbidden: Invalid X-Hub-Signature-256 - {reason}"),
         )
     };
-    let parsed: Value = serde_json::from_slice(payload).map_err(|_| invalid("invalid payload"))?;
+    let read = Payload::read(payload).map_err(|_| invalid("invalid payload"))?;
     let sent = signature
         .strip_prefix("sha256=")
         .and_then(|digits| hex::decode(digits).ok())
         .ok_or_else(|| invalid("invalid signature"))?;
-    let scope = parsed["repository"]["full_name"]
-        .as_str()
-        .filter(|name| !name.is_empty())
-        .or_else(|| parsed["organization"]["login"].as_str())
-        .unwrap_or_default();
+    let scope = match read.repository.0.full_name.0.as_str() {
+        "" => read.organization.0.login.0.as_str(),
+        full_name => full_name,
+    };
     let tokens = secrets
         .of(scope)
         .ok_or_else(|| invalid("failed to get an appropriate hmac secret"))?;
@@ -366,7 +422,7 @@ fn check_payload(payload: &[u8], signature: &str, secrets: &HookSecrets) -> Resu
             .is_ok_and(|mac| mac.chain_update(payload).verify_slice(&sent).is_ok())
     });
     if good {
-        Ok(parsed)
+        Ok(read)
     } else {
         Err(invalid(&format!(
             "misconfigured webhook secret from organization/repo: {scope}"
@@ -375,29 +431,25 @@ fn check_payload(payload: &[u8], signature: &str, secrets: &HookSecrets) -> Resu
 }
 
 /// What the record says of a payload, for lanes and for people; what is not there stays empty.
-fn describe(event: &str, guid: &str, payload: &Value) -> Delivery {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let owner = &payload["repository"]["owner"];
+fn describe(event: &str, guid: &str, payload: Payload) -> Delivery {
+    let repository = payload.repository.0;
+    let owner = repository.owner.0;
     // Push events name their owner only so; and what is about an org has no repository (HOOK-034).
-    let org = [
-        &owner["login"],
-        &owner["name"],
-        &payload["organization"]["login"],
-    ];
-    let org = org.into_iter().map(text).find(|login| !login.is_empty());
+    let org = [owner.login, owner.name, payload.organization.0.login];
+    let org = org.into_iter().find(|login| !login.0.is_empty());
+    let number = payload.pull_request.0.number.0;
     Delivery {
         guid: guid.to_owned(),
         event: event.to_owned(),
-        action: text(&payload["action"]),
-        org: org.unwrap_or_default(),
-        repo: text(&payload["repository"]["name"]),
-        number: payload["pull_request"]["number"]
-            .as_u64()
-            .or_else(|| payload["issue"]["number"].as_u64())
-            .or_else(|| payload["number"].as_u64())
+        action: payload.action.0,
+        org: org.unwrap_or_default().0,
+        repo: repository.name.0,
+        number: number
+            .or(payload.issue.0.number.0)
+            .or(payload.number.0)
             .unwrap_or_default(),
-        r#ref: text(&payload["ref"]),
-        sender: text(&payload["sender"]["login"]),
+        r#ref: payload.git_ref.0,
+        sender: payload.sender.0.login.0,
         ..Delivery::default()
     }
 }
@@ -408,6 +460,10 @@ mod tests {
 
     use super::*;
     use crate::trio::Trio;
+
+    fn payload(value: &serde_json::Value) -> Payload {
+        Payload::read(value.to_string().as_bytes()).unwrap()
+    }
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
         pairs
@@ -540,7 +596,7 @@ mod tests {
             "ref": "refs/heads/main", "sender": {"login": "ann"},
             "repository": {"name": "repo", "owner": {"name": "org"}},
         });
-        let delivery = describe("push", "g", &push);
+        let delivery = describe("push", "g", payload(&push));
         assert_eq!(
             (
                 delivery.org.as_str(),
@@ -551,7 +607,7 @@ mod tests {
             ("org", "repo", "refs/heads/main", "ann")
         );
         let comment = serde_json::json!({"action": "created", "issue": {"number": 7}});
-        let delivery = describe("issue_comment", "g", &comment);
+        let delivery = describe("issue_comment", "g", payload(&comment));
         assert_eq!((delivery.number, delivery.action.as_str()), (7, "created"));
     }
 
@@ -561,12 +617,12 @@ mod tests {
         let member = serde_json::json!({
             "action": "member_added", "organization": {"login": "org"}, "sender": {"login": "ann"},
         });
-        let delivery = describe("organization", "g", &member);
+        let delivery = describe("organization", "g", payload(&member));
         assert_eq!((delivery.org.as_str(), delivery.repo.as_str()), ("org", ""));
         let of_repo = serde_json::json!({
             "organization": {"login": "other"}, "repository": {"name": "repo", "owner": {"login": "org"}},
         });
-        assert_eq!(describe("issues", "g", &of_repo).org, "org");
+        assert_eq!(describe("issues", "g", payload(&of_repo)).org, "org");
     }
 
     /// A delivery whose payload takes several commands: zstd takes away half of such digits, not more.
@@ -631,7 +687,10 @@ mod tests {
         let view = store.view();
         assert_eq!(view.counts().deliveries, 1);
         let delivery = view.delivery("guid").unwrap();
-        assert_eq!((delivery.org.as_str(), delivery.repo.as_str()), ("org", "repo"));
+        assert_eq!(
+            (delivery.org.as_str(), delivery.repo.as_str()),
+            ("org", "repo")
+        );
         // What is forwarded proves where it is from as anything else does.
         let mut forged = payload.to_vec();
         forged.push(b' ');
@@ -645,6 +704,35 @@ mod tests {
             .unwrap();
         let response = receive(State(Arc::clone(&door)), request).await;
         assert_eq!(response.status(), StatusCode::FORBIDDEN);
+        store.shutdown().await;
+    }
+
+    /// HOOK-044: whoever announces a large body and sends nothing keeps nobody out, and is answered in the end.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn hook_044_bodies_that_do_not_come_in_keep_nobody_out() {
+        let store = crate::trio::alone(|_| ()).await;
+        let flow = Arc::new(Flow::new(store.queues()));
+        let secrets = Arc::new(HookSecrets::single("secret"));
+        let door = HookDoor::new(store.clone(), secrets, Arc::default(), flow);
+        let door = Arc::new(door);
+        let mut idle = tokio::task::JoinSet::new();
+        for _ in 0..300 {
+            let nothing = futures::stream::pending::<std::io::Result<Bytes>>();
+            let request = Request::post("/hook")
+                .header("x-github-event", "ping")
+                .header("x-github-delivery", "idle")
+                .header("x-hub-signature-256", "sha256=00")
+                .header("content-type", "application/json")
+                .body(Body::from_stream(nothing))
+                .unwrap();
+            idle.spawn(receive(State(Arc::clone(&door)), request));
+        }
+        let payload = Bytes::from_static(br#"{"zen":"Design for failure."}"#);
+        let (code, _, text) = deliver(&door, &payload).await;
+        assert_eq!(code, 200, "{text}");
+        let answered = idle.join_next().await.unwrap().unwrap();
+        assert_eq!(answered.status(), StatusCode::REQUEST_TIMEOUT);
+        while idle.join_next().await.is_some() {}
         store.shutdown().await;
     }
 
