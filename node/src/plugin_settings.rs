@@ -200,9 +200,24 @@ pub(crate) fn options(settings: &Settings, secrets: &Secrets) -> anyhow::Result<
         },
         slack,
         jira,
+        git_signing_key: signing_key(settings)?,
         // Nobody would see the pictures of a dry run.
         fun: (settings.plugins.fun && !dry_run).then(FunOptions::default),
     })
+}
+
+/// GHC-003. ssh-keygen reads it whenever something is signed, so that a rotated key takes effect.
+fn signing_key(settings: &Settings) -> anyhow::Result<Option<PathBuf>> {
+    let github = settings.github.as_ref();
+    let path = github.and_then(|github| github.git_signing_key_file.clone());
+    if let Some(path) = &path {
+        ensure!(
+            path.is_file(),
+            "github.git_signing_key_file: {}: no such file; it is a private SSH key without passphrase, as ssh-keygen makes it",
+            path.display()
+        );
+    }
+    Ok(path)
 }
 
 #[cfg(test)]

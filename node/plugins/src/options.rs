@@ -1,5 +1,6 @@
 //! What plugins are told beside `plugins.yaml`: what the flags of Prow's hook and of its external plugins say. Data only.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use trireme_outside::jira::JiraAuth;
@@ -15,6 +16,8 @@ pub struct PluginOptions {
     /// Without it nobody is told (HOOK-002).
     pub slack: Option<SlackOptions>,
     pub jira: Option<JiraOptions>,
+    /// A private SSH key without passphrase, with which the commits that we make and push are signed (GHC-003).
+    pub git_signing_key: Option<PathBuf>,
     /// Who is asked for pictures and jokes; `None`: nobody, and such commands are not heard (PLG-FUN-006).
     pub fun: Option<FunOptions>,
 }

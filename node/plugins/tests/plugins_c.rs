@@ -122,6 +122,55 @@ async fn plg_cherrypick_010_what_was_asked_for_is_picked_once_it_is_merged() {
 }
 
 /// PLG-CHERRYPICK-007, PLG-CHERRYPICK-009: what fails is told, and the next target is picked all the same.
+/// GHC-003: what is picked is signed with the key that is configured, and git believes it.
+#[tokio::test]
+async fn ghc_003_picked_commits_are_signed() {
+    let dir = tempfile::tempdir().unwrap();
+    let key = dir.path().join("key");
+    let made = std::process::Command::new("ssh-keygen")
+        .args(["-q", "-t", "ed25519", "-N", "", "-C", "robot", "-f"])
+        .arg(&key)
+        .status();
+    match made {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            println!("skipped: no ssh-keygen on this machine");
+            return;
+        }
+        made => assert!(made.unwrap().success()),
+    }
+    let mut setup = cherrypicker(CherrypickerOptions::default());
+    setup.options.git_signing_key = Some(key.clone());
+    let stage = staged(setup).await;
+    let release = vec![FileChange::write("RELEASE", "1\n")];
+    stage.world.push("approver", "release-1", release).await;
+    let fix = stage.world.pr("fix").file("a.txt", "two\n");
+    let pr = fix.opened_by("author").await;
+    merge(&stage, &pr).await;
+    let asked = "/cherrypick release-1";
+    stage.world.comment("author", &pr, asked).await;
+    stage.settled().await;
+    let head = stage.world.head(&stage.world.pr_number(2));
+    let believed = dir.path().join("believed");
+    let public = std::fs::read_to_string(key.with_extension("pub")).unwrap();
+    std::fs::write(&believed, format!("robot {public}")).unwrap();
+    let clone = dir.path().join("clone");
+    let url = format!("{}/{ORG}/{REPO}", stage.world.sandbox().url());
+    // The sandbox runs in the same thread.
+    let git = async |args: &[&str]| {
+        let run = tokio::process::Command::new("git").args(args).output();
+        let output = run.await.unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{args:?}: {said}");
+        said
+    };
+    let clone = clone.to_str().unwrap();
+    git(&["init", "-q", "--bare", clone]).await;
+    git(&["-C", clone, "fetch", "-q", &url, "refs/pull/2/head"]).await;
+    let believed = format!("gpg.ssh.allowedSignersFile={}", believed.display());
+    let said = git(&["-C", clone, "-c", &believed, "verify-commit", &head]).await;
+    assert!(said.contains("Good \"git\" signature for robot"), "{said}");
+}
+
 #[tokio::test]
 async fn plg_cherrypick_009_what_does_not_fit_is_told_and_an_issue_opened() {
     let stage = staged(cherrypicker(CherrypickerOptions {

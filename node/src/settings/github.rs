@@ -35,6 +35,8 @@ pub struct GitHubSettings {
     /// Or a GitHub App.
     pub app_id: Option<u64>,
     pub app_private_key_file: Option<PathBuf>,
+    /// A private SSH key without passphrase, with which commits are signed that we make and push.
+    pub git_signing_key_file: Option<PathBuf>,
     /// Requests per hour, at most; 0 = as many as GitHub lets us.
     pub hourly_tokens: u32,
     /// Of these at once.
@@ -108,6 +110,7 @@ impl Default for GitHubSettings {
             token_file: None,
             app_id: None,
             app_private_key_file: None,
+            git_signing_key_file: None,
             hourly_tokens: 0,
             allowed_burst: 0,
             throttle_org: Vec::new(),

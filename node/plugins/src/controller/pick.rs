@@ -3,6 +3,7 @@
 //! Prow's words (PLG-CHERRYPICK-007, PLG-CHERRYPICK-009).
 
 use std::fmt;
+use std::path::Path;
 
 use jiff::Timestamp;
 use trireme_forge::git::{CherryPick, Committer, GitError, Push, Pushed};
@@ -103,7 +104,8 @@ impl Session {
         })?;
         let commits: Vec<&str> = commits.iter().map(|commit| commit.sha.as_str()).collect();
         let bot = forge.bot_user(&repo.org).await?;
-        let committer = committer(&bot, delivery);
+        let key = self.tools.options.git_signing_key.as_deref();
+        let committer = committer(&bot, delivery, key);
         let commit = match mirrors
             .cherry_pick(repo, &onto, &commits, &committer)
             .await?
@@ -149,7 +151,7 @@ fn refused(error: ForgeError, words: impl Fn(&ForgeError) -> String) -> Failure 
 }
 
 /// The same for every attempt, so that all make the same commits.
-fn committer(bot: &BotUser, delivery: &Delivery) -> Committer {
+fn committer(bot: &BotUser, delivery: &Delivery, signing_key: Option<&Path>) -> Committer {
     let email = match bot.email.as_str() {
         "" => format!("{}@users.noreply.github.com", bot.login),
         email => email.to_owned(),
@@ -158,7 +160,7 @@ fn committer(bot: &BotUser, delivery: &Delivery) -> Committer {
         name: bot.login.clone(),
         email,
         at: Timestamp::from_millisecond(delivery.received_ms).unwrap_or(Timestamp::UNIX_EPOCH),
-        signing_key: None,
+        signing_key: signing_key.map(Path::to_owned),
     }
 }
 
