@@ -419,3 +419,47 @@ async fn the_server_decides_who_may_push() {
     );
     assert_eq!(stranger.remote_branch(&repo, "theirs").await.unwrap(), None);
 }
+
+/// Whoever may look at everything and change nothing.
+struct OnlyLooking;
+
+#[async_trait::async_trait]
+impl GitCredentials for OnlyLooking {
+    async fn secret(&self, _: &RepoId) -> trireme_forge::Result<Option<GitSecret>> {
+        Ok(None)
+    }
+
+    fn may_push(&self) -> bool {
+        false
+    }
+}
+
+/// GHC-010: a dry run says "done" and leaves the other side as it is; what could not be done fails as ever.
+#[tokio::test]
+async fn ghc_010_a_dry_run_pushes_nothing() {
+    let server = Server::new();
+    let (repository, fork) = (server.repository("repo"), server.repository("fork"));
+    let commit = repository.commit(&[("a", "1")]);
+    let repo = &repository.id;
+    let options = MirrorsOptions {
+        credentials: Some(Arc::new(OnlyLooking)),
+        ..server.options()
+    };
+    let mirrors = Mirrors::open(options).await.unwrap();
+    mirrors.ensure(repo, &[&commit]).await.unwrap();
+    let push = |commit| Push {
+        to: &fork.id,
+        branch: "topic",
+        commit,
+        force: true,
+    };
+    assert_eq!(
+        mirrors.push(repo, &push(&commit)).await.unwrap(),
+        Pushed::Done
+    );
+    let there = mirrors.remote_branch(&fork.id, "topic").await.unwrap();
+    assert_eq!(there, None);
+    let unknown = "1".repeat(40);
+    let error = mirrors.push(repo, &push(&unknown)).await.unwrap_err();
+    assert!(error.is_not_found(), "{error}");
+}

@@ -6,7 +6,10 @@ use trireme_forge::git::GitCredentials as _;
 use trireme_forge::github::{
     Credentials, GitHub, GitHubOptions, HostOptions, RetryPolicy, fixed_secret,
 };
-use trireme_forge::{Comments, Identity, Labels, RepoId, Repositories, Search, SearchRequest};
+use trireme_forge::{
+    Comments, Deliveries as _, HookScope, Identity, Labels, RepoId, Repositories, Search,
+    SearchRequest,
+};
 use url::Url;
 
 use super::stub::{Reply, Stub, answer, ok};
@@ -180,4 +183,64 @@ async fn ghc_009_pages_and_renamed_repositories_are_followed_through_a_proxy() {
     ");
     let shown = |request: &super::stub::Request| request.header("authorization").is_some();
     assert!(stub.requests().iter().all(shown));
+}
+
+/// GHC-026, HOOK-043: an App's lost deliveries are asked for where the App is.
+#[tokio::test]
+async fn ghc_026_each_apps_deliveries_are_asked_for_on_its_host() {
+    let app = || Credentials::App {
+        id: 42,
+        key: fixed_secret(include_str!("../data/app.pem")),
+    };
+    let com = Stub::start([ok("[]")]).await;
+    let own = Stub::start([ok("[]"), answer(202, &[], "{}")]).await;
+    let team = HostOptions {
+        host: "ghe.example".to_owned(),
+        ..HostOptions::new(own.url.clone(), app(), vec!["team".to_owned()])
+    };
+    let plain = HostOptions {
+        host: "plain.example".to_owned(),
+        ..HostOptions::new(nobody(), Credentials::Anonymous, vec!["plain".to_owned()])
+    };
+    let github = GitHub::new(GitHubOptions {
+        host: "github.com".to_owned(),
+        others: vec![team, plain],
+        ..GitHubOptions::new(com.url.clone(), app())
+    })
+    .unwrap();
+    assert_eq!(github.app_hosts(), ["github.com", "ghe.example"]);
+    let of = |host: &str| HookScope::App {
+        host: host.to_owned(),
+    };
+    for host in github.app_hosts() {
+        let page = github.hook_deliveries(&of(&host), None).await.unwrap();
+        assert!(page.deliveries.is_empty());
+    }
+    github.redeliver(&of("ghe.example"), 5).await.unwrap();
+    assert_eq!(com.lines(), ["GET /app/hook/deliveries?per_page=100"]);
+    insta::assert_snapshot!(own.lines().join("\n"), @r"
+    GET /app/hook/deliveries?per_page=100
+    POST /app/hook/deliveries/5/attempts
+    ");
+    let error = github.redeliver(&of("plain.example"), 5).await.unwrap_err();
+    insta::assert_snapshot!(error, @"GET /app/hook/deliveries: not found: no GitHub App of ours is configured for plain.example");
+}
+
+/// GHC-014: git signs in as the bot where there is a token, and as GitHub wants it where there is none.
+#[tokio::test]
+async fn ghc_014_git_signs_in_as_the_bot() {
+    let stub = Stub::start([ok(r#"{"login":"robot","type":"User"}"#)]).await;
+    let github = GitHub::new(GitHubOptions::new(
+        stub.url.clone(),
+        Credentials::Token(fixed_secret(" t\n")),
+    ))
+    .unwrap();
+    for _ in 0..2 {
+        let secret = github.secret(&repo()).await.unwrap().unwrap();
+        assert_eq!(
+            (secret.username.as_str(), secret.password.as_str()),
+            ("robot", "t")
+        );
+    }
+    assert_eq!(stub.lines(), ["GET /user"]);
 }
