@@ -14,7 +14,7 @@ use trireme_api::{
     Anonymous, AuthConfig, ConfigHealth, DoorConfig, Doors, HookSecrets, HookTokens, RunStore,
 };
 use trireme_config::{plugins::Registry, yaml};
-use trireme_deck::plugin_help::HelpSource;
+use trireme_deck::{BudgetLeft, Budgets, plugin_help::HelpSource};
 use trireme_forge::{
     Forge,
     git::{MirrorLimits, Mirrors, MirrorsOptions},
@@ -96,7 +96,9 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
 
     let runs: Arc<dyn RunStore> = Arc::new(LocalRuns::new(settings.storage()));
     let leases = Leases::default();
+    let github = github(&settings, &secrets, told.github.clone())?;
     let pages_store = store.clone();
+    let pages_budgets = budgets(github.clone());
     let pages_runs = Arc::clone(&runs);
     let pages_config = config_health.clone();
     let pages_help = Arc::clone(&help) as Arc<dyn HelpSource>;
@@ -135,6 +137,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
                     pages_config,
                     pages_help,
                     &webhook_path,
+                    pages_budgets,
                     logs,
                 )
             }),
@@ -157,7 +160,6 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         }
     });
 
-    let github = github(&settings, &secrets, told.github.clone())?;
     if let Some(github) = &github {
         help.ask(Arc::clone(github) as Arc<dyn Forge>);
         let following = forge_cache::follow(store.clone(), Arc::clone(github), stop.clone());
@@ -388,6 +390,21 @@ fn credentials(place: &Place<'_>, secrets: &Secrets) -> anyhow::Result<Credentia
             place.key
         )),
     }
+}
+
+/// What the cluster page tells of this node's client (GHC-050).
+fn budgets(github: Option<Arc<GitHub>>) -> Budgets {
+    Arc::new(move || {
+        let told = github.iter().flat_map(|github| github.budgets());
+        told.map(|told| BudgetLeft {
+            name: told.name,
+            resource: told.resource.to_owned(),
+            remaining: told.remaining,
+            limit: told.limit,
+            reset_ms: told.reset.as_millisecond(),
+        })
+        .collect()
+    })
 }
 
 /// The one client of this node; `None` without `[github]`.

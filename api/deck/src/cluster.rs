@@ -4,7 +4,7 @@ use askama::Template;
 use axum::{extract::State, response::Response};
 use trireme_api::{ConfigState, Load};
 
-use crate::{Deck, html, instant};
+use crate::{BudgetLeft, Deck, html, instant};
 
 struct Member {
     id: u64,
@@ -38,6 +38,32 @@ struct Page {
     facts: Vec<(&'static str, String)>,
     members: Vec<Member>,
     agents: Vec<Agent>,
+    budgets: Vec<Budget>,
+}
+
+/// A budget of the forge, as people read it.
+#[derive(Debug, PartialEq, Eq)]
+struct Budget {
+    name: String,
+    resource: String,
+    left: String,
+    reset: String,
+    /// Too little for a busy hour.
+    is_low: bool,
+}
+
+impl From<BudgetLeft> for Budget {
+    fn from(told: BudgetLeft) -> Self {
+        /// Of the whole: what background work leaves to what is urgent.
+        const LOW_PERCENT: u64 = 10;
+        Self {
+            left: format!("{} of {}", told.remaining, told.limit),
+            reset: instant(told.reset_ms),
+            is_low: told.remaining.saturating_mul(100) <= told.limit.saturating_mul(LOW_PERCENT),
+            name: told.name,
+            resource: told.resource,
+        }
+    }
 }
 
 fn loaded(load: Option<&Load>) -> String {
@@ -166,6 +192,7 @@ pub(crate) async fn page(State(deck): State<Deck>) -> Response {
                 ),
             })
             .collect(),
+        budgets: (deck.budgets)().into_iter().map(Budget::from).collect(),
         agents: view
             .agents()
             .map(|agent| {
@@ -217,5 +244,44 @@ mod tests {
             errors(&health.get()),
             ["The watched directory is not taken, the former configuration stays: jobs.yaml:4:17: bad"]
         );
+    }
+
+    fn page(budgets: Vec<Budget>) -> String {
+        let page = Page {
+            page: "cluster",
+            revision: 1,
+            node: 1,
+            leader: 1,
+            is_leader: true,
+            alarms: vec![],
+            config_errors: vec![],
+            facts: vec![],
+            members: vec![],
+            agents: vec![],
+            budgets,
+        };
+        page.render().unwrap()
+    }
+
+    /// GHC-050: what is left is on the cluster page, by org.
+    #[test]
+    fn ghc_050_what_is_left_of_the_forges_budgets_is_told() {
+        let told = |name: &str, resource: &str, remaining| BudgetLeft {
+            name: name.to_owned(),
+            resource: resource.to_owned(),
+            remaining,
+            limit: 5000,
+            reset_ms: 1_800_000_000_000,
+        };
+        let shown = page(vec![
+            told("bot - kubernetes", "core", 4321).into(),
+            told("bot - <x>", "graphql", 500).into(),
+        ]);
+        let rows: Vec<&str> = shown.lines().filter(|line| line.contains("5000")).collect();
+        insta::assert_snapshot!(rows.join("\n"), @r#"
+        <tr><td>bot - kubernetes</td><td>core</td><td>4321 of 5000</td><td>2027-01-15T08:00:00Z</td></tr>
+        <tr><td>bot - &#60;x&#62;</td><td>graphql</td><td class="error">500 of 5000</td><td>2027-01-15T08:00:00Z</td></tr>
+        "#);
+        assert!(page(vec![]).contains("has not asked"));
     }
 }

@@ -3,6 +3,7 @@
 //! Pages are whole without JavaScript; one script lets a log follow its run. Nothing comes from elsewhere: style and
 //! script are served from the binary. Pages only read: what changes something they give as the command to type.
 
+mod budgets;
 mod cluster;
 mod deliveries;
 mod jobs;
@@ -20,6 +21,7 @@ use axum::{
     response::{Html, IntoResponse, Response},
     routing::{any, get},
 };
+pub use budgets::{BudgetLeft, Budgets};
 use plugin_help::HelpSource;
 use trireme_api::{ConfigHealth, RunLogs, RunStore};
 use trireme_raft::Store;
@@ -32,6 +34,7 @@ pub(crate) struct Deck {
     runs: Arc<dyn RunStore>,
     config: ConfigHealth,
     help: Arc<dyn HelpSource>,
+    budgets: Budgets,
 }
 
 /// The routes of all pages.
@@ -45,6 +48,7 @@ pub fn pages(
     config: ConfigHealth,
     help: Arc<dyn HelpSource>,
     webhook_path: &str,
+    budgets: Budgets,
     logs: RunLogs,
 ) -> Router {
     let external_help = plugin_help::external::path(webhook_path);
@@ -73,6 +77,7 @@ pub fn pages(
             runs,
             config,
             help,
+            budgets,
         })
 }
 

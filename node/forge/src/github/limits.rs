@@ -93,6 +93,19 @@ pub(super) struct Budget {
     pub(super) api: Api,
 }
 
+/// A budget and what is left of it, as GitHub told it last (GHC-050).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BudgetLeft {
+    /// The host, or the app and the organisation that it acts in; never a token.
+    pub name: String,
+    /// GitHub's own word: `core`, `graphql`, `search`.
+    pub resource: &'static str,
+    pub remaining: u64,
+    pub limit: u64,
+    /// When the count begins anew.
+    pub reset: Timestamp,
+}
+
 /// What is left of an hour's budget.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Quota {
@@ -163,6 +176,15 @@ impl Gate {
         let mut known = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         known.closed.retain(|_, limited| limited.until > now);
         known.closed.insert(budget, limited);
+    }
+
+    /// What is known of all that GitHub has told of.
+    pub(super) fn quotas(&self) -> Vec<(Budget, Quota)> {
+        let known = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let quotas = known.quotas.iter();
+        quotas
+            .map(|(budget, quota)| (budget.clone(), *quota))
+            .collect()
     }
 
     /// Takes down what is left. Answers overtake each other: of one hour the least counts.

@@ -55,6 +55,7 @@ pub use etag::CACHE_BYTES;
 use etag::EtagCache;
 use flights::Flights;
 pub use installations::InstallationGap;
+pub use limits::BudgetLeft;
 use limits::Gate;
 pub use metrics::GitHubMetrics;
 pub use priority::{BACKGROUND_IN_FLIGHT, BACKGROUND_LEAVES_PERCENT, Priority};
@@ -288,6 +289,26 @@ impl GitHub {
     #[must_use]
     pub fn host(&self, org: &str) -> &str {
         &self.client.server_of(org).host
+    }
+
+    /// What is left of each budget of which GitHub has told this process (GHC-050), in order of hosts and organisations.
+    #[must_use]
+    pub fn budgets(&self) -> Vec<BudgetLeft> {
+        let servers = self.client.servers();
+        let quotas = self.client.shared.gate.quotas().into_iter();
+        quotas
+            .filter_map(|(budget, quota)| {
+                Some(BudgetLeft {
+                    name: servers
+                        .get(budget.server)?
+                        .name_of_identity(&budget.identity),
+                    resource: budget.api.resource(),
+                    remaining: quota.remaining,
+                    limit: quota.limit,
+                    reset: quota.reset,
+                })
+            })
+            .collect()
     }
 
     /// How many requests have left through this handle: of the plugin, if it is one's. What was answered from the cache

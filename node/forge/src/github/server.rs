@@ -157,6 +157,14 @@ impl Server {
         }
     }
 
+    /// The other way round than [`Self::identity`].
+    pub(super) fn name_of_identity(&self, identity: &str) -> String {
+        match identity {
+            "" | "/app" => self.budget_name(Behalf::Ourselves, ""),
+            org => self.budget_name(Behalf::Org(org), ""),
+        }
+    }
+
     /// How a budget is called for people and for ghproxy (GHC-013).
     pub(super) fn budget_name(&self, behalf: Behalf<'_>, path: &str) -> String {
         let Credentials::App { id, .. } = self.credentials else {

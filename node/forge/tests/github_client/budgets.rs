@@ -371,3 +371,47 @@ async fn ghc_004_requests_are_named_and_counted_by_plugin() {
     );
     assert!(told.contains(r#"path="/repos/:owner/:repo/issues/:var/labels",status="200""#));
 }
+
+/// GHC-050: what is left of each budget is known by host, org and resource.
+#[tokio::test]
+async fn ghc_050_what_is_left_is_told_for_the_cluster_page() {
+    let left = |resource: &'static str, remaining: &'static str| {
+        [
+            ("x-ratelimit-resource", resource),
+            ("x-ratelimit-limit", "5000"),
+            ("x-ratelimit-remaining", remaining),
+            ("x-ratelimit-reset", "4000000000"),
+        ]
+    };
+    let stub = Stub::start([
+        answer(200, &left("core", "4000"), LABELS),
+        answer(200, &left("core", "4100"), LABELS),
+        answer(200, &left("graphql", "4900"), SEARCHED),
+    ])
+    .await;
+    let github = GitHub::new(GitHubOptions {
+        host: "github.com".to_owned(),
+        ..options(&stub)
+    })
+    .unwrap();
+    assert_eq!(github.budgets(), []);
+    // Answers overtake each other: the least counts.
+    for number in 1..=2 {
+        github.labels(&repo(), number).await.unwrap();
+    }
+    github.search_issues(&query()).await.unwrap();
+    let told: Vec<String> = github
+        .budgets()
+        .iter()
+        .map(|told| {
+            format!(
+                "{} {}: {} of {} until {}",
+                told.name, told.resource, told.remaining, told.limit, told.reset
+            )
+        })
+        .collect();
+    insta::assert_snapshot!(told.join("\n"), @r"
+    github.com core: 4000 of 5000 until 2096-10-02T07:06:40Z
+    github.com graphql: 4900 of 5000 until 2096-10-02T07:06:40Z
+    ");
+}
