@@ -16,7 +16,8 @@ use crate::deliver::Attempt;
 use crate::exchange::{Exchange, MAX_EXCHANGES};
 use crate::faults::Faults;
 use crate::forge::{
-    AccountKind, Answer, Delivery, Event, Forge, Happening, HookScope, Id, PullAction, Refusal,
+    APP, APP_BOT, AccountKind, Answer, Delivery, Event, Forge, Happening, HookScope, Id,
+    PullAction, Refusal,
 };
 use crate::git::GitStore;
 use crate::log::{Log, Logged};
@@ -342,7 +343,22 @@ impl Engine {
         token
     }
 
+    /// A token with which the App acts in organizations, as its bot.
+    pub(crate) fn app_token(&self) -> String {
+        let digest = Sha256::digest(format!("{}/app", self.seed));
+        let token = format!("ghs_{}", &hex::encode(digest)[..36]);
+        let now = self.clock.now();
+        let mut state = self.state();
+        state.forge.ensure_account(now, APP_BOT, AccountKind::Bot);
+        state.tokens.insert(token.clone(), APP_BOT.to_owned());
+        token
+    }
+
     pub(crate) fn login_of(&self, token: &str) -> Option<String> {
+        // What an App proves itself with: a header, a payload and a signature.
+        if token.starts_with("ey") && token.split('.').count() == 3 {
+            return Some(APP.to_owned());
+        }
         self.state().tokens.get(token).cloned()
     }
 

@@ -8,6 +8,7 @@
 
 mod actions;
 mod conversations;
+mod endpoints;
 mod people;
 mod repositories;
 mod reviews;

@@ -135,8 +135,11 @@ fn explain(error: &ValidationError<'_>, found: &mut Vec<String>) {
         ValidationErrorKind::OneOfNotValid { context } => context,
         _ => {
             let mut text = error.to_string();
-            if text.len() > 200 {
-                text = format!("{} …", text.chars().take(200).collect::<String>());
+            // What is wrong stands at the end.
+            if text.chars().count() > 400 {
+                let start: String = text.chars().take(200).collect();
+                let end: Vec<char> = text.chars().rev().take(200).collect();
+                text = format!("{start} … {}", end.iter().rev().collect::<String>());
             }
             let path = error.instance_path().to_string();
             let place = if path.is_empty() { "/" } else { &path };
@@ -152,7 +155,15 @@ fn explain(error: &ValidationError<'_>, found: &mut Vec<String>) {
             .min();
         (least.unwrap_or(0), std::cmp::Reverse(branch.len()))
     };
-    match branches.iter().max_by_key(|branch| depth(branch)) {
+    // That it is not null is seldom what is wrong with it.
+    let is_null = |branch: &Vec<ValidationError<'_>>| match &branch[..] {
+        [only] => only.to_string().ends_with("is not of type \"null\""),
+        _ => false,
+    };
+    let closest = branches
+        .iter()
+        .max_by_key(|branch| (!is_null(branch), depth(branch)));
+    match closest {
         Some(branch) => branch.iter().for_each(|inner| explain(inner, found)),
         None => found.push(error.to_string()),
     }

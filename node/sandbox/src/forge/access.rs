@@ -1,6 +1,6 @@
 //! Who may do what, and how the answer is told to somebody who may not.
 
-use super::{AccountKind, Forge, Permission, Refusal, RepoName};
+use super::{APP_BOT, AccountKind, Forge, Permission, Refusal, RepoName};
 
 impl Forge {
     /// What `login` may do in `repo`: the most of ownership, organization, teams and collaboration.
@@ -19,6 +19,9 @@ impl Forge {
         };
         if record.name.owner.eq_ignore_ascii_case(&login) {
             return Ok(Permission::Admin);
+        }
+        if login == APP_BOT && self.org(&record.name.owner).is_ok() {
+            return Ok(Permission::Write);
         }
         let mut most = public;
         if let Ok(org) = self.org(&record.name.owner) {

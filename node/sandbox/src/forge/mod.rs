@@ -33,6 +33,10 @@ pub use refusal::Refusal;
 pub use reviews::{LineComment, NewReview};
 pub use statuses::{NewCheckRun, NewStatus, combined_state};
 
+/// The GitHub App of every sandbox, and the account under which it acts.
+pub const APP: &str = "trireme-app";
+pub const APP_BOT: &str = "trireme-app[bot]";
+
 /// The whole forge.
 #[derive(Debug, Default)]
 pub struct Forge {

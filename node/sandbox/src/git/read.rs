@@ -235,6 +235,23 @@ impl Git {
         Ok(files)
     }
 
+    /// What a pull request changes as text: one difference, or its commits as patches for mail.
+    pub(crate) async fn text_of(
+        &self,
+        base: &str,
+        head: &str,
+        as_patch: bool,
+    ) -> Result<Vec<u8>, GitError> {
+        if as_patch {
+            let range = format!("{base}..{head}");
+            return self
+                .run(&["format-patch", "--stdout", &range], &[], b"")
+                .await;
+        }
+        self.run(&["diff", "-M", "-p", &format!("{base}...{head}")], &[], b"")
+            .await
+    }
+
     /// What a path of a commit is; for a directory, what it contains. The root is the empty path.
     pub(crate) async fn entries(
         &self,

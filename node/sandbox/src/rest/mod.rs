@@ -2,6 +2,7 @@
 //! [`Actor`] and show the result; the rules are the core's.
 
 mod actions;
+mod apps;
 mod commits;
 mod hooks;
 mod issues;
@@ -39,6 +40,7 @@ const MAX_PER_PAGE: usize = 100;
 pub(crate) fn router(engine: &Arc<Engine>) -> Router<Arc<Engine>> {
     Router::new()
         .merge(actions::router())
+        .merge(apps::router())
         .merge(people::router())
         .merge(reactions::router())
         .merge(search::router())

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use axum::Router;
+use axum::body::Body;
 use axum::routing::{get, put};
+use http::{HeaderMap, Response, header};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -132,9 +134,20 @@ async fn open(
     created(&show(&desk, &name, number).await?)
 }
 
-async fn one(desk: Desk, At((owner, name, number)): Numbered) -> Answer {
+async fn one(desk: Desk, headers: HeaderMap, At((owner, name, number)): Numbered) -> Answer {
     let name = RepoName::new(owner, name);
     desk.may_read(&name)?;
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    let as_patch = accept.is_some_and(|accept| accept.contains(".patch"));
+    if as_patch || accept.is_some_and(|accept| accept.contains(".diff")) {
+        let (base, head) = ends(&desk, &name, number)?;
+        let git = desk.engine.git.repo(&name.owner, &name.name);
+        return Ok(Response::new(Body::from(
+            git.text_of(&base, &head, as_patch).await?,
+        )));
+    }
     if desk
         .engine
         .with_hooks(|forge| forge.reads_unknown(&name, number))?

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{delete, get, post};
+use axum::routing::{get, post};
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,8 +24,9 @@ pub(super) fn router() -> Router<Arc<Engine>> {
         .route("/repos/{owner}/{name}/forks", post(fork))
         .route(
             "/repos/{owner}/{name}/git/refs/{*reference}",
-            delete(delete_ref),
+            get(old_git_ref).patch(move_ref).delete(delete_ref),
         )
+        .route("/repos/{owner}/{name}/git/refs", post(create_ref))
         .route("/repos/{owner}/{name}/milestones", get(milestones))
         .route("/repos/{owner}/{name}/branches", get(branches))
         .route("/repos/{owner}/{name}/branches/{*branch}", get(branch))
@@ -83,6 +84,55 @@ async fn org_repos(desk: Desk, At(org): At<String>) -> Answer {
 async fn user_repos(desk: Desk, At(user): At<String>) -> Answer {
     desk.engine.read(|forge| forge.account(&user).map(|_| ()))?;
     owned(&desk, &user)
+}
+
+#[derive(Deserialize)]
+struct NewRef {
+    r#ref: String,
+    sha: String,
+}
+
+async fn create_ref(
+    desk: Desk,
+    At((owner, name)): At<(String, String)>,
+    Given(body): Given<NewRef>,
+) -> Answer {
+    let name = RepoName::new(owner, name);
+    let branch = body.r#ref.strip_prefix("refs/heads/");
+    let branch = branch.ok_or_else(|| Refusal::invalid("Reference name is not supported"))?;
+    if tip(&desk, &name, branch)?.is_some() {
+        return Err(Refusal::invalid("Reference already exists"));
+    }
+    let writer = desk.writer(&name)?;
+    writer.set_branch(&name, branch, &body.sha).await?;
+    let shown = desk
+        .engine
+        .show(|render| render.git_ref(&name, branch, &body.sha));
+    created(&shown)
+}
+
+#[derive(Deserialize)]
+struct MovedRef {
+    sha: String,
+}
+
+/// Whether it goes forward is not looked at: nobody here moves a branch without force.
+async fn move_ref(
+    desk: Desk,
+    At((owner, name, reference)): At<(String, String, String)>,
+    Given(body): Given<MovedRef>,
+) -> Answer {
+    let name = RepoName::new(owner, name);
+    let branch = reference.strip_prefix("heads/").unwrap_or_default();
+    if tip(&desk, &name, branch)?.is_none() {
+        return Err(Refusal::invalid("Reference does not exist"));
+    }
+    let writer = desk.writer(&name)?;
+    writer.set_branch(&name, branch, &body.sha).await?;
+    let shown = desk
+        .engine
+        .show(|render| render.git_ref(&name, branch, &body.sha));
+    ok(&shown)
 }
 
 async fn delete_ref(
@@ -195,6 +245,17 @@ async fn branch(desk: Desk, At((owner, name, branch)): At<(String, String, Strin
         Ok::<_, Refusal>(render.branch(render.forge.repo(&name)?, &branch, &commit))
     })?;
     ok(&shown)
+}
+
+/// Where GitHub had it before; Prow asks there still.
+async fn old_git_ref(
+    desk: Desk,
+    At((owner, name, reference)): At<(String, String, String)>,
+) -> Answer {
+    let branch = reference
+        .strip_prefix("heads/")
+        .ok_or_else(Refusal::not_found)?;
+    git_ref(desk, At((owner, name, branch.to_owned()))).await
 }
 
 async fn git_ref(desk: Desk, At((owner, name, branch)): At<(String, String, String)>) -> Answer {
