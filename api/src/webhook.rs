@@ -480,7 +480,7 @@ mod tests {
         )
     }
 
-    /// HOOK-003: the checks come in this order, with these codes and words.
+    /// HOOK-003, GHC-020: the checks come in this order, with these codes and words.
     #[test]
     fn headers_are_checked_in_prows_order() {
         let all = [
@@ -529,7 +529,7 @@ mod tests {
         assert!(check_headers(&Method::POST, &headers(&all)).is_ok());
     }
 
-    /// HOOK-004, HOOK-007: reasons, and the most specific scope alone.
+    /// HOOK-004, HOOK-007, GHC-020: reasons, and the most specific scope alone.
     #[test]
     fn signatures_are_checked_against_the_most_specific_secret() {
         let payload = br#"{"repository":{"full_name":"org/repo"}}"#;

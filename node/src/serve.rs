@@ -557,7 +557,7 @@ async fn controllers(
 mod tests {
     use super::*;
 
-    /// HOOK-006
+    /// HOOK-006, GHC-020
     #[test]
     fn secrets_are_a_map_or_one_token() {
         let all = |scopes: &[(&str, &[&str])]| -> HookTokens {
