@@ -189,14 +189,14 @@ mod tests {
     #[test]
     fn plg_sigmention_001_mentioned_sigs_and_kinds_become_labels() {
         insta::assert_snapshot!(decided("@kubernetes/sig-testing-bugs @kubernetes/sig-node-misc", &[], true), @r"
-        label +sig/testing
-        label +kind/bug
-        label +sig/Node
+        +sig/testing
+        +kind/bug
+        +sig/Node
         ");
         assert_eq!(decided("@kubernetes/sig-testing-bugs", &["sig/testing", "kind/bug"], true), "nothing");
         assert_eq!(decided("@kubernetes/sig-unknown-bugs", &[], false), "nothing");
         insta::assert_snapshot!(decided("@kubernetes/sig-testing-proposals, @kubernetes/sig-unknown-bugs", &["sig/testing"], false), @r"
-        label +kind/design
+        +kind/design
         comment: @ann: Reiterating the mentions to trigger a notification: 
         @kubernetes/sig-testing-proposals
         ");
