@@ -27,6 +27,8 @@ pub enum ForgeError {
     RateLimited {
         request: String,
         until: Timestamp,
+        /// How long that was when this was said.
+        wait: Duration,
         /// GitHub's abuse limit, as opposed to the hourly budget.
         secondary: bool,
     },
@@ -118,11 +120,13 @@ impl ForgeError {
         }
     }
 
-    /// The time from now to [`Self::retry_at`], not below zero.
+    /// The time from the failure to [`Self::retry_at`].
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
-        let at = self.retry_at()?;
-        Some(Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default())
+        match self {
+            Self::RateLimited { wait, .. } => Some(*wait),
+            _ => None,
+        }
     }
 }
 
@@ -178,10 +182,12 @@ mod tests {
         let limited = ForgeError::RateLimited {
             request: request(),
             until: Timestamp::UNIX_EPOCH,
+            wait: Duration::from_secs(60),
             secondary: true,
         };
         assert!(limited.is_outage() && !limited.maybe_sent());
         assert_eq!(limited.retry_at(), Some(Timestamp::UNIX_EPOCH));
+        assert_eq!(limited.retry_after(), Some(Duration::from_secs(60)));
 
         let refused = ForgeError::Refused {
             request: request(),

@@ -20,10 +20,13 @@ use super::metrics::CacheMode;
 use super::priority::{BACKGROUND_IN_FLIGHT, Priority};
 use super::server::Server;
 use super::transport::{Answer, Lost};
-use super::verdict::{Verdict, judge_lost, no_url, rate_limited, refused, unavailable};
+use super::verdict::{Verdict, judge_lost, no_url, refused, unavailable};
 use crate::error::{ForgeError, Result};
 
 const MAX_REDIRECTS: usize = 3;
+
+/// The proof that we are the app is good for so long.
+const JWT: Duration = Duration::from_secs(9 * 60);
 
 /// With what a request proves whose it is.
 struct Proof {
@@ -48,8 +51,8 @@ impl Client {
             identity: server.identity(call.behalf),
             api: call.api(),
         };
-        if let Some(limited) = shared.gate.closed(&budget, self.priority, Timestamp::now()) {
-            return Ok(Verdict::Wait(limited, rate_limited(call, limited)));
+        if let Some(limited) = shared.gate.closed(&budget, self.priority, self.now()) {
+            return Ok(Verdict::Wait(limited, self.rate_limited(call, limited)));
         }
         let org = match call.behalf {
             Behalf::Org(org) => org,
@@ -65,12 +68,12 @@ impl Client {
                 wait > shared.retry.throttle_wait
             };
             if too_long {
-                let until = Timestamp::now().saturating_add(wait);
+                let until = self.now().saturating_add(wait);
                 let limited = Limited {
                     until: until.unwrap_or(Timestamp::MAX),
                     secondary: false,
                 };
-                return Ok(Verdict::Fail(rate_limited(call, limited)));
+                return Ok(Verdict::Fail(self.rate_limited(call, limited)));
             }
             if !wait.is_zero() {
                 shared.metrics.waited("throttle", wait);
@@ -234,7 +237,7 @@ impl Client {
             && let Some(told) = Quota::of(&answer.headers, api)
         {
             let quota = shared.gate.tell(budget, told);
-            shared.metrics.quota(&name, api, quota);
+            shared.metrics.quota(&name, api, quota, self.now());
         }
         outcome
     }
@@ -271,6 +274,7 @@ impl Client {
         proof.headers.insert(header::AUTHORIZATION, authorization);
         if server.is_app() {
             let name = server.budget_name(call.behalf, &call.path);
+            let expires = expires.or_else(|| self.now().checked_add(JWT).ok());
             for_ghproxy(&mut proof.headers, &name, expires);
         }
         Ok(proof)
@@ -279,9 +283,6 @@ impl Client {
 
 /// GHC-013: a ghproxy on the way keeps its books by these.
 fn for_ghproxy(headers: &mut HeaderMap, budget: &str, expires: Option<Timestamp>) {
-    /// The proof that we are the app is good for so long.
-    const JWT: Duration = Duration::from_secs(9 * 60);
-    let expires = expires.or_else(|| Timestamp::now().checked_add(JWT).ok());
     let expires = expires.map(|at| at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
     for (name, value) in [
         (

@@ -17,6 +17,7 @@ use super::answer::{decode, next_page};
 use super::as_of::AsOf;
 use super::call::JSON;
 pub(super) use super::call::{Call, Effect};
+use super::clock::Clock;
 use super::credentials::{Behalf, Credentials, TokenObserver};
 use super::dry_run;
 use super::etag::{EtagCache, Key};
@@ -56,6 +57,7 @@ pub(super) struct Shared {
     pub(super) metrics: GitHubMetrics,
     pub(super) dry_run: bool,
     pub(super) component: String,
+    pub(super) clock: Clock,
 }
 
 /// A handle: who asks, and how urgently.
@@ -144,6 +146,10 @@ impl Client {
 
     pub(super) fn server_of(&self, org: &str) -> &Server {
         self.server(Behalf::Org(org))
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.shared.clock.now()
     }
 
     pub(super) fn metrics(&self) -> &GitHubMetrics {
@@ -353,10 +359,7 @@ impl Client {
                 }
                 Verdict::Again(error) => (error, retry.backoff(attempt), "retry"),
                 Verdict::Wait(limited, error) => {
-                    let wait = limited
-                        .until
-                        .duration_since(Timestamp::now())
-                        .unsigned_abs();
+                    let wait = limited.until.duration_since(self.now()).unsigned_abs();
                     if wait > retry.longest_wait {
                         return Err(error);
                     }

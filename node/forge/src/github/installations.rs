@@ -252,12 +252,12 @@ impl Client {
         org: &str,
     ) -> Result<InstallationToken> {
         let installations = &server.installations;
-        if let Some(token) = installations.token(org, Timestamp::now()) {
+        if let Some(token) = installations.token(org, self.now()) {
             return Ok(token);
         }
         let asking = installations.asking(org);
         let _one = asking.lock().await;
-        if let Some(token) = installations.token(org, Timestamp::now()) {
+        if let Some(token) = installations.token(org, self.now()) {
             return Ok(token);
         }
         let mut is_new = false;

@@ -258,7 +258,7 @@ impl GitHubMetrics {
             .set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    pub(super) fn quota(&self, budget: &str, api: super::call::Api, quota: Quota) {
+    pub(super) fn quota(&self, budget: &str, api: super::call::Api, quota: Quota, now: Timestamp) {
         let labels = Resource {
             token_hash: budget.to_owned(),
             api_version: api.version(),
@@ -269,7 +269,7 @@ impl GitHubMetrics {
             .get_or_create(&labels)
             .set(number(quota.remaining));
         self.limit.get_or_create(&labels).set(number(quota.limit));
-        let left = quota.reset.duration_since(Timestamp::now());
+        let left = quota.reset.duration_since(now);
         self.reset
             .get_or_create(&labels)
             .set(i64::try_from(left.as_nanos()).unwrap_or_default());

@@ -9,6 +9,7 @@ mod attempt;
 mod branches;
 mod call;
 mod client;
+mod clock;
 mod credentials;
 mod deliveries;
 mod dry_run;
@@ -50,6 +51,7 @@ use url::Url;
 pub use as_of::{AS_OF_FOR, AsOf};
 pub use client::MAX_IN_FLIGHT;
 use client::{Client, Shared};
+pub use clock::Clock;
 pub use credentials::{Credentials, SecretSource, TokenObserver, check_app_key, fixed_secret};
 pub use etag::CACHE_BYTES;
 use etag::EtagCache;
@@ -58,11 +60,13 @@ pub use installations::InstallationGap;
 pub use limits::BudgetLeft;
 use limits::Gate;
 pub use metrics::GitHubMetrics;
+/// The body of a request, as a [`Transport`] gets it.
+pub use octocrab::OctoBody;
 pub use priority::{BACKGROUND_IN_FLIGHT, BACKGROUND_LEAVES_PERCENT, Priority};
 pub use retry::{MUTATION_TIMEOUT, RetryPolicy};
 use server::Server;
 pub use throttle::Rate;
-use transport::Transport;
+pub use transport::Transport;
 
 use crate::error::Result;
 use crate::forge::Identity as _;
@@ -94,6 +98,9 @@ pub struct GitHubOptions {
     /// What we call ourselves: `User-Agent: <component>[.<plugin>]/<version>`.
     pub component: String,
     pub metrics: GitHubMetrics,
+    /// What carries the requests; `None` for connections of our own.
+    pub transport: Option<Transport>,
+    pub clock: Clock,
 }
 
 /// A GitHub beside the first one: an Enterprise server, or github.com (GHC-026).
@@ -149,6 +156,8 @@ impl GitHubOptions {
             dry_run: false,
             component: "trireme".to_owned(),
             metrics: GitHubMetrics::default(),
+            transport: None,
+            clock: Clock::System,
         }
     }
 
@@ -226,7 +235,10 @@ impl GitHub {
             .iter()
             .flat_map(Server::urls)
             .any(|url| url.scheme() == "https");
-        let transport = Transport::new(tls).map_err(|why| SetupError::Tls(why.to_string()))?;
+        let transport = match options.transport {
+            Some(transport) => transport,
+            None => Transport::new(tls).map_err(|why| SetupError::Tls(why.to_string()))?,
+        };
         let client = Client::new(Shared {
             servers,
             orgs,
@@ -241,6 +253,7 @@ impl GitHub {
             metrics: options.metrics,
             dry_run: options.dry_run,
             component: options.component,
+            clock: options.clock,
         });
         Ok(Self { client })
     }

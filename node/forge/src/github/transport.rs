@@ -2,17 +2,20 @@
 //! matters after a failure: can GitHub have received it?
 
 use std::error::Error as _;
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body::Body;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::client::legacy::{Builder, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
+use tower::{BoxError, Service};
 use url::Url;
 
 /// How long to wait for a connection.
@@ -41,8 +44,9 @@ pub(super) struct Lost {
     pub(super) too_large: bool,
 }
 
+/// What carries requests to GitHub. Clones share it.
 #[derive(Debug, Clone)]
-pub(super) struct Transport {
+pub struct Transport {
     octocrab: Octocrab,
 }
 
@@ -65,22 +69,35 @@ fn keeping_connections() -> Builder {
     builder
 }
 
-fn octocrab<C>(connector: C) -> Octocrab
+fn connecting<C>(connector: C) -> Transport
 where
     C: Connect + Clone + Send + Sync + 'static,
 {
-    let service = keeping_connections().build::<_, OctoBody>(connector);
-    match OctocrabBuilder::new_empty()
-        .with_service(service)
-        .with_auth(AuthState::None)
-        .build()
-    {
-        Ok(octocrab) => octocrab,
-        Err(never) => match never {},
-    }
+    Transport::over(keeping_connections().build::<_, OctoBody>(connector))
 }
 
 impl Transport {
+    /// Over something else than connections of our own: a GitHub in the same process. An [`std::io::Error`] of
+    /// [`std::io::ErrorKind::ConnectionRefused`] says that a request was not received, any other error that it may have
+    /// been. Must be called within a Tokio runtime.
+    pub fn over<S, B>(service: S) -> Self
+    where
+        S: Service<Request<OctoBody>, Response = Response<B>> + Send + 'static,
+        S::Future: Send + 'static,
+        S::Error: Into<BoxError>,
+        B: Body<Data = Bytes> + Send + Sync + 'static,
+        B::Error: Into<BoxError>,
+    {
+        match OctocrabBuilder::new_empty()
+            .with_service(service)
+            .with_auth(AuthState::None)
+            .build()
+        {
+            Ok(octocrab) => Self { octocrab },
+            Err(never) => match never {},
+        }
+    }
+
     /// `https` needs the machine's root certificates, `http` (a sandbox, a proxy in the same cluster) does without.
     /// Connections are kept; over TLS they are HTTP/2 where the other side speaks it.
     pub(super) fn new(tls: bool) -> std::io::Result<Self> {
@@ -88,9 +105,7 @@ impl Transport {
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
         connector.set_nodelay(true);
         if !tls {
-            return Ok(Self {
-                octocrab: octocrab(connector),
-            });
+            return Ok(connecting(connector));
         }
         connector.enforce_http(false);
         let provider = Arc::new(rustls::crypto::ring::default_provider());
@@ -100,9 +115,7 @@ impl Transport {
             .enable_http1()
             .enable_http2()
             .wrap_connector(connector);
-        Ok(Self {
-            octocrab: octocrab(connector),
-        })
+        Ok(connecting(connector))
     }
 
     /// Sends to an absolute URL. `headers` bring the authorization; the rest of what GitHub wants is added here.
@@ -198,6 +211,11 @@ fn failed_to_connect(error: &octocrab::Error) -> bool {
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
             return error.is_connect();
+        }
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && error.kind() == ErrorKind::ConnectionRefused
+        {
+            return true;
         }
         cause = error.source();
     }

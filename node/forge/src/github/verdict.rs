@@ -1,7 +1,8 @@
 //! What became of an attempt: the translation of what came back, or did not, into what to do next.
 
+use std::time::Duration;
+
 use http::StatusCode;
-use jiff::Timestamp;
 
 use super::answer::{complaint, hidden_members, scopes};
 use super::call::{Call, Effect};
@@ -39,7 +40,7 @@ impl Client {
         token: String,
     ) -> Verdict {
         let (message, errors) = complaint(&answer.body);
-        let now = Timestamp::now();
+        let now = self.now();
         if let Some(limited) = limited(answer.status, &answer.headers, &message, now) {
             // Refused before anything was done, so that even a comment may be sent again.
             return self.closed(call, budget, limited);
@@ -90,8 +91,18 @@ impl Client {
 
     /// Nothing more is sent on this budget until the limit is over.
     fn closed(&self, call: &Call<'_>, budget: Budget, limited: Limited) -> Verdict {
-        self.shared.gate.close(budget, limited, Timestamp::now());
-        Verdict::Wait(limited, rate_limited(call, limited))
+        self.shared.gate.close(budget, limited, self.now());
+        Verdict::Wait(limited, self.rate_limited(call, limited))
+    }
+
+    pub(super) fn rate_limited(&self, call: &Call<'_>, limited: Limited) -> ForgeError {
+        let wait = limited.until.duration_since(self.now());
+        ForgeError::RateLimited {
+            request: call.name(),
+            until: limited.until,
+            wait: Duration::try_from(wait).unwrap_or_default(),
+            secondary: limited.secondary,
+        }
     }
 
     /// GraphQL complains with a status that says "fine".
@@ -112,7 +123,7 @@ impl Client {
             None => Verdict::Done(answer),
             Some(graphql::Refusal::RateLimited) => {
                 // The headers say until when.
-                let now = Timestamp::now();
+                let now = self.now();
                 let limited = limited(StatusCode::TOO_MANY_REQUESTS, &answer.headers, "", now);
                 let limited = limited.unwrap_or(Limited {
                     until: now,
@@ -153,14 +164,6 @@ pub(super) fn no_url(call: &Call<'_>, error: url::ParseError) -> ForgeError {
     ForgeError::Decode {
         request: call.name(),
         reason: error.to_string(),
-    }
-}
-
-pub(super) fn rate_limited(call: &Call<'_>, limited: Limited) -> ForgeError {
-    ForgeError::RateLimited {
-        request: call.name(),
-        until: limited.until,
-        secondary: limited.secondary,
     }
 }
 
