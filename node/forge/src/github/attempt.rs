@@ -20,13 +20,20 @@ use super::metrics::CacheMode;
 use super::priority::{BACKGROUND_IN_FLIGHT, Priority};
 use super::server::Server;
 use super::transport::{Answer, Lost};
-use super::verdict::{Verdict, judge_lost, no_url, refused, unavailable};
+use super::verdict::{Verdict, away, judge_lost, no_url, refused, unavailable};
 use crate::error::{ForgeError, Result};
 
 const MAX_REDIRECTS: usize = 3;
 
 /// The proof that we are the app is good for so long.
 const JWT: Duration = Duration::from_secs(9 * 60);
+
+/// Which of a server's addresses is tried, and whether all others were.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Address {
+    pub(super) index: usize,
+    pub(super) is_last: bool,
+}
 
 /// With what a request proves whose it is.
 struct Proof {
@@ -41,11 +48,14 @@ impl Client {
         &self,
         server: &Server,
         call: &Call<'_>,
-        address: usize,
+        address: Address,
         deadline: &mut Instant,
         asked: Option<(&Key, &Pilot<'_>)>,
     ) -> Result<Verdict> {
         let shared = &self.shared;
+        if server.presence.is_away() {
+            return Ok(Verdict::Away(away(call)));
+        }
         let budget = Budget {
             server: server.index,
             identity: server.identity(call.behalf),
@@ -101,8 +111,12 @@ impl Client {
         if let Some(condition) = condition {
             condition.put(&mut headers);
         }
-        let mut url = self.url(server, call, address)?;
+        let mut url = self.url(server, call, address.index)?;
         for _ in 0..=MAX_REDIRECTS {
+            // It may have gone while this call waited.
+            if server.presence.is_away() {
+                return Ok(Verdict::Away(away(call)));
+            }
             // Whoever counts on the end of a change must find that nothing is sent after it.
             if Instant::now() >= deadline {
                 let error = unavailable(call, "no time was left to ask", false);
@@ -113,8 +127,13 @@ impl Client {
                 .send(server, call, &url, &headers, &budget, deadline)
                 .await
             {
-                Ok(answer) => answer,
+                Ok(answer) => {
+                    let answered = !answer.status.is_server_error();
+                    self.saw(server, answered, address.is_last);
+                    answer
+                }
                 Err(lost) => {
+                    self.saw(server, lost.too_large, address.is_last);
                     // It may have cost something.
                     if let Some(token) = token {
                         token.spend();
@@ -144,7 +163,7 @@ impl Client {
                     let message = format!("redirected to another server: {target}");
                     refused(call, &answer, message, vec![])
                 })?;
-                let to = server.url(address, &path);
+                let to = server.url(address.index, &path);
                 url = to.map_err(|error| no_url(call, error))?;
                 continue;
             }

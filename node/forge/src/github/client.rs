@@ -4,17 +4,19 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use http::Method;
 use jiff::Timestamp;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio::time::{Instant, sleep};
 use url::Url;
 
 use super::answer::{decode, next_page};
 use super::as_of::AsOf;
+use super::attempt::Address;
 use super::call::JSON;
 pub(super) use super::call::{Call, Effect};
 use super::clock::Clock;
@@ -58,6 +60,8 @@ pub(super) struct Shared {
     pub(super) dry_run: bool,
     pub(super) component: String,
     pub(super) clock: Clock,
+    /// How often somebody who was away returned.
+    pub(super) returns: watch::Sender<u64>,
 }
 
 /// A handle: who asks, and how urgently.
@@ -73,7 +77,7 @@ pub(super) struct Client {
     as_of: Option<AsOf>,
 }
 
-fn agent(component: &str, plugin: &str) -> Arc<str> {
+pub(super) fn agent(component: &str, plugin: &str) -> Arc<str> {
     let version = env!("CARGO_PKG_VERSION");
     let name = if plugin.is_empty() {
         format!("{component}/{version}")
@@ -330,9 +334,12 @@ impl Client {
         let addresses = server.addresses(call.graphql);
         let (mut address, mut untried) = (0, addresses.saturating_sub(1));
         loop {
-            let verdict = self
-                .attempt(server, call, address, &mut deadline, asked)
-                .await?;
+            let at = Address {
+                index: address,
+                is_last: untried == 0,
+            };
+            let verdict = self.attempt(server, call, at, &mut deadline, asked).await?;
+            let tries_left = !matches!(verdict, Verdict::Away(_));
             let (error, wait, why) = match verdict {
                 Verdict::Done(answer) => return Ok(answer),
                 Verdict::Unauthorized(error, token) => {
@@ -358,6 +365,7 @@ impl Client {
                     (error, retry.backoff(attempt), "retry")
                 }
                 Verdict::Again(error) => (error, retry.backoff(attempt), "retry"),
+                Verdict::Away(error) => (error, Duration::ZERO, "retry"),
                 Verdict::Wait(limited, error) => {
                     let wait = limited.until.duration_since(self.now()).unsigned_abs();
                     if wait > retry.longest_wait {
@@ -378,7 +386,7 @@ impl Client {
             } else {
                 retry.tries
             };
-            if attempt >= tries || Instant::now() + wait >= deadline {
+            if !tries_left || attempt >= tries || Instant::now() + wait >= deadline {
                 return Err(error);
             }
             tracing::debug!(request = call.name(), attempt, ?wait, %error, "trying again");

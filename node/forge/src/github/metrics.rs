@@ -64,6 +64,11 @@ struct Failing {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Away {
+    host: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Waited {
     why: &'static str,
 }
@@ -126,6 +131,7 @@ pub struct GitHubMetrics {
     cost: Family<Spender, Counter>,
     failing: Family<Failing, Gauge>,
     waited: Family<Waited, Counter<f64, std::sync::atomic::AtomicU64>>,
+    away: Family<Away, Gauge>,
 }
 
 impl fmt::Debug for GitHubMetrics {
@@ -151,6 +157,7 @@ impl Default for GitHubMetrics {
             cost: Family::default(),
             failing: Family::default(),
             waited: Family::default(),
+            away: Family::default(),
         }
     }
 }
@@ -211,6 +218,11 @@ impl GitHubMetrics {
             "trireme_github_waited_seconds",
             "Seconds that requests waited for a throttle, a limit, a retry or a free slot",
             self.waited.clone(),
+        );
+        registry.register(
+            "trireme_github_away",
+            "1 while a GitHub does not answer and is only probed",
+            self.away.clone(),
         );
     }
 
@@ -291,6 +303,11 @@ impl GitHubMetrics {
 
     pub(super) fn works(&self, host: &str, org: &str, reason: &'static str) {
         self.failing.remove(&failing(host, org, reason));
+    }
+
+    pub(super) fn away(&self, host: &str, away: bool) {
+        let host = host.to_owned();
+        self.away.get_or_create(&Away { host }).set(away.into());
     }
 
     pub(super) fn waited(&self, why: &'static str, wait: Duration) {

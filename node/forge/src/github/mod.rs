@@ -27,7 +27,9 @@ mod metrics;
 mod milestones;
 mod moves;
 mod people;
+mod presence;
 mod priority;
+mod probe;
 mod pulls;
 mod reactions;
 mod repositories;
@@ -45,7 +47,7 @@ pub(crate) mod wire;
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use url::Url;
 
 pub use as_of::{AS_OF_FOR, AsOf};
@@ -63,6 +65,7 @@ pub use metrics::GitHubMetrics;
 /// The body of a request, as a [`Transport`] gets it.
 pub use octocrab::OctoBody;
 pub use priority::{BACKGROUND_IN_FLIGHT, BACKGROUND_LEAVES_PERCENT, Priority};
+pub use probe::Pause;
 pub use retry::{MUTATION_TIMEOUT, RetryPolicy};
 use server::Server;
 pub use throttle::Rate;
@@ -254,6 +257,7 @@ impl GitHub {
             dry_run: options.dry_run,
             component: options.component,
             clock: options.clock,
+            returns: watch::Sender::new(0),
         });
         Ok(Self { client })
     }
@@ -329,6 +333,18 @@ impl GitHub {
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.client.sent()
+    }
+
+    /// Why the GitHub of this org is not to be asked anything at present. A call is refused then without being sent.
+    #[must_use]
+    pub fn pause(&self, org: &str) -> Option<Pause> {
+        self.client.pause(org)
+    }
+
+    /// Changes when a GitHub that was away is there again.
+    #[must_use]
+    pub fn returns(&self) -> watch::Receiver<u64> {
+        self.client.shared.returns.subscribe()
     }
 
     /// Something changed in a repository, or of one issue or pull request in it: what is kept of it stands in for nothing

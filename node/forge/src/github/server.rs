@@ -8,6 +8,7 @@ use url::Url;
 
 use super::credentials::{Behalf, Credentials};
 use super::installations::Installations;
+use super::presence::Presence;
 use super::throttle::{Rate, Throttles};
 use super::{HostOptions, SetupError};
 use crate::types::BotUser;
@@ -24,6 +25,7 @@ pub(super) struct Server {
     pub(super) credentials: Credentials,
     pub(super) installations: Installations,
     pub(super) throttles: Throttles,
+    pub(super) presence: Presence,
     /// Asked for once.
     pub(super) bot: OnceLock<BotUser>,
     pub(super) clone_from: Option<Url>,
@@ -84,6 +86,7 @@ impl Server {
             credentials,
             installations: Installations::default(),
             throttles: throttles(rate, &org_rates),
+            presence: Presence::default(),
             bot: OnceLock::new(),
             clone_from,
         })

@@ -25,6 +25,8 @@ pub(super) enum Verdict {
     Elsewhere(ForgeError),
     /// Try again no sooner than `Limited::until`, or fail like this.
     Wait(Limited, ForgeError),
+    /// Nobody is asked anything at present: fail like this.
+    Away(ForgeError),
     /// The token was not accepted.
     Unauthorized(ForgeError, String),
     Fail(ForgeError),
@@ -165,6 +167,11 @@ pub(super) fn no_url(call: &Call<'_>, error: url::ParseError) -> ForgeError {
         request: call.name(),
         reason: error.to_string(),
     }
+}
+
+pub(super) fn away(call: &Call<'_>) -> ForgeError {
+    let reason = "it has not answered for a while, and is asked again once it answers a probe";
+    unavailable(call, reason, false)
 }
 
 pub(super) fn unavailable(call: &Call<'_>, reason: &str, maybe_sent: bool) -> ForgeError {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests fail by unwrap")]
 
 mod app;
+mod away;
 mod budgets;
 mod cache;
 mod hosts;
