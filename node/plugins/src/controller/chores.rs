@@ -42,6 +42,17 @@ pub(super) enum Chore {
     },
 }
 
+impl Chore {
+    /// Whose forge is asked; empty for the first one.
+    fn org(&self) -> &str {
+        match self {
+            Self::Pulls(repo) | Self::RepoHooks(repo) | Self::BaseMoved { repo, .. } => &repo.org,
+            Self::OrgHooks(org) => org,
+            Self::AppHook | Self::Rebase => "",
+        }
+    }
+}
+
 /// Everything there is to look at. Only what the configuration names: the repositories of an organisation are not
 /// listed.
 pub(super) fn chores(running: &RunningConfig, hooks: &OurHooks) -> Vec<Chore> {
@@ -119,6 +130,9 @@ impl Session {
     }
 
     pub(super) async fn repair(&self, chore: Chore) -> Work {
+        if let Some(wait) = self.repairs_later(chore.org()) {
+            return Work::After(wait);
+        }
         let done = match &chore {
             Chore::Pulls(repo) => self.repair_pulls(repo).await.map(|()| None),
             Chore::ConfigMaps(repo) => self.apply_config_maps(repo).await.map(|()| None),

@@ -13,6 +13,7 @@ use trireme_proto::state::{
 use trireme_state::{EFFECTS_LEVEL, next_effect};
 
 use super::lanes::Lane;
+use super::pause::asks_forge;
 use super::write::{Answer, Failure};
 use super::{MAX_TRIES, Session, not_recorded, observed};
 use crate::decision::{describe, filled, is_counted, joined, outcome_word};
@@ -54,6 +55,9 @@ impl Session {
                 continue;
             }
             let action = with_answers(plan, action);
+            if asks_forge(&action) {
+                self.ask_leave(&delivery.org)?;
+            }
             if effect.state() == EffectState::Started
                 && let Some(answer) = self.took_effect(&action, effect.started_ms).await?
             {

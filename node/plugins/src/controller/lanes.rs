@@ -95,6 +95,7 @@ impl Session {
             .plan(guid, &lane.plugin)
             .is_some_and(|plan| is_committed(plan));
         if !decided {
+            self.ask_leave(&delivery.org)?;
             self.decide(lane, delivery).await?;
         }
         self.carry_out(lane, guid).await

@@ -13,6 +13,7 @@ mod forward;
 mod inbox;
 mod lanes;
 mod observed;
+mod pause;
 mod pick;
 mod planning;
 mod pulls;
@@ -26,9 +27,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 use trireme_forge::Forge;
 use trireme_forge::git::Mirrors;
-use trireme_forge::github::{AsOf, GitHub};
+use trireme_forge::github::{AsOf, GitHub, Pause};
 use trireme_forge::owners::OwnersLoader;
 use trireme_in_repo::InRepo;
 use trireme_office::{
@@ -70,6 +72,12 @@ pub trait ForgeOfPlugin: Send + Sync {
     fn of_plugin(&self, plugin: &str) -> Arc<dyn Forge>;
     /// For deciding about an event: with answers that are as new as it.
     fn of_decision(&self, plugin: &str, as_of: &AsOf) -> Arc<dyn Forge>;
+
+    /// Why the forge of this org is not to be asked anything at present.
+    fn pause(&self, org: &str) -> Option<Pause>;
+
+    /// Changes when a forge that was away is there again.
+    fn returns(&self) -> watch::Receiver<u64>;
 }
 
 impl ForgeOfPlugin for GitHub {
@@ -79,6 +87,14 @@ impl ForgeOfPlugin for GitHub {
 
     fn of_decision(&self, plugin: &str, as_of: &AsOf) -> Arc<dyn Forge> {
         Arc::new(self.for_plugin(plugin).as_of(as_of))
+    }
+
+    fn pause(&self, org: &str) -> Option<Pause> {
+        self.pause(org)
+    }
+
+    fn returns(&self) -> watch::Receiver<u64> {
+        self.returns()
     }
 }
 
@@ -241,6 +257,7 @@ impl Controller for PluginsController {
         tokio::select! {
             followed = session.follow() => followed,
             () = session.follow_config() => Ok(()),
+            () = session.follow_forges() => Ok(()),
             () = session.schedule_chores() => Ok(()),
             _ = working => Ok(()),
         }
