@@ -1,8 +1,9 @@
-//! The sandbox's only source of wall time: the system's clock, or one that a test sets and advances.
+//! The sandbox's only source of wall time: the system's clock, one that a test sets and advances, or a simulation's.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::{SignedDuration, Timestamp};
+use tokio::time::Instant;
 
 /// Where the sandbox reads the time. Clones of a manual clock share its hand.
 #[derive(Debug, Clone, Default)]
@@ -12,6 +13,8 @@ pub enum Clock {
     System,
     /// Stands still until [`Clock::advance`]d: commit ids, ids in payloads and timestamps are then the same in every run.
     Manual(Arc<Mutex<Timestamp>>),
+    /// It was `at` at `since` and goes on with Tokio's clock, paused or not.
+    Simulated { at: Timestamp, since: Instant },
 }
 
 impl Clock {
@@ -25,6 +28,7 @@ impl Clock {
         let now = match self {
             Self::System => Timestamp::now(),
             Self::Manual(hand) => *hand.lock().unwrap_or_else(PoisonError::into_inner),
+            Self::Simulated { at, since } => at.saturating_add(since.elapsed()).unwrap_or(*at),
         };
         Timestamp::from_second(now.as_second()).unwrap_or(now)
     }

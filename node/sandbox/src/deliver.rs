@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use url::Url;
 
+use crate::courier::{Courier, Receipt, Unbrought};
 use crate::engine::Engine;
 use crate::faults::HookEffect;
 use crate::forge::{Answer, Delivery, Hook, HookScope, Id, RepoName};
@@ -51,11 +52,11 @@ impl Attempt {
 pub(crate) async fn run(
     engine: Weak<Engine>,
     mut queue: mpsc::Receiver<Attempt>,
-    client: reqwest::Client,
+    courier: Arc<dyn Courier>,
 ) {
     let mut deliverer = Deliverer {
         engine,
-        client,
+        courier,
         lanes: BTreeMap::new(),
         ready: VecDeque::new(),
         running: JoinSet::new(),
@@ -89,7 +90,7 @@ enum Ended {
 
 struct Deliverer {
     engine: Weak<Engine>,
-    client: reqwest::Client,
+    courier: Arc<dyn Courier>,
     /// Waiting attempts of every lane that is ready or running. Bounded with the queue.
     lanes: BTreeMap<Lane, VecDeque<Attempt>>,
     ready: VecDeque<Lane>,
@@ -129,10 +130,10 @@ impl Deliverer {
                 }
             }
             Some(HookEffect::Delayed { millis }) => {
-                let (engine, client) = (self.engine.clone(), self.client.clone());
+                let (engine, courier) = (self.engine.clone(), Arc::clone(&self.courier));
                 self.running.spawn(async move {
                     tokio::time::sleep(Duration::from_millis(millis)).await;
-                    send(&engine, &client, &attempt).await;
+                    send(&engine, courier.as_ref(), &attempt).await;
                     Ended::Delayed
                 });
                 return;
@@ -189,21 +190,21 @@ impl Deliverer {
                 self.lanes.remove(&lane);
                 continue;
             };
-            let (engine, client) = (self.engine.clone(), self.client.clone());
+            let (engine, courier) = (self.engine.clone(), Arc::clone(&self.courier));
             self.busy += 1;
             self.running.spawn(async move {
-                send(&engine, &client, &attempt).await;
+                send(&engine, courier.as_ref(), &attempt).await;
                 Ended::Sent(lane)
             });
         }
     }
 }
 
-async fn send(engine: &Weak<Engine>, client: &reqwest::Client, attempt: &Attempt) {
+async fn send(engine: &Weak<Engine>, courier: &dyn Courier, attempt: &Attempt) {
     let Some(prepared) = engine.upgrade().and_then(|e| prepare(&e, attempt)) else {
         return;
     };
-    let answer = post(client, prepared).await;
+    let answer = post(courier, prepared).await;
     if let Some(engine) = engine.upgrade() {
         engine.answered(attempt, answer);
     }
@@ -293,21 +294,18 @@ fn sha256_mac(secret: &str, payload: &[u8]) -> String {
 }
 
 /// Posts to the first target that accepts the connection.
-async fn post(client: &reqwest::Client, prepared: Prepared) -> Answer {
+async fn post(courier: &dyn Courier, prepared: Prepared) -> Answer {
     let started = Instant::now();
     let mut refused = String::new();
     for target in &prepared.targets {
-        let mut request = client.post(target.clone()).body(prepared.payload.clone());
-        for (name, value) in &prepared.headers {
-            request = request.header(name, value);
-        }
-        match tokio::time::timeout(DELIVERY_TIMEOUT, answer(request, target, started)).await {
-            Ok(Ok(answer)) => return answer,
-            Ok(Err(error)) if error.is_connect() => {
+        let posting = courier.post(target, &prepared.headers, prepared.payload.clone());
+        match tokio::time::timeout(DELIVERY_TIMEOUT, posting).await {
+            Ok(Ok(receipt)) => return answer(receipt, target, started),
+            Ok(Err(error @ Unbrought::Refused(_))) => {
                 tracing::debug!(%target, %error, "webhook target does not accept connections");
                 refused = target.to_string();
             }
-            Ok(Err(error)) => {
+            Ok(Err(error @ Unbrought::BrokenOff(_))) => {
                 tracing::debug!(%target, %error, "webhook target broke off");
                 return no_answer(502, "failed to read the response", target.as_str(), started);
             }
@@ -317,26 +315,14 @@ async fn post(client: &reqwest::Client, prepared: Prepared) -> Answer {
     no_answer(502, "failed to connect to host", &refused, started)
 }
 
-async fn answer(
-    request: reqwest::RequestBuilder,
-    target: &Url,
-    started: Instant,
-) -> Result<Answer, reqwest::Error> {
-    let response = request.send().await?;
-    let status_code = response.status().as_u16();
-    let headers = response
-        .headers()
-        .iter()
-        .map(|(k, v)| {
-            (
-                k.to_string(),
-                String::from_utf8_lossy(v.as_bytes()).into_owned(),
-            )
-        })
-        .collect();
-    let body = response.bytes().await?;
+fn answer(receipt: Receipt, target: &Url, started: Instant) -> Answer {
+    let Receipt {
+        status_code,
+        headers,
+        body,
+    } = receipt;
     let body = body.get(..MAX_ANSWER_BODY).unwrap_or(&body);
-    Ok(Answer {
+    Answer {
         status_code,
         status: if (200..300).contains(&status_code) {
             "OK".into()
@@ -347,7 +333,7 @@ async fn answer(
         duration: started.elapsed(),
         headers,
         body: String::from_utf8_lossy(body).into_owned(),
-    })
+    }
 }
 
 fn no_answer(status_code: u16, status: &str, url: &str, started: Instant) -> Answer {

@@ -9,6 +9,7 @@ mod admin;
 mod clock;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod courier;
 mod deliver;
 mod engine;
 mod exchange;
@@ -27,8 +28,10 @@ pub mod world;
 
 pub use actor::{Actor, FileChange, MergeSpec, NewCommit, PullRequestSpec};
 pub use clock::Clock;
+pub use courier::{Courier, Receipt, Unbrought};
 pub use deliver::DELIVERY_TIMEOUT;
 pub use exchange::{Exchange, MAX_EXCHANGES};
 pub use git::GitError;
 pub use log::{Entry, Logged, MAX_ENTRIES};
 pub use sandbox::{DEFAULT_RATE_LIMIT, Sandbox, SandboxConfig, StartError, Unmet};
+pub use server::Cut;

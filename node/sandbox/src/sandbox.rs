@@ -5,13 +5,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::{Body, HttpBody};
+use axum::{BoxError, Router};
+use bytes::Bytes;
+use http::{Request, Response};
 use jiff::Timestamp;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::{CancellationToken, DropGuard};
+use url::Url;
 
 use crate::actor::{Actor, FileChange, NewCommit};
 use crate::clock::Clock;
+use crate::courier::{Courier, Http};
 use crate::deliver;
 use crate::engine::{Engine, MAX_QUEUED_DELIVERIES, Parts};
 use crate::exchange::Exchange;
@@ -21,7 +27,7 @@ use crate::forge::{
 };
 use crate::git::GitStore;
 use crate::log::{Entry, Logged};
-use crate::server;
+use crate::server::{self, Cut};
 
 /// GitHub's hourly budget of a user.
 pub const DEFAULT_RATE_LIMIT: u64 = 5_000;
@@ -91,9 +97,17 @@ pub struct Sandbox {
 
 #[derive(Debug)]
 struct Running {
+    router: Router,
     stop: CancellationToken,
     _on_drop: DropGuard,
     _temporary: Option<tempfile::TempDir>,
+}
+
+/// Where a sandbox stands.
+struct Begin {
+    base: String,
+    dir: PathBuf,
+    temporary: Option<tempfile::TempDir>,
 }
 
 impl Sandbox {
@@ -112,10 +126,10 @@ impl Sandbox {
             source,
         })?;
         let unusable = |dir: PathBuf| move |source| StartError::Directory { dir, source };
-        let (dir, temporary) = match config.dir {
+        let (dir, temporary) = match &config.dir {
             Some(dir) => {
-                std::fs::create_dir_all(&dir).map_err(unusable(dir.clone()))?;
-                let absolute = std::path::absolute(&dir).map_err(unusable(dir))?;
+                std::fs::create_dir_all(dir).map_err(unusable(dir.clone()))?;
+                let absolute = std::path::absolute(dir).map_err(unusable(dir.clone()))?;
                 (absolute, None)
             }
             None => {
@@ -129,28 +143,64 @@ impl Sandbox {
             // Every delivery makes its own connection, so that a receiver that is gone is noticed before anything is sent.
             .pool_max_idle_per_host(0)
             .build()?;
+        let parts = Begin {
+            base: format!("http://{address}"),
+            dir,
+            temporary,
+        };
+        let sandbox = Self::begin(config, parts, Arc::new(Http(client)));
+        let (engine, stop) = (sandbox.engine.clone(), sandbox.running.stop.clone());
+        tokio::spawn(server::serve(listener, engine, stop));
+        Ok(sandbox)
+    }
+
+    /// A sandbox that listens nowhere: whoever holds it [`Sandbox::call`]s it, and `courier` brings its webhooks. Nothing
+    /// that asks for git works, so that repositories are made in the core ([`Sandbox::change`]). Needs a tokio runtime.
+    pub fn within(config: SandboxConfig, base: &Url, courier: Arc<dyn Courier>) -> Self {
+        let parts = Begin {
+            base: base.as_str().trim_end_matches('/').to_owned(),
+            dir: PathBuf::from("/nonexistent"),
+            temporary: None,
+        };
+        Self::begin(config, parts, courier)
+    }
+
+    fn begin(config: SandboxConfig, parts: Begin, courier: Arc<dyn Courier>) -> Self {
         let (sender, queue) = mpsc::channel(MAX_QUEUED_DELIVERIES);
         let engine = Arc::new(Engine::new(Parts {
-            base: format!("http://{address}"),
+            base: parts.base,
             clock: config.clock,
-            git: GitStore::new(&dir),
+            git: GitStore::new(&parts.dir),
             seed: config.seed,
             rate_limit: config.rate_limit,
             record_exchanges: config.record_exchanges,
             deliveries: sender,
         }));
         let stop = CancellationToken::new();
-        let sending = deliver::run(Arc::downgrade(&engine), queue, client);
+        let sending = deliver::run(Arc::downgrade(&engine), queue, courier);
         tokio::spawn(stop.clone().run_until_cancelled_owned(sending));
-        tokio::spawn(server::serve(listener, engine.clone(), stop.clone()));
-        Ok(Self {
-            engine,
+        Self {
             running: Arc::new(Running {
+                router: server::router(&engine),
                 stop: stop.clone(),
                 _on_drop: stop.drop_guard(),
-                _temporary: temporary,
+                _temporary: parts.temporary,
             }),
-        })
+            engine,
+        }
+    }
+
+    /// What a request over a connection is answered, faults included. It goes its way if the caller does not wait.
+    ///
+    /// # Errors
+    /// [`Cut`] where a connection would be.
+    pub async fn call<B>(&self, request: Request<B>) -> Result<Response<Body>, Cut>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (engine, router) = (self.engine.clone(), self.running.router.clone());
+        server::handle(engine, router, request).await
     }
 
     /// Ends serving and sending, whoever else holds a clone.
@@ -318,7 +368,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// 404.
-    pub fn set_hook_targets(&self, hook: Id, targets: Vec<url::Url>) -> Result<(), Refusal> {
+    pub fn set_hook_targets(&self, hook: Id, targets: Vec<Url>) -> Result<(), Refusal> {
         self.change(|forge| {
             forge.hook_mut(hook)?.config.targets = targets;
             Ok(())

@@ -4,9 +4,9 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::response::IntoResponse;
+use axum::{BoxError, Router};
 use base64::Engine as _;
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, header};
@@ -35,20 +35,25 @@ pub(crate) const ADMIN: &str = "/_sandbox";
 pub(crate) struct Caller(pub(crate) Option<String>);
 
 /// The connection is cut instead of an answer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("cut by a fault")]
-struct Cut;
+pub struct Cut;
 
-/// Accepts connections until told to stop; those open then are dropped.
-pub(crate) async fn serve(listener: TcpListener, engine: Arc<Engine>, stop: CancellationToken) {
-    let router = Router::new()
-        .merge(crate::rest::router(&engine))
+/// Everything that is served.
+pub(crate) fn router(engine: &Arc<Engine>) -> Router {
+    Router::new()
+        .merge(crate::rest::router(engine))
         .merge(crate::graphql::router())
         .merge(crate::smart_http::router())
         .merge(crate::admin::router())
         .merge(crate::pages::router())
         .fallback(|| async { Refusal::not_found() })
-        .with_state(engine.clone());
+        .with_state(engine.clone())
+}
+
+/// Accepts connections until told to stop; those open then are dropped.
+pub(crate) async fn serve(listener: TcpListener, engine: Arc<Engine>, stop: CancellationToken) {
+    let router = router(&engine);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
@@ -83,21 +88,29 @@ pub(crate) async fn serve(listener: TcpListener, engine: Arc<Engine>, stop: Canc
     }
 }
 
-async fn handle(
+pub(crate) async fn handle<B>(
     engine: Arc<Engine>,
     router: Router,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Cut> {
+    request: Request<B>,
+) -> Result<Response<Body>, Cut>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     // What a call does is not undone by the caller hanging up.
     let task = tokio::spawn(answer(engine, router, request));
     task.await.unwrap_or(Err(Cut))
 }
 
-async fn answer(
+async fn answer<B>(
     engine: Arc<Engine>,
     router: Router,
-    request: Request<Incoming>,
-) -> Result<Response<Body>, Cut> {
+    request: Request<B>,
+) -> Result<Response<Body>, Cut>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let method = request.method().as_str().to_owned();
     let path = request.uri().path().to_owned();
     let query = request.uri().query().map(str::to_owned);
@@ -169,14 +182,18 @@ async fn answer(
     Ok(response)
 }
 
-async fn run(
+async fn run<B>(
     engine: &Arc<Engine>,
     router: Router,
-    request: Request<Incoming>,
+    request: Request<B>,
     path: &str,
     query: Option<String>,
     caller: Caller,
-) -> Response<Body> {
+) -> Response<Body>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let (mut parts, body) = request.into_parts();
     let limited = http_body_util::Limited::new(body, MAX_REQUEST_BODY);
     let body = match limited.collect().await {
