@@ -28,7 +28,7 @@ use trireme_raft::{ProposeError, Store};
 use super::{
     chance::Chance,
     cluster::{Cluster, WEBHOOK_SECRET},
-    forge::{BRANCH, ORG, REPO},
+    forge::{BRANCH, Forge, ORG, REPO},
     world::true_ms,
 };
 use crate::{
@@ -56,6 +56,7 @@ const ANSWER_BYTES: u64 = 64 << 10;
 pub(crate) struct Client {
     pub(crate) number: u64,
     pub(crate) cluster: Cluster,
+    pub(crate) forge: Forge,
     pub(crate) chance: Chance,
     /// When the simulation began.
     pub(crate) began: tokio::time::Instant,
@@ -315,7 +316,7 @@ impl Client {
     pub(crate) async fn author(self, stop: CancellationToken) {
         while !stop.is_cancelled() {
             sleep(self.chance.millis(OPEN_MS.0, OPEN_MS.1)).await;
-            let (number, head_sha) = match self.cluster.forge().open() {
+            let (number, head_sha) = match self.forge.open() {
                 Ok(opened) => opened,
                 Err(refusal) => {
                     let what = format!("a pull request was not opened: {refusal:?}");

@@ -25,51 +25,31 @@ use trireme_api::{
     Anonymous, Artifact, AuthConfig, Candidate, Checked, ConfigCheck, DebugSource, DoorConfig,
     Doors, HookSecrets, RunStore,
 };
-use trireme_jobs::{Leases, Periodics, Scheduler, Sinker};
-use trireme_office::{ConfigFeed, Controller, Keeper};
+use trireme_jobs::Leases;
+use trireme_office::Keeper;
 use trireme_proto::{api::DebugFile, state::Job};
 use trireme_raft::{
-    Host, Node, PeerListener, Pipe, Store, StoreConfig, Timing, archive::MemoryHome,
-    disk::MemoryDisk, wal::WalOptions,
+    Host, Node, PeerListener, Pipe, Store, StoreConfig, archive::MemoryHome, disk::MemoryDisk,
 };
-use trireme_report::Outbox;
 
 use super::{
     Plant,
     chance::Chance,
     chronicle::Chronicle,
-    clerk::Clerk,
-    forge::Forge,
-    merger::Merger,
+    furnishing::Furnishing,
     network::Network,
-    reporter::Teller,
     trace::Trace,
     world::{Hardware, Life, door_address, peer_address},
 };
 
 pub(crate) const WEBHOOK_SECRET: &str = "simulated";
 
-/// Twice as slow as a node's own: half of what an undisturbed cluster does is to say that it is there.
-const HEARTBEAT: Duration = Duration::from_millis(150);
-/// Small, so that segments are begun and removed often.
-const SEGMENT_BYTES: u64 = 16 << 10;
-/// Small, so that snapshots are written, sent and installed often.
-const COMPACT_ENTRIES: u64 = 150;
-const KEEP_ENTRIES: u64 = 40;
 /// A node that stops by itself is started again after this.
 const SERVICE_RESTART_MS: (u64, u64) = (200, 2000);
 /// An orderly stop takes no longer; then the process is killed.
 const STOP: Duration = Duration::from_secs(10);
 /// Simulated connections have no addresses; whoever looks at one sees a process on the same host.
 const NOWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-/// Short, so that replicas are compared and files read again several times in a run.
-const AUDIT_EVERY: Duration = Duration::from_secs(5);
-const SCRUB_EVERY: Duration = Duration::from_secs(10);
-/// Set aside on every disk.
-const RESERVE_BYTES: u64 = 64 << 10;
-/// Between two looks at whether a state holds together. A look walks all of it.
-const LOOK: Duration = Duration::from_secs(2);
-
 /// Of so many revisions one is not shown where that is planted.
 const SKIPPED_ONE_IN: u64 = 32;
 
@@ -94,9 +74,7 @@ struct Shared {
     began: Instant,
     seats: BTreeMap<u64, Mutex<Seat>>,
     hardware: BTreeMap<u64, Arc<Hardware>>,
-    feed: ConfigFeed,
-    forge: Forge,
-    plant: Option<Plant>,
+    furnishing: Furnishing,
     /// From now on disks say that they synced and do not.
     lying_disks: AtomicBool,
 }
@@ -132,19 +110,13 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Cluster {
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "each is another part of the surroundings"
-    )]
     pub(crate) fn new(
         nodes: u64,
         network: Network,
         chance: Chance,
         trace: Trace,
         chronicle: Chronicle,
-        feed: ConfigFeed,
-        forge: Forge,
-        plant: Option<Plant>,
+        furnishing: Furnishing,
     ) -> Self {
         let seat = |_| {
             Mutex::new(Seat {
@@ -163,9 +135,7 @@ impl Cluster {
             began: Instant::now(),
             seats: (1..=nodes).map(|id| (id, seat(id))).collect(),
             hardware: (1..=nodes).map(|id| (id, Arc::default())).collect(),
-            feed,
-            forge,
-            plant,
+            furnishing,
             lying_disks: AtomicBool::new(false),
         }))
     }
@@ -188,10 +158,6 @@ impl Cluster {
 
     pub(crate) fn hardware(&self, id: u64) -> Arc<Hardware> {
         self.0.hardware.get(&id).cloned().unwrap_or_default()
-    }
-
-    pub(crate) fn forge(&self) -> &Forge {
-        &self.0.forge
     }
 
     fn seat(&self, id: u64) -> Option<MutexGuard<'_, Seat>> {
@@ -272,21 +238,7 @@ impl Cluster {
         config.disk = Arc::new(disk.clone());
         config.archive = Some(archive);
         config.host = Host::Simulated(Arc::clone(&life) as Arc<_>);
-        config.timing = Timing {
-            heartbeat: HEARTBEAT,
-            election_min: HEARTBEAT * 3,
-            election_max: HEARTBEAT * 5,
-            ..Timing::default()
-        };
-        config.limits.wal = WalOptions {
-            segment_bytes: SEGMENT_BYTES,
-            ..WalOptions::default()
-        };
-        config.limits.compact_entries = COMPACT_ENTRIES;
-        config.limits.keep_entries = KEEP_ENTRIES;
-        config.limits.audit_every = AUDIT_EVERY;
-        config.limits.scrub_every = SCRUB_EVERY;
-        config.limits.space.reserve_bytes = RESERVE_BYTES;
+        (shared.furnishing.tune)(&mut config);
         let opened = Store::open(config).await;
         {
             let Some(mut seat) = self.seat(id) else {
@@ -312,9 +264,14 @@ impl Cluster {
         };
         let gone = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        tasks.spawn(observe(id, store.clone(), shared.chronicle.clone()));
-        let skips = id == 1 && shared.plant == Some(Plant::SkippedChanges);
-        tasks.spawn(follow(id, store.clone(), shared.chronicle.clone(), skips));
+        let furnishing = &shared.furnishing;
+        let chronicle = shared.chronicle.clone();
+        tasks.spawn(observe(id, store.clone(), chronicle, furnishing.look));
+        let skips = id == 1 && furnishing.plant == Some(Plant::SkippedChanges);
+        if furnishing.keeps_changes {
+            let chronicle = shared.chronicle.clone();
+            tasks.spawn(follow(id, store.clone(), chronicle, skips));
+        }
         let leases = Leases::default();
         tasks.spawn(serve(
             store.clone(),
@@ -322,17 +279,7 @@ impl Cluster {
             Arriving(shared.network.listen(id, &door_address(id))),
             gone.clone(),
         ));
-        let controllers: Vec<Arc<dyn Controller>> = vec![
-            Arc::new(Scheduler::new(leases, shared.feed.clone())),
-            Arc::new(Periodics::new(shared.feed.clone())),
-            Arc::new(Sinker::new(shared.feed.clone()).with_least_age(Duration::ZERO)),
-            Arc::new(Clerk),
-            Arc::new(Merger(shared.forge.clone())),
-            Arc::new(Outbox::new(vec![Arc::new(Teller {
-                forge: shared.forge.clone(),
-                forgets: shared.plant == Some(Plant::ForgottenReports),
-            })])),
-        ];
+        let controllers = (furnishing.crew)(&life, leases);
         let keeper = Keeper::new(store.clone(), controllers);
         let keeping = gone.clone();
         tasks.spawn(async move { keeper.run(keeping).await });
@@ -454,13 +401,13 @@ impl Cluster {
 }
 
 /// Looks at every state that a node shows.
-async fn observe(id: u64, store: Store, chronicle: Chronicle) {
+async fn observe(id: u64, store: Store, chronicle: Chronicle, every: Duration) {
     let mut next = 0;
     let mut looked: Option<Instant> = None;
     loop {
         let view = store.at_least(next).await;
         chronicle.digest(id, view.revision, &view.state.digest());
-        if looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+        if looked.is_none_or(|looked| looked.elapsed() >= every) {
             looked = Some(Instant::now());
             if let Err(broken) = view.state.check_invariants() {
                 chronicle.broken(format!(

@@ -11,7 +11,7 @@ use trireme_proto::state::{Delivery, IntentState, Job};
 use trireme_raft::Store;
 use trireme_state::{JobFilter, archive_keys, is_complete};
 
-use super::{clockwork, cluster::Cluster, reporter::REPORTER};
+use super::{clockwork, cluster::Cluster, forge::Forge, reporter::REPORTER};
 use crate::{DigestAt, History, Last, archive::each_page, checks};
 
 /// Nothing disturbs any more: leases expire, lost agents come back, all work is done within this.
@@ -30,10 +30,10 @@ pub(crate) struct Rested {
 }
 
 /// Every node's store, once all have applied the same and nothing is left to do; why not otherwise.
-pub(crate) async fn rest(cluster: &Cluster) -> Result<Rested, String> {
+pub(crate) async fn rest(cluster: &Cluster, forge: &Forge) -> Result<Rested, String> {
     let deadline = Instant::now() + REST;
     loop {
-        let unrest = match unrest(cluster) {
+        let unrest = match unrest(cluster, forge) {
             Ok(rested) => return Ok(rested),
             Err(unrest) => unrest,
         };
@@ -47,7 +47,7 @@ pub(crate) async fn rest(cluster: &Cluster) -> Result<Rested, String> {
     }
 }
 
-fn unrest(cluster: &Cluster) -> Result<Rested, String> {
+fn unrest(cluster: &Cluster, forge: &Forge) -> Result<Rested, String> {
     let mut stores = BTreeMap::new();
     for id in cluster.ids() {
         let up = cluster.up(id).ok_or(format!("node {id} does not run"))?;
@@ -104,7 +104,7 @@ fn unrest(cluster: &Cluster) -> Result<Rested, String> {
             ));
         }
     }
-    let unmerged = cluster.forge().unmerged();
+    let unmerged = forge.unmerged();
     if !unmerged.is_empty() {
         return Err(format!("pull requests {unmerged:?} are not merged"));
     }
@@ -133,7 +133,7 @@ fn records<M: prost::Message + Default>(rows: &Rows, kind: u8) -> Result<Vec<M>,
 }
 
 /// Everything that was broken.
-pub(crate) async fn judge(cluster: &Cluster, rested: Rested) -> Vec<String> {
+pub(crate) async fn judge(cluster: &Cluster, forge: &Forge, rested: Rested) -> Vec<String> {
     let Rested { stores, digests } = rested;
     let chronicle = cluster.chronicle();
     let mut broken = chronicle.take_broken();
@@ -148,11 +148,11 @@ pub(crate) async fn judge(cluster: &Cluster, rested: Rested) -> Vec<String> {
             return broken;
         }
     };
-    match history(cluster, &stores, digests, &archive) {
+    match history(cluster, forge, &stores, digests, &archive) {
         Ok(history) => {
             broken.extend(checks::judge(&history).iter().map(ToString::to_string));
             broken.extend(clockwork::judge(&history));
-            broken.extend(untold(&history.last.jobs, &cluster.forge().all_told()));
+            broken.extend(untold(&history.last.jobs, &forge.all_told()));
         }
         Err(why) => broken.push(format!("what is archived cannot be read: {why}")),
     }
@@ -222,6 +222,7 @@ async fn archives(stores: &BTreeMap<u64, Store>) -> Result<Rows, String> {
 
 fn history(
     cluster: &Cluster,
+    forge: &Forge,
     stores: &BTreeMap<u64, Store>,
     digests: Vec<DigestAt>,
     archive: &Rows,
@@ -249,7 +250,7 @@ fn history(
     for delivery in &mut last.deliveries {
         delivery.payload_zstd.clear();
     }
-    let (merged, merge_calls) = cluster.forge().all_merged();
+    let (merged, merge_calls) = forge.all_merged();
     Ok(History {
         merged,
         merge_calls,

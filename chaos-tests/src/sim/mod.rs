@@ -37,6 +37,7 @@ mod clients;
 mod clockwork;
 mod cluster;
 mod forge;
+mod furnishing;
 mod judge;
 mod merger;
 mod nemesis;
@@ -62,6 +63,7 @@ use self::{
     clients::Client,
     cluster::Cluster,
     forge::Forge,
+    furnishing::Furnishing,
     nemesis::{Faults, Nemesis},
     network::Network,
     trace::Trace,
@@ -142,9 +144,7 @@ async fn simulate(options: &Options) -> io::Result<Report> {
         Chance::new(seed, "nodes"),
         trace.clone(),
         chronicle.clone(),
-        feed,
-        forge,
-        options.plant,
+        Furnishing::small(feed, forge.clone(), options.plant),
     );
     for id in cluster.ids() {
         cluster.start(id).await;
@@ -154,7 +154,7 @@ async fn simulate(options: &Options) -> io::Result<Report> {
         if options.plant == Some(Plant::LyingDisks) {
             cluster.let_disks_lie();
         }
-        disturb(options, &cluster, began, &faults).await;
+        disturb(options, &cluster, &forge, began, &faults).await;
         cluster.heal().await;
         // Otherwise the verdict is known: whoever does not even start never comes to rest.
         if !chronicle.is_broken() {
@@ -162,11 +162,11 @@ async fn simulate(options: &Options) -> io::Result<Report> {
                 chronicle.broken(silent);
             }
             feeder.send_replace(Some(clockwork::stopped()?));
-            match judge::rest(&cluster).await {
+            match judge::rest(&cluster, &forge).await {
                 Ok(rested) => {
-                    let reader = client(0, &cluster, seed, began);
+                    let reader = client(0, &cluster, &forge, seed, began);
                     reader.read_all().await;
-                    for broken in judge::judge(&cluster, rested).await {
+                    for broken in judge::judge(&cluster, &forge, rested).await {
                         chronicle.broken(broken);
                     }
                 }
@@ -182,8 +182,8 @@ async fn simulate(options: &Options) -> io::Result<Report> {
     let (lines, sum) = trace.end()?;
     let mut counts = chronicle.counts();
     counts.extend(faults.counts());
-    counts.push(("merges", cluster.forge().all_merged().0.len() as u64));
-    counts.push(("reports", cluster.forge().all_told().len() as u64));
+    counts.push(("merges", forge.all_merged().0.len() as u64));
+    counts.push(("reports", forge.all_told().len() as u64));
     Ok(Report {
         seed,
         nodes: options.nodes,
@@ -199,10 +199,11 @@ async fn simulate(options: &Options) -> io::Result<Report> {
     })
 }
 
-fn client(number: u64, cluster: &Cluster, seed: u64, began: Instant) -> Client {
+fn client(number: u64, cluster: &Cluster, forge: &Forge, seed: u64, began: Instant) -> Client {
     Client {
         number,
         cluster: cluster.clone(),
+        forge: forge.clone(),
         chance: Chance::new(seed, &format!("client {number}")),
         began,
     }
@@ -222,7 +223,13 @@ async fn formed(cluster: &Cluster) -> bool {
 }
 
 /// Clients and agents at work while the nemesis is, too; the agents go on afterwards.
-async fn disturb(options: &Options, cluster: &Cluster, began: Instant, faults: &Arc<Faults>) {
+async fn disturb(
+    options: &Options,
+    cluster: &Cluster,
+    forge: &Forge,
+    began: Instant,
+    faults: &Arc<Faults>,
+) {
     let seed = options.seed;
     let stop = CancellationToken::new();
     for number in 1..=AGENTS {
@@ -236,10 +243,10 @@ async fn disturb(options: &Options, cluster: &Cluster, began: Instant, faults: &
     }
     let mut clients = JoinSet::new();
     for number in 1..=CLIENTS {
-        let client = client(number, cluster, seed, began);
+        let client = client(number, cluster, forge, seed, began);
         clients.spawn(client.run(stop.clone()));
     }
-    let author = client(CLIENTS + 1, cluster, seed, began);
+    let author = client(CLIENTS + 1, cluster, forge, seed, began);
     clients.spawn(author.author(stop.clone()));
     let nemesis = Nemesis {
         cluster: cluster.clone(),
