@@ -3,7 +3,8 @@
 //! judge it ([`checks`]). A [`run`] is told on the same scene: people, clients and followers go on while nemeses
 //! ([`nemesis`]) are done to the nodes. Beside them an idle cluster on a busy machine ([`idle`]), a closed loop of clients
 //! that measures ([`load`]), a flood of webhooks ([`inbox`]), a comparison with etcd ([`compare`]), and a cluster of a large instance's size ([`growth`]).
-//! What is random there is decided by a seed in [`sim`], where nothing is real but the code.
+//! What is random there is decided by a seed in [`sim`], where nothing is real but the code; in [`sim::outage`] the forge
+//! is away for an hour of its time.
 //!
 //! Processes are started and killed by `trireme-harness`; nothing here reaches into a running node.
 

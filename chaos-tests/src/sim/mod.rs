@@ -42,6 +42,7 @@ mod judge;
 mod merger;
 mod nemesis;
 mod network;
+pub mod outage;
 pub mod program;
 mod reporter;
 mod trace;

@@ -135,16 +135,7 @@ fn print(text: &str) -> io::Result<()> {
 }
 
 fn one(arguments: &Arguments, seed: u64) -> anyhow::Result<ExitCode> {
-    // RUST_LOG=trireme_raft=debug shows what the nodes did.
-    tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::builder()
-                .with_default_directive(tracing_subscriber::filter::LevelFilter::OFF.into())
-                .from_env_lossy(),
-        )
-        .with_writer(io::stderr)
-        .with_timer(SimulatedTime::default())
-        .init();
+    tell_what_nodes_do();
     let mut options = arguments.scene.options(seed)?;
     options.trace.clone_from(&arguments.trace);
     let (tail, patience) = (options.tail.clone(), arguments.patience);
@@ -168,6 +159,19 @@ fn one(arguments: &Arguments, seed: u64) -> anyhow::Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// RUST_LOG=trireme_raft=debug shows it, on standard error.
+pub(crate) fn tell_what_nodes_do() {
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::builder()
+                .with_default_directive(tracing_subscriber::filter::LevelFilter::OFF.into())
+                .from_env_lossy(),
+        )
+        .with_writer(io::stderr)
+        .with_timer(SimulatedTime::default())
+        .init();
 }
 
 /// Time since the simulation began, as in traces.

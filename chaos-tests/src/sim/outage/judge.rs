@@ -1,0 +1,532 @@
+//! What the forge's own record says in the end, against what was to be done: each plugin's deliveries on each pull request,
+//! in the order in which the cluster accepted them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use serde_json::Value;
+use trireme_proto::state::{Delivery, DeliveryState, EffectState, Plan};
+use trireme_raft::View;
+use trireme_sandbox::forge::{self, Comment, Issue, IssueEventKind, Refusal, RepoName};
+use trireme_state::{Seq, arrival};
+
+use tokio::time::Instant;
+
+use super::{
+    github::GitHubHere,
+    people::{ASSIGN, BOT, HELPER, LABEL, Pulls, RETITLE, SWITCHED, Switched, UNASSIGN, WIP_LABEL},
+};
+use crate::sim::{chronicle::Chronicle, cluster::Cluster};
+
+/// Broken promises that are told; the first say most.
+const MAX_TOLD: usize = 20;
+
+/// What came out.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    pub(super) broken: Vec<String>,
+    /// Events that the forge told, and those that our own writes caused.
+    pub(super) offered: u64,
+    pub(super) by_ourselves: u64,
+    /// Attempts to bring them that were refused at a bound, that had no answer, and that were asked for again.
+    pub(super) refused: u64,
+    pub(super) unanswered: u64,
+    pub(super) redelivered: u64,
+    /// Events that the cluster has, and that are handled.
+    pub(super) accepted: u64,
+    pub(super) handled: u64,
+    /// Writes that the record shows as done, in order, and more than once.
+    pub(super) writes: u64,
+    pub(super) doubled: u64,
+    /// Plans with effects, tries of deciding that failed, effects that were begun more than once, left out, given up.
+    pub(super) plans: u64,
+    pub(super) failures: u64,
+    pub(super) begun_again: u64,
+    pub(super) skipped: u64,
+    pub(super) dead: u64,
+}
+
+impl Judged {
+    fn broken(&mut self, what: String) {
+        if self.broken.len() < MAX_TOLD {
+            self.broken.push(what);
+        }
+    }
+}
+
+/// What is to be seen on one pull request, or is; by plugin, in order.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Done {
+    /// By label: put on or taken off.
+    labels: BTreeMap<&'static str, Vec<bool>>,
+    assigned: Vec<bool>,
+    titles: Vec<String>,
+    /// By plugin: the ids of the comments that were answered.
+    answers: BTreeMap<&'static str, Vec<u64>>,
+}
+
+impl Done {
+    fn count(&self) -> u64 {
+        let labels: usize = self.labels.values().map(Vec::len).sum();
+        let answers: usize = self.answers.values().map(Vec::len).sum();
+        (labels + answers + self.assigned.len() + self.titles.len()) as u64
+    }
+
+    /// Sets a switch, if it is not so; whether it was not.
+    fn switch(history: &mut Vec<bool>, on: bool) -> bool {
+        let changes = history.last().copied().unwrap_or(false) != on;
+        if changes {
+            history.push(on);
+        }
+        changes
+    }
+}
+
+/// An event as it was sent.
+struct Sent {
+    event: String,
+    payload: Value,
+}
+
+impl Sent {
+    fn text(&self, pointer: &str) -> &str {
+        self.payload
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    }
+
+    fn is_by_bot(&self) -> bool {
+        self.text("/sender/login") == BOT
+    }
+
+    /// Where and which pull request.
+    fn about(&self) -> Option<(RepoName, u64)> {
+        let number = ["/pull_request/number", "/issue/number"];
+        let number = number
+            .iter()
+            .find_map(|at| self.payload.pointer(at)?.as_u64())?;
+        let owner = self.text("/repository/owner/login");
+        Some((RepoName::new(owner, self.text("/repository/name")), number))
+    }
+
+    /// What the plugins make of it.
+    fn expect(&self, done: &mut Done) {
+        match (self.event.as_str(), self.text("/action")) {
+            ("issue_comment", "created") if !self.is_by_bot() => {
+                let id = self.payload.pointer("/comment/id").and_then(Value::as_u64);
+                expect_of_comment(self.text("/comment/body"), id.unwrap_or(0), done);
+            }
+            ("pull_request", "edited") => {
+                let wip = self.text("/pull_request/title").starts_with("WIP: ");
+                Done::switch(done.labels.entry(WIP_LABEL).or_default(), wip);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn expect_of_comment(body: &str, id: u64, done: &mut Done) {
+    if let Some(title) = body.strip_prefix(RETITLE) {
+        done.titles.push(title.to_owned());
+    } else if body.starts_with(LABEL) {
+        done.answers.entry("label").or_default().push(id);
+    } else if body == ASSIGN || body == UNASSIGN {
+        Done::switch(&mut done.assigned, body == ASSIGN);
+    }
+    for Switched {
+        plugin,
+        label,
+        on,
+        off,
+    } in &SWITCHED
+    {
+        if body != *on && body != *off {
+            continue;
+        }
+        let turns_on = body == *on;
+        let changes = Done::switch(done.labels.entry(label).or_default(), turns_on);
+        // What is not there cannot be taken off, and who does not know any more is told so.
+        let is_answered = match *plugin {
+            "label" => !turns_on && !changes,
+            "shrug" => !turns_on && changes,
+            _ => false,
+        };
+        if is_answered {
+            done.answers.entry(plugin).or_default().push(id);
+        }
+    }
+}
+
+/// What the forge remembers of our doing.
+fn record(issue: &Issue, comments: &[&Comment], titles: Vec<String>) -> Done {
+    let mut done = Done {
+        titles,
+        ..Done::default()
+    };
+    let known = SWITCHED
+        .iter()
+        .map(|switched| switched.label)
+        .chain([WIP_LABEL]);
+    let known: Vec<&'static str> = known.collect();
+    for event in issue.events.iter().filter(|event| event.actor == BOT) {
+        let (label, on) = match &event.what {
+            IssueEventKind::Labeled(label) => (label, true),
+            IssueEventKind::Unlabeled(label) => (label, false),
+            IssueEventKind::Assigned(login) if login == HELPER => {
+                done.assigned.push(true);
+                continue;
+            }
+            IssueEventKind::Unassigned(login) if login == HELPER => {
+                done.assigned.push(false);
+                continue;
+            }
+            _ => continue,
+        };
+        if let Some(label) = known.iter().find(|known| **known == label.name) {
+            done.labels.entry(label).or_default().push(on);
+        }
+    }
+    for comment in comments.iter().filter(|comment| comment.author == BOT) {
+        let plugin = match comment.body.split("<details>").next() {
+            Some(said) if said.contains('ツ') => "shrug",
+            _ => "label",
+        };
+        done.answers
+            .entry(plugin)
+            .or_default()
+            .push(answered(&comment.body));
+    }
+    done
+}
+
+/// The id of the comment that an answer links to; 0 for none.
+fn answered(body: &str) -> u64 {
+    let link = body.split("#issuecomment-").nth(1).unwrap_or_default();
+    let digits: String = link.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().unwrap_or(0)
+}
+
+pub(super) fn judge(
+    cluster: &Cluster,
+    github: &GitHubHere,
+    pulls: &Pulls,
+    chronicle: &Chronicle,
+    drained: Option<Instant>,
+) -> Judged {
+    let mut judged = Judged::default();
+    for broken in chronicle.take_broken() {
+        judged.broken(broken);
+    }
+    let Some(up) = cluster.ids().into_iter().find_map(|id| cluster.up(id)) else {
+        judged.broken("no node runs".to_owned());
+        return judged;
+    };
+    let view = up.store.view();
+    let sent = sent(github, &mut judged);
+    let accepted = accepted(&view, &sent, &mut judged);
+    if drained.is_none() {
+        let open: Vec<String> = view
+            .open_deliveries()
+            .take(3)
+            .map(|open| tell_open(&view, open))
+            .collect();
+        let count = view.open_deliveries().count();
+        judged.broken(format!(
+            "{count} deliveries are still open: {}",
+            open.join("; ")
+        ));
+    }
+    plans(&view, &sent, &mut judged);
+    let mut expected: BTreeMap<(RepoName, u64), Done> = BTreeMap::new();
+    for guid in accepted.values() {
+        let Some(sent) = sent.get(guid) else {
+            continue;
+        };
+        if let Some(about) = sent.about() {
+            sent.expect(expected.entry(about).or_default());
+        }
+    }
+    let titles = titles(github, &sent);
+    for (repo, number) in pulls.iter() {
+        let about = (repo.clone(), *number);
+        let titles = titles.get(&about).cloned().unwrap_or_default();
+        let seen = github
+            .sandbox()
+            .read(|forge| seen(forge, repo, *number, titles));
+        let seen = match seen {
+            Ok(seen) => seen,
+            Err(refusal) => {
+                judged.broken(format!("{repo}#{number}: {refusal:?}"));
+                continue;
+            }
+        };
+        let expected = expected.remove(&about).unwrap_or_default();
+        compare(&about, expected, seen, &mut judged);
+    }
+    judged
+}
+
+fn seen(
+    forge: &forge::Forge,
+    repo: &RepoName,
+    number: u64,
+    titles: Vec<String>,
+) -> Result<Done, Refusal> {
+    let (record_of, issue) = forge.issue(repo, number)?;
+    let comments = issue.comments.iter();
+    let comments: Vec<&Comment> = comments
+        .filter_map(|id| record_of.comments.get(id))
+        .collect();
+    Ok(record(issue, &comments, titles))
+}
+
+/// All events by GUID; counts the attempts to bring them.
+fn sent(github: &GitHubHere, judged: &mut Judged) -> BTreeMap<String, Sent> {
+    let mut all: BTreeMap<String, Sent> = BTreeMap::new();
+    for attempt in github.attempts() {
+        judged.redelivered += u64::from(attempt.redelivery);
+        match attempt.answer.as_ref().map(|answer| answer.status_code) {
+            Some(503) => judged.refused += 1,
+            Some(200..=299) => {}
+            Some(502 | 504) | None => judged.unanswered += 1,
+            Some(other) => judged.broken(format!("{} was answered with {other}", attempt.guid)),
+        }
+        all.entry(attempt.guid).or_insert_with(|| Sent {
+            event: attempt.event,
+            payload: serde_json::from_slice(&attempt.payload).unwrap_or_default(),
+        });
+    }
+    judged.offered = all.len() as u64;
+    judged.by_ourselves = all.values().filter(|sent| sent.is_by_bot()).count() as u64;
+    all
+}
+
+/// GUIDs in the order in which they were accepted. Everything that was sent must be there, and handled.
+fn accepted(
+    view: &View,
+    sent: &BTreeMap<String, Sent>,
+    judged: &mut Judged,
+) -> BTreeMap<Seq, String> {
+    let mut accepted = BTreeMap::new();
+    for guid in sent.keys() {
+        let Some(delivery) = view.delivery(guid) else {
+            judged.broken(format!("{guid} was never accepted"));
+            continue;
+        };
+        judged.accepted += 1;
+        if delivery.state() == DeliveryState::Handled {
+            judged.handled += 1;
+        }
+        accepted.insert(arrival(delivery), guid.clone());
+    }
+    accepted
+}
+
+fn tell_open(view: &View, delivery: &Arc<Delivery>) -> String {
+    let guid = &delivery.guid;
+    let waits = delivery
+        .plugins
+        .iter()
+        .filter(|plugin| !delivery.settled.contains(plugin));
+    let waits: Vec<String> = waits
+        .map(|plugin| match view.plan(guid, plugin) {
+            Some(plan) => format!("{plugin} {:?}", plan.effects),
+            None => plugin.clone(),
+        })
+        .collect();
+    format!(
+        "{guid} of {}#{}: {}",
+        delivery.repo,
+        delivery.number,
+        waits.join(", ")
+    )
+}
+
+/// The outage has used up no try, and nothing was given up or left out.
+fn plans(view: &View, sent: &BTreeMap<String, Sent>, judged: &mut Judged) {
+    for guid in sent.keys() {
+        for plan in view.plans_of(guid) {
+            judged.plans += 1;
+            judged.failures += u64::from(plan.failures);
+            if plan.failures > 0 || plan.dead {
+                judged.broken(format!(
+                    "{} of {guid} failed {} times: {}",
+                    plan.plugin, plan.failures, plan.error
+                ));
+            }
+            effects(plan, judged);
+        }
+    }
+}
+
+fn effects(plan: &Plan, judged: &mut Judged) {
+    for effect in &plan.effects {
+        judged.begun_again += u64::from(effect.attempts > 1);
+        match effect.state() {
+            EffectState::Done => {}
+            // Only meant for what its condition says, of an effect before it.
+            EffectState::Skipped if effect.condition.is_some() => {}
+            EffectState::Dead => {
+                judged.dead += 1;
+                judged.broken(format!(
+                    "{} of {} was given up: {}",
+                    plan.plugin, plan.guid, effect.error
+                ));
+            }
+            EffectState::Skipped => {
+                judged.skipped += 1;
+                judged.broken(format!(
+                    "{} of {} was left out: {}",
+                    plan.plugin, plan.guid, effect.error
+                ));
+            }
+            other => judged.broken(format!("{} of {} is {other:?}", plan.plugin, plan.guid)),
+        }
+    }
+}
+
+/// Titles that we set, in the order in which the forge told of them.
+fn titles(
+    github: &GitHubHere,
+    sent: &BTreeMap<String, Sent>,
+) -> BTreeMap<(RepoName, u64), Vec<String>> {
+    let mut titles: BTreeMap<(RepoName, u64), Vec<String>> = BTreeMap::new();
+    let mut known = BTreeSet::new();
+    for attempt in github.attempts() {
+        let Some(sent) = sent
+            .get(&attempt.guid)
+            .filter(|_| known.insert(attempt.guid.clone()))
+        else {
+            continue;
+        };
+        let is_title = sent.event == "pull_request" && sent.text("/action") == "edited";
+        if is_title
+            && sent.is_by_bot()
+            && let Some(about) = sent.about()
+        {
+            let title = sent.text("/pull_request/title").to_owned();
+            titles.entry(about).or_default().push(title);
+        }
+    }
+    titles
+}
+
+fn compare(
+    (repo, number): &(RepoName, u64),
+    mut expected: Done,
+    mut seen: Done,
+    judged: &mut Judged,
+) {
+    for done in [&mut expected, &mut seen] {
+        done.labels.retain(|_, history| !history.is_empty());
+        done.answers.retain(|_, history| !history.is_empty());
+    }
+    judged.writes += seen.count();
+    let mut answered = BTreeSet::new();
+    let answers = seen.answers.iter();
+    for (plugin, id) in answers.flat_map(|(plugin, ids)| ids.iter().map(move |id| (plugin, id))) {
+        judged.doubled += u64::from(!answered.insert((plugin, id)));
+    }
+    let mut titled = BTreeSet::new();
+    judged.doubled += seen
+        .titles
+        .iter()
+        .filter(|title| !titled.insert(*title))
+        .count() as u64;
+    if expected != seen {
+        judged.broken(format!(
+            "{repo}#{number}: expected {expected:?}, the forge shows {seen:?}"
+        ));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn comment(body: &str, id: u64) -> Sent {
+        Sent {
+            event: "issue_comment".to_owned(),
+            payload: json!({
+                "action": "created",
+                "issue": {"number": 5},
+                "comment": {"id": id, "body": body},
+                "repository": {"name": "repo", "owner": {"login": "org"}},
+                "sender": {"login": "member"},
+            }),
+        }
+    }
+
+    fn expected(sent: &[Sent]) -> Done {
+        let mut done = Done::default();
+        sent.iter().for_each(|sent| sent.expect(&mut done));
+        done
+    }
+
+    #[test]
+    fn what_is_to_be_done_follows_from_the_order_of_arrival() {
+        let done = expected(&[
+            comment("/hold", 1),
+            comment("Fine.", 2),
+            comment("/hold", 3),
+            comment("/hold cancel", 4),
+            comment("/label unknown-5", 5),
+            comment("/remove-kind bug", 6),
+            comment("/shrug", 7),
+            comment("/unshrug", 8),
+            comment("/retitle Title 9", 9),
+            comment("/assign @helper", 10),
+        ]);
+        let labels = [
+            ("do-not-merge/hold", vec![true, false]),
+            ("kind/bug", vec![]),
+            (r"¯\_(ツ)_/¯", vec![true, false]),
+        ];
+        assert_eq!(done.labels, labels.into());
+        assert_eq!(
+            done.answers,
+            [("label", vec![5, 6]), ("shrug", vec![8])].into()
+        );
+        assert_eq!(
+            (done.titles, done.assigned),
+            (vec!["Title 9".to_owned()], vec![true])
+        );
+    }
+
+    fn judged(expected: Done, seen: Done) -> Judged {
+        let mut judged = Judged::default();
+        compare(
+            &(RepoName::new("org", "repo"), 5),
+            expected,
+            seen,
+            &mut judged,
+        );
+        judged
+    }
+
+    #[test]
+    fn what_is_done_twice_or_out_of_order_or_not_is_found() {
+        let answers = |ids: &[u64]| Done {
+            answers: [("label", ids.to_vec())].into(),
+            ..Done::default()
+        };
+        let fine = judged(answers(&[5, 6]), answers(&[5, 6]));
+        assert_eq!((fine.broken.len(), fine.writes, fine.doubled), (0, 2, 0));
+        let twice = judged(answers(&[5, 6]), answers(&[5, 5, 6]));
+        assert_eq!((twice.broken.len(), twice.doubled), (1, 1));
+        for seen in [answers(&[6, 5]), answers(&[5])] {
+            assert_eq!(judged(answers(&[5, 6]), seen).broken.len(), 1);
+        }
+    }
+
+    #[test]
+    fn an_answer_names_what_it_answers() {
+        let body = "@member: no\n\n<details>\n\nIn response to [this](http://x/org/repo/pull/5#issuecomment-17):";
+        assert_eq!((answered(body), answered("hi")), (17, 0));
+    }
+}

@@ -1,0 +1,54 @@
+//! The forge away, in small: what `outage` tells of an hour is so of ten minutes with a few hundred webhooks.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that does not get what it needs has failed"
+)]
+
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+fn outage(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_outage"))
+        .args(["--rate", "20", "--seconds", "30", "--pulls", "40"])
+        .args(["--away-after", "12", "--away-minutes", "10"])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
+/// HOOK-027, HOOK-043, GHC-006: while the forge is away lanes stand still, and nothing is lost, doubled or given up by that.
+#[test]
+fn a_forge_that_is_away_costs_no_webhook_and_no_try() {
+    let output = outage(&["--output", "json"]);
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{said}{told}");
+    let account: Value = serde_json::from_str(&said).unwrap();
+    let number = |name: &str| account[name].as_u64().unwrap();
+    assert_eq!(account["broken"], Value::Array(vec![]), "{account:#}");
+    assert_eq!(number("by_people"), 600, "{account:#}");
+    assert_eq!(number("accepted"), number("offered"), "{account:#}");
+    assert_eq!(number("handled"), number("offered"), "{account:#}");
+    assert!(number("writes") > 300, "{account:#}");
+    for none in ["doubled", "failures", "skipped", "dead"] {
+        assert_eq!(number(none), 0, "{none}: {account:#}");
+    }
+    assert_eq!(number("leaders_killed"), 2, "{account:#}");
+    // Two leaders find out by ten calls each and what is under way then; a probe each quarter of a minute; a limit is found
+    // out anew each minute.
+    assert!(number("calls_while_away") < 600, "{account:#}");
+    let worked_off = account["worked_off_s"].as_f64().unwrap();
+    assert!(worked_off < 90.0, "{account:#}");
+}
+
+#[test]
+fn a_seed_means_one_run() {
+    let trace = || {
+        let output = outage(&["--output", "json", "--seed", "7", "--seconds", "15"]);
+        let account: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (account["lines"].clone(), account["trace"].clone())
+    };
+    assert_eq!(trace(), trace());
+}
