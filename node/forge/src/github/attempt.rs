@@ -130,6 +130,13 @@ impl Client {
                 Ok(answer) => {
                     let answered = !answer.status.is_server_error();
                     self.saw(server, answered, address.is_last);
+                    let may_be_limit = matches!(
+                        answer.status,
+                        StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS
+                    );
+                    if !may_be_limit {
+                        shared.gate.answered(&budget, self.now());
+                    }
                     answer
                 }
                 Err(lost) => {

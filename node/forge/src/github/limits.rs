@@ -13,6 +13,11 @@ use super::priority::{BACKGROUND_LEAVES_PERCENT, Priority};
 /// How long GitHub asks one to wait after a secondary limit that names no time.
 const SECONDARY_WAIT: SignedDuration = SignedDuration::from_secs(60);
 
+/// Once a limit should be over one call tries whether it is; whoever would ask meanwhile is asked to come back after this.
+const ON_TRIAL: SignedDuration = SignedDuration::from_secs(1);
+/// A try that has not ended by now will not: the next call is one.
+const TRIAL_ENDS: SignedDuration = SignedDuration::from_secs(30);
+
 /// A reset further away than this is not believed: GitHub's windows are an hour.
 const LONGEST_WINDOW: SignedDuration = SignedDuration::from_secs(3600 + 60);
 
@@ -142,26 +147,39 @@ pub(super) struct Gate {
     inner: Mutex<Known>,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Closed {
+    limited: Limited,
+    /// When the call left that tries whether it is over.
+    tried: Option<Timestamp>,
+}
+
+impl Closed {
+    fn at(&self, now: Timestamp) -> Option<Limited> {
+        if self.limited.until > now {
+            return Some(self.limited);
+        }
+        let ends = self.tried?.saturating_add(TRIAL_ENDS).ok()?;
+        (ends > now).then(|| Limited {
+            until: now.saturating_add(ON_TRIAL).unwrap_or(now),
+            ..self.limited
+        })
+    }
+}
+
 #[derive(Debug, Default)]
 struct Known {
-    closed: BTreeMap<Budget, Limited>,
+    closed: BTreeMap<Budget, Closed>,
     quotas: BTreeMap<Budget, Quota>,
 }
 
-impl Gate {
-    /// Whether such a request may not be sent now.
-    pub(super) fn closed(
-        &self,
-        budget: &Budget,
-        priority: Priority,
-        now: Timestamp,
-    ) -> Option<Limited> {
-        let known = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        let closed = known.closed.get(budget).copied();
-        if let Some(limited) = closed.filter(|limited| limited.until > now) {
-            return Some(limited);
+impl Known {
+    fn limited(&self, budget: &Budget, priority: Priority, now: Timestamp) -> Option<Limited> {
+        let closed = self.closed.get(budget).and_then(|closed| closed.at(now));
+        if closed.is_some() {
+            return closed;
         }
-        let quota = known.quotas.get(budget)?;
+        let quota = self.quotas.get(budget)?;
         let leaves = priority == Priority::Background && quota.is_low() && quota.reset > now;
         leaves.then(|| Limited {
             until: quota
@@ -171,11 +189,58 @@ impl Gate {
             secondary: false,
         })
     }
+}
+
+impl Gate {
+    /// Whether such a request may not be sent now. One that may is sent: after a limit it is the one that tries.
+    pub(super) fn closed(
+        &self,
+        budget: &Budget,
+        priority: Priority,
+        now: Timestamp,
+    ) -> Option<Limited> {
+        let mut known = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(limited) = known.limited(budget, priority, now) {
+            return Some(limited);
+        }
+        if let Some(closed) = known.closed.get_mut(budget) {
+            closed.tried = Some(now);
+        }
+        None
+    }
+
+    /// The same for who only wants to know.
+    pub(super) fn would_be_closed(
+        &self,
+        budget: &Budget,
+        priority: Priority,
+        now: Timestamp,
+    ) -> Option<Limited> {
+        let known = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        known.limited(budget, priority, now)
+    }
+
+    /// GitHub answered as if there were no limit.
+    pub(super) fn answered(&self, budget: &Budget, now: Timestamp) {
+        let mut known = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let closed = known.closed.get(budget);
+        if closed.is_some_and(|closed| closed.limited.until <= now) {
+            known.closed.remove(budget);
+        }
+    }
 
     pub(super) fn close(&self, budget: Budget, limited: Limited, now: Timestamp) {
         let mut known = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        known.closed.retain(|_, limited| limited.until > now);
-        known.closed.insert(budget, limited);
+        // Whoever does not ask again needs no try.
+        known.closed.retain(|_, closed| {
+            closed
+                .limited
+                .until
+                .saturating_add(LONGEST_WINDOW)
+                .is_ok_and(|end| end > now)
+        });
+        let tried = None;
+        known.closed.insert(budget, Closed { limited, tried });
     }
 
     /// What is known of all that GitHub has told of.
@@ -331,6 +396,48 @@ mod tests {
         assert_eq!(closed("org", Api::Rest, 10), None);
         assert_eq!(closed("org", Api::GraphQl, 5), None);
         assert_eq!(closed("other", Api::Rest, 5), None);
+    }
+
+    /// GHC-021: one call finds out whether a limit is over.
+    #[test]
+    fn ghc_021_after_a_limit_one_call_goes_first() {
+        let gate = Gate::default();
+        let org = budget("org", Api::Rest);
+        let limited = Limited {
+            until: at(10),
+            secondary: true,
+        };
+        gate.close(org.clone(), limited, at(0));
+        let until = |now: i64| {
+            let closed = gate.closed(&org, Priority::Prompt, at(now));
+            closed.map(|limited| limited.until.as_second())
+        };
+        let would = |now: i64| {
+            gate.would_be_closed(&org, Priority::Prompt, at(now))
+                .is_some()
+        };
+        assert!(would(9) && !would(10));
+        // The first of them goes, the others come back.
+        assert_eq!(
+            (until(10), until(10), until(12)),
+            (None, Some(11), Some(13))
+        );
+        assert!(would(12));
+        // It never came back.
+        assert_eq!((until(40), until(41)), (None, Some(42)));
+        gate.answered(&org, at(41));
+        assert_eq!((until(41), until(41)), (None, None));
+        gate.close(
+            org.clone(),
+            Limited {
+                until: at(60),
+                ..limited
+            },
+            at(50),
+        );
+        // Sent before.
+        gate.answered(&org, at(51));
+        assert_eq!(until(52), Some(60));
     }
 
     #[test]

@@ -56,7 +56,8 @@ impl Client {
             api: Api::Rest,
         };
         let now = self.now();
-        let limited = self.shared.gate.closed(&budget, Priority::Prompt, now)?;
+        let gate = &self.shared.gate;
+        let limited = gate.would_be_closed(&budget, Priority::Prompt, now)?;
         let wait = Duration::try_from(limited.until.duration_since(now));
         Some(Pause::Limited(wait.unwrap_or_default()))
     }

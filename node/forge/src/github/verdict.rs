@@ -47,6 +47,7 @@ impl Client {
             // Refused before anything was done, so that even a comment may be sent again.
             return self.closed(call, budget, limited);
         }
+        self.shared.gate.answered(&budget, now);
         if let Some(hidden) = hidden_members(call, answer.status) {
             return Verdict::Fail(hidden);
         }

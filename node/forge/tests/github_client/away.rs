@@ -152,6 +152,29 @@ async fn ghc_021_a_limit_is_a_pause_with_an_end() {
     assert_eq!(within.asked().len(), 2);
 }
 
+/// GHC-021: however many wait for the end of a limit, one of them finds out whether it has come.
+#[tokio::test(start_paused = true)]
+async fn ghc_021_after_a_limit_one_call_goes_first() {
+    let within = Within::default();
+    let github = within.github();
+    within.answers(StatusCode::FORBIDDEN, Some(("retry-after", "60")));
+    github.labels(&repo(), 1).await.unwrap_err();
+    let all = |from: u64| {
+        let calls = (from..from + 40).map(|number| {
+            let github = github.clone();
+            async move { github.labels(&repo(), number).await }
+        });
+        futures::future::join_all(calls)
+    };
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert!(all(2).await.iter().all(Result::is_err));
+    assert_eq!(within.asked().len(), 2);
+    within.is_back();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    assert!(all(50).await.iter().all(Result::is_ok));
+    assert_eq!(within.asked().len(), 40);
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_is_away_is_told_in_the_metrics() {
     let within = Within::default();
