@@ -16,4 +16,6 @@ mod support;
 #[cfg(test)]
 mod webhooks;
 #[cfg(test)]
+mod within;
+#[cfg(test)]
 mod world;
