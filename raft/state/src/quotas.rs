@@ -5,7 +5,7 @@ use trireme_proto::state::command::Body;
 
 use crate::{
     State,
-    level::HISTORY_LEVEL,
+    level::{EFFECTS_LEVEL, HISTORY_LEVEL},
     limits::{
         DELIVERY_MEMORY, MAX_AGENTS, MAX_AGENTS_BYTES, MAX_ALARMS, MAX_BLOBS_BYTES,
         MAX_CONFIG_PAGES, MAX_CONFIG_PAGES_BYTES, MAX_CURSORS, MAX_CURSORS_BYTES, MAX_DELIVERIES,
@@ -124,8 +124,14 @@ impl State {
                 within("jobs", self.jobs.bytes(), MAX_JOBS_BYTES)
             }
             Body::CommitPlans(body) if !body.plans.is_empty() => {
-                within("jobs", self.jobs.bytes(), MAX_JOBS_BYTES)?;
-                within("pull requests", self.pulls.bytes(), MAX_PULL_REQUESTS_BYTES)?;
+                // From here on only what a plan makes has to have room.
+                let all = self.feature_level() < EFFECTS_LEVEL;
+                if all || body.plans.iter().any(|plan| !plan.jobs.is_empty()) {
+                    within("jobs", self.jobs.bytes(), MAX_JOBS_BYTES)?;
+                }
+                if all || body.plans.iter().any(|plan| !plan.pull_requests.is_empty()) {
+                    within("pull requests", self.pulls.bytes(), MAX_PULL_REQUESTS_BYTES)?;
+                }
                 within("plans", self.plans.bytes(), MAX_PLANS_BYTES)
             }
             Body::AcceptDelivery(_) => {

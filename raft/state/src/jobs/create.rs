@@ -10,7 +10,7 @@ use crate::{
     apply::Entry,
     change::Change,
     digest::{IdHash, id_hash},
-    level::HISTORY_LEVEL,
+    level::{EFFECTS_LEVEL, HISTORY_LEVEL},
     limits::{
         MAX_JOB_EVENT_BYTES, MAX_JOB_EVENTS, MAX_JOBS, MAX_JOBS_PER_COMMAND, MAX_PROWJOB_BYTES,
         MAX_PULLS_PER_JOB, MAX_RECORD_BYTES, MAX_REPORTERS,
@@ -177,15 +177,18 @@ impl State {
     }
 
     /// The newest incomplete or successful job that does the same work. A periodic does its work again each time, so
-    /// of those only an incomplete one counts.
+    /// of those only an incomplete one counts; what a presubmit found on another base does not count either.
     fn twin_of(&self, job: &Job) -> Option<String> {
         let periodic = job.r#type() == JobType::Periodic;
+        let by_base = self.feature_level() >= EFFECTS_LEVEL;
         self.jobs
             .twins
             .of(twinship(job))
             .rev()
             .filter_map(|seq| self.jobs.at(seq))
-            .find(|twin| !periodic || !is_complete(twin))
+            .find(|twin| {
+                !is_complete(twin) || !periodic && (!by_base || twin.base_sha == job.base_sha)
+            })
             .map(|twin| twin.id.clone())
     }
 
