@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use trireme_proto::state::{Command, Done, Rejection, command::Body, outcome};
-use trireme_raft::{ProposeError, Queues, Store, View, Watch};
+use trireme_raft::{ProposeError, Queues, ReadError, Store, View, Watch};
 use trireme_state::min_level_at;
 
 /// Why an office could not record a command.
@@ -16,6 +16,9 @@ pub enum OfficeError {
     /// `apply` refused the command and changed nothing.
     #[error("rejected ({code:?}): {message}")]
     Rejected { code: Rejection, message: String },
+    /// No quorum says who is in office.
+    #[error("the office cannot be confirmed: {0}")]
+    Unknown(#[from] ReadError),
     /// The command may or may not have been recorded: look at the state before asking again.
     #[error("not recorded: {0}")]
     Store(#[from] ProposeError),
@@ -142,7 +145,7 @@ impl Office {
     /// Asked before every write to the outside: is this node still the confirmed leader, and the office its own?
     ///
     /// # Errors
-    /// [`OfficeError::Left`] otherwise.
+    /// [`OfficeError::Left`] if it is not, [`OfficeError::Unknown`] if nobody can tell.
     pub async fn assert_held(&self) -> Result<(), OfficeError> {
         let left = OfficeError::Left { epoch: self.epoch };
         if self.resigned.is_cancelled() || self.view().office().epoch != self.epoch {
@@ -153,10 +156,7 @@ impl Office {
             return Ok(());
         }
         // The lease ran out between two heartbeats: a round to the quorum settles it.
-        self.store
-            .linearize()
-            .await
-            .map_err(|_| OfficeError::Left { epoch: self.epoch })?;
+        self.store.linearize().await?;
         if self.view().office().epoch == self.epoch {
             Ok(())
         } else {

@@ -184,7 +184,10 @@ impl Session {
             match compared {
                 Ok(()) => failures = 0,
                 Err(DeltaError::Office(OfficeError::Left { .. })) => return Ok(()),
-                Err(why @ (DeltaError::Away(_) | DeltaError::Office(OfficeError::Store(_)))) => {
+                Err(
+                    why @ (DeltaError::Away(_)
+                    | DeltaError::Office(OfficeError::Store(_) | OfficeError::Unknown(_))),
+                ) => {
                     failures += 1;
                     let wait = backoff.after(failures);
                     tracing::warn!(?wait, %why, "the configuration cannot be compared now");
@@ -394,7 +397,7 @@ fn is_outage(why: &Trouble) -> bool {
     match why {
         Trouble::Forge(why) => why.is_outage(),
         Trouble::InRepo(InRepoError::Git(why)) => why.is_outage(),
-        Trouble::Office(OfficeError::Store(_)) | Trouble::Away(_) => true,
+        Trouble::Office(OfficeError::Store(_) | OfficeError::Unknown(_)) | Trouble::Away(_) => true,
         Trouble::Office(_) | Trouble::Record(_) | Trouble::InRepo(_) | Trouble::Delta(_) => false,
     }
 }
