@@ -12,7 +12,10 @@ use trireme_config::Config;
 use trireme_office::{ConfigFeed, Controller, ControllerError, Office, OfficeError};
 use trireme_proto::state::{JobType, SweepBlobs, SweepDeliveries, SweepJobs, command::Body};
 use trireme_prowjob::MetaDuration;
-use trireme_state::{JobFilter, State, limits::REQUEST_MEMORY_MS};
+use trireme_state::{
+    JobFilter, State,
+    limits::{BLOB_GRACE_MS, REQUEST_MEMORY_MS},
+};
 
 /// Prow's defaults of `resync_period` and `max_prowjob_age`.
 const PERIOD: Duration = Duration::from_secs(3600);
@@ -37,6 +40,8 @@ const MAX_DELIVERY_PERCENT: u64 = 50;
 const DELIVERY_QUOTAS: [&str; 4] = ["delivery", "delivery_bytes", "plan_bytes", "blob_bytes"];
 /// Records in one command.
 const MAX_SWEEP: usize = 500;
+/// Bytes of the payloads of the deliveries in one command.
+const MAX_SWEEP_BYTES: u64 = 2 << 20;
 
 /// Runs on the leader once per period and when it takes office.
 pub struct Sinker {
@@ -95,8 +100,8 @@ fn newest_periodics<'a>(state: &'a State, config: &Config) -> BTreeSet<&'a str> 
     newest.into_values().collect()
 }
 
-/// At most [`MAX_SWEEP`] handled deliveries that leave now, handled longest ago first; before their time while they take
-/// `most_percent` of a quota or more.
+/// Handled deliveries that leave now, handled longest ago first; before their time while they take `most_percent` of a quota
+/// or more. At most [`MAX_SWEEP`], and [`MAX_SWEEP_BYTES`] of payloads but for the first: the archive takes them in one go.
 fn old_deliveries(state: &State, now_ms: i64, most_percent: u64) -> Vec<String> {
     let dead = state.dead_plans().rev().take(MAX_DEAD_KEPT);
     let dead: BTreeSet<&str> = dead.map(|plan| plan.guid.as_str()).collect();
@@ -110,7 +115,15 @@ fn old_deliveries(state: &State, now_ms: i64, most_percent: u64) -> Vec<String> 
         .filter(|delivery| {
             delivery.handled_ms < now_ms - MAX_DEAD_AGE_MS || !dead.contains(&*delivery.guid)
         })
+        // What has contents apart frees nothing before these may go.
+        .filter(|delivery| delivery.blob.is_none() || delivery.received_ms < now_ms - BLOB_GRACE_MS)
         .take(MAX_SWEEP)
+        .scan(0, |bytes, delivery| {
+            let is_first = *bytes == 0;
+            *bytes += (delivery.payload_zstd.len() as u64).max(1);
+            *bytes += delivery.blob.as_ref().map_or(0, |blob| blob.size);
+            (is_first || *bytes <= MAX_SWEEP_BYTES).then_some(delivery)
+        })
         .map(|delivery| delivery.guid.clone())
         .collect()
 }
@@ -211,6 +224,8 @@ async fn sweep_deliveries(office: &Office) -> Result<(), OfficeError> {
         office
             .propose(Body::SweepDeliveries(SweepDeliveries { guids }))
             .await?;
+        // Their contents have been there for as long as such must be.
+        sweep_blobs(office).await?;
     }
 }
 
