@@ -4,7 +4,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::call::Call;
+use super::call::{Call, Effect};
 use super::dry_run;
 use super::transport::Answer;
 use crate::error::{ForgeError, Result};
@@ -15,11 +15,23 @@ pub(super) fn decode<T: DeserializeOwned>(call: &Call<'_>, answer: &Answer) -> R
         if dry_run::is_invented(answer) {
             return ForgeError::DryRun { request };
         }
-        ForgeError::Decode {
-            request,
-            reason: error.to_string(),
-        }
+        unreadable(call, error.to_string())
     })
+}
+
+/// What was sent has taken effect, though its answer cannot be read.
+pub(super) fn unreadable(call: &Call<'_>, reason: String) -> ForgeError {
+    let request = call.name();
+    match call.effect {
+        Effect::Once => ForgeError::Unavailable {
+            request,
+            reason: format!("its answer cannot be read: {reason}"),
+            maybe_sent: true,
+        },
+        Effect::Read | Effect::ReadNew | Effect::Idempotent => {
+            ForgeError::Decode { request, reason }
+        }
+    }
 }
 
 /// Whoever is no member of an organisation is sent on to the list of its public members when asking about another

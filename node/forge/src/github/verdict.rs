@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::answer::{complaint, hidden_members, scopes};
+use super::answer::{complaint, hidden_members, scopes, unreadable};
 use super::call::{Call, Effect};
 use super::client::Client;
 use super::credentials::Behalf;
@@ -149,10 +149,7 @@ impl Client {
 
 pub(super) fn judge_lost(call: &Call<'_>, lost: Lost) -> Verdict {
     if lost.too_large {
-        return Verdict::Fail(ForgeError::Decode {
-            request: call.name(),
-            reason: lost.reason,
-        });
+        return Verdict::Fail(unreadable(call, lost.reason));
     }
     let maybe_sent = lost.maybe_sent && call.effect == Effect::Once;
     let error = unavailable(call, &lost.reason, maybe_sent);
