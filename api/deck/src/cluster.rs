@@ -242,7 +242,9 @@ mod tests {
         health.followed(Some("jobs.yaml:4:17: bad"), Duration::ZERO);
         assert_eq!(
             errors(&health.get()),
-            ["The watched directory is not taken, the former configuration stays: jobs.yaml:4:17: bad"]
+            [
+                "The watched directory is not taken, the former configuration stays: jobs.yaml:4:17: bad"
+            ]
         );
     }
 

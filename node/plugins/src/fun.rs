@@ -151,8 +151,14 @@ mod tests {
 
     #[test]
     fn parameters_are_escaped() {
-        assert_eq!(with_query("https://x", &[("q", "a b&c")]), "https://x?q=a+b%26c");
-        assert_eq!(with_query("https://x?y=1", &[("q", "z")]), "https://x?y=1&q=z");
+        assert_eq!(
+            with_query("https://x", &[("q", "a b&c")]),
+            "https://x?q=a+b%26c"
+        );
+        assert_eq!(
+            with_query("https://x?y=1", &[("q", "z")]),
+            "https://x?y=1&q=z"
+        );
     }
 
     #[tokio::test]

@@ -42,7 +42,8 @@ impl Default for FunOptions {
             jokes: "https://icanhazdadjoke.com".to_owned(),
             dogs: "https://random.dog/woof.json".to_owned(),
             fine_dogs: "https://storage.googleapis.com/this-is-fine-images/".to_owned(),
-            cats: "https://api.thecatapi.com/v1/images/search?format=json&results_per_page=1".to_owned(),
+            cats: "https://api.thecatapi.com/v1/images/search?format=json&results_per_page=1"
+                .to_owned(),
             grumpy_cats: "https://upload.wikimedia.org/wikipedia/commons/e/ee/".to_owned(),
             geese: "https://api.unsplash.com/photos/random?query=goose".to_owned(),
             ponies: "https://theponyapi.com/api/v1/pony/random".to_owned(),

@@ -274,7 +274,10 @@ async fn plg_configupdater_011_missed_merges_are_made_up_for() {
             Some(alarm.message.clone())
         })
         .await;
-    assert!(told.contains("default/cm in default: default is closed"), "{told}");
+    assert!(
+        told.contains("default/cm in default: default is closed"),
+        "{told}"
+    );
     clusters.refusing.lock().unwrap().clear();
     applied(&stage, &third).await;
     stage

@@ -66,7 +66,8 @@ fn status(context: &str, state: StatusState, description: &str) -> NewStatus {
 async fn steps(stage: &Stage, from: u64, events: usize) -> Vec<DeliveryState> {
     let mut watch = stage.store().watch(Some(from));
     let mut steps = Vec::new();
-    let count = |steps: &[DeliveryState], wanted| steps.iter().filter(|step| **step == wanted).count();
+    let count =
+        |steps: &[DeliveryState], wanted| steps.iter().filter(|step| **step == wanted).count();
     loop {
         let handled = count(&steps, DeliveryState::Handled);
         if handled >= events && handled == count(&steps, DeliveryState::Received) {
@@ -102,14 +103,18 @@ async fn what_is_configured_for_nobody_costs_nothing() {
     }
     for context in ["unit", "tide"] {
         let set = status(context, StatusState::Success, "Fine.");
-        bot.set_status(stage.world.repo(), &head, set).await.unwrap();
+        bot.set_status(stage.world.repo(), &head, set)
+            .await
+            .unwrap();
     }
     let state = ReviewState::Approved;
     stage.world.review("reviewer", &pr, state, "").await;
     stage.settled().await;
     // Received and handled, and nothing in between.
     let of_all = steps(&stage, from, 6).await;
-    let received = of_all.iter().filter(|step| **step == DeliveryState::Received);
+    let received = of_all
+        .iter()
+        .filter(|step| **step == DeliveryState::Received);
     assert_eq!(of_all.len(), 2 * received.count(), "{of_all:?}");
     // What it does not rule out is decided about.
     let from = stage.store().view().revision;
@@ -125,7 +130,11 @@ const NEW_CHANGES: &str = "New changes are detected. LGTM label has been removed
 /// HOOK-021: comments are listed once, only the bot's that match go, and one that cannot be deleted stops nothing else.
 #[tokio::test]
 async fn hook_021_only_what_the_bot_said_is_pruned_after_one_look() {
-    let stage = Stage::new(plugins("lgtm", "lgtm: [{repos: [acme], store_tree_hash: true}]")).await;
+    let stage = Stage::new(plugins(
+        "lgtm",
+        "lgtm: [{repos: [acme], store_tree_hash: true}]",
+    ))
+    .await;
     let pr = opened(&stage).await;
     let first = stage.world.comment(BOT, &pr, NEW_CHANGES).await;
     for (login, text) in [
@@ -153,7 +162,12 @@ async fn hook_021_only_what_the_bot_said_is_pruned_after_one_look() {
         .world
         .comments(&pr)
         .into_iter()
-        .map(|comment| (comment.author, comment.body.split(". ").next().unwrap().to_owned()))
+        .map(|comment| {
+            (
+                comment.author,
+                comment.body.split(". ").next().unwrap().to_owned(),
+            )
+        })
         .collect();
     let told = |login: &str, text: &str| (login.to_owned(), text.to_owned());
     assert_eq!(
@@ -173,7 +187,11 @@ async fn hook_021_only_what_the_bot_said_is_pruned_after_one_look() {
 /// PLG-LGTM-010: while labels cannot be read nothing is done; when the head cannot be read for good, nothing either.
 #[tokio::test]
 async fn plg_lgtm_010_what_cannot_be_read_changes_nothing() {
-    let stage = Stage::new(plugins("lgtm", "lgtm: [{repos: [acme], store_tree_hash: true}]")).await;
+    let stage = Stage::new(plugins(
+        "lgtm",
+        "lgtm: [{repos: [acme], store_tree_hash: true}]",
+    ))
+    .await;
     let pr = opened(&stage).await;
     let reading = |path: &str| CallMatch {
         method: Some("GET".to_owned()),
@@ -193,8 +211,12 @@ async fn plg_lgtm_010_what_cannot_be_read_changes_nothing() {
     let other = stage.world.pr("other").opened_by("author").await;
     stage.settled().await;
     let refuse = || CallEffect::Status { code: 403 };
-    faults.on_call(reading("/repos/*/commits/*"), refuse(), None).unwrap();
-    faults.on_call(reading("/repos/*/git/commits/*"), refuse(), None).unwrap();
+    faults
+        .on_call(reading("/repos/*/commits/*"), refuse(), None)
+        .unwrap();
+    faults
+        .on_call(reading("/repos/*/git/commits/*"), refuse(), None)
+        .unwrap();
     stage.world.comment("reviewer", &other, "/lgtm").await;
     stage.settled().await;
     assert_eq!(stage.world.labels(&other), Vec::<String>::new());
@@ -241,8 +263,16 @@ async fn plg_approve_023_events_at_once_leave_one_notification_with_links_of_its
             .map(|comment| comment.body)
             .collect();
         assert_eq!(said.len(), 1, "{said:#?}");
-        assert!(said[0].starts_with("[APPROVALNOTIFIER] This PR is **NOT APPROVED**"), "{}", said[0]);
-        assert!(said[0].contains(&format!("/{repo}/blob/main/OWNERS")), "{}", said[0]);
+        assert!(
+            said[0].starts_with("[APPROVALNOTIFIER] This PR is **NOT APPROVED**"),
+            "{}",
+            said[0]
+        );
+        assert!(
+            said[0].contains(&format!("/{repo}/blob/main/OWNERS")),
+            "{}",
+            said[0]
+        );
         assert!(!said[0].contains(foreign), "{}", said[0]);
     }
 }
@@ -261,7 +291,9 @@ async fn service(answer: fn(&str) -> (u16, &'static str)) -> (String, Asked) {
         let (status, text) = answer(&path);
         let host = headers[header::HOST].to_str().unwrap();
         let text = text.replace("HERE", &format!("http://{host}"));
-        let key = headers.get("x-api-key").or(headers.get(header::AUTHORIZATION));
+        let key = headers
+            .get("x-api-key")
+            .or(headers.get(header::AUTHORIZATION));
         let key = key.map(|key| key.to_str().unwrap().to_owned());
         asked.lock().unwrap().push((method, path, key));
         (StatusCode::from_u16(status).unwrap(), text).into_response()
@@ -295,10 +327,16 @@ async fn hook_020_jira_is_not_asked_where_its_plugin_is_off() {
         stage.world.comment("author", &pr, "Nothing of note.").await;
         stage.settled().await;
         assert_eq!(asked.lock().unwrap().len(), 0, "{names}");
-        stage.world.comment("author", &pr, "See ABC-1.\nABC-2 too").await;
+        stage
+            .world
+            .comment("author", &pr, "See ABC-1.\nABC-2 too")
+            .await;
         stage.settled().await;
         let projects = asked.lock().unwrap().len();
-        assert!(projects >= expected && (projects == 0) == (expected == 0), "{names}: {projects}");
+        assert!(
+            projects >= expected && (projects == 0) == (expected == 0),
+            "{names}: {projects}"
+        );
         assert_eq!(stage.dead().len(), 0);
     }
     let stage = Stage::new(plugins("hold", "")).await;
@@ -358,7 +396,10 @@ async fn plg_fun_001_people_are_shown_animals_and_told_jokes() {
             fun: fun(&url),
             ..PluginOptions::default()
         },
-        ..plugins(FUN, &format!("cat: {{key_path: {key:?}}}\ngoose: {{key_path: {key:?}}}"))
+        ..plugins(
+            FUN,
+            &format!("cat: {{key_path: {key:?}}}\ngoose: {{key_path: {key:?}}}"),
+        )
     })
     .await;
     let pr = opened(&stage).await;
@@ -404,7 +445,9 @@ async fn plg_fun_001_people_are_shown_animals_and_told_jokes() {
     // Keys go to their service alone, and in no address.
     let asked = asked.lock().unwrap().clone();
     assert!(!asked.iter().any(|(_, path, _)| path.contains("s3cret")));
-    let with_key = asked.iter().filter_map(|(_, path, key)| Some((path.as_str(), key.as_deref()?)));
+    let with_key = asked
+        .iter()
+        .filter_map(|(_, path, key)| Some((path.as_str(), key.as_deref()?)));
     let with_key: Vec<_> = with_key.collect();
     assert_eq!(
         with_key,
@@ -455,7 +498,10 @@ async fn plg_fun_003_a_broken_service_is_told_of() {
             "@author: https://thecatapi.com appears to be down",
         ]
     );
-    assert_eq!(asked.lock().unwrap().len(), 2 * trireme_plugins::MAX_TRIES as usize);
+    assert_eq!(
+        asked.lock().unwrap().len(),
+        2 * trireme_plugins::MAX_TRIES as usize
+    );
     assert_eq!(stage.dead().len(), 0);
 }
 
@@ -473,6 +519,8 @@ async fn plg_sigmention_001_mentions_of_strangers_are_repeated() {
     assert_eq!(labels, ["kind/bug", "sig/testing"]);
     assert_eq!(
         said(&stage, &pr),
-        ["@outsider: Reiterating the mentions to trigger a notification: \n@kubernetes/sig-testing-bugs\n"]
+        [
+            "@outsider: Reiterating the mentions to trigger a notification: \n@kubernetes/sig-testing-bugs\n"
+        ]
     );
 }

@@ -299,7 +299,8 @@ mod tests {
             let failed = async {
                 loop {
                     let parsed = health.get().parsed;
-                    if parsed.is_some_and(|load| load.error.is_some() && load.failures == failures) {
+                    if parsed.is_some_and(|load| load.error.is_some() && load.failures == failures)
+                    {
                         return;
                     }
                     feed.fit.changed().await.unwrap();
@@ -310,7 +311,11 @@ mod tests {
         unfit(&mut feed, 1).await;
         assert!(feed.config.borrow().is_none(), "nothing to plan with");
 
-        files("prowjob_namespace: second", "plugins: {o: {plugins: [hold]}}").await;
+        files(
+            "prowjob_namespace: second",
+            "plugins: {o: {plugins: [hold]}}",
+        )
+        .await;
         let second = feed.config.wait_for(Option::is_some);
         let second = tokio::time::timeout(BOUND, second).await.unwrap();
         let second = second.unwrap().clone().unwrap();
@@ -325,8 +330,14 @@ mod tests {
         assert_eq!(serving.config.prow.prowjob_namespace, "second");
         assert_eq!(health.get().parsed.unwrap().good_ms, good.good_ms);
 
-        files("prowjob_namespace: fourth", "plugins: {o: {plugins: [lgtm]}}").await;
-        let fourth = feed.config.wait_for(|now| now.as_ref().is_some_and(|now| now.version == 4));
+        files(
+            "prowjob_namespace: fourth",
+            "plugins: {o: {plugins: [lgtm]}}",
+        )
+        .await;
+        let fourth = feed
+            .config
+            .wait_for(|now| now.as_ref().is_some_and(|now| now.version == 4));
         let fourth = tokio::time::timeout(BOUND, fourth).await.unwrap();
         let fourth = fourth.unwrap().clone().unwrap();
         assert_eq!(fourth.config.prow.prowjob_namespace, "fourth");

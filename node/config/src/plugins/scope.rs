@@ -100,14 +100,38 @@ mod tests {
     fn hook_073_a_file_tells_which_orgs_and_repositories_it_is_about() {
         for (text, global, all) in [
             ("{}", false, ""),
-            ("plugins: {o: {plugins: [hold]}, o/r: {plugins: [lgtm]}}", false, "o o/r"),
-            ("external_plugins: {o/r: [{name: x}], p: [{name: x}]}", false, "p o/r"),
-            ("approve: [{repos: [a, a/b]}]\nlgtm: [{repos: [c]}]\ntriggers: [{repos: [d/e]}]", false, "a c a/b d/e"),
+            (
+                "plugins: {o: {plugins: [hold]}, o/r: {plugins: [lgtm]}}",
+                false,
+                "o o/r",
+            ),
+            (
+                "external_plugins: {o/r: [{name: x}], p: [{name: x}]}",
+                false,
+                "p o/r",
+            ),
+            (
+                "approve: [{repos: [a, a/b]}]\nlgtm: [{repos: [c]}]\ntriggers: [{repos: [d/e]}]",
+                false,
+                "a c a/b d/e",
+            ),
             ("welcome: [{repos: [o/r]}]", false, "o/r"),
-            ("bugzilla: {orgs: {o: {default: {main: {}}, repos: {r: {branches: {}}}}}}", false, "o o/r"),
+            (
+                "bugzilla: {orgs: {o: {default: {main: {}}, repos: {r: {branches: {}}}}}}",
+                false,
+                "o o/r",
+            ),
             ("bugzilla: {default: {main: {}}}", true, ""),
-            ("label: {restricted_labels: {o: [{label: x}], o/r: [{label: y}]}}", false, "o o/r"),
-            ("label: {restricted_labels: {'*': [{label: x}], o: [{label: y}]}}", true, "o"),
+            (
+                "label: {restricted_labels: {o: [{label: x}], o/r: [{label: y}]}}",
+                false,
+                "o o/r",
+            ),
+            (
+                "label: {restricted_labels: {'*': [{label: x}], o: [{label: y}]}}",
+                true,
+                "o",
+            ),
             ("label: {additional_labels: [x]}", true, ""),
             ("owners: {mdyamlrepos: [o]}", true, ""),
             ("size: {s: 1}", true, ""),

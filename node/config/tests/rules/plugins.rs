@@ -205,13 +205,20 @@ fn hook_049_each_step_of_the_load_sees_what_the_former_made() {
         &["hold"],
     );
     assert_eq!(wrong.len(), 2, "{wrong:?}");
-    assert!(wrong.iter().any(|why| why == "11 is too large"), "{wrong:?}");
+    assert!(
+        wrong.iter().any(|why| why == "11 is too large"),
+        "{wrong:?}"
+    );
     assert!(
         wrong.iter().any(|why| why.contains("unknown plugin: hodl")),
         "{wrong:?}"
     );
     assert_eq!(
-        told("plugins: {o: {plugins: [hold]}}", "plugins: {p: {plugins: [hodl]}}", &[]),
+        told(
+            "plugins: {o: {plugins: [hold]}}",
+            "plugins: {p: {plugins: [hodl]}}",
+            &[]
+        ),
         Vec::<String>::new()
     );
 }

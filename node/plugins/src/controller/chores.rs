@@ -17,7 +17,7 @@ const MAX_REPOS: usize = 10_000;
 /// GitHubs on which we are an app.
 const MAX_HOSTS: usize = 100;
 /// Branches that moved lately. As many as are pushed to within half a minute; what is more is seen by the next scan.
-const MAX_MOVED: usize = 10_000;
+pub(super) const MAX_MOVED: usize = 10_000;
 /// The mirror, the webhooks and the ConfigMaps of each repository, the webhooks of as many organisations at most, our
 /// Apps', the scan for conflicts and the branches that moved.
 pub(super) const MAX_CHORES: usize = 4 * MAX_REPOS + MAX_HOSTS + 1 + MAX_MOVED;
@@ -46,9 +46,12 @@ impl Chore {
     /// Whose forge is asked; empty for the first one.
     fn org(&self) -> &str {
         match self {
-            Self::Pulls(repo) | Self::RepoHooks(repo) | Self::BaseMoved { repo, .. } => &repo.org,
+            Self::Pulls(repo)
+            | Self::RepoHooks(repo)
+            | Self::ConfigMaps(repo)
+            | Self::BaseMoved { repo, .. } => &repo.org,
             Self::OrgHooks(org) => org,
-            Self::AppHook | Self::Rebase => "",
+            Self::AppHook(_) | Self::Rebase => "",
         }
     }
 }
@@ -96,6 +99,7 @@ impl Session {
     pub(super) async fn schedule_chores(&self) {
         let resigned = self.office.resigned();
         let mut config = self.tools.config.clone();
+        let mut is_first = true;
         let mut ticks = tokio::time::interval(self.tools.every);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -106,6 +110,9 @@ impl Session {
             }
             let running = config.borrow_and_update().clone();
             if let Some(running) = running {
+                if std::mem::take(&mut is_first) {
+                    self.note_former_pushes(&running.plugins);
+                }
                 let enablement = &self.tools.enablement;
                 let is_ours = |chore: &Chore| match chore {
                     Chore::Pulls(repo) | Chore::RepoHooks(repo) | Chore::ConfigMaps(repo) => {
@@ -147,6 +154,8 @@ impl Session {
         };
         match done {
             Ok(None) => Work::Done,
+            // What it may change in an hour is bounded, however often the schedule comes by (PLG-NEEDSREBASE-002).
+            Ok(Some(wait)) if chore == Chore::Rebase => Work::NotBefore(wait),
             Ok(Some(wait)) => Work::After(wait),
             Err(work) => work,
         }

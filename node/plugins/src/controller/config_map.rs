@@ -1,6 +1,7 @@
 //! A ConfigMap's keys from the files of a merged commit (PLG-CONFIGUPDATER-007, PLG-CONFIGUPDATER-008).
 
 use std::io::Write as _;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use flate2::Compression;
@@ -56,6 +57,9 @@ impl Session {
             namespace: effect.namespace.clone(),
             name: effect.name.clone(),
         };
+        // Who reads what is there and then writes does so alone: two lanes and a repair may be at one.
+        let cluster = self.cluster_lock(&id.cluster);
+        let _alone = cluster.lock().await;
         let version = clusters.value(&id, VERSION).await.map_err(failure)?;
         let sha = self.newest(&repo, &effect.sha, version).await?;
         let mut values = Values::new();
@@ -73,11 +77,18 @@ impl Session {
             values.insert(key.key.clone(), value);
         }
         values.insert(VERSION.to_owned(), Some(sha.into_bytes()));
+        self.still_held().await?;
         let bytes = clusters.write(&id, &values).await.map_err(failure)?;
         self.tools
             .metrics
             .config_map(&id.name, &id.namespace, bytes);
         Ok(())
+    }
+
+    /// One for each cluster that the configuration names.
+    fn cluster_lock(&self, cluster: &str) -> Arc<tokio::sync::Mutex<()>> {
+        let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(clusters.entry(cluster.to_owned()).or_default())
     }
 
     /// The commit to read from: what was merged, or what the ConfigMap is of already, if that came after it. An update

@@ -303,7 +303,8 @@ mod tests {
         let maps = format!("{on}config_updater: {{maps: {{a: {{name: b, denied_repos: [o/x]}}}}}}");
         assert_ne!(first, digest("prow", &maps, "o/r"));
         assert_eq!(digest("prow", &maps, "o/x"), None, "it is off there");
-        let nothing = format!("{on}config_updater: {{maps: {{a: {{name: b, denied_repos: [o]}}}}}}");
+        let nothing =
+            format!("{on}config_updater: {{maps: {{a: {{name: b, denied_repos: [o]}}}}}}");
         assert_eq!(digest("prow", &nothing, "o/r"), None);
     }
 }

@@ -84,6 +84,8 @@ impl Session {
             }
             Action::Review(review) => observed::review(forge, review, since_ms).await,
             Action::OpenIssue(issue) => observed::issue(forge, issue, since_ms).await,
+            // They look for themselves what is there, and would not see what is on its way.
+            Action::CherryPick(_) | Action::Workflow(_) => Ok(None),
             // Anything else has the same result however often it is sent, or is looked for before it is.
             _ => return Ok(None),
         };
@@ -170,10 +172,7 @@ impl Session {
         started.map_err(not_recorded)?;
         self.office.assert_held().await.map_err(not_recorded)?;
         let failure = match self.write(action, plan, delivery).await {
-            Ok(answer) => {
-                self.forget_refusals(at);
-                return self.settle(at, EffectState::Done, "", Some(&answer)).await;
-            }
+            Ok(answer) => return self.settle(at, EffectState::Done, "", Some(&answer)).await,
             Err(failure) => failure,
         };
         let (text, outcome) = match failure {
@@ -188,7 +187,6 @@ impl Session {
         };
         if is_asked_for(plan, at.ordinal, outcome) {
             // Somebody is told of it: an answer, not a failure.
-            self.forget_refusals(at);
             let answer = Answer {
                 outcome,
                 result: text,
@@ -199,7 +197,6 @@ impl Session {
         let what = what.lines().next().unwrap_or_default();
         if self.count_refusal(at) >= MAX_TRIES {
             tracing::error!(guid = at.guid, plugin = at.plugin, what, text, "given up");
-            self.forget_refusals(at);
             return self.settle(at, EffectState::Dead, &text, None).await;
         }
         self.settle(at, EffectState::Waiting, &text, None).await?;
@@ -228,7 +225,11 @@ impl Session {
             settle.result.clone_from(&answer.result);
         }
         let settled = self.office.propose(Body::SettleEffect(settle)).await;
-        settled.map(|_| ()).map_err(not_recorded)
+        settled.map_err(not_recorded)?;
+        if state != EffectState::Waiting {
+            self.forget_refusals(at);
+        }
+        Ok(())
     }
 
     /// Refusals so far, this one included. A new office counts anew.

@@ -21,7 +21,7 @@ const MAX_ANSWER: usize = 1000;
 /// What Prow's hook calls itself towards them.
 const USER_AGENT: &str = "ProwHook";
 /// Of the lanes of plugins elsewhere; no plugin of Prow's has a name with a colon.
-const PREFIX: &str = "external:";
+pub(super) const PREFIX: &str = "external:";
 
 /// The plans of the plugins elsewhere that want this delivery, in the order of the configuration. `is_built_in` names
 /// those that this process runs itself.
@@ -152,7 +152,10 @@ mod tests {
             let plans = plans(&config, &delivery, |name| name == "needs-rebase");
             plans.into_iter().map(|plan| plan.plugin).collect()
         };
-        assert_eq!(to("org", "", "organization"), ["external:all", "external:some"]);
+        assert_eq!(
+            to("org", "", "organization"),
+            ["external:all", "external:some"]
+        );
         assert_eq!(to("org", "", "membership"), ["external:all"]);
         assert_eq!(to("org", "repo", "push"), ["external:all", "external:one"]);
         assert_eq!(to("", "", "ping"), [""; 0]);

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::Read as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -9,7 +10,9 @@ use bytes::Bytes;
 use trireme_forge::webhook::Event;
 use trireme_office::{OfficeError, RunningConfig, Work};
 use trireme_proto::state::command::Body;
-use trireme_proto::state::{CommitPlans, Delivery, DeliveryState, Done, Rejection};
+use trireme_proto::state::{
+    CommitPlans, Delivery, DeliveryState, Done, PlanBody, PutPullRequests, Rejection,
+};
 use trireme_state::limits::MAX_DELIVERY;
 use trireme_state::{EFFECTS_LEVEL, State};
 
@@ -43,6 +46,10 @@ impl Subject {
             about,
         }
     }
+
+    pub(super) fn repository(&self) -> String {
+        format!("{}/{}", self.org, self.repo)
+    }
 }
 
 /// A payload that cannot be read; the delivery is then nobody's.
@@ -56,6 +63,8 @@ pub(super) enum Unreadable {
     TooLarge,
     #[error("{0}")]
     Event(String),
+    #[error("what reads it panicked")]
+    Panicked,
 }
 
 /// The body as the forge sent it.
@@ -193,15 +202,15 @@ impl Session {
             self.office.propose(Body::CommitPlans(commit)).await?;
             return Ok(());
         }
-        let read = payload(state, delivery).and_then(|payload| {
-            let event = self.events.parse(delivery, &payload)?.event;
-            Ok((payload, event))
-        });
-        match read {
-            Ok((payload, event)) => {
-                if let Some(contexts) = mirror::context(&event, &payload) {
+        match self.read(state, delivery) {
+            Ok((event, contexts, plan)) => {
+                if let Some(contexts) = contexts {
                     let put = self.office.propose(Body::PutPullRequests(contexts)).await;
-                    unless_invalid(delivery, put)?;
+                    unless_in_vain(delivery, put)?;
+                }
+                if let Some(plan) = plan {
+                    commit.plugins.push(MIRROR.to_owned());
+                    commit.plans.push(plan);
                 }
                 self.choose(&event, delivery, running, &mut commit);
                 self.note_push(&running.plugins, &event);
@@ -216,12 +225,34 @@ impl Session {
             config_version: commit.config_version,
             ..CommitPlans::default()
         };
-        let committed = self.office.propose(Body::CommitPlans(commit)).await;
+        let mut unmirrored = commit.clone();
+        unmirrored.plugins.retain(|plugin| plugin != MIRROR);
+        unmirrored.plans.retain(|plan| plan.plugin != MIRROR);
+        let mut committed = self.office.propose(Body::CommitPlans(commit)).await;
+        if is_full(&committed) {
+            // The mirror is repaired by and by; plugins must not wait for room in it.
+            committed = self.office.propose(Body::CommitPlans(unmirrored)).await;
+        }
         if !unless_invalid(delivery, committed)? {
             // What the state will not hold must not stand in the way of what comes after.
             self.office.propose(Body::CommitPlans(nobodys)).await?;
         }
         Ok(())
+    }
+
+    /// The event, and what the mirror takes from it.
+    fn read(
+        &self,
+        state: &State,
+        delivery: &Delivery,
+    ) -> Result<(Arc<Event>, Option<PutPullRequests>, Option<PlanBody>), Unreadable> {
+        let payload = payload(state, delivery)?;
+        let reading = AssertUnwindSafe(|| {
+            let event = self.events.parse(delivery, &payload)?.event;
+            let (contexts, plan) = (mirror::context(&event, &payload), mirror::plan(&event));
+            Ok((event, contexts, plan))
+        });
+        catch_unwind(reading).unwrap_or(Err(Unreadable::Panicked))
     }
 
     fn choose(
@@ -234,10 +265,6 @@ impl Session {
         let Some(repo) = event.repo() else {
             return;
         };
-        if let Some(plan) = mirror::plan(event) {
-            commit.plugins.push(MIRROR.to_owned());
-            commit.plans.push(plan);
-        }
         let plugins = &self.tools.plugins;
         let enabled = running.plugins.enabled_plugins(&repo.org, &repo.repo);
         // Names that are not built in are accepted silently (HOOK-054).
@@ -256,7 +283,9 @@ impl Session {
                 continue;
             }
             commit.plugins.push(name.to_owned());
-            if !plugin.concerns(&configured, event) {
+            let concerns = AssertUnwindSafe(|| plugin.concerns(&configured, event));
+            // One that panicked is asked in its lane, where failures are counted.
+            if matches!(catch_unwind(concerns), Ok(false)) {
                 commit.idle.push(name.to_owned());
             }
         }
@@ -275,6 +304,29 @@ impl Session {
             }
         }
     }
+}
+
+/// Whether there was no room for it.
+fn is_full(proposed: &Result<Done, OfficeError>) -> bool {
+    matches!(
+        proposed,
+        Err(OfficeError::Rejected {
+            code: Rejection::ResourceExhausted,
+            ..
+        })
+    )
+}
+
+/// As [`unless_invalid`], and what there is no room for is passed over too: it is repaired by and by.
+fn unless_in_vain(
+    delivery: &Delivery,
+    proposed: Result<Done, OfficeError>,
+) -> Result<bool, OfficeError> {
+    if is_full(&proposed) {
+        tracing::error!(guid = delivery.guid, "the mirror of pull requests is full");
+        return Ok(false);
+    }
+    unless_invalid(delivery, proposed)
 }
 
 /// Whether the command was taken; one that the state can never take is told and passed over.

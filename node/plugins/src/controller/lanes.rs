@@ -2,17 +2,45 @@
 
 use std::collections::BTreeMap;
 
-use trireme_office::Work;
-use trireme_proto::state::DeliveryState;
-use trireme_state::{Seq, is_committed};
+use trireme_office::{Share, Work};
+use trireme_proto::state::{Delivery, DeliveryState};
+use trireme_state::{Seq, arrival, is_committed};
 
-use super::Session;
 use super::inbox::Subject;
+use super::{LANES_ELSEWHERE, LANES_OF_PLUGIN, LANES_OF_REPO, Session, forward};
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Lane {
     pub(super) plugin: String,
     pub(super) subject: Subject,
+}
+
+impl Lane {
+    /// What its work may have to wait for together with that of other lanes.
+    pub(super) fn shares(&self) -> Vec<Share> {
+        let mut shares = vec![
+            Share {
+                of: format!("plugin {}", self.plugin),
+                most: LANES_OF_PLUGIN,
+            },
+            Share {
+                of: self.subject.repository(),
+                most: LANES_OF_REPO,
+            },
+        ];
+        if self.plugin.starts_with(forward::PREFIX) {
+            shares.push(Share {
+                of: "plugins elsewhere".to_owned(),
+                most: LANES_ELSEWHERE,
+            });
+        }
+        shares
+    }
+
+    /// Whether the delivery waits here.
+    fn is_open(&self, delivery: &Delivery) -> bool {
+        delivery.state() == DeliveryState::Planned && !delivery.settled.contains(&self.plugin)
+    }
 }
 
 /// Open deliveries where they wait, in order of arrival. Follows from the state alone.
@@ -79,15 +107,21 @@ impl Session {
                 return work;
             }
             remove(&mut self.waiting().planned, &lane, seq);
+            // Redriven since it was found done, it was noted while it still stood here.
+            if let Some(delivery) = self.office.view().delivery(&guid)
+                && lane.is_open(delivery)
+            {
+                self.waiting().add_planned(&lane, arrival(delivery), &guid);
+            }
         }
     }
 
     /// Decides and carries out one delivery; what is done already is not done again.
     async fn advance(&self, lane: &Lane, guid: &str) -> Result<(), Work> {
         let view = self.office.view();
-        let open = view.delivery(guid).filter(|delivery| {
-            delivery.state() == DeliveryState::Planned && !delivery.settled.contains(&lane.plugin)
-        });
+        let open = view
+            .delivery(guid)
+            .filter(|delivery| lane.is_open(delivery));
         let Some(delivery) = open else {
             return Ok(());
         };

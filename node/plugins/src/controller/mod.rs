@@ -40,7 +40,7 @@ use trireme_office::{
 use trireme_outside::jira::Jira;
 use trireme_outside::slack::Slack;
 use trireme_outside::{NoClient, Outside};
-use trireme_proto::state::{Delivery, DeliveryState};
+use trireme_proto::state::{Delivery, DeliveryState, Rejection};
 use trireme_raft::{View, WatchError};
 use trireme_state::{Change, arrival, limits::MAX_DELIVERIES};
 
@@ -62,6 +62,14 @@ pub use redelivery::{OurHooks, SETTLE};
 const INTAKE_WORKERS: usize = 32;
 /// Lanes that decide or act at once.
 const LANE_WORKERS: usize = 64;
+/// Of these the lanes of one plugin: what it asks may hang.
+const LANES_OF_PLUGIN: usize = 16;
+/// The lanes of one repository: they may all wait for its mirror.
+const LANES_OF_REPO: usize = 32;
+/// The lanes of all plugins elsewhere.
+const LANES_ELSEWHERE: usize = 16;
+/// Deliveries that are listed before others have their turn.
+const LISTED_AT_ONCE: usize = 256;
 /// Repairs under way at once: they must not eat up the forge's budget.
 const CHORE_WORKERS: usize = 2;
 /// Tries of a decision that fails, and of a write that is refused, before they are given up.
@@ -203,6 +211,8 @@ struct Session {
     /// How often a write was refused; forgotten when it is settled. By (guid, plugin, ordinal).
     refusals: Mutex<BTreeMap<(String, String, u32), u32>>,
     asked_again: redelivery::Asked,
+    /// Held by who writes to a cluster.
+    clusters: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<()>>>>,
 }
 
 #[async_trait]
@@ -218,10 +228,12 @@ impl Controller for PluginsController {
             events: Events::default(),
             waiting: Mutex::default(),
             intake: KeyedQueue::new("plugins_intake", INTAKE_WORKERS, Backoff::default()),
-            lanes: KeyedQueue::new("plugins_lanes", LANE_WORKERS, Backoff::default()),
+            lanes: KeyedQueue::new("plugins_lanes", LANE_WORKERS, Backoff::default())
+                .sharing(Lane::shares),
             chores: KeyedQueue::new("plugins_chores", CHORE_WORKERS, Backoff::default()),
             refusals: Mutex::default(),
             asked_again: redelivery::Asked::default(),
+            clusters: Mutex::default(),
         });
         let queues = office.queues();
         let _gauges = (
@@ -271,8 +283,11 @@ impl Session {
         loop {
             let view = self.office.view();
             let mut watch = self.office.watch(view.revision);
-            for delivery in view.open_deliveries() {
+            for (n, delivery) in view.open_deliveries().enumerate() {
                 self.note(delivery);
+                if n % LISTED_AT_ONCE == LISTED_AT_ONCE - 1 {
+                    tokio::task::yield_now().await;
+                }
             }
             loop {
                 let changes = tokio::select! {
@@ -361,7 +376,12 @@ fn not_recorded(error: OfficeError) -> Work {
     match error {
         // Whoever is in office now goes on from the state.
         OfficeError::Left { .. } => Work::Done,
+        // It passes when something leaves; an alarm tells of the quota.
+        OfficeError::Rejected {
+            code: Rejection::ResourceExhausted,
+            ..
+        } => Work::Outage(error.to_string(), None),
         OfficeError::Rejected { .. } => Work::Retry(error.to_string()),
-        OfficeError::Store(_) => Work::Outage(error.to_string(), None),
+        OfficeError::Store(_) | OfficeError::Unknown(_) => Work::Outage(error.to_string(), None),
     }
 }

@@ -43,7 +43,7 @@ impl Session {
         while returns.changed().await.is_ok() {
             let (_, lanes) = self.waiting().keys();
             tracing::info!(lanes = lanes.len(), "the forge is there again: lanes go on");
-            lanes.into_iter().for_each(|lane| self.lanes.add(lane));
+            lanes.into_iter().for_each(|lane| self.lanes.wake(lane));
         }
         // Its client is gone; so will be the office.
         self.office.resigned().cancelled().await;

@@ -55,6 +55,7 @@ impl Session {
             Some(ours) => ours.number,
             None => {
                 self.push_pick(&repo, &to, effect, delivery).await?;
+                self.still_held().await?;
                 open(forge, &repo, &to, effect).await?
             }
         };
@@ -128,6 +129,8 @@ impl Session {
                 "failed to push cherry-picked changes in GitHub: {why}"
             ))
         };
+        // What came before may have taken minutes.
+        self.still_held().await?;
         match mirrors.push(repo, &push).await.map_err(Failure::from) {
             Ok(Pushed::Done) => Ok(()),
             Ok(Pushed::Rejected { reason }) => Err(cannot_push(reason)),
@@ -194,6 +197,11 @@ async fn open(
     match forge.create_pull_request(repo, &new).await {
         Ok(pr) => Ok(pr.number),
         // What an attempt that was lost has opened is found at the next.
-        Err(error) => Err(refused(error, |error| not_created(error))),
+        Err(error) if error.is_outage() => Err(error.into()),
+        // It may be there already: opened by an attempt that nobody saw the end of.
+        Err(error) => match open_pull(forge, repo, to, effect).await? {
+            Some(there) => Ok(there.number),
+            None => Err(refused(error, |error| not_created(error))),
+        },
     }
 }

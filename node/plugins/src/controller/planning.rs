@@ -9,7 +9,10 @@ use prost::Message as _;
 use trireme_forge::github::AsOf;
 use trireme_office::{OfficeError, RunningConfig, Work};
 use trireme_proto::state::command::Body;
-use trireme_proto::state::{CommitPlans, CreateJobs, Delivery, NewJob, PlanBody, SettlePlan};
+use trireme_proto::state::{
+    CommitPlans, CreateJobs, Delivery, NewJob, PlanBody, Rejection, SettlePlan,
+};
+use trireme_raft::ProposeError;
 
 use trireme_state::{EFFECTS_LEVEL, FEATURE_LEVEL};
 
@@ -55,8 +58,19 @@ impl Session {
                     // While versions are mixed, older members hold back what they do not know.
                     return Err(Work::Outage(message, None));
                 }
+                // There is no room: that passes.
+                Err(
+                    error @ OfficeError::Rejected {
+                        code: Rejection::ResourceExhausted,
+                        ..
+                    },
+                ) => return Err(not_recorded(error)),
                 Err(OfficeError::Rejected { code, message }) => {
                     format!("the plan was rejected ({code:?}): {message}")
+                }
+                // So it will be the next time.
+                Err(OfficeError::Store(error @ ProposeError::TooLarge { .. })) => {
+                    format!("the plan cannot be recorded: {error}")
                 }
                 Err(error) => return Err(not_recorded(error)),
             },

@@ -9,7 +9,7 @@ use trireme_forge::webhook::{Event, PushEvent};
 use trireme_forge::{ForgeError, RepoId, SearchedPullRequest, search};
 use trireme_office::Work;
 
-use super::chores::{Chore, MAX_CHORES, unable};
+use super::chores::{Chore, MAX_CHORES, MAX_MOVED, unable};
 use super::effects::millis;
 use super::{Session, not_recorded};
 use crate::label_names::NEEDS_REBASE;
@@ -78,6 +78,25 @@ impl Session {
                 look: 1,
             };
             self.chores.add_after(chore, AFTER_PUSH);
+        }
+    }
+
+    /// Takes note of the pushes before this stay in office that may not have been looked at.
+    pub(super) fn note_former_pushes(&self, config: &PluginConfig) {
+        let view = self.office.view();
+        let since_ms = self
+            .office
+            .now_ms()
+            .saturating_sub(millis(AFTER_PUSH * 2 * u32::from(LOOKS)));
+        let recent = view
+            .deliveries_newest_first(None)
+            .take_while(|delivery| delivery.received_ms >= since_ms)
+            .take(MAX_MOVED);
+        for delivery in recent.filter(|delivery| delivery.event == "push") {
+            // One that does not decode is nobody's.
+            if let Ok(parsed) = self.events.get(&view, delivery) {
+                self.note_push(config, &parsed.event);
+            }
         }
     }
 

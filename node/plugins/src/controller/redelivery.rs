@@ -14,10 +14,11 @@ use super::chores::{Chore, unable};
 use super::{Session, not_recorded};
 use crate::plugin::outage;
 
-/// Attempts that are read in one round; the newest, if there were more.
-const MAX_ATTEMPTS: usize = 5_000;
+/// Attempts that are read in one round; the newest, if there were more. An App of large organisations has a hundred a
+/// minute: so many are those of a working day.
+const MAX_ATTEMPTS: usize = 50_000;
 /// Events that are asked for in one round; the rest in the next ones.
-const MAX_ASKED: usize = 200;
+const MAX_ASKED: usize = 500;
 /// Attempts younger than this may still be under way.
 pub const SETTLE: Duration = Duration::from_secs(30);
 /// How often an event is asked for before it is given up; the wait doubles each time.
@@ -163,6 +164,9 @@ fn cursor_key(scope: &HookScope) -> String {
     }
 }
 
+/// Where a cursor stood as long as there was one App.
+const ONLY_APP: &str = "plugins/hook/app";
+
 impl Session {
     /// Answers when to look again, if anything is still open.
     pub(super) async fn recover_deliveries(&self, chore: &Chore) -> Result<Option<Duration>, Work> {
@@ -184,10 +188,9 @@ impl Session {
             Chore::RepoHooks(repo) => (forge.repo_hooks(repo).await, repo.to_string()),
             Chore::OrgHooks(org) => (forge.org_hooks(org).await, org.clone()),
             Chore::AppHook(host) => return Ok(vec![HookScope::App { host: host.clone() }]),
-            Chore::Pulls(_)
-            | Chore::ConfigMaps(_)
-            | Chore::Rebase
-            | Chore::BaseMoved { .. } => return Ok(vec![]),
+            Chore::Pulls(_) | Chore::ConfigMaps(_) | Chore::Rebase | Chore::BaseMoved { .. } => {
+                return Ok(vec![]);
+            }
         };
         let hooks = match hooks {
             // Users have no organisation's webhooks, and not every identity may see them.
@@ -222,7 +225,11 @@ impl Session {
         let now_ms = self.office.now_ms();
         let settle_ms = i64::try_from(self.tools.settle.as_millis()).unwrap_or(i64::MAX);
         let until_ms = now_ms.saturating_sub(settle_ms);
-        let Some(from) = self.office.view().cursor(&key).cloned() else {
+        let view = self.office.view();
+        let former = matches!(scope, HookScope::App { .. })
+            .then(|| view.cursor(ONLY_APP))
+            .flatten();
+        let Some(from) = view.cursor(&key).or(former).cloned() else {
             // What happened before we first looked was not sent to us.
             self.move_cursor(key, until_ms).await?;
             return Ok(None);
@@ -236,10 +243,11 @@ impl Session {
             .await
             .map_err(failed)?;
         if cut {
-            tracing::warn!(
-                key,
-                "more than {MAX_ATTEMPTS} deliveries since the last look: older ones are left"
+            let message = format!(
+                "more than {MAX_ATTEMPTS} webhooks were sent since the last look at {key}: what was lost among the older \
+                 ones is not asked for again; find and redeliver them in the forge's webhook settings"
             );
+            self.raise_lost(message).await?;
         }
         let view = self.office.view();
         let found = review(
@@ -293,6 +301,10 @@ impl Session {
              what their answers say in the forge's webhook settings and redeliver them there",
             lost.len()
         );
+        self.raise_lost(message).await
+    }
+
+    async fn raise_lost(&self, message: String) -> Result<(), Work> {
         tracing::error!(message);
         let alarm = Alarm {
             key: ALARM.to_owned(),
@@ -445,7 +457,7 @@ mod tests {
             [
                 "plugins/hook/org/repo/1",
                 "plugins/hook/org/1",
-                "plugins/hook/app"
+                "plugins/hook/app/github.com"
             ]
         );
     }

@@ -78,6 +78,12 @@ impl From<ForgeError> for Failure {
 }
 
 impl Session {
+    /// Asked again before a write that comes long after the effect was begun: who is in office now may be at it.
+    pub(super) async fn still_held(&self) -> Result<(), Failure> {
+        let held = self.office.assert_held().await;
+        held.map_err(|error| Failure::Outage(error.to_string(), None))
+    }
+
     pub(super) async fn write(
         &self,
         action: &Action,
