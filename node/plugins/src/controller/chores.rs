@@ -43,15 +43,16 @@ pub(super) enum Chore {
 }
 
 impl Chore {
-    /// Whose forge is asked; empty for the first one.
-    fn org(&self) -> &str {
+    /// Whose forge is asked, if it is that of one org; empty for the first one.
+    fn org(&self) -> Option<&str> {
         match self {
             Self::Pulls(repo)
             | Self::RepoHooks(repo)
             | Self::ConfigMaps(repo)
-            | Self::BaseMoved { repo, .. } => &repo.org,
-            Self::OrgHooks(org) => org,
-            Self::AppHook(_) | Self::Rebase => "",
+            | Self::BaseMoved { repo, .. } => Some(&repo.org),
+            Self::OrgHooks(org) => Some(org),
+            Self::AppHook(_) => None,
+            Self::Rebase => Some(""),
         }
     }
 }
@@ -137,7 +138,8 @@ impl Session {
     }
 
     pub(super) async fn repair(&self, chore: Chore) -> Work {
-        if let Some(wait) = self.repairs_later(chore.org()) {
+        let later = chore.org().and_then(|org| self.repairs_later(org));
+        if let Some(wait) = later {
             return Work::After(wait);
         }
         let done = match &chore {
