@@ -24,7 +24,7 @@ impl Session {
             Some(Pause::Away) => Err(Work::Done),
             Some(Pause::Limited(wait)) => {
                 let spread = SPREAD.mul_f64(rand::rng().random_range(0.0..=1.0));
-                Err(Work::After(wait.saturating_add(spread)))
+                Err(Work::NotBefore(wait.saturating_add(spread)))
             }
         }
     }
