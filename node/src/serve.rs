@@ -36,7 +36,7 @@ use crate::{
     debug_source::NodeDebug,
     exit::{CORRUPT, DIVERGED, REMOVED, TOO_OLD, coded},
     exit_with_parent,
-    follow::Follower,
+    follow::{Follower, Reach},
     forge_cache, interrupted,
     plugin_help::{PluginHelpSource, tell_not_built},
     run_store::LocalRuns,
@@ -144,11 +144,7 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         },
     )
     .await?;
-    let follower = Follower::new(
-        settings.config.follow.as_ref(),
-        doors.config_for(Follower::author(settings.node_id)),
-        config_health,
-    );
+    let config_door = doors.config_for(Follower::author(settings.node_id));
     let listener = TcpListener::bind(&settings.listen)
         .await
         .with_context(|| format!("listen: {} cannot be used", settings.listen))?;
@@ -166,9 +162,11 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
         tasks.spawn(following);
         tasks.spawn(forge_cache::tell_gaps(Arc::clone(github), stop.clone()));
     }
-    let (mut controllers, _gauges) =
+    let (mut controllers, _gauges, reach) =
         controllers(&settings, &secrets, github, leases, &feed, &store, told).await?;
     tasks.spawn(secrets.run(stop.clone()));
+    let follow = settings.config.follow.as_ref();
+    let follower = Follower::new(follow, reach, config_door, config_health);
     controllers.push(Arc::new(follower));
     let keeper = Keeper::new(store.clone(), controllers).while_fit(feed.fit);
     let keeping = stop.clone();
@@ -472,7 +470,7 @@ async fn controllers(
     feed: &Feed,
     store: &Store,
     told: Told,
-) -> anyhow::Result<(Vec<Arc<dyn Controller>>, Vec<QueueGauge>)> {
+) -> anyhow::Result<(Vec<Arc<dyn Controller>>, Vec<QueueGauge>, Option<Reach>)> {
     let (versions, queues) = (Arc::clone(&feed.versions), store.queues());
     let feed = &feed.config;
     let mut controllers: Vec<Arc<dyn Controller>> = vec![
@@ -481,7 +479,7 @@ async fn controllers(
         Arc::new(Sinker::new(feed.clone())),
     ];
     let (Some(github), Some(client)) = (&settings.github, client) else {
-        return Ok((controllers, Vec::new()));
+        return Ok((controllers, Vec::new(), None));
     };
     let mirrors = Mirrors::open(MirrorsOptions {
         dir: settings.data_dir.with_file_name("git"),
@@ -517,6 +515,10 @@ async fn controllers(
         (None, hosts) if hosts.is_empty() => OurHooks::Unknown,
         (None, hosts) => OurHooks::Apps(hosts),
     };
+    let reach = Reach {
+        forge: Arc::clone(&forge),
+        mirrors: mirrors.clone(),
+    };
     let plugins = PluginsController::new(Equipment {
         plugins: Plugins::built_in(),
         forge: Arc::clone(&forge),
@@ -550,7 +552,7 @@ async fn controllers(
         in_repo,
         feed.clone(),
     )));
-    Ok((controllers, gauges))
+    Ok((controllers, gauges, Some(reach)))
 }
 
 #[cfg(test)]

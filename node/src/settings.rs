@@ -415,6 +415,9 @@ impl Settings {
             "in_repo: cache_entries, cache_bytes and cache_hours must be at least 1"
         );
         check_cluster_name(&self.cluster.name).context("cluster.name")?;
+        if let Some(follow) = &self.config.follow {
+            follow.check(self.github.is_some())?;
+        }
         self.cherrypicker.check()?;
         self.needs_rebase.check()?;
         if let Some(jira) = &self.jira {
@@ -577,6 +580,50 @@ mod tests {
         let layout = follow.layout();
         assert_eq!(layout.config, config.display().to_string());
         assert_eq!(layout.supplemental_suffix, "_prowconfig.yaml");
+    }
+
+    /// PLG-CONFIGUPDATER-011
+    #[test]
+    fn plg_configupdater_011_a_repository_to_follow_is_named_with_paths_in_it() {
+        let told = |follow: &str, github: &str| match Settings::parse(&format!(
+            "{SMALL}{github}[config.follow]\n{follow}\n"
+        )) {
+            Ok(_) => "good".to_owned(),
+            Err(why) => format!("{why:#}"),
+        };
+        let github = "[webhook]\nhmac_secret_file = \"h\"\n[github]\ntoken_file = \"t\"\n";
+        let repo = "repo = \"acme/infra\"\nconfig_path = ";
+        assert_eq!(told(&format!("{repo}\"prow/config.yaml\""), github), "good");
+        for (follow, github, expected) in [
+            (
+                format!("{repo}\"/config.yaml\""),
+                github,
+                "config.follow.config_path: /config.yaml is no path in a repository",
+            ),
+            (
+                format!("{repo}\"c\"\nplugin_config = \"../p\""),
+                github,
+                "config.follow.plugin_config: ../p is no path",
+            ),
+            (
+                format!("{repo}\"c\""),
+                "",
+                "config.follow.repo: acme/infra is on a forge: set [github], too",
+            ),
+            (
+                "repo = \"acme\"\nconfig_path = \"c\"".to_owned(),
+                github,
+                "config.follow.repo: \"acme\" is not in org/repo format",
+            ),
+            (
+                "branch = \"b\"\nconfig_path = \"c\"".to_owned(),
+                github,
+                "config.follow.branch: of which repository?",
+            ),
+        ] {
+            let told = told(&follow, github);
+            assert!(told.contains(expected), "{follow}: {told}");
+        }
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod admission;
 mod check;
+mod commit;
 mod feeder;
 mod stored;
 #[cfg(test)]
@@ -17,6 +18,7 @@ use trireme_config::{
 };
 
 pub use check::Check;
+pub(crate) use commit::Listing;
 pub use feeder::{Feed, Feeder};
 pub use stored::StoredVersions;
 pub use versions::Versions;

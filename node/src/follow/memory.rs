@@ -51,6 +51,14 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Of files that are the same for all nodes: what is there is meant, also if it was there before.
+    pub(super) fn everywhere() -> Self {
+        Self {
+            changed: true,
+            ..Self::default()
+        }
+    }
+
     pub(super) fn judge(&mut self, digest: &str, taken: &TakenBefore<'_>) -> Judged {
         let first = self.first.get_or_insert_with(|| digest.to_owned());
         self.changed |= first != digest;

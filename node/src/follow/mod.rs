@@ -1,5 +1,5 @@
-//! A directory of Prow's files, followed as Prow follows it (CFG-090 to CFG-092): what stands there becomes the next
-//! version, on the way that `config apply` takes.
+//! Prow's files, followed as Prow follows them (CFG-090 to CFG-092): what stands in a directory, or in a branch of a
+//! repository on the forge, becomes the next version, on the way that `config apply` takes.
 //!
 //! Every node may have the files; the one that holds the office acts. What it last took from there is a cursor in the
 //! state, so that a new leader does not take it again, and that a version which somebody applied or rolled back by hand
@@ -12,10 +12,11 @@ mod kubelet;
 mod look;
 mod memory;
 mod message;
+mod repository;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -23,16 +24,18 @@ use sha2::{Digest as _, Sha256};
 use tokio::{task::spawn_blocking, time::Instant};
 use tonic::Code;
 use trireme_api::{ConfigDoor, ConfigHealth, blob, configs::LocalFile};
-use trireme_config::{FileSet, Layout};
+use trireme_config::FileSet;
 use trireme_office::{Controller, ControllerError, Office, OfficeError};
 use trireme_proto::{
     api::{ApplyConfigHeader, ApplyConfigResponse},
     state::{Alarm, Cursor, PutCursor, SetAlarm, command::Body},
 };
 
+pub(crate) use self::repository::Reach;
 use self::{
     directory::{Directory, Timing},
     memory::{Judged, Refused, Seen, TakenBefore},
+    repository::{Pace, Repository},
 };
 use crate::{configuration::role, settings::FollowSettings};
 
@@ -47,8 +50,8 @@ const ALARM: &str = "config/followed";
 
 /// Applies what stands in a directory while this node holds the office.
 pub(crate) struct Follower {
-    layout: Option<Layout>,
-    max_retired_percent: u32,
+    settings: Option<FollowSettings>,
+    reach: Option<Reach>,
     door: ConfigDoor,
     health: ConfigHealth,
 }
@@ -57,12 +60,13 @@ impl Follower {
     /// Without settings nothing is followed; an alarm that another node raised about its files is lowered.
     pub(crate) fn new(
         settings: Option<&FollowSettings>,
+        reach: Option<Reach>,
         door: ConfigDoor,
         health: ConfigHealth,
     ) -> Self {
         Self {
-            layout: settings.map(FollowSettings::layout),
-            max_retired_percent: settings.map_or(0, |settings| settings.max_retired_percent),
+            settings: settings.cloned(),
+            reach,
             door,
             health,
         }
@@ -116,52 +120,120 @@ impl Controller for Follower {
 
     async fn run(&self, office: Office) -> Result<(), ControllerError> {
         let resigned = office.resigned();
-        let Some(layout) = &self.layout else {
+        let Some(settings) = &self.settings else {
             alarm(&office, None).await?;
             tell_of_followed(&office);
             resigned.cancelled().await;
             return Ok(());
         };
         let _told = Told(&self.health);
-        let mut directory = Directory::new(layout.clone(), Timing::default());
-        let mut seen = Seen::default();
+        let (mut source, mut seen) = self.source(settings)?;
         let mut failed = false;
         loop {
             let found = tokio::select! {
                 () = resigned.cancelled() => return Ok(()),
-                found = directory.next(failed) => found,
+                found = source.next(&office, failed) => found,
             };
             let started = Instant::now();
             let taken = match found {
-                Ok(files) => self.take(&office, &mut seen, files).await?,
-                Err(trouble) => Err(trouble.to_string()),
+                Ok(files) => {
+                    self.take(&office, &mut seen, files, source.commit())
+                        .await?
+                }
+                Err(trouble) => Err(trouble),
             };
             match &taken {
                 Ok(Taken::New(version)) => {
-                    tracing::info!(version, "the watched directory is a new version");
+                    tracing::info!(
+                        version,
+                        commit = source.commit(),
+                        "what is followed is a new version"
+                    );
                 }
                 Ok(Taken::Before) => {}
                 Err(why) => tracing::error!(
                     why,
-                    "the watched directory is not taken, the former configuration stays in force"
+                    "what is followed is not taken, the former configuration stays in force"
                 ),
             }
             let error = taken.as_ref().err().map(String::as_str);
             self.health
-                .followed(error, directory.took() + started.elapsed());
-            alarm(&office, error).await?;
+                .followed(error, source.took() + started.elapsed());
+            let told = error.map(|error| (source.name(), error));
+            alarm(&office, told).await?;
             failed = taken.is_err();
         }
     }
 }
 
+/// Where the files come from.
+enum Source {
+    Directory(Directory),
+    Repository(Box<Repository>),
+}
+
+impl Source {
+    async fn next(&mut self, office: &Office, failed: bool) -> Result<FileSet, String> {
+        match self {
+            Self::Directory(directory) => {
+                let next = directory.next(failed).await;
+                next.map_err(|trouble| trouble.to_string())
+            }
+            Self::Repository(repository) => repository.next(office, failed).await,
+        }
+    }
+
+    fn took(&self) -> Duration {
+        match self {
+            Self::Directory(directory) => directory.took(),
+            Self::Repository(repository) => repository.took(),
+        }
+    }
+
+    const fn name(&self) -> &'static str {
+        match self {
+            Self::Directory(_) => "the watched directory",
+            Self::Repository(_) => "the followed branch",
+        }
+    }
+
+    /// What the files are of, if that is known.
+    fn commit(&self) -> &str {
+        match self {
+            Self::Directory(_) => "",
+            Self::Repository(repository) => repository.commit(),
+        }
+    }
+}
+
 impl Follower {
+    /// And how to judge what comes from there.
+    fn source(&self, settings: &FollowSettings) -> Result<(Source, Seen), ControllerError> {
+        let layout = settings.layout();
+        let Some(repo) = &settings.repo else {
+            let directory = Directory::new(layout, Timing::default());
+            return Ok((Source::Directory(directory), Seen::default()));
+        };
+        let Some(reach) = &self.reach else {
+            // The settings were checked before the node started.
+            let why = "config.follow.repo: without [github] there is no way to it";
+            return Err(ControllerError::Failed(why.into()));
+        };
+        let repo = repo
+            .parse()
+            .map_err(|_| ControllerError::Failed(format!("config.follow.repo: {repo:?}").into()))?;
+        let branch = settings.branch.clone();
+        let repository = Repository::new(reach.clone(), repo, branch, layout, Pace::default());
+        Ok((Source::Repository(Box::new(repository)), Seen::everywhere()))
+    }
+
     /// The inner error is what is wrong with the files; the outer one begins the controller anew.
     async fn take(
         &self,
         office: &Office,
         seen: &mut Seen,
         files: FileSet,
+        commit: &str,
     ) -> Result<Result<Taken, String>, ControllerError> {
         let found = spawn_blocking(move || Found::new(&files)).await;
         let found = found.map_err(|why| ControllerError::Failed(why.into()))?;
@@ -207,9 +279,14 @@ impl Follower {
             {
                 return Ok(Err(why));
             }
+            let max_retired_percent = self
+                .settings
+                .as_ref()
+                .map(|settings| settings.max_retired_percent);
             let header = ApplyConfigHeader {
                 message,
-                max_retired_percent: Some(self.max_retired_percent),
+                source: commit.to_owned(),
+                max_retired_percent,
                 ..ApplyConfigHeader::default()
             };
             taken = match self.door.apply(header, &found.files).await {
@@ -348,11 +425,11 @@ fn refused(answer: &ApplyConfigResponse) -> String {
 }
 
 /// Raises or lowers the alarm, unless it is as it should be.
-async fn alarm(office: &Office, error: Option<&str>) -> Result<(), OfficeError> {
+async fn alarm(office: &Office, error: Option<(&str, &str)>) -> Result<(), OfficeError> {
     let view = office.view();
     let there = view.alarm(ALARM);
-    let message = error.map(|error| {
-        format!("the watched directory is not taken, the former configuration stays: {error}")
+    let message = error.map(|(what, error)| {
+        format!("{what} is not taken, the former configuration stays: {error}")
     });
     let is_right = match (&message, there) {
         (None, None) => true,

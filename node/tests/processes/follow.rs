@@ -8,10 +8,15 @@ use std::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use trireme_harness::Address;
+use trireme_sandbox::{
+    MergeSpec,
+    forge::Permission,
+    world::{BOT, WEBHOOK_SECRET, World},
+};
 
 use crate::{
     command::run,
-    scene::{http, until},
+    scene::{BOUND, http, until},
     security::{Served, serve},
 };
 
@@ -41,14 +46,23 @@ struct Following {
     directory: TempDir,
     addresses: Vec<(Address, Address)>,
     nodes: Vec<Option<Served>>,
+    /// What their settings say of it.
+    follow: String,
 }
 
 impl Following {
     /// Node ids count from 1. The mounts must be there.
     fn new(nodes: usize) -> Self {
         let address = || Address::claim().unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        let follow = format!(
+            "[config.follow]\nconfig_path = {:?}\njob_config_path = {:?}\n",
+            directory.path().join("config/config.yaml"),
+            directory.path().join("jobs"),
+        );
         Self {
-            directory: tempfile::tempdir().unwrap(),
+            directory,
+            follow,
             addresses: (0..nodes).map(|_| (address(), address())).collect(),
             nodes: (0..nodes).map(|_| None).collect(),
         }
@@ -61,10 +75,9 @@ impl Following {
     fn start(&mut self, id: usize) {
         let (door, peer) = &self.addresses[id - 1];
         let mut settings = format!(
-            "node_id = {id}\ndata_dir = {:?}\nlisten = \"{door}\"\n[peer]\nlisten = \"{peer}\"\n[config.follow]\nconfig_path = {:?}\njob_config_path = {:?}\n",
+            "node_id = {id}\ndata_dir = {:?}\nlisten = \"{door}\"\n[peer]\nlisten = \"{peer}\"\n{}",
             self.at(&format!("node-{id}/data")),
-            self.at("config/config.yaml"),
-            self.at("jobs"),
+            self.follow,
         );
         for (index, (door, peer)) in self.addresses.iter().enumerate() {
             settings.push_str(&format!(
@@ -316,4 +329,112 @@ async fn cfg_090_a_node_without_its_files_does_not_start() {
         node.at("config/config.yaml").display()
     );
     assert!(told.contains(&wanted), "{told}");
+}
+
+/// A node that follows a branch of a forge beside it.
+struct OfBranch {
+    world: World,
+    node: Following,
+}
+
+impl OfBranch {
+    async fn start() -> Self {
+        let config = String::from_utf8(CONFIG.to_vec()).unwrap();
+        let world = World::builder()
+            .file("prow/config.yaml", config)
+            .file("prow/plugins.yaml", "plugins: {acme: {plugins: [hold]}}\n")
+            .file("prow/jobs/a.yaml", periodic("a"))
+            .file("README.md", "no configuration\n");
+        let world = world.bound(BOUND).start().await.unwrap();
+        world.grant("author", Permission::Write);
+        let mut node = Following::new(1);
+        let (token, secret) = (node.at("token"), node.at("hmac"));
+        std::fs::write(&token, world.sandbox().token_for(BOT)).unwrap();
+        std::fs::write(&secret, WEBHOOK_SECRET).unwrap();
+        let forge = world.sandbox().url();
+        node.follow = format!(
+            "[webhook]\nhmac_secret_file = {secret:?}\n[github]\nendpoint = {forge:?}\nurl = {forge:?}\ntoken_file = {token:?}\n\
+             [config.follow]\nrepo = \"acme/widget\"\nconfig_path = \"prow/config.yaml\"\n\
+             job_config_path = \"prow/jobs\"\nplugin_config = \"prow/plugins.yaml\"\n"
+        );
+        node.start(1);
+        let door = format!("http://{}/hook", node.addresses[0].0);
+        world.hook_to(&[&door]);
+        Self { world, node }
+    }
+
+    /// What the merge of these files made.
+    async fn merge(&self, name: &str, files: &[(&str, Vec<u8>)]) -> String {
+        let mut pr = self.world.pr(name);
+        for (path, content) in files {
+            pr = pr.file(path, content.clone());
+        }
+        let pr = pr.opened_by("author").await;
+        let author = self.world.user("author");
+        let merged = author.merge(self.world.repo(), pr.number, MergeSpec::default());
+        merged.await.unwrap()
+    }
+}
+
+/// PLG-CONFIGUPDATER-011: a merge to the branch is one version, checked as a whole; one that is broken changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn plg_configupdater_011_a_merge_to_the_followed_branch_is_one_version() {
+    let scene = OfBranch::start().await;
+    let node = &scene.node;
+    let first = node.until_version(1).await;
+    assert_eq!(first["author"], "follow:node-1");
+    assert_eq!(message(&first), "3 files, the first from there");
+    assert_eq!(first["source"].as_str().unwrap().len(), 40);
+
+    let later = String::from_utf8(periodic("a")).unwrap();
+    let later = later.replace("0 0 1 1 *", "0 0 2 1 *").into_bytes();
+    let files = [
+        ("prow/jobs/a.yaml", later),
+        ("prow/jobs/b.yaml", periodic("b")),
+        ("prow/config.yaml", b"prowjob_namespace: other\n".to_vec()),
+    ];
+    let merged = scene.merge("change", &files).await;
+    let second = node.until_version(2).await;
+    assert_eq!(second["source"], merged);
+    assert_eq!(second["periodics"], 2);
+    assert_eq!(
+        message(&second),
+        "2 changed, 1 new: prow/config.yaml, prow/jobs/a.yaml, prow/jobs/b.yaml"
+    );
+
+    // Other files are no configuration, and half of a broken merge is not taken.
+    scene
+        .merge("docs", &[("README.md", b"words\n".to_vec())])
+        .await;
+    let broken = [
+        ("prow/config.yaml", b"prowjob_namespace: third\n".to_vec()),
+        (
+            "prow/plugins.yaml",
+            b"plugins: {acme: {plugins: [hodl]}}\n".to_vec(),
+        ),
+    ];
+    scene.merge("broken", &broken).await;
+    let raised = until("the alarm", async || alarm(&node.status().await?)).await;
+    let told = raised["message"].as_str().unwrap();
+    assert!(
+        told.starts_with("the followed branch is not taken, the former configuration stays: "),
+        "{told}"
+    );
+    assert!(told.contains("hodl"), "{told}");
+
+    let mended = [(
+        "prow/plugins.yaml",
+        b"plugins: {acme: {plugins: [wip]}}\n".to_vec(),
+    )];
+    let merged = scene.merge("mended", &mended).await;
+    let third = node.until_version(3).await;
+    assert_eq!(third["source"], merged);
+    assert_eq!(
+        message(&third),
+        "2 changed: prow/config.yaml, prow/plugins.yaml"
+    );
+    until("the alarm to be lowered", async || {
+        alarm(&node.status().await?).is_none().then_some(())
+    })
+    .await;
 }
