@@ -162,7 +162,7 @@ mod tests {
             panic!("a comment");
         };
         let yaml = "heart: {adorees: [ann], commentregexp: '^/'}";
-        let adored = |event: &Box<IssueCommentEvent>| {
+        let adored = |event: &IssueCommentEvent| {
             crate::testing::concerns_under(yaml, &Heart, &Event::IssueComment(event.clone()))
         };
         assert!(adored(&event));

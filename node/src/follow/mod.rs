@@ -168,7 +168,7 @@ impl Controller for Follower {
 
 /// Where the files come from.
 enum Source {
-    Directory(Directory),
+    Directory(Box<Directory>),
     Repository(Box<Repository>),
 }
 
@@ -212,7 +212,7 @@ impl Follower {
         let layout = settings.layout();
         let Some(repo) = &settings.repo else {
             let directory = Directory::new(layout, Timing::default());
-            return Ok((Source::Directory(directory), Seen::default()));
+            return Ok((Source::Directory(Box::new(directory)), Seen::default()));
         };
         let Some(reach) = &self.reach else {
             // The settings were checked before the node started.
