@@ -5,9 +5,9 @@
 //! Prow's are counted in its favour: of one delivery, all its plugins ask the same question at the same moment and share
 //! one answer, as ghproxy makes of equal questions that are under way. Only those ask again that sleep first, and those
 //! that handle another delivery. Both sides pay for what follows: our own labels and comments come back as events. What
-//! git fetches is counted apart, and what is asked for by the clock (repairs, needs-rebase's scan) not at all. Plugins
-//! that are not built here (cat, dog, goose, pony, golint, sigmention, testfreeze, trick-or-treat, yuks) ask nothing of
-//! GitHub in these stories in Prow either.
+//! git fetches is counted apart, and what is asked for by the clock (repairs, needs-rebase's scan) not at all. In neither
+//! do those ask GitHub for anything here that hear none of these texts (cat, dog, goose, pony, golint, sigmention,
+//! trick-or-treat, yuks), nor does testfreeze, which asks elsewhere.
 
 #![allow(
     clippy::unwrap_used,
