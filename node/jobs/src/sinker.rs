@@ -261,11 +261,15 @@ mod tests {
 
     /// Handled at once, or given up by its plugin.
     fn take(state: &mut State, stamp_ms: i64, guid: &str, dead: bool) {
+        take_of(state, stamp_ms, guid, dead, 4);
+    }
+
+    fn take_of(state: &mut State, stamp_ms: i64, guid: &str, dead: bool, bytes: usize) {
         let guid = guid.to_owned();
         let delivery = Delivery {
             guid: guid.clone(),
             event: "ping".to_owned(),
-            payload_zstd: vec![0; 4].into(),
+            payload_zstd: vec![0; bytes].into(),
             ..Delivery::default()
         };
         let delivery = Some(delivery);
@@ -308,6 +312,17 @@ mod tests {
         );
         let pressed = old_deliveries(&state, NOW_MS, 0);
         assert_eq!(pressed, ["dead-8-days", "handled-2-days", "handled-1-hour"]);
+    }
+
+    #[test]
+    fn what_leaves_at_once_is_bounded_in_bytes() {
+        let mut state = State::new();
+        for n in 0..12 {
+            let guid = format!("{n:02}");
+            take_of(&mut state, NOW_MS - 2 * DAY_MS, &guid, false, 200 << 10);
+        }
+        let first = old_deliveries(&state, NOW_MS, MAX_DELIVERY_PERCENT);
+        assert_eq!((first.len(), first[0].as_str()), (10, "00"));
     }
 
     #[test]

@@ -215,6 +215,34 @@ fn unless_exists_tells_contexts_branches_and_pull_requests_apart() {
     );
 }
 
+/// PLG-TRIGGER-032: what was found for a base that has moved since is to be found anew; what still runs is not started
+/// again.
+#[test]
+fn unless_exists_counts_a_success_for_its_base_from_its_level_on() {
+    let mut replica = Replica::new();
+    let on = |id: &str, base: &str| {
+        let mut job = presubmit(id, "unit", 1, "head");
+        job.base_sha = base.into();
+        unless_exists(job)
+    };
+    replica.done(on("a", "old"));
+    run_to(&mut replica, "a", JobState::Success);
+    assert_eq!(replica.done(on("b", "new")).existing, ["a"]);
+    replica.done(Body::RaiseFeatureLevel(pb::RaiseFeatureLevel {
+        level: EFFECTS_LEVEL,
+    }));
+    assert_eq!(replica.done(on("b", "new")).created, ["b"]);
+    assert_eq!(
+        replica.done(on("c", "newer")).existing,
+        ["b"],
+        "it still runs"
+    );
+    assert_eq!(replica.done(on("d", "old")).existing, ["b"], "the newest");
+    run_to(&mut replica, "b", JobState::Success);
+    assert_eq!(replica.done(on("e", "new")).existing, ["b"]);
+    assert_eq!(replica.done(on("f", "old")).existing, ["a"]);
+}
+
 #[test]
 fn a_periodic_exists_only_while_it_runs() {
     let mut replica = Replica::new();
