@@ -66,7 +66,8 @@ impl Plugin for Jira {
         let mut known = Vec::new();
         for key in named {
             let project = key.split('-').next().unwrap_or_default().to_lowercase();
-            if jira.has_project(&project).await? && jira.client().has_issue(&key).await? {
+            if jira.has_project(&project).await? && told(&key, jira.client().has_issue(&key).await)?
+            {
                 known.push(key);
             }
         }
@@ -115,6 +116,19 @@ fn candidates(text: &GenericComment, disabled: &[String]) -> BTreeSet<String> {
     };
     let found = links::keys(&text.body).chain(links::keys(&text.issue_title));
     found.filter(|key| !is_disabled(key)).take(MAX_KEYS).collect()
+}
+
+/// Whether there is such an issue, as Jira says. An outage waits; whatever else Jira will not tell is about this key
+/// alone.
+fn told(key: &str, answer: Result<bool, ServiceError>) -> Result<bool, PlanError> {
+    match answer {
+        Ok(is_there) => Ok(is_there),
+        Err(error @ ServiceError::Unavailable(..)) => Err(error.into()),
+        Err(error) => {
+            tracing::warn!(key, %error, "jira will not tell of an issue: it is left alone");
+            Ok(false)
+        }
+    }
 }
 
 /// `edited`: the body of the issue or pull request, if that is what gets links.
@@ -180,5 +194,28 @@ mod tests {
         link ABC-1 to https://github.com/org/repo/pull/5: org/repo#5: Fix it
         body: see [ABC-1](https://jira/browse/ABC-1)
         ");
+    }
+
+    /// PLG-JIRA-001: a key that Jira refuses spoils no other; an outage waits.
+    #[test]
+    fn plg_jira_001_a_refusal_is_about_one_key() {
+        let refused = |status: &str| Err(ServiceError::Refused(status.to_owned()));
+        for (answer, expected) in [
+            (Ok(true), Ok(true)),
+            (Ok(false), Ok(false)),
+            (refused("400"), Ok(false)),
+            (refused("401"), Ok(false)),
+            (refused("403"), Ok(false)),
+            (
+                Err(ServiceError::Unavailable("503".to_owned(), None)),
+                Err(PlanError::Outage {
+                    reason: "503".to_owned(),
+                    retry_after: None,
+                }),
+            ),
+        ] {
+            let what = format!("{answer:?}");
+            assert_eq!(told("ABC-1", answer), expected, "{what}");
+        }
     }
 }
