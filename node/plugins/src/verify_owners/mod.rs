@@ -153,8 +153,10 @@ async fn verify(
             return Ok(Decision::nothing());
         }
     };
-    let before = Owners::read(cx, repo, &base, &options, &touched).await?;
-    let after = Owners::read(cx, repo, &merged, &options, &touched).await?;
+    let former = touched.owners.iter().map(|file| former_path(file, &options));
+    let before = Owners::read(cx, repo, &base, &options, former).await?;
+    let paths = touched.owners.iter().map(|file| file.path.as_str());
+    let after = Owners::read(cx, repo, &merged, &options, paths).await?;
     let trigger = cx.running.plugins.trigger_for(&repo.org, &repo.repo);
     let findings = find(cx, pr, &options, &trigger, &touched, &before, &after).await?;
     let comments = cx.forge.comments(repo, pr.number).await?;
@@ -178,6 +180,13 @@ async fn verify(
     Ok(decision.for_head(&pr.head.sha))
 }
 
+/// Where the file was that it is compared with. What was no OWNERS file before made nobody an owner.
+fn former_path<'f>(file: &'f ChangedFile, options: &OwnersOptions) -> &'f str {
+    let previous = file.previous_path.as_deref();
+    let previous = previous.filter(|path| options.is_owners(path));
+    previous.unwrap_or(&file.path)
+}
+
 fn directory(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
@@ -195,10 +204,9 @@ impl Owners {
         repo: &RepoId,
         commit: &str,
         options: &OwnersOptions,
-        touched: &Touched,
+        paths: impl Iterator<Item = &str>,
     ) -> Result<Self, PlanError> {
-        let paths = touched.owners.iter().map(|file| file.path.clone());
-        let mut wanted: BTreeSet<String> = paths.collect();
+        let mut wanted: BTreeSet<String> = paths.map(str::to_owned).collect();
         wanted.retain(|path| !options.is_denied(directory(path)));
         wanted.insert(options.aliases.clone());
         let select = move |path: &str| wanted.contains(path);
@@ -241,7 +249,7 @@ async fn find(
         };
         match files::check(&file.path, bytes, &options.owners, &banned) {
             Ok(parsed) => {
-                let former = before.files.get(&file.path);
+                let former = before.files.get(former_path(file, options));
                 let former = former.and_then(|bytes| OwnersFile::parse(bytes).ok());
                 newcomers::of_file(
                     &file.path,
@@ -330,6 +338,7 @@ mod tests {
             (file("OWNERS", Modified, None), (1, false)),
             (file("a/OWNERS", Added, None), (1, false)),
             (file("a/OWNERS", Renamed, Some("b/OWNERS")), (1, false)),
+            (file("a/OWNERS", Renamed, Some("names")), (1, false)),
             (file("a/OWNERS", Removed, None), (0, false)),
             (file("a/MYOWNERS", Modified, None), (0, false)),
             (file("OWNERS_ALIASES", Modified, None), (0, true)),
@@ -338,6 +347,11 @@ mod tests {
             (file("a/OWNERS_ALIASES", Modified, None), (0, false)),
         ] {
             let told = format!("{file:?}");
+            let former = match file.previous_path.as_deref() {
+                Some(path @ "b/OWNERS") => path,
+                _ => file.path.as_str(),
+            };
+            assert_eq!(former_path(&file, &OwnersOptions::default()), former);
             let touched = touched(vec![file], &OwnersOptions::default());
             assert_eq!((touched.owners.len(), touched.aliases), expected, "{told}");
         }

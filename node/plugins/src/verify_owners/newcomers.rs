@@ -15,7 +15,7 @@ pub(super) const MAX_CHECKED: usize = 50;
 /// Files by whom they make an owner, as written.
 pub(super) type Newcomers = BTreeMap<String, BTreeSet<String>>;
 
-/// Whom the file makes an owner of something that they did not own by it before.
+/// Whom the file gives a role that it gave them for nothing before, whatever its patterns are.
 pub(super) fn of_file(
     path: &str,
     before: Option<&OwnersFile>,
@@ -26,38 +26,42 @@ pub(super) fn of_file(
     let before: BTreeSet<_> = before
         .into_iter()
         .flat_map(grants)
-        .map(|(pattern, role, login)| (pattern.to_owned(), role, norm_login(login)))
+        .map(|(role, login)| (role, norm_login(login)))
         .collect();
-    for (pattern, role, login) in grants(after) {
-        let known = before.contains(&(pattern.to_owned(), role, norm_login(login)));
+    for (role, login) in grants(after) {
+        let known = before.contains(&(role, norm_login(login)));
         if !known && !login.is_empty() && aliases.get(login).is_none() {
             add(newcomers, login, path);
         }
     }
 }
 
-fn grants(file: &OwnersFile) -> Vec<(&str, u8, &str)> {
+fn grants(file: &OwnersFile) -> Vec<(u8, &str)> {
     let mut grants = Vec::new();
-    for (pattern, entry) in entries(file) {
+    for (_, entry) in entries(file) {
         let roles = [
             &entry.approvers,
             &entry.reviewers,
             &entry.required_reviewers,
         ];
         for (role, logins) in (0..).zip(roles) {
-            grants.extend(logins.iter().map(|login| (pattern, role, login.as_str())));
+            grants.extend(logins.iter().map(|login| (role, login.as_str())));
         }
     }
     grants
 }
 
-/// Whom the aliases file puts into a group.
+/// Whom the aliases file puts into a group and had in none before: a group's name is no matter.
 pub(super) fn of_aliases(path: &str, before: &Aliases, after: &Aliases, newcomers: &mut Newcomers) {
-    for (group, members) in after.iter() {
-        let former = before.get(group);
-        let is_new = |login: &&String| !former.is_some_and(|former| former.contains(*login));
-        for login in members.iter().filter(is_new) {
-            add(newcomers, login, path);
+    let former: BTreeSet<String> = before
+        .iter()
+        .flat_map(|(_, members)| members.iter().map(|login| norm_login(login)))
+        .collect();
+    for (_, members) in after.iter() {
+        for login in members {
+            if !former.contains(&norm_login(login)) {
+                add(newcomers, login, path);
+            }
         }
     }
 }
@@ -143,7 +147,12 @@ mod tests {
             (
                 "filters: {x: {approvers: [a]}}",
                 "filters: {x: {approvers: [a]}, y: {approvers: [a, c]}}",
-                vec!["a", "c"],
+                vec!["c"],
+            ),
+            (
+                "filters: {x: {approvers: [a], reviewers: [b]}}",
+                "filters: {'x|y': {approvers: [a, b]}}",
+                vec!["b"],
             ),
             ("approvers: [a, b]", "approvers: [b]", vec![]),
         ] {
@@ -155,8 +164,8 @@ mod tests {
         let mut newcomers = Newcomers::default();
         of_aliases(
             "OWNERS_ALIASES",
-            &aliases("aliases:\n  a: [x]\n  b: [yan]\n"),
-            &aliases("aliases:\n  a: [x, yan]\n  c: [z]\n"),
+            &aliases("aliases:\n  a: [x]\n  b: [was]\n"),
+            &aliases("aliases:\n  a: [x, yan]\n  renamed: [was, z]\n"),
             &mut newcomers,
         );
         of_file("d/OWNERS", None, &file("approvers: [Yan]"), &groups, &mut newcomers);
