@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use trireme_config::plugins::{Problem, Section};
 use trireme_forge::webhook::GenericComment;
-use trireme_forge::{RepoId, norm_login};
+use trireme_forge::{ForgeError, RepoId, norm_login};
 
 use crate::help::HelpScope;
 use crate::plugin::{PlanError, Planning};
@@ -40,7 +40,10 @@ impl RepoMilestone {
             let path = format!("{repo}.maintainers_id");
             Problem {
                 help: "name the team by its slug in maintainers_team".to_owned(),
-                ..Problem::warning(path.trim_start_matches('.'), "deprecated field: maintainers_id is configured for repo_milestone, maintainers_team should be used instead")
+                ..Problem::warning(
+                    path.trim_start_matches('.'),
+                    "deprecated field: maintainers_id is configured for repo_milestone, maintainers_team should be used instead",
+                )
             }
         };
         by_id.map(warn).collect()
@@ -80,7 +83,7 @@ impl Maintainers {
     /// Whether the author of a text is one of them.
     ///
     /// # Errors
-    /// The forge could not tell. A team that is not there has no members.
+    /// The forge could not tell, or there is no such team: that is for an operator to mend, and none of the author's.
     pub(crate) async fn include(
         &self,
         cx: &Planning<'_>,
@@ -94,15 +97,25 @@ impl Maintainers {
             }
             slug => cx.forge.team_members(org, slug).await,
         };
-        let members = match members {
-            Err(error) if error.is_not_found() => {
-                tracing::warn!(%org, ?team, "a configured team does not exist");
-                Vec::new()
-            }
-            members => members?,
-        };
+        let members = self.found(members)?;
         let login = norm_login(&comment.user.login);
         Ok(members.iter().any(|member| norm_login(member) == login))
+    }
+
+    fn found(&self, members: Result<Vec<String>, ForgeError>) -> Result<Vec<String>, PlanError> {
+        members.map_err(|error| {
+            if !error.is_not_found() {
+                return error.into();
+            }
+            let (org, team) = (&self.repo.org, &self.team);
+            let (field, team) = match team.maintainers_team.as_str() {
+                "" => ("maintainers_id", team.maintainers_id.to_string()),
+                slug => ("maintainers_team", slug.to_owned()),
+            };
+            PlanError::Failed(format!(
+                "{org} has no team {team} that we may see: set {SECTION}'s {field} in plugins.yaml to one that is there ({error})"
+            ))
+        })
     }
 
     /// What others are told.
@@ -164,9 +177,41 @@ mod tests {
         };
         insta::assert_snapshot!(told("other"), @"You must be a member of the [org/all](https://github.com/orgs/org/teams/all/members) GitHub team to set the milestone. If you believe you should be able to issue the /milestone command, please contact your leads and have them propose you as an additional delegate for this responsibility.");
         assert!(told("repo").contains("please contact your SIG Chairs/TLs and"));
+        let missing = |repo: &str| {
+            let maintainers = Maintainers {
+                repo: RepoId::new("org", repo),
+                team: team(repo),
+            };
+            let gone = ForgeError::NotFound {
+                request: "GET it".to_owned(),
+                message: "Not Found".to_owned(),
+            };
+            maintainers.found(Err(gone)).unwrap_err()
+        };
+        for (repo, expected) in [
+            (
+                "own",
+                "org has no team all that we may see: set repo_milestone's maintainers_team ",
+            ),
+            (
+                "old",
+                "org has no team 7 that we may see: set repo_milestone's maintainers_id ",
+            ),
+        ] {
+            let error = missing(repo);
+            assert!(matches!(error, PlanError::Failed(_)), "{error:?}");
+            assert!(error.to_string().starts_with(expected), "{error}");
+        }
         let problems = section.check();
         assert_eq!(problems.len(), 1);
-        assert_eq!((problems[0].path.as_str(), problems[0].is_warning), ("org/old.maintainers_id", true));
-        assert!(RepoMilestone::default().of(&RepoId::new("org", "repo")).is_none());
+        assert_eq!(
+            (problems[0].path.as_str(), problems[0].is_warning),
+            ("org/old.maintainers_id", true)
+        );
+        assert!(
+            RepoMilestone::default()
+                .of(&RepoId::new("org", "repo"))
+                .is_none()
+        );
     }
 }
