@@ -397,20 +397,22 @@ pub struct WorkflowRun {
 }
 
 impl WorkflowRun {
-    /// It has ended, and neither passed nor was it skipped (PLG-TRIGGER-023).
+    /// A pull request's, which has ended, and neither passed nor was it skipped (PLG-TRIGGER-023). What a push, a clock
+    /// or a person started on the same head is none of a pull request's: it may deploy.
     #[must_use]
     pub fn failed(&self) -> bool {
-        self.status == "completed"
-            && !matches!(
-                self.conclusion.as_str(),
-                "success" | "skipped" | "neutral" | "action_required"
-            )
+        matches!(
+            self.event.as_str(),
+            "pull_request" | "pull_request_target" | "workflow_call"
+        ) && self.status == "completed"
+            && !matches!(self.conclusion.as_str(), "success" | "skipped")
     }
 
-    /// Somebody must allow it to run, as for a first-time contributor's pull request (PLG-TRIGGER-023).
+    /// A pull request's that somebody must allow to run, as for a first-time contributor (PLG-TRIGGER-023).
     #[must_use]
     pub fn awaits_approval(&self) -> bool {
-        self.conclusion == "action_required" || self.status == "action_required"
+        matches!(self.event.as_str(), "pull_request" | "pull_request_target")
+            && (self.conclusion == "action_required" || self.status == "action_required")
     }
 }
 

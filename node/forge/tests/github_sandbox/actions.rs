@@ -23,7 +23,7 @@ async fn failed_jobs_are_run_again_and_waiting_runs_approved() {
         let runs = runs.iter().filter(|run| wanted(run));
         runs.map(|run| run.id).collect::<Vec<_>>()
     };
-    assert_eq!(ids(trireme_forge::WorkflowRun::failed), [failed]);
+    assert_eq!(ids(trireme_forge::WorkflowRun::failed), [waiting, failed]);
     assert_eq!(ids(trireme_forge::WorkflowRun::awaits_approval), [waiting]);
     assert!(
         forge

@@ -313,10 +313,10 @@ mod tests {
 
     #[test]
     fn plg_trigger_023_workflows_of_github_are_approved_and_run_again() {
-        let run = |id, status: &str, conclusion: &str| trireme_forge::WorkflowRun {
+        let run = |id, event: &str, status: &str, conclusion: &str| trireme_forge::WorkflowRun {
             id,
             name: "CI".into(),
-            event: "pull_request".into(),
+            event: event.into(),
             status: status.into(),
             conclusion: conclusion.into(),
             head_branch: "fix".into(),
@@ -332,19 +332,27 @@ mod tests {
         assert_eq!(world.says("member", "/test unit"), "run unit");
         let key = ("fix".to_owned(), "a".repeat(40));
         let runs = vec![
-            run(1, "completed", "failure"),
-            run(2, "completed", "success"),
-            run(3, "completed", "skipped"),
-            run(4, "in_progress", ""),
-            run(5, "completed", "action_required"),
-            run(6, "completed", "cancelled"),
+            run(1, "pull_request", "completed", "failure"),
+            run(2, "pull_request", "completed", "success"),
+            run(3, "pull_request", "completed", "skipped"),
+            run(4, "pull_request", "in_progress", ""),
+            run(5, "pull_request", "queued", "action_required"),
+            run(6, "pull_request_target", "completed", "cancelled"),
+            run(7, "workflow_call", "completed", "neutral"),
+            // Others than the pull request started these: a deployment is not to be repeated.
+            run(8, "push", "completed", "failure"),
+            run(9, "schedule", "completed", "failure"),
+            run(10, "workflow_dispatch", "completed", "failure"),
+            run(11, "workflow_call", "queued", "action_required"),
+            run(12, "push", "queued", "action_required"),
         ];
         world.facts.workflow_runs = [(key, runs)].into();
-        let again = "rerun the failed jobs of workflow run 1\nrerun the failed jobs of workflow run 6";
+        let again = [1, 6, 7].map(|run| format!("rerun the failed jobs of workflow run {run}"));
+        let again = format!("{}\nrun ", again.join("\n"));
         let all = world.says("member", "/test all");
-        assert!(all.starts_with(again), "{all}");
+        assert!(all.starts_with(&again), "{all}");
         let retest = world.says("member", "/retest");
-        assert!(retest.starts_with(again), "{retest}");
+        assert!(retest.starts_with(&again), "{retest}");
         let allowed = world.says("member", "/ok-to-test");
         assert!(allowed.starts_with("approve workflow run 5\nrun "), "{allowed}");
     }
