@@ -261,6 +261,8 @@ pub trait Milestones: Send + Sync {
 pub trait Comments: Send + Sync {
     /// Oldest first.
     async fn comments(&self, repo: &RepoId, number: u64) -> Result<Vec<IssueComment>>;
+    /// One of an issue or pull request, as it is now.
+    async fn comment(&self, repo: &RepoId, id: u64) -> Result<IssueComment>;
     /// Not idempotent: see [`ForgeError::maybe_sent`](crate::ForgeError::maybe_sent).
     async fn create_comment(&self, repo: &RepoId, number: u64, body: &str) -> Result<IssueComment>;
     async fn edit_comment(&self, repo: &RepoId, id: u64, body: &str) -> Result<IssueComment>;

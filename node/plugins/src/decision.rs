@@ -8,6 +8,8 @@ mod text;
 
 use std::fmt;
 
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
 use trireme_forge::{Milestone, RepoId};
 use trireme_proto::state::{
     AbortJob, CheckRunEffect, CherryPickEffect, CloseEffect, Condition, Context, ContextState,
@@ -297,6 +299,11 @@ pub(crate) fn describe(action: &Action) -> String {
     }
 }
 
+/// How an effect remembers the text that it replaces.
+pub(crate) fn sha256_of(text: &str) -> Bytes {
+    Bytes::copy_from_slice(&Sha256::digest(text))
+}
+
 /// A message for a channel of Slack, without `#`.
 #[must_use]
 pub fn tell_slack(channel: &str, text: impl Into<String>) -> Action {
@@ -352,6 +359,19 @@ impl Target {
             subject: self.subject(),
             comment_id,
             body: body.into(),
+            ..EditCommentEffect::default()
+        })
+    }
+
+    /// As [`Self::edit_comment`], of a text that somebody else wrote: if it says something else than `was` by the time
+    /// it is sent, what they wrote stays.
+    #[must_use]
+    pub fn rewrite_comment(&self, comment_id: u64, was: &str, body: impl Into<String>) -> Action {
+        Action::EditComment(EditCommentEffect {
+            subject: self.subject(),
+            comment_id,
+            body: body.into(),
+            was_sha256: sha256_of(was),
         })
     }
 
@@ -441,16 +461,19 @@ impl Target {
         Action::EditIssue(EditIssueEffect {
             subject: self.subject(),
             title: Some(title.into()),
-            body: None,
+            ..EditIssueEffect::default()
         })
     }
 
+    /// Replaces the text of the issue or pull request; if it says something else than `was` by the time it is sent,
+    /// what somebody wrote stays.
     #[must_use]
-    pub fn set_body(&self, body: impl Into<String>) -> Action {
+    pub fn rewrite_body(&self, was: &str, body: impl Into<String>) -> Action {
         Action::EditIssue(EditIssueEffect {
             subject: self.subject(),
-            title: None,
             body: Some(body.into()),
+            was_sha256: sha256_of(was),
+            ..EditIssueEffect::default()
         })
     }
 

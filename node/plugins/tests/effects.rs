@@ -24,7 +24,7 @@ use trireme_proto::state::EffectState;
 use trireme_sandbox::{
     Clock, FileChange, Logged,
     faults::{CallEffect, CallMatch, Times},
-    forge::Permission,
+    forge::{IssueChange, Permission},
     world::World,
 };
 
@@ -225,6 +225,50 @@ async fn what_was_decided_for_another_head_is_left_out() {
         .filter(|effect| effect.state() == EffectState::Skipped)
         .count();
     assert!(skipped > 0);
+}
+
+/// PLG-RELEASENOTE-007
+#[tokio::test]
+async fn what_a_person_has_written_meanwhile_stays() {
+    let stage = Stage::new(Setup {
+        world: World::builder().member("lead"),
+        plugins: "plugins: {acme/widget: {plugins: [release-note]}}".to_owned(),
+        ..Setup::default()
+    })
+    .await;
+    let body = "Text\n```release-note\nNONE\n```\n";
+    let pr = stage.world.pr("fix").body(body).opened_by("author").await;
+    stage.settled().await;
+    let issues = calls("PATCH", "/repos/*/issues/*");
+    let faults = stage.world.sandbox().faults();
+    let down = CallEffect::Status { code: 502 };
+    let fault = faults.on_call(issues, down, None).unwrap();
+    let edit = "/release-note-edit\r\n```release-note\r\nA new flag\r\n```";
+    stage.world.comment("lead", &pr, edit).await;
+    until_tried(&stage, "release-note").await;
+    let since = "Better text\n```release-note\nNONE\n```\n";
+    let change = IssueChange {
+        body: Some(since.to_owned()),
+        ..IssueChange::default()
+    };
+    let author = stage.world.user("author");
+    author
+        .edit_issue(stage.world.repo(), pr.number, change)
+        .unwrap();
+    faults.clear(fault);
+    stage.settled().await;
+    let now = stage.world.pull(&pr, |_, issue, _| issue.body.clone());
+    assert_eq!(now.as_deref(), Some(since));
+    let view = stage.store().view();
+    let plans = view
+        .deliveries_newest_first(None)
+        .filter_map(|delivery| view.plan(&delivery.guid, "release-note"));
+    let skipped: Vec<String> = plans
+        .flat_map(|plan| plan.effects.clone())
+        .filter(|effect| effect.state() == EffectState::Skipped)
+        .map(|effect| effect.error)
+        .collect();
+    assert_eq!(skipped, ["the text was changed since it was decided"]);
 }
 
 type Received = (HeaderMap, Bytes);

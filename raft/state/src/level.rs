@@ -116,14 +116,14 @@ fn is_new_effect(effect: &Effect) -> bool {
         Some(action) => match action {
             Action::Comment(comment) => !comment.inserts.is_empty(),
             Action::Close(close) => close.not_planned,
+            Action::EditComment(edit) => !edit.was_sha256.is_empty(),
             Action::AddLabel(_)
             | Action::RemoveLabel(_)
             | Action::Status(_)
             | Action::PruneComments(_)
             | Action::Assign(_)
             | Action::RequestReview(_)
-            | Action::Unassign(_)
-            | Action::EditComment(_) => false,
+            | Action::Unassign(_) => false,
             _ => true,
         },
     };

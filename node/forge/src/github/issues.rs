@@ -103,6 +103,12 @@ impl Comments for GitHub {
         Ok(wire.into_iter().map(Into::into).collect())
     }
 
+    async fn comment(&self, repo: &RepoId, id: u64) -> Result<IssueComment> {
+        let call = Call::read_new(at(repo, &format!("/issues/comments/{id}")), of(repo));
+        let wire: WireComment = self.client.json(&call).await?;
+        Ok(wire.into())
+    }
+
     async fn create_comment(&self, repo: &RepoId, number: u64, body: &str) -> Result<IssueComment> {
         let call = Call::change(
             Method::POST,

@@ -16,7 +16,7 @@ use super::lanes::Lane;
 use super::pause::asks_forge;
 use super::write::{Answer, Failure};
 use super::{MAX_TRIES, Session, not_recorded, observed};
-use crate::decision::{describe, filled, is_counted, joined, outcome_word};
+use crate::decision::{describe, filled, is_counted, joined, outcome_word, sha256_of};
 use crate::plugin::outage;
 
 /// A call that may have been sent can take effect for this long: the forge client ends it within 10 s.
@@ -100,7 +100,7 @@ impl Session {
     }
 
     /// Why the effect of a plan that waited must not be sent any more: the pull request has another head, or a person
-    /// has changed the label meanwhile.
+    /// has changed the text or the label meanwhile.
     async fn outdated(
         &self,
         plan: &Plan,
@@ -126,6 +126,9 @@ impl Session {
                 Ok(_) => {}
                 Err(error) => return unless_outage(&error, "cannot see the head"),
             }
+        }
+        if let Some(why) = self.rewritten(action).await? {
+            return Ok(Some(why));
         }
         let label = match action {
             Action::AddLabel(effect) | Action::RemoveLabel(effect) => effect,
@@ -154,6 +157,37 @@ impl Session {
                     label.label, event.actor.login
                 )
             }))
+    }
+
+    /// Why a text must not be replaced: it is gone, or is neither what the new one was made from nor the new one.
+    async fn rewritten(&self, action: &Action) -> Result<Option<String>, Work> {
+        let forge = self.tools.forge.as_ref();
+        let (now, was, made) = match action {
+            Action::EditComment(edit) if !edit.was_sha256.is_empty() => {
+                let (repo, _) = subject(edit.subject.as_ref());
+                let now = forge.comment(&repo, edit.comment_id).await;
+                (
+                    now.map(|comment| comment.body),
+                    &edit.was_sha256,
+                    &edit.body,
+                )
+            }
+            Action::EditIssue(edit) if !edit.was_sha256.is_empty() => {
+                let Some(made) = &edit.body else {
+                    return Ok(None);
+                };
+                let (repo, number) = subject(edit.subject.as_ref());
+                let now = forge.issue(&repo, number).await;
+                (now.map(|issue| issue.body), &edit.was_sha256, made)
+            }
+            _ => return Ok(None),
+        };
+        match now {
+            Ok(now) if now == *made || sha256_of(&now) == *was => Ok(None),
+            Ok(_) => Ok(Some("the text was changed since it was decided".to_owned())),
+            Err(error) if error.is_not_found() => Ok(Some("the text is gone".to_owned())),
+            Err(error) => unless_outage(&error, "cannot see the text"),
+        }
     }
 
     async fn send(

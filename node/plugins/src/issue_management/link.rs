@@ -7,7 +7,7 @@ use trireme_forge::RepoId;
 use trireme_forge::webhook::GenericComment;
 
 use super::say;
-use crate::decision::{Decision, Target};
+use crate::decision::{Decision, Outcome, Target};
 use crate::plugin::{PlanError, Planning};
 use crate::respond::answer;
 use crate::text::commands;
@@ -155,12 +155,13 @@ fn decide(
         .collect();
     let mut decision = Decision::nothing();
     let mut told = String::new();
+    let mut edited = None;
     if !adds.is_empty() || !removes.is_empty() {
         let changed = with_fixes(body, &adds, &removes);
         if changed == body {
             told.push_str("The PR body is already up-to-date. No changes were made.");
         } else {
-            decision.push(on.set_body(changed));
+            edited = Some(decision.push(on.rewrite_body(body, changed)));
             told.push_str("Updated the `Fixes` line in the pull request body.");
         }
     }
@@ -173,7 +174,10 @@ fn decide(
             told.push_str(&format!("* {why}\n"));
         }
     }
-    decision.push(answer(text, told));
+    match edited {
+        Some(edited) => decision.push_if(edited, &[Outcome::Ok], answer(text, told)),
+        None => decision.push(answer(text, told)),
+    };
     decision
 }
 
@@ -272,7 +276,7 @@ mod tests {
         body: Text
 
         Fixes #1
-        comment: @ann: Updated the `Fixes` line in the pull request body.
+        if 0 is done: comment: @ann: Updated the `Fixes` line in the pull request body.
 
         However, there are one or more errors with issue references provided. Please cross check and retry.
         * Skipped issue #2 of **org/repo** as it is a ***pull request***.

@@ -71,16 +71,29 @@ impl Plugin for Jira {
                 known.push(key);
             }
         }
-        let mut edited = None;
         let url = jira.client().url();
-        // A review carries neither the id of a comment nor the text of its pull request.
-        if text.comment_id.is_none() && links::insert(&text.body, &known, url) != text.body {
-            edited = Some(match event {
-                Event::Issue(_) | Event::PullRequest(_) => text.body.clone(),
-                _ => text.issue_body.clone(),
-            });
+        let mut now = None;
+        // A review comment's id is none of a comment's, whose text alone can be replaced.
+        let has_place = !matches!(event, Event::ReviewComment(_));
+        if has_place && links::insert(&text.body, &known, url) != text.body {
+            // Jira may have kept us waiting, and people may have written since.
+            cx.as_of.settle();
+            let read = match text.comment_id {
+                Some(id) => {
+                    let comment = cx.forge.comment(&text.repo, id).await;
+                    comment.map(|comment| comment.body)
+                }
+                None => {
+                    let issue = cx.forge.issue(&text.repo, text.number).await;
+                    issue.map(|issue| issue.body)
+                }
+            };
+            now = match read {
+                Err(error) if error.is_not_found() => None,
+                read => Some(read?),
+            };
         }
-        Ok(decide(&text, &known, edited.as_deref(), url))
+        Ok(decide(&text, &known, now.as_deref(), url))
     }
 
     fn help(&self, _: &HelpScope<'_>) -> PluginHelp {
@@ -115,7 +128,10 @@ fn candidates(text: &GenericComment, disabled: &[String]) -> BTreeSet<String> {
         disabled.iter().any(|start| key.starts_with(start))
     };
     let found = links::keys(&text.body).chain(links::keys(&text.issue_title));
-    found.filter(|key| !is_disabled(key)).take(MAX_KEYS).collect()
+    found
+        .filter(|key| !is_disabled(key))
+        .take(MAX_KEYS)
+        .collect()
 }
 
 /// Whether there is such an issue, as Jira says. An outage waits; whatever else Jira will not tell is about this key
@@ -131,36 +147,34 @@ fn told(key: &str, answer: Result<bool, ServiceError>) -> Result<bool, PlanError
     }
 }
 
-/// `edited`: the body of the issue or pull request, if that is what gets links.
-fn decide(text: &GenericComment, known: &[String], edited: Option<&str>, url: &str) -> Decision {
+/// `now`: what is to get links, as it is now: the comment, or else the text of the issue or pull request. The edit
+/// comes first, so that it waits for no link.
+fn decide(text: &GenericComment, known: &[String], now: Option<&str>, url: &str) -> Decision {
     let mut decision = Decision::nothing();
+    let on = Target::new(&text.repo, text.number);
+    if let Some(now) = now {
+        let linked = links::insert(now, known, url);
+        if linked != now {
+            decision.push(match text.comment_id {
+                Some(id) => on.rewrite_comment(id, now, linked),
+                None => on.rewrite_body(now, linked),
+            });
+        }
+    }
     let page = text.html_url.split('#').next().unwrap_or_default();
     let title = format!("{}#{}: {}", text.repo, text.number, text.issue_title);
     for key in known {
         decision.push(link_from_jira(key, page, title.clone()));
-    }
-    let on = Target::new(&text.repo, text.number);
-    match (text.comment_id, edited) {
-        (Some(id), _) => {
-            let linked = links::insert(&text.body, known, url);
-            if linked != text.body {
-                decision.push(on.edit_comment(id, linked));
-            }
-        }
-        (None, Some(body)) => {
-            let linked = links::insert(body, known, url);
-            if linked != body {
-                decision.push(on.set_body(linked));
-            }
-        }
-        (None, None) => {}
     }
     decision
 }
 
 #[cfg(test)]
 mod tests {
+    use trireme_proto::state::effect::Action;
+
     use super::*;
+    use crate::decision::sha256_of;
     use crate::testing::comment;
 
     fn known(keys: &[&str]) -> Vec<String> {
@@ -175,25 +189,56 @@ mod tests {
         let found = candidates(&text, &["enterprise".into()]);
         let found: Vec<&str> = found.iter().map(String::as_str).collect();
         assert_eq!(found, ["OPS-7", "X-9", "abc-2"]);
-        assert!(!crate::testing::concerns(&Jira, &crate::testing::comment_event("ann", "nothing of note")));
-        assert!(crate::testing::concerns(&Jira, &crate::testing::comment_event("ann", "see ABC-1")));
+        assert!(!crate::testing::concerns(
+            &Jira,
+            &crate::testing::comment_event("ann", "nothing of note")
+        ));
+        assert!(crate::testing::concerns(
+            &Jira,
+            &crate::testing::comment_event("ann", "see ABC-1")
+        ));
     }
 
     /// PLG-JIRA-002, PLG-JIRA-003
     #[test]
     fn plg_jira_002_issues_link_back_and_texts_are_edited_in_place() {
         let text = comment("ann", "see ABC-1");
-        insta::assert_snapshot!(decide(&text, &known(&["ABC-1"]), None, "https://jira"), @r"
-        link ABC-1 to https://github.com/org/repo/pull/5: org/repo#5: Fix it
+        insta::assert_snapshot!(decide(&text, &known(&["ABC-1"]), Some("see ABC-1"), "https://jira"), @r"
         edit 9: see [ABC-1](https://jira/browse/ABC-1)
+        link ABC-1 to https://github.com/org/repo/pull/5: org/repo#5: Fix it
         ");
         assert!(decide(&text, &[], None, "https://jira").is_idle());
         let mut opened = text;
         opened.comment_id = None;
         insta::assert_snapshot!(decide(&opened, &known(&["ABC-1"]), Some("see ABC-1"), "https://jira"), @r"
-        link ABC-1 to https://github.com/org/repo/pull/5: org/repo#5: Fix it
         body: see [ABC-1](https://jira/browse/ABC-1)
+        link ABC-1 to https://github.com/org/repo/pull/5: org/repo#5: Fix it
         ");
+    }
+
+    /// PLG-JIRA-003: what a person wrote while Jira kept us waiting gets the links, and only if it still names a key.
+    #[test]
+    fn plg_jira_003_links_go_into_the_text_as_it_is_now() {
+        let link = "link ABC-1 to https://github.com/org/repo/pull/5: org/repo#5: Fix it";
+        for (now, expected) in [
+            (
+                Some("see ABC-1, please"),
+                "edit 9: see [ABC-1](https://jira/browse/ABC-1), please\n",
+            ),
+            (Some("never mind"), ""),
+            (Some("see [ABC-1](https://jira/browse/ABC-1)"), ""),
+            (None, ""),
+        ] {
+            let text = comment("ann", "see ABC-1");
+            let decision = decide(&text, &known(&["ABC-1"]), now, "https://jira");
+            assert_eq!(decision.to_string(), format!("{expected}{link}"), "{now:?}");
+            for effect in &decision.effects {
+                assert_eq!(effect.condition, None);
+                if let Some(Action::EditComment(edit)) = &effect.action {
+                    assert_eq!(edit.was_sha256, sha256_of(now.unwrap()));
+                }
+            }
+        }
     }
 
     /// PLG-JIRA-001: a key that Jira refuses spoils no other; an outage waits.

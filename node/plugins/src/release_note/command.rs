@@ -75,12 +75,14 @@ pub(super) fn decide(
             if note.is_empty() {
                 return reply("/release-note-edit must be used with a release note block.");
             }
-            let Some(place) = place(&issue.body) else {
+            // As it is now: the event may have waited, and its author may have written since.
+            let now = &facts.pull_request()?.body;
+            let Some(place) = place(now) else {
                 return reply("/release-note-edit must be used with a single release note block.");
             };
-            let mut body = issue.body.clone();
+            let mut body = now.clone();
             body.replace_range(place, &format!("\r\n{note}\r\n"));
-            Ok(vec![on.set_body(body)].into())
+            Ok(vec![on.rewrite_body(now, body)].into())
         }
         Asked::None => {
             let by_author = norm_login(login) == norm_login(&issue.author.login);
@@ -120,7 +122,7 @@ pub(super) fn decide(
 mod tests {
     use super::*;
     use crate::label_names::RELEASE_NOTE_NEEDED;
-    use crate::testing::{comment_event, labels};
+    use crate::testing::{comment_event, labels, pull_request};
     use trireme_forge::webhook::Event;
 
     fn event(login: &str, body: &str) -> IssueCommentEvent {
@@ -132,9 +134,17 @@ mod tests {
 
     /// The first line of what is decided; whether they are a member.
     fn told(event: &IssueCommentEvent, member: bool) -> String {
+        told_now(event, &event.issue.body, member)
+    }
+
+    /// The same where the pull request's text is this by now.
+    fn told_now(event: &IssueCommentEvent, now: &str, member: bool) -> String {
         let login = event.comment.author.login.clone();
+        let mut pr = pull_request();
+        now.clone_into(&mut pr.body);
         let facts = Facts {
             members: [(("org".to_owned(), login), member)].into(),
+            pull_request: Some(pr),
             ..Facts::default()
         };
         let decision = decide(event, asked(event).unwrap(), &facts).unwrap();
@@ -207,6 +217,12 @@ mod tests {
         assert_eq!(
             edit(new, old, true),
             "body: Text\n```release-note\r\nNew words\r\n```\nmore"
+        );
+        let mut event = event("m", new);
+        old.clone_into(&mut event.issue.body);
+        assert_eq!(
+            told_now(&event, "Since\n```release-note\nOld\n```", true),
+            "body: Since\n```release-note\r\nNew words\r\n```"
         );
         insta::assert_snapshot!(edit(new, old, false), @"comment: @m: You must be an org member to edit the release note.");
         insta::assert_snapshot!(edit("/release-note-edit", old, true), @"comment: @m: /release-note-edit must be used with a release note block.");

@@ -743,6 +743,15 @@ fn what_earlier_versions_do_not_know_has_its_level() {
         ..pb::Effect::default()
     };
     assert_eq!(level(committing(vec![reopen])), 6);
+    let edit = |was: &'static [u8]| pb::Effect {
+        action: Some(pb::effect::Action::EditComment(pb::EditCommentEffect {
+            was_sha256: was.into(),
+            ..pb::EditCommentEffect::default()
+        })),
+        ..pb::Effect::default()
+    };
+    assert_eq!(level(committing(vec![edit(b"")])), 1);
+    assert_eq!(level(committing(vec![edit(b"sum")])), 6);
     assert_eq!(level(settle_effect("g", "lgtm", 0, EffectState::Done)), 1);
     assert_eq!(
         level(settle_effect("g", "lgtm", 0, EffectState::Skipped)),
