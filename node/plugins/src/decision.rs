@@ -71,6 +71,15 @@ impl Decision {
         })
     }
 
+    /// Adds an effect that is left out if the pull request has another head than that when it is sent.
+    pub fn push_for_head(&mut self, sha: &str, action: Action) -> Ordinal {
+        self.push_effect(Effect {
+            action: Some(action),
+            head_sha: sha.to_owned(),
+            ..Effect::default()
+        })
+    }
+
     fn push_effect(&mut self, effect: Effect) -> Ordinal {
         let ordinal = self.effects.len();
         self.effects.push(effect);

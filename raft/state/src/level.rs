@@ -127,7 +127,7 @@ fn is_new_effect(effect: &Effect) -> bool {
             _ => true,
         },
     };
-    is_new || effect.condition.is_some()
+    is_new || effect.condition.is_some() || !effect.head_sha.is_empty()
 }
 
 fn level_of_settling(settle: &SettleEffect) -> u32 {

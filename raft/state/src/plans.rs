@@ -329,6 +329,7 @@ fn check_body(body: &PlanBody) -> Verdict<()> {
 
 /// What an effect says of others: only of earlier ones, and inserts within the text.
 fn check_effect(ordinal: usize, effect: &Effect) -> Verdict<()> {
+    optional_name("head_sha", &effect.head_sha)?;
     let is_earlier = |other: u32| (other as usize) < ordinal;
     let refuse = |what: &str| Err(invalid(format!("effect {ordinal}: {what}")));
     if let Some(condition) = &effect.condition
@@ -359,6 +360,7 @@ fn waiting(effect: Effect) -> Effect {
     Effect {
         action: effect.action,
         condition: effect.condition,
+        head_sha: effect.head_sha,
         state: EffectState::Waiting.into(),
         ..Effect::default()
     }

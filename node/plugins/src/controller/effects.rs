@@ -114,13 +114,17 @@ impl Session {
             return Ok(None);
         }
         let forge = self.tools.forge.as_ref();
-        if !plan.head_sha.is_empty() && delivery.number > 0 {
+        let head = match effect.head_sha.as_str() {
+            "" => plan.head_sha.as_str(),
+            head => head,
+        };
+        if !head.is_empty() && delivery.number > 0 {
             let repo = RepoId::new(&delivery.org, &delivery.repo);
             match forge.pull_request(&repo, delivery.number).await {
-                Ok(pr) if pr.head.sha != plan.head_sha => {
+                Ok(pr) if pr.head.sha != head => {
                     return Ok(Some(format!(
-                        "it was decided for {}, the head is {} now",
-                        plan.head_sha, pr.head.sha
+                        "it was decided for {head}, the head is {} now",
+                        pr.head.sha
                     )));
                 }
                 Ok(_) => {}

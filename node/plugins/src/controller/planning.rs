@@ -172,6 +172,9 @@ impl Session {
             if self.office.view().feature_level() < EFFECTS_LEVEL {
                 // While versions are mixed: older ones do not look at it.
                 plan.head_sha.clear();
+                for effect in &mut plan.effects {
+                    effect.head_sha.clear();
+                }
             }
             for jobs in overflow(&mut plan, MAX_JOB_BYTES) {
                 let create = CreateJobs {

@@ -1,9 +1,7 @@
 //! What becomes of the label `lgtm`, from what was said or pushed and the facts around it.
 
 use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
-use trireme_forge::{
-    BotUser, IssueComment, ReviewState, User, UserKind, has_label, norm_login,
-};
+use trireme_forge::{BotUser, IssueComment, ReviewState, User, UserKind, has_label, norm_login};
 use trireme_proto::state::effect::Action;
 
 use crate::decision::{Decision, Target};
@@ -49,6 +47,8 @@ pub(super) struct Request {
     pub(super) html_url: String,
     pub(super) assignees: Vec<User>,
     pub(super) on: Target,
+    /// The head that they saw, if the event tells.
+    pub(super) head: Option<String>,
 }
 
 impl Request {
@@ -100,6 +100,7 @@ pub(super) fn request(event: &Event, options: &Options, bot: &BotUser) -> Option
             html_url: comment.html_url,
             assignees: comment.assignees,
             on: Target::new(&comment.repo, comment.number),
+            head: told_head(event),
         });
     }
     let Event::Review(event) = event else {
@@ -127,7 +128,19 @@ pub(super) fn request(event: &Event, options: &Options, bot: &BotUser) -> Option
         html_url: review.html_url.clone(),
         assignees: pr.assignees.clone(),
         on: Target::new(&event.repository.id, pr.number),
+        head: Some(pr.head.sha.clone()),
     })
+}
+
+/// A comment says nothing of the head that it is about.
+fn told_head(event: &Event) -> Option<String> {
+    let pr = match event {
+        Event::PullRequest(event) => &event.pull_request,
+        Event::Review(event) => &event.pull_request,
+        Event::ReviewComment(event) => &event.pull_request,
+        _ => return None,
+    };
+    Some(pr.head.sha.clone())
 }
 
 pub(super) fn decide_request(
@@ -145,7 +158,7 @@ pub(super) fn decide_request(
     if by_author && request.add {
         return refuse(OWN_PR);
     }
-    let mut effects = Vec::new();
+    let mut decision = Decision::nothing();
     if !by_author {
         if options.skip_collaborators {
             if !is_owner(&request.by, facts)? {
@@ -158,34 +171,39 @@ pub(super) fn decide_request(
             .iter()
             .any(|user| user.login == request.by)
         {
-            effects.push(on.assign(vec![request.by.clone()]));
+            decision.push(on.assign(vec![request.by.clone()]));
         }
     }
     match (request.add, has_label(facts.labels()?, LGTM)) {
         (true, false) => {
-            effects.push(on.add_label(LGTM));
+            // What they approved of is this head, and what is remembered is its tree; all else holds for any.
+            let head = match &request.head {
+                Some(head) => head,
+                None => &facts.pull_request()?.head.sha,
+            };
+            decision.push_for_head(head, on.add_label(LGTM));
             if !is_sticky(&on.repo.org, &request.issue_author, options, facts)? {
                 if options.store_tree_hash {
-                    let head = &facts.pull_request()?.head.sha;
-                    effects.push(on.comment(tree_hash_comment(&facts.commit(head)?.tree_sha)));
+                    let tree = &facts.commit(head)?.tree_sha;
+                    decision.push_for_head(head, on.comment(tree_hash_comment(tree)));
                 }
                 let notices =
                     by_bot(bot, facts)?.filter(|comment| comment.body.contains(NEW_CHANGES));
-                effects.extend(on.prune(notices.map(|comment| comment.id).collect()));
+                decision.extend(on.prune(notices.map(|comment| comment.id).collect()));
             }
         }
         (false, true) => {
-            effects.push(on.remove_label(LGTM));
+            decision.push(on.remove_label(LGTM));
             if options.store_tree_hash {
-                effects.extend(review_again(on, &request.assignees));
+                decision.extend(review_again(on, &request.assignees));
                 let stored =
                     by_bot(bot, facts)?.filter(|comment| TREE_HASH.is_match(&comment.body));
-                effects.extend(on.prune(stored.map(|comment| comment.id).collect()));
+                decision.extend(on.prune(stored.map(|comment| comment.id).collect()));
             }
         }
         _ => {}
     }
-    Ok(effects.into())
+    Ok(decision)
 }
 
 /// Whether they approve or review any of the changed files.
@@ -309,7 +327,69 @@ mod tests {
             collaborators: [(login.to_owned(), true)].into(),
             labels: Some(labels(labelled)),
             comments: Some(vec![]),
+            pull_request: Some(pull_request()),
             ..Facts::default()
+        }
+    }
+
+    /// PLG-LGTM-006: what is bound to a head is the label and the tree that go with it, and nothing else.
+    #[test]
+    fn plg_lgtm_006_a_push_since_leaves_out_the_label_alone() {
+        let head = pull_request().head.sha;
+        let review = |state| review_event("rev", "", state);
+        let other = || pull_request().base.sha;
+        for (event, labelled, expected) in [
+            (
+                comment_event("rev", "/lgtm"),
+                &[][..],
+                "assign rev\n+lgtm HEAD\ncomment HEAD\ndelete [1]",
+            ),
+            (
+                review(ReviewState::Approved),
+                &[],
+                "assign rev\n+lgtm HEAD\ncomment HEAD\ndelete [1]",
+            ),
+            (comment_event("rev", "/lgtm"), &["lgtm"], "assign rev"),
+            (
+                comment_event("rev", "/lgtm cancel"),
+                &["lgtm"],
+                "assign rev\n-lgtm\nrequest review from assigned",
+            ),
+            (comment_event("author", "/lgtm"), &[], "comment"),
+        ] {
+            let options = Options {
+                review_acts_as_lgtm: true,
+                ..tree_hash()
+            };
+            let request = request(&event, &options, &bot()).unwrap();
+            let mut facts = Facts {
+                commits: [commit(&head, "f00d")].into(),
+                comments: Some(vec![bot_comment(1, NEW_CHANGES)]),
+                ..collaborator("rev", labelled)
+            };
+            // A review names its head, whatever is there by now.
+            if request.head.is_some()
+                && let Some(pr) = &mut facts.pull_request
+            {
+                pr.head.sha = other();
+            }
+            let decision = decide_request(&request, &options, &bot(), &facts).unwrap();
+            assert_eq!(decision.head, "");
+            let told = decision.effects.iter().map(|effect| {
+                let what = crate::decision::describe(effect.action.as_ref().unwrap());
+                let what = what.split(": ").next().unwrap_or_default().to_owned();
+                match effect.head_sha.as_str() {
+                    "" => what,
+                    sha if sha == head => format!("{what} HEAD"),
+                    sha => format!("{what} {sha}"),
+                }
+            });
+            assert_eq!(
+                told.collect::<Vec<_>>().join("\n"),
+                expected,
+                "{}",
+                request.body
+            );
         }
     }
 

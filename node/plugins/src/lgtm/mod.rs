@@ -52,11 +52,6 @@ impl Plugin for Lgtm {
         if let Some(request) = decide::request(event, &options, cx.bot) {
             let decide = |facts: &Facts| decide::decide_request(&request, &options, cx.bot, facts);
             decision = gather(cx, &request.on, Facts::default(), decide).await?;
-            // Whoever says it has seen this head.
-            let seen = cx.state.pull_request(&repo.org, &repo.repo, request.on.number);
-            if let Some(seen) = seen {
-                decision = decision.for_head(&seen.head_sha);
-            }
         }
         if let Event::PullRequest(event) = event
             && decide::is_push(event)

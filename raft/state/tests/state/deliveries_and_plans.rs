@@ -733,6 +733,23 @@ fn an_effect_speaks_of_earlier_ones_alone() {
 }
 
 #[test]
+fn an_effect_keeps_the_head_that_it_is_for() {
+    let mut replica = at_effects_level(Replica::new());
+    replica.done(accept("g"));
+    let for_head = |sha: &str| pb::Effect {
+        head_sha: sha.to_owned(),
+        ..comment("one")
+    };
+    let long = "a".repeat(10_000);
+    let code = replica.refused(committing(vec![for_head(&long)]));
+    assert_eq!(code, Rejection::Invalid);
+    replica.done(committing(vec![for_head("abc"), comment("two")]));
+    let effects = &replica.state.plan("g", "lgtm").unwrap().effects;
+    assert_eq!(effects[0].head_sha, "abc");
+    assert_eq!(effects[1].head_sha, "");
+}
+
+#[test]
 fn what_earlier_versions_do_not_know_has_its_level() {
     let level = |body| trireme_state::min_level_of(&command(body));
     assert_eq!(level(committing(vec![comment("one")])), 1);
@@ -757,6 +774,11 @@ fn what_earlier_versions_do_not_know_has_its_level() {
         level(settle_effect("g", "lgtm", 0, EffectState::Skipped)),
         6
     );
+    let for_head = pb::Effect {
+        head_sha: "abc".to_owned(),
+        ..comment("one")
+    };
+    assert_eq!(level(committing(vec![for_head])), 6);
     let headed = pb::PlanBody {
         head_sha: "abc".to_owned(),
         ..plan("lgtm", vec![])
