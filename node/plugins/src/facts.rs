@@ -9,8 +9,8 @@ use std::fmt;
 use trireme_config::job::Contexts;
 use trireme_forge::owners::RepoOwners;
 use trireme_forge::{
-    CombinedStatus, Commit, IssueComment, Label, LabelEvent, PullRequest, Review, ReviewComment,
-    SearchRequest, StatusState, WorkflowRun,
+    CombinedStatus, Commit, Forge, IssueComment, Label, LabelEvent, PullRequest, Review,
+    ReviewComment, SearchRequest, StatusState, WorkflowRun,
 };
 
 use crate::changes;
@@ -35,7 +35,7 @@ pub(crate) struct Facts {
     /// (organisation, login)
     pub(crate) members: BTreeMap<(String, String), bool>,
     pub(crate) collaborators: BTreeMap<String, bool>,
-    /// (organisation, team's slug)
+    /// (organisation, team's display name)
     pub(crate) teams: BTreeMap<(String, String), Vec<String>>,
     /// (organisation, team's slug, login)
     pub(crate) team_members: BTreeMap<(String, String, String), bool>,
@@ -70,7 +70,7 @@ pub(crate) enum Missing {
     Collaborator(String),
     Team {
         org: String,
-        slug: String,
+        name: String,
     },
     TeamMember {
         org: String,
@@ -156,15 +156,15 @@ impl Facts {
             .ok_or_else(|| Missing::Collaborator(login.to_owned()))
     }
 
-    /// Logins; empty if there is no such team.
-    pub(crate) fn team(&self, org: &str, slug: &str) -> Known<&[String]> {
-        let key = (org.to_owned(), slug.to_owned());
+    /// Logins of the team of that display name; empty if there is no such team.
+    pub(crate) fn team(&self, org: &str, name: &str) -> Known<&[String]> {
+        let key = (org.to_owned(), name.to_owned());
         self.teams
             .get(&key)
             .map(Vec::as_slice)
             .ok_or(Missing::Team {
                 org: key.0,
-                slug: key.1,
+                name: key.1,
             })
     }
 
@@ -296,15 +296,9 @@ pub(crate) async fn fetch(
             let collaborator = forge.is_collaborator(repo, &login).await?;
             facts.collaborators.insert(login, collaborator);
         }
-        Missing::Team { org, slug } => {
-            let members = match forge.team_members(&org, &slug).await {
-                Err(error) if error.is_not_found() => {
-                    tracing::warn!(%org, %slug, "a configured team does not exist");
-                    Vec::new()
-                }
-                answer => answer?,
-            };
-            facts.teams.insert((org, slug), members);
+        Missing::Team { org, name } => {
+            let members = members_of(forge, &org, &name).await?;
+            facts.teams.insert((org, name), members);
         }
         Missing::TeamMember { org, slug, login } => {
             let member = forge.is_team_member(&org, &slug, &login).await?;
@@ -356,6 +350,34 @@ pub(crate) async fn fetch(
         }
     }
     Ok(())
+}
+
+/// Whoever is in the team of that display name. Its slug is asked for only where it is not the one that GitHub would
+/// give a team of this name: a team that was renamed, or one of two names that read alike.
+async fn members_of(forge: &dyn Forge, org: &str, name: &str) -> Result<Vec<String>, PlanError> {
+    match forge.team_members(org, &usual_slug(name)).await {
+        Err(error) if error.is_not_found() => {}
+        answer => return Ok(answer?),
+    }
+    let teams = forge.teams(org).await?;
+    let Some(team) = teams.iter().find(|team| team.name == name) else {
+        tracing::warn!(%org, %name, "a configured team does not exist");
+        return Ok(Vec::new());
+    };
+    Ok(forge.team_members(org, &team.slug).await?)
+}
+
+/// The slug that GitHub gives a new team of that display name.
+fn usual_slug(name: &str) -> String {
+    let mut slug = String::new();
+    for letter in name.to_lowercase().chars() {
+        if letter.is_alphanumeric() || letter == '_' {
+            slug.push(letter);
+        } else if !slug.is_empty() && !slug.ends_with('-') {
+            slug.push('-');
+        }
+    }
+    slug.trim_end_matches('-').to_owned()
 }
 
 pub(crate) fn contexts(combined: &CombinedStatus) -> Contexts {

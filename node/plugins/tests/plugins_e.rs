@@ -224,6 +224,24 @@ async fn plg_lgtm_010_what_cannot_be_read_changes_nothing() {
     assert_eq!(stage.dead().len(), 1);
 }
 
+/// PLG-LGTM-009: a team is known by its name, also where its slug is not the usual one.
+#[tokio::test]
+async fn plg_lgtm_009_a_team_of_another_slug_keeps_the_label() {
+    // The sandbox gives it the slug core--eu-.
+    let section = "lgtm: [{repos: [acme], trusted_team_for_sticky_lgtm: 'Core (EU)'}]";
+    let stage = Stage::new(plugins("lgtm", section)).await;
+    stage.world.team("Core (EU)", &["author"]);
+    let pr = opened(&stage).await;
+    stage.world.comment("reviewer", &pr, "/lgtm").await;
+    stage.settled().await;
+    assert_eq!(stage.world.labels(&pr), ["lgtm"]);
+    let change = vec![FileChange::write("more.txt", "x")];
+    stage.world.push_fix(&pr, change).await;
+    stage.settled().await;
+    assert_eq!(stage.world.labels(&pr), ["lgtm"]);
+    assert_eq!(stage.dead().len(), 0);
+}
+
 /// PLG-APPROVE-023: however many events come at once, there is one notification on each pull request, and its links lead
 /// to its own repository.
 #[tokio::test]

@@ -220,21 +220,8 @@ fn is_sticky(org: &str, author: &str, options: &Options, facts: &Facts) -> Resul
     if options.sticky_team.is_empty() {
         return Ok(false);
     }
-    let members = facts.team(org, &team_slug(&options.sticky_team))?;
+    let members = facts.team(org, &options.sticky_team)?;
     Ok(members.iter().any(|member| member == author))
-}
-
-/// The slug that GitHub gives a team of that display name.
-fn team_slug(name: &str) -> String {
-    let mut slug = String::new();
-    for letter in name.to_lowercase().chars() {
-        if letter.is_alphanumeric() || letter == '_' {
-            slug.push(letter);
-        } else if !slug.is_empty() && !slug.ends_with('-') {
-            slug.push('-');
-        }
-    }
-    slug.trim_end_matches('-').to_owned()
 }
 
 fn by_bot<'a>(
@@ -607,7 +594,11 @@ mod tests {
             ..tree_hash()
         };
         let facts = Facts {
-            teams: [(("org".into(), "our-core-eu".into()), vec!["author".into()])].into(),
+            teams: [(
+                ("org".into(), "Our Core (EU)".into()),
+                vec!["author".into()],
+            )]
+            .into(),
             ..facts
         };
         insta::assert_snapshot!(told(&asks("assigned", "/lgtm"), &sticky, &facts), @"+lgtm");
