@@ -241,6 +241,7 @@ pub(crate) fn describe(action: &Action) -> String {
         Action::UnrequestReview(effect) => format!("unrequest review from {}", people(effect)),
         Action::Close(effect) if effect.not_planned => "close as not planned".to_owned(),
         Action::Close(_) => "close".to_owned(),
+        Action::Reopen(effect) if effect.pull_request => "reopen the pull request".to_owned(),
         Action::Reopen(_) => "reopen".to_owned(),
         Action::EditIssue(effect) => {
             let title = effect.title.iter().map(|title| format!("title: {title}"));
@@ -458,10 +459,21 @@ impl Target {
         })
     }
 
+    /// [`Outcome::Conflict`] where its state does not allow it.
     #[must_use]
     pub fn reopen(&self) -> Action {
         Action::Reopen(ReopenEffect {
             subject: self.subject(),
+            pull_request: false,
+        })
+    }
+
+    /// [`Outcome::Conflict`] where its state does not allow it, e.g. because its branch is gone.
+    #[must_use]
+    pub fn reopen_pull_request(&self) -> Action {
+        Action::Reopen(ReopenEffect {
+            subject: self.subject(),
+            pull_request: true,
         })
     }
 

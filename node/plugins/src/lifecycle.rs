@@ -145,14 +145,22 @@ fn reopen(
         return Ok(());
     }
     let on = Target::new(&comment.repo, comment.number);
-    let reopened = decision.push(on.reopen());
-    let (done, failed) = match comment.is_pr {
-        true => ("Reopened this PR.", "Failed to re-open PR: "),
-        false => ("Reopened this issue.", "Failed to re-open Issue: "),
+    let (action, done, failed) = match comment.is_pr {
+        true => (
+            on.reopen_pull_request(),
+            "Reopened this PR.",
+            "Failed to re-open PR: ",
+        ),
+        false => (
+            on.reopen(),
+            "Reopened this issue.",
+            "Failed to re-open Issue: ",
+        ),
     };
+    let reopened = decision.push(action);
     decision.push_if(reopened, &[Outcome::Ok], answer(comment, done));
     let why = Text::from(failed).and_result(reopened);
-    decision.push_if(reopened, &[Outcome::Refused], answer(comment, why));
+    decision.push_if(reopened, &[Outcome::Conflict], answer(comment, why));
     Ok(())
 }
 
@@ -303,14 +311,14 @@ mod tests {
             ..comment
         };
         insta::assert_snapshot!(told(&closed(comment("collaborator", "/reopen")), &[]), @r"
-        reopen
+        reopen the pull request
         if 0 is done: comment: @collaborator: Reopened this PR.
-        if 0 is refused: comment: @collaborator: Failed to re-open PR: {0}
+        if 0 is a conflict: comment: @collaborator: Failed to re-open PR: {0}
         ");
         insta::assert_snapshot!(told(&closed(issue("author", "/reopen\n/close\n/lifecycle active")), &[]), @r"
         reopen
         if 0 is done: comment: @author: Reopened this issue.
-        if 0 is refused: comment: @author: Failed to re-open Issue: {0}
+        if 0 is a conflict: comment: @author: Failed to re-open Issue: {0}
         +lifecycle/active
         ");
         insta::assert_snapshot!(told(&closed(issue("anybody", "/reopen")), &["lifecycle/stale"]), @"comment: @anybody: You can't reopen an issue/PR unless you authored it or you are a collaborator.");

@@ -174,12 +174,11 @@ impl Session {
             }
             Action::Reopen(effect) => {
                 let (repo, number) = subject(effect.subject.as_ref());
-                if let Err(error) = forge.reopen_issue(&repo, number).await {
-                    return Err(match error.state_cannot_be_changed() {
-                        Some(sentence) => Failure::Refused(sentence.to_owned()),
-                        None => error.into(),
-                    });
-                }
+                let reopened = match effect.pull_request {
+                    true => forge.reopen_pull_request(&repo, number).await,
+                    false => forge.reopen_issue(&repo, number).await,
+                };
+                reopened.map_err(not_reopened)?;
             }
             Action::Milestone(effect) => {
                 let (repo, number) = subject(effect.subject.as_ref());
@@ -289,6 +288,14 @@ impl Session {
     }
 }
 
+/// That its state does not allow it is an answer to who asked; anything else is for an operator to see.
+fn not_reopened(error: ForgeError) -> Failure {
+    match error.state_cannot_be_changed() {
+        Some(sentence) => Failure::Conflict(sentence.to_owned()),
+        None => error.into(),
+    }
+}
+
 pub(super) fn review(effect: &ReviewEffect) -> NewReview {
     let comments = effect.comments.iter().map(|line| NewReviewComment {
         path: line.path.clone(),
@@ -318,5 +325,34 @@ fn commit_status(context: &Context) -> CommitStatus {
         state,
         description: context.description.clone(),
         target_url: context.target_url.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// PLG-LIFECYCLE-003: only that the state cannot be changed is told to who asked.
+    #[test]
+    fn plg_lifecycle_003_what_keeps_it_closed() {
+        let refused = |status: u16, sentence: &str| ForgeError::Refused {
+            request: "PATCH it".to_owned(),
+            status,
+            message: "Validation Failed".to_owned(),
+            errors: vec![sentence.to_owned()],
+        };
+        let sentence = "state cannot be changed. The fix branch has been deleted.";
+        for (error, is_told) in [
+            (refused(422, sentence), true),
+            (refused(422, "other"), false),
+            (refused(403, sentence), false),
+        ] {
+            let text = error.to_string();
+            let expected = match is_told {
+                true => Failure::Conflict(sentence.to_owned()),
+                false => Failure::Refused(text.clone()),
+            };
+            assert_eq!(not_reopened(error), expected, "{text}");
+        }
     }
 }
