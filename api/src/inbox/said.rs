@@ -208,6 +208,10 @@ pub fn words(effect: &Effect) -> Words {
             format!("close {}{reason}", on(effect.subject.as_ref()))
         }
         Action::Reopen(effect) => format!("reopen {}", on(effect.subject.as_ref())),
+        Action::ReportAgain(effect) => {
+            let (count, on) = (effect.job_ids.len(), on(effect.subject.as_ref()));
+            format!("report {count} jobs of {on} again")
+        }
         Action::EditIssue(effect) => {
             let (title, body) = (effect.title.as_deref(), effect.body.as_deref());
             text = [title, body]

@@ -100,6 +100,7 @@ impl DeliveryService for Door {
             ordinal: asked.ordinal,
             job_id: asked.job_id,
             reporter: asked.reporter,
+            again: false,
         });
         let (revision, _) = self.0.propose(&who, &asked.request_id, body).await?;
         Ok(Response::new(RedriveResponse { revision }))

@@ -15,8 +15,8 @@ use trireme_proto::state::{
     AbortJob, CheckRunEffect, CherryPickEffect, CloseEffect, Condition, Context, ContextState,
     DeleteBranchEffect, EditCommentEffect, EditIssueEffect, Effect, JiraLinkEffect, LabelEffect,
     MilestoneEffect, NewJob, OpenIssueEffect, PeopleEffect, PinIssueEffect, PlanBody,
-    PruneCommentsEffect, ReactionEffect, ReopenEffect, ReviewEffect, ReviewLine, SlackEffect,
-    StatusEffect, Subject, TransferIssueEffect, WorkflowEffect, effect::Action,
+    PruneCommentsEffect, ReactionEffect, ReopenEffect, ReportAgainEffect, ReviewEffect,
+    ReviewLine, SlackEffect, StatusEffect, Subject, TransferIssueEffect, WorkflowEffect, effect::Action,
 };
 
 pub use text::{Counted, Text};
@@ -243,6 +243,7 @@ pub(crate) fn describe(action: &Action) -> String {
         Action::Close(_) => "close".to_owned(),
         Action::Reopen(effect) if effect.pull_request => "reopen the pull request".to_owned(),
         Action::Reopen(_) => "reopen".to_owned(),
+        Action::ReportAgain(effect) => format!("report again: {}", effect.job_ids.join(", ")),
         Action::EditIssue(effect) => {
             let title = effect.title.iter().map(|title| format!("title: {title}"));
             let body = effect.body.iter().map(|body| format!("body: {body}"));
@@ -474,6 +475,16 @@ impl Target {
         Action::Reopen(ReopenEffect {
             subject: self.subject(),
             pull_request: true,
+        })
+    }
+
+    /// What the reporter has told of these jobs, it tells again.
+    #[must_use]
+    pub fn report_again(&self, reporter: &str, job_ids: Vec<String>) -> Action {
+        Action::ReportAgain(ReportAgainEffect {
+            subject: self.subject(),
+            reporter: reporter.to_owned(),
+            job_ids,
         })
     }
 

@@ -1,18 +1,20 @@
-//! `refresh`: sets the statuses of a pull request's jobs again, for when the forge has lost some (PLG-REFRESH).
+//! `refresh`: has the results of a pull request's jobs reported again, for when the forge has lost some (PLG-REFRESH).
+//!
+//! The reporter does it, as it did before: first the statuses, then the comment with the failures.
 
 use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use trireme_forge::webhook::{Event, IssueCommentEvent};
 use trireme_forge::{RepoId, State};
-use trireme_office::status::{OwedStatus, job_types, owed_status};
+use trireme_office::status::{job_types, owed_status};
 use trireme_proto::state::{Job, JobType};
 use trireme_prowjob::ProwJobType;
 use trireme_prowjob::record::prow_job;
+use trireme_state::GITHUB_REPORTER;
 
 use crate::decision::{Decision, Target};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::mirror::mirrored;
 use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::text::commands;
 
@@ -96,24 +98,26 @@ fn decide(on: &Target, head: &str, jobs: &[&Job], types: &[ProwJobType]) -> Deci
     for job in jobs.iter().filter(on_head) {
         newest.insert(&job.job, job);
     }
-    let owed = newest.values().filter_map(|job| owed(job, on, types));
-    let decision: Decision = owed
-        .map(|owed| on.status(&owed.sha, mirrored(&owed.status, 0)))
-        .collect::<Vec<_>>()
-        .into();
+    let told = newest.values().filter(|job| is_told(job, on, types));
+    let ids: Vec<String> = told.map(|job| job.id.clone()).collect();
+    let mut decision = Decision::nothing();
+    if !ids.is_empty() {
+        decision.push(on.report_again(GITHUB_REPORTER, ids));
+    }
     decision.for_head(head)
 }
 
-/// What cannot be told is no reason to leave the others out.
-fn owed(job: &Job, on: &Target, types: &[ProwJobType]) -> Option<OwedStatus> {
+/// Whether its result is told on the pull request. What cannot be told is no reason to leave the others out.
+fn is_told(job: &Job, on: &Target, types: &[ProwJobType]) -> bool {
     let RepoId { org, repo } = &on.repo;
     let told = prow_job(job)
         .map_err(|error| error.to_string())
         .and_then(|job| owed_status(&job, types).map_err(|error| error.to_string()));
-    told.unwrap_or_else(|error| {
+    let has_status = told.unwrap_or_else(|error| {
         tracing::warn!(job = job.id, org, repo, error, "no status to refresh");
         None
-    })
+    });
+    has_status.is_some() && job.reporters.iter().any(|name| name == GITHUB_REPORTER)
 }
 
 #[cfg(test)]
@@ -147,7 +151,8 @@ mod tests {
             ..ProwJob::default()
         };
         Job {
-            id: name.to_owned(),
+            id: format!("{name} {}", state.as_str_name()),
+            reporters: vec![GITHUB_REPORTER.to_owned()],
             job: name.to_owned(),
             r#type: JobType::Presubmit.into(),
             state: state.into(),
@@ -172,13 +177,12 @@ mod tests {
             job("quiet", "head", JobState::Success, false),
             job("old", "before", JobState::Success, true),
         ];
-        let jobs: Vec<&Job> = jobs.iter().collect();
+        let mut elsewhere = job("elsewhere", "head", JobState::Success, true);
+        elsewhere.reporters = vec!["gcsreporter".to_owned()];
+        let jobs: Vec<&Job> = jobs.iter().chain([&elsewhere]).collect();
         let on = Target::new(&RepoId::new("org", "repo"), 5);
         let decision = decide(&on, "head", &jobs, &[ProwJobType::Presubmit]);
-        insta::assert_snapshot!(decision, @r"
-        status ci/lint on head: pending, Told.
-        status ci/unit on head: success, Told.
-        ");
+        insta::assert_snapshot!(decision, @"report again: lint JOB_STATE_PENDING, unit JOB_STATE_SUCCESS");
         assert_eq!(decision.head, "head");
         assert!(decide(&on, "head", &jobs, &[]).is_idle());
     }

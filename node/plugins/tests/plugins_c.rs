@@ -24,12 +24,15 @@ use trireme_outside::jira::JiraAuth;
 use trireme_plugins::{
     CherrypickerOptions, JiraOptions, NeedsRebaseOptions, PluginOptions, SlackOptions,
 };
+use trireme_proto::state::{Report, SettleReport, command::Body};
 use trireme_sandbox::{
     Clock, FileChange, MergeSpec,
     faults::{CallEffect, CallMatch},
     forge::{Permission, RepoName},
     world::{ORG, Pr, REPO, World},
 };
+
+use trireme_state::GITHUB_REPORTER;
 
 /// A story in which `approver` may push.
 async fn staged(setup: Setup) -> Stage {
@@ -560,7 +563,7 @@ async fn plg_trigger_023_what_failed_among_githubs_workflows_runs_again() {
 
 /// PLG-REFRESH-001
 #[tokio::test]
-async fn plg_refresh_001_lost_statuses_are_set_again() {
+async fn plg_refresh_001_what_was_told_is_owed_again() {
     let stage = staged(Setup {
         config: "presubmits: {acme/widget: [{name: unit, always_run: true, spec: {containers: [{image: alpine}]}}]}",
         plugins: "plugins: {acme/widget: {plugins: [trigger]}}\nexternal_plugins: {acme: [{name: refresh, events: [issue_comment]}]}"
@@ -570,10 +573,26 @@ async fn plg_refresh_001_lost_statuses_are_set_again() {
     .await;
     let pr = stage.world.pr("fix").opened_by("author").await;
     stage.settled().await;
-    assert!(stage.world.statuses(&pr).is_empty());
+    let owed = || -> Vec<Report> {
+        let view = stage.store().view();
+        let owed = view
+            .reports_owed()
+            .filter(|report| report.reporter == GITHUB_REPORTER);
+        owed.map(|report| Report::clone(report)).collect()
+    };
+    let told = owed();
+    assert_eq!(told.len(), 1);
+    stage
+        .propose(Body::SettleReport(SettleReport {
+            job_id: told[0].job_id.clone(),
+            reporter: told[0].reporter.clone(),
+            state: told[0].owed,
+            ..SettleReport::default()
+        }))
+        .await;
+    assert_eq!(owed(), []);
     stage.world.comment("author", &pr, "/refresh").await;
     stage.settled().await;
-    let statuses = stage.world.statuses(&pr);
-    assert_eq!(statuses.keys().collect::<Vec<_>>(), ["unit"]);
+    assert_eq!(owed()[0].job_id, told[0].job_id);
     assert_eq!(stage.dead().len(), 0);
 }

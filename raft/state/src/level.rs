@@ -6,8 +6,8 @@
 //! 4. configurations as pages
 //! 5. files of a configuration that are more than one thing, or supplemental under names of their own; jobs
 //!    keep the history of their states
-//! 6. effects of more kinds, with outcomes and conditions; plans for one head; headers of deliveries; jobs that are
-//!    finished from the start
+//! 6. effects of more kinds, with outcomes and conditions; plans and effects for one head, edits of one text; headers of
+//!    deliveries; jobs that are finished from the start; reports that are owed again
 
 use trireme_proto::state::{
     Command, CommitPlans, ConfigFile, Effect, EffectOutcome, EffectState, NewJob, PlanBody,
@@ -32,8 +32,8 @@ pub const ROLES_LEVEL: u32 = 5;
 /// all replicas begin at the same one; a build that would not write it stops at the entry that raises the level.
 pub const HISTORY_LEVEL: u32 = 5;
 
-/// From this level on plans may hold every effect and what goes with it, deliveries keep their headers, and a job may be
-/// finished from the start.
+/// From this level on plans may hold every effect and what goes with it, deliveries keep their headers, a job may be
+/// finished from the start, and what was reported may be owed again.
 pub const EFFECTS_LEVEL: u32 = 6;
 
 /// The lowest level of a cluster that may hold this command: what it says, and what its kind needs.
@@ -80,6 +80,7 @@ pub fn min_level_of(command: &Command) -> u32 {
         Some(Body::CommitPlans(commit)) => level_of_plans(commit),
         Some(Body::CreateJobs(create)) if create.jobs.iter().any(is_finished) => EFFECTS_LEVEL,
         Some(Body::SettleEffect(settle)) => level_of_settling(settle),
+        Some(Body::Redrive(redrive)) if redrive.again => EFFECTS_LEVEL,
         _ => BASE_LEVEL,
     };
     command.min_level.max(kind)

@@ -151,10 +151,15 @@ pub(crate) fn redrive_report(state: &mut State, entry: &mut Entry, command: &Red
             &format!("{}/{}", command.job_id, command.reporter),
         )
     })?;
-    if !report.dead {
+    if !report.dead && !command.again {
         return Err(conflict("the report is not dead"));
     }
+    let reported = match command.again {
+        true => JobState::Unspecified.into(),
+        false => report.reported,
+    };
     let next = Report {
+        reported,
         dead: false,
         attempts: 0,
         owed_since_ms: entry.stamp_ms,

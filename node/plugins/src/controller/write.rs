@@ -6,9 +6,12 @@ use trireme_forge::{
     CloseReason, CommitStatus, ForgeError, IssueEdit, NewCheckRun, NewIssue, NewReview,
     NewReviewComment, Reaction, RepoId, StatusState,
 };
+use trireme_office::OfficeError;
+use trireme_proto::state::command::Body;
 use trireme_proto::state::effect::Action;
 use trireme_proto::state::{
-    Context, ContextState, Delivery, EffectOutcome, PeopleEffect, Plan, ReviewEffect,
+    Context, ContextState, Delivery, EffectOutcome, PeopleEffect, Plan, Redrive, Rejection,
+    ReportAgainEffect, ReviewEffect,
 };
 
 use super::Session;
@@ -180,6 +183,7 @@ impl Session {
                 };
                 reopened.map_err(not_reopened)?;
             }
+            Action::ReportAgain(effect) => return self.report_again(effect).await,
             Action::Milestone(effect) => {
                 let (repo, number) = subject(effect.subject.as_ref());
                 let milestone = Some(effect.milestone).filter(|milestone| *milestone > 0);
@@ -283,6 +287,32 @@ impl Session {
             Action::Slack(effect) => return self.tell_slack(effect, delivery).await,
             Action::JiraLink(effect) => return self.link_from_jira(effect, delivery).await,
             Action::ConfigMap(effect) => return self.update_config_map(effect, delivery).await,
+        }
+        Ok(Answer::default())
+    }
+
+    /// Asking twice tells twice, which changes nothing.
+    async fn report_again(&self, effect: &ReportAgainEffect) -> Result<Answer, Failure> {
+        for job_id in &effect.job_ids {
+            let again = Redrive {
+                job_id: job_id.clone(),
+                reporter: effect.reporter.clone(),
+                again: true,
+                ..Redrive::default()
+            };
+            match self.office.propose(Body::Redrive(again)).await {
+                Ok(_) => {}
+                Err(OfficeError::Rejected {
+                    code: Rejection::NotFound,
+                    ..
+                }) => {
+                    tracing::info!(job_id, "swept meanwhile: it is not reported again");
+                }
+                Err(error @ OfficeError::Rejected { .. }) => {
+                    return Err(Failure::Refused(error.to_string()));
+                }
+                Err(error) => return Err(Failure::Outage(error.to_string(), None)),
+            }
         }
         Ok(Answer::default())
     }

@@ -137,6 +137,37 @@ fn failures_are_counted_and_dead_letters_can_be_redriven() {
     assert_eq!(replica.refused(redrive), Rejection::Conflict);
 }
 
+/// PLG-REFRESH-001
+#[test]
+fn what_was_delivered_can_be_owed_again() {
+    let mut replica = with_job();
+    replica.done(Body::RaiseFeatureLevel(pb::RaiseFeatureLevel {
+        level: trireme_state::EFFECTS_LEVEL,
+    }));
+    let told = |state| Body::SettleReport(settle_report("a", "gcs", state));
+    replica.done(told(JobState::Triggered));
+    let owed_before = owed(&replica);
+    let again = |again| {
+        Body::Redrive(pb::Redrive {
+            job_id: "a".into(),
+            reporter: "gcs".into(),
+            again,
+            ..pb::Redrive::default()
+        })
+    };
+    assert_eq!(replica.refused(again(false)), Rejection::Conflict);
+    replica.done(again(true));
+    assert_eq!(owed(&replica).len(), owed_before.len() + 1);
+    assert!(owed(&replica).contains(&("gcs".to_owned(), JobState::Triggered)));
+    // Owed already: nothing is lost by asking.
+    replica.done(again(true));
+    replica.done(told(JobState::Triggered));
+    assert_eq!(owed(&replica), owed_before);
+    let level = |body| trireme_state::min_level_of(&crate::replica::command(body));
+    assert_eq!(level(again(true)), trireme_state::EFFECTS_LEVEL);
+    assert_eq!(level(again(false)), trireme_state::BASE_LEVEL);
+}
+
 #[test]
 fn a_new_state_revives_a_dead_report() {
     let mut replica = with_job();
