@@ -249,7 +249,7 @@ pub trait IssueMoves: Send + Sync {
 
 #[async_trait]
 pub trait Milestones: Send + Sync {
-    /// Open and closed ones.
+    /// The open ones.
     async fn milestones(&self, repo: &RepoId) -> Result<Vec<Milestone>>;
     /// Of an issue or pull request; `None` clears it.
     async fn set_milestone(&self, repo: &RepoId, number: u64, milestone: Option<u64>)

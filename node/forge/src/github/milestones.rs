@@ -14,7 +14,7 @@ use crate::types::{Milestone, RepoId};
 #[async_trait]
 impl Milestones for GitHub {
     async fn milestones(&self, repo: &RepoId) -> Result<Vec<Milestone>> {
-        let call = Call::read(at(repo, "/milestones?state=all"), Behalf::Org(&repo.org));
+        let call = Call::read(at(repo, "/milestones"), Behalf::Org(&repo.org));
         let wire: Vec<WireMilestone> = self.client.all(call).await?;
         Ok(wire.into_iter().map(Into::into).collect())
     }

@@ -224,12 +224,13 @@ async fn milestones_are_listed_set_and_cleared() {
     let scene = Scene::new().await;
     let (pr, number) = scene.pr().await;
     let (forge, repo) = (&scene.forge, &scene.repo);
-    for n in 1..=101 {
+    for n in 1..=102 {
         scene.world.milestone(&format!("v{n}"));
     }
     scene.world.close_milestone(1);
     let milestones = forge.milestones(repo).await.unwrap();
     assert_eq!(milestones.len(), 101);
+    assert!(milestones.iter().all(|milestone| milestone.title != "v1"));
     let last = milestones.iter().find(|m| m.title == "v101").unwrap();
     forge
         .set_milestone(repo, number, Some(last.number))
