@@ -1,4 +1,4 @@
-//! The forge away, in small: what `outage` tells of an hour is so of ten minutes with a few hundred webhooks.
+//! The forge away, in small: what `outage` tells of an hour is so of five minutes with a few hundred webhooks.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +12,7 @@ use serde_json::Value;
 fn outage(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_outage"))
         .args(["--rate", "20", "--seconds", "30", "--pulls", "40"])
-        .args(["--away-after", "12", "--away-minutes", "10"])
+        .args(["--away-after", "12", "--away-minutes", "5"])
         .args(arguments)
         .output()
         .unwrap()
@@ -38,7 +38,7 @@ fn a_forge_that_is_away_costs_no_webhook_and_no_try() {
     assert_eq!(number("leaders_killed"), 2, "{account:#}");
     // Two leaders find out by ten calls each and what is under way then; a probe each quarter of a minute; a limit is found
     // out anew each minute.
-    assert!(number("calls_while_away") < 600, "{account:#}");
+    assert!(number("calls_while_away") < 300, "{account:#}");
     let worked_off = account["worked_off_s"].as_f64().unwrap();
     assert!(worked_off < 90.0, "{account:#}");
 }

@@ -62,17 +62,18 @@ impl Furnishing {
     }
 }
 
-pub(crate) fn timing() -> Timing {
+/// Elections in proportion to the heartbeat.
+pub(crate) fn timing(heartbeat: Duration) -> Timing {
     Timing {
-        heartbeat: HEARTBEAT,
-        election_min: HEARTBEAT * 3,
-        election_max: HEARTBEAT * 5,
+        heartbeat,
+        election_min: heartbeat * 3,
+        election_max: heartbeat * 5,
         ..Timing::default()
     }
 }
 
 fn small(config: &mut StoreConfig) {
-    config.timing = timing();
+    config.timing = timing(HEARTBEAT);
     config.limits.wal = WalOptions {
         segment_bytes: SEGMENT_BYTES,
         ..WalOptions::default()

@@ -9,7 +9,8 @@
 //! stopped and started again. In the end all is healed and [`judge`] says whether every promise was kept.
 //!
 //! sled, git and the pod utilities are not here, so neither are the controllers that need git: [`clerk`] and
-//! [`merger`] stand in for plugins and Tide. That is what chaos is for.
+//! [`merger`] stand in for plugins and Tide. That is what chaos is for. [`outage`] has the plugins that need no git, and
+//! the GitHub client, for one story.
 //!
 //! # One seed, one run
 //!
