@@ -163,7 +163,7 @@ mod tests {
         };
         let yaml = "heart: {adorees: [ann], commentregexp: '^/'}";
         let adored = |event: &IssueCommentEvent| {
-            crate::testing::concerns_under(yaml, &Heart, &Event::IssueComment(event.clone()))
+            crate::testing::concerns_under(yaml, &Heart, &Event::IssueComment(Box::new(event.clone())))
         };
         assert!(adored(&event));
         assert!(!crate::testing::concerns(&Heart, &Event::IssueComment(event.clone())));
