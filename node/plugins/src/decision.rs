@@ -15,8 +15,8 @@ use trireme_proto::state::{
     AbortJob, CheckRunEffect, CherryPickEffect, CloseEffect, Condition, Context, ContextState,
     DeleteBranchEffect, EditCommentEffect, EditIssueEffect, Effect, JiraLinkEffect, LabelEffect,
     MilestoneEffect, NewJob, OpenIssueEffect, PeopleEffect, PinIssueEffect, PlanBody,
-    PruneCommentsEffect, ReactionEffect, ReopenEffect, ReportAgainEffect, ReviewEffect,
-    ReviewLine, SlackEffect, StatusEffect, Subject, TransferIssueEffect, WorkflowEffect, effect::Action,
+    PruneCommentsEffect, ReactionEffect, ReopenEffect, ReportAgainEffect, ReviewEffect, ReviewLine,
+    SlackEffect, StatusEffect, Subject, TransferIssueEffect, WorkflowEffect, effect::Action,
 };
 
 pub use text::{Counted, Text};

@@ -14,11 +14,13 @@ use std::{fs, path::PathBuf, time::Duration};
 
 use flate2::{Compression, read::GzDecoder, write::GzEncoder};
 use trireme_proto::state::{
-    AbortJob, AbortJobs, AcceptDelivery, Agent, Alarm, ApiToken, BlobRef, CommitPlans, ConfigFile,
-    ConfigPage, ConfigVersion, CreateJobs, Delivery, Done, FinishJob, IntentState, Job, JobState,
-    JobType, LeaseJob, MergeIntent, NewJob, OpenIntent, Pull, PullRequest, PutBlobChunk, PutConfig,
-    PutConfigPage, PutPullRequests, PutTimer, PutToken, RegisterAgent, Role, SetAlarm,
-    SettleIntent, StartJob, SweepJobs, TakeOffice, Timer, command::Body, outcome,
+    AbortJob, AbortJobs, AcceptDelivery, Agent, Alarm, ApiToken, BlobRef, CommentEffect,
+    CommitPlans, Condition, ConfigFile, ConfigPage, ConfigVersion, CreateJobs, Delivery, Done,
+    EditIssueEffect, Effect, EffectOutcome, EffectState, FinishJob, Header, Insert, IntentState,
+    Job, JobState, JobType, LeaseJob, MergeIntent, NewJob, OpenIntent, PeopleEffect, Piece,
+    PlanBody, Pull, PullRequest, PutBlobChunk, PutConfig, PutConfigPage, PutPullRequests, PutTimer,
+    PutToken, RegisterAgent, Role, SetAlarm, SettleEffect, SettleIntent, StartEffect, StartJob,
+    Subject, SweepJobs, TakeOffice, Timer, command::Body, effect::Action, outcome,
 };
 use trireme_raft::{
     Store, StoreConfig,
@@ -29,7 +31,13 @@ use trireme_state::{FEATURE_LEVEL, ids::config_page};
 use crate::support::{Cluster, archive, eventually, is_archived, put, read, write};
 
 /// All that were made, the present one last.
-const FIXTURES: [&str; 4] = ["0.1.0", "0.1.0-level-3", "0.1.0-level-4", "0.1.0-level-5"];
+const FIXTURES: [&str; 5] = [
+    "0.1.0",
+    "0.1.0-level-3",
+    "0.1.0-level-4",
+    "0.1.0-level-5",
+    "0.1.0-level-6",
+];
 
 /// Of one file, from level 5 on.
 const ROLES: &str = "job+prow_supplemental";
@@ -309,6 +317,107 @@ async fn furnish_roles(store: &Store) {
     put_paged(store, 2, ROLES, "both.yaml", version).await;
 }
 
+/// A delivery with its headers, and a plan whose effects wait for each other, the first of them refused.
+async fn furnish_effects(store: &Store) {
+    let delivery = Delivery {
+        guid: "effects".to_owned(),
+        event: "issue_comment".to_owned(),
+        payload_zstd: vec![1, 2, 3].into(),
+        headers: vec![Header {
+            name: "x-github-event".to_owned(),
+            value: "issue_comment".into(),
+        }],
+        ..Delivery::default()
+    };
+    let delivery = Some(delivery);
+    done(store, Body::AcceptDelivery(AcceptDelivery { delivery })).await;
+    let subject = Some(Subject {
+        org: "org".to_owned(),
+        repo: "repo".to_owned(),
+        number: 8,
+    });
+    let effect = |action: Action| Effect {
+        action: Some(action),
+        ..Effect::default()
+    };
+    let assign = effect(Action::Assign(PeopleEffect {
+        subject: subject.clone(),
+        logins: vec!["nobody".to_owned()],
+    }));
+    let mut told = effect(Action::Comment(CommentEffect {
+        subject: subject.clone(),
+        body: "not assigned: ".to_owned(),
+        inserts: vec![Insert {
+            at: 14,
+            pieces: vec![Piece::default()],
+            ..Insert::default()
+        }],
+    }));
+    told.condition = Some(Condition {
+        ordinal: 0,
+        outcomes: vec![EffectOutcome::Refused.into()],
+    });
+    told.head_sha = "head".to_owned();
+    let edit = effect(Action::EditIssue(EditIssueEffect {
+        subject,
+        body: Some("new".to_owned()),
+        was_sha256: vec![5; 32].into(),
+        ..EditIssueEffect::default()
+    }));
+    let plan = PlanBody {
+        plugin: "assign".to_owned(),
+        effects: vec![assign, told, edit],
+        head_sha: "head".to_owned(),
+        ..PlanBody::default()
+    };
+    let plans = CommitPlans {
+        guid: "effects".to_owned(),
+        plugins: vec!["assign".to_owned()],
+        plans: vec![plan],
+        ..CommitPlans::default()
+    };
+    done(store, Body::CommitPlans(plans)).await;
+    let start = StartEffect {
+        guid: "effects".to_owned(),
+        plugin: "assign".to_owned(),
+        ordinal: 0,
+    };
+    done(store, Body::StartEffect(start)).await;
+    let settle = SettleEffect {
+        guid: "effects".to_owned(),
+        plugin: "assign".to_owned(),
+        state: EffectState::Done.into(),
+        outcome: EffectOutcome::Refused.into(),
+        result: "nobody".to_owned(),
+        ..SettleEffect::default()
+    };
+    done(store, Body::SettleEffect(settle)).await;
+}
+
+fn check_effects(store: &Store) {
+    let view = store.view();
+    let delivery = view.delivery("effects").unwrap();
+    assert_eq!(delivery.headers[0].name, "x-github-event");
+    let plan = view.plan("effects", "assign").unwrap();
+    let [assign, told, edit] = plan.effects.as_slice() else {
+        panic!("{plan:?}");
+    };
+    assert_eq!(
+        (assign.outcome(), assign.result.as_str()),
+        (EffectOutcome::Refused, "nobody")
+    );
+    assert_eq!(trireme_state::next_effect(plan), Some(1));
+    assert!(told.condition.is_some());
+    assert_eq!(
+        (told.head_sha.as_str(), plan.head_sha.as_str()),
+        ("head", "head")
+    );
+    assert!(
+        matches!(&edit.action, Some(Action::EditIssue(edit)) if edit.was_sha256.len() == 32),
+        "{edit:?}"
+    );
+}
+
 fn check_roles_and_histories(store: &Store) {
     let view = store.view();
     let config = view.config().unwrap();
@@ -431,6 +540,9 @@ async fn the_data_directory_of_each_version_opens() {
         if !FIXTURES[..3].contains(&version) {
             check_roles_and_histories(&store);
         }
+        if !FIXTURES[..4].contains(&version) {
+            check_effects(&store);
+        }
         write(&store, "new", "1").await;
         go_on(&store).await;
         store.shutdown().await;
@@ -470,6 +582,9 @@ async fn a_snapshot_saved_by_each_version_is_restored() {
         if !FIXTURES[..3].contains(&version) {
             check_roles_and_histories(&store);
         }
+        if !FIXTURES[..4].contains(&version) {
+            check_effects(&store);
+        }
     }
 }
 
@@ -488,6 +603,7 @@ async fn make_the_fixture() {
     furnish_more(store).await;
     furnish_pages(store).await;
     furnish_roles(store).await;
+    furnish_effects(store).await;
     store.trigger_snapshot().await.unwrap();
     write(store, "last", "word").await;
     let mut saving = store.save_snapshot().await.unwrap();

@@ -94,6 +94,14 @@ pub(super) struct Parsed {
     pub(super) at: Instant,
 }
 
+/// What a delivery says.
+struct Taken {
+    event: Arc<Event>,
+    /// For the mirror of pull requests.
+    contexts: Option<PutPullRequests>,
+    mirrored: Option<PlanBody>,
+}
+
 /// Events that were parsed lately, so that every plugin of a delivery finds it parsed.
 #[derive(Default)]
 pub(super) struct Events {
@@ -203,12 +211,16 @@ impl Session {
             return Ok(());
         }
         match self.read(state, delivery) {
-            Ok((event, contexts, plan)) => {
+            Ok(Taken {
+                event,
+                contexts,
+                mirrored,
+            }) => {
                 if let Some(contexts) = contexts {
                     let put = self.office.propose(Body::PutPullRequests(contexts)).await;
                     unless_in_vain(delivery, put)?;
                 }
-                if let Some(plan) = plan {
+                if let Some(plan) = mirrored {
                     commit.plugins.push(MIRROR.to_owned());
                     commit.plans.push(plan);
                 }
@@ -241,16 +253,15 @@ impl Session {
     }
 
     /// The event, and what the mirror takes from it.
-    fn read(
-        &self,
-        state: &State,
-        delivery: &Delivery,
-    ) -> Result<(Arc<Event>, Option<PutPullRequests>, Option<PlanBody>), Unreadable> {
+    fn read(&self, state: &State, delivery: &Delivery) -> Result<Taken, Unreadable> {
         let payload = payload(state, delivery)?;
         let reading = AssertUnwindSafe(|| {
             let event = self.events.parse(delivery, &payload)?.event;
-            let (contexts, plan) = (mirror::context(&event, &payload), mirror::plan(&event));
-            Ok((event, contexts, plan))
+            Ok(Taken {
+                contexts: mirror::context(&event, &payload),
+                mirrored: mirror::plan(&event),
+                event,
+            })
         });
         catch_unwind(reading).unwrap_or(Err(Unreadable::Panicked))
     }
