@@ -57,6 +57,7 @@ const DRAINED: Duration = Duration::from_secs(2 * 3600);
 const ANSWERED: Duration = Duration::from_secs(60);
 /// Seldom: most of what happens in an hour without webhooks is that leaders say they are there.
 const HEARTBEAT: Duration = Duration::from_millis(500);
+const SEGMENT_BYTES: u64 = 256 << 10;
 /// Between two looks at whether a state holds together: it is large here.
 const STATE_LOOK: Duration = Duration::from_secs(600);
 
@@ -306,9 +307,10 @@ fn crew(
     }
 }
 
-/// Sizes of a real node.
+/// Sizes of a real node, but for what a disk in memory copies at each sync.
 fn large(config: &mut StoreConfig) {
     config.timing = timing(HEARTBEAT);
+    config.limits.wal.segment_bytes = SEGMENT_BYTES;
 }
 
 const CONFIG: &str = "prowjob_namespace: default\npod_namespace: test-pods\n";
