@@ -84,46 +84,60 @@ impl Done {
     }
 }
 
-/// An event as it was sent.
+/// What matters of an event as it was sent.
+#[derive(Debug, Default)]
 struct Sent {
     event: String,
-    payload: Value,
+    action: String,
+    sender: String,
+    repo: Option<RepoName>,
+    /// Of the issue or pull request.
+    number: Option<u64>,
+    /// Of the pull request.
+    title: String,
+    comment: (u64, String),
 }
 
 impl Sent {
-    fn text(&self, pointer: &str) -> &str {
-        self.payload
-            .pointer(pointer)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
+    fn read(event: &str, payload: &Value) -> Self {
+        let text = |at: &str| {
+            let text = payload.pointer(at).and_then(Value::as_str);
+            text.unwrap_or_default().to_owned()
+        };
+        let number = |at: &str| payload.pointer(at).and_then(Value::as_u64);
+        let owner = text("/repository/owner/login");
+        Self {
+            event: event.to_owned(),
+            action: text("/action"),
+            sender: text("/sender/login"),
+            repo: (!owner.is_empty()).then(|| RepoName::new(owner, text("/repository/name"))),
+            number: number("/pull_request/number").or_else(|| number("/issue/number")),
+            title: text("/pull_request/title"),
+            comment: (number("/comment/id").unwrap_or(0), text("/comment/body")),
+        }
     }
 
     fn is_by_bot(&self) -> bool {
-        self.text("/sender/login") == BOT
+        self.sender == BOT
     }
 
     /// Where and which pull request.
     fn about(&self) -> Option<(RepoName, u64)> {
-        let number = ["/pull_request/number", "/issue/number"];
-        let number = number
-            .iter()
-            .find_map(|at| self.payload.pointer(at)?.as_u64())?;
-        let owner = self.text("/repository/owner/login");
-        Some((RepoName::new(owner, self.text("/repository/name")), number))
+        Some((self.repo.clone()?, self.number?))
+    }
+
+    fn is_new_title(&self) -> bool {
+        self.event == "pull_request" && self.action == "edited"
     }
 
     /// What the plugins make of it.
     fn expect(&self, done: &mut Done) {
-        match (self.event.as_str(), self.text("/action")) {
-            ("issue_comment", "created") if !self.is_by_bot() => {
-                let id = self.payload.pointer("/comment/id").and_then(Value::as_u64);
-                expect_of_comment(self.text("/comment/body"), id.unwrap_or(0), done);
-            }
-            ("pull_request", "edited") => {
-                let wip = self.text("/pull_request/title").starts_with("WIP: ");
-                Done::switch(done.labels.entry(WIP_LABEL).or_default(), wip);
-            }
-            _ => {}
+        if self.event == "issue_comment" && self.action == "created" && !self.is_by_bot() {
+            let (id, body) = &self.comment;
+            expect_of_comment(body, *id, done);
+        } else if self.is_new_title() {
+            let wip = self.title.starts_with("WIP: ");
+            Done::switch(done.labels.entry(WIP_LABEL).or_default(), wip);
         }
     }
 }
@@ -294,9 +308,9 @@ fn sent(github: &GitHubHere, judged: &mut Judged) -> BTreeMap<String, Sent> {
             Some(502 | 504) | None => judged.unanswered += 1,
             Some(other) => judged.broken(format!("{} was answered with {other}", attempt.guid)),
         }
-        all.entry(attempt.guid).or_insert_with(|| Sent {
-            event: attempt.event,
-            payload: serde_json::from_slice(&attempt.payload).unwrap_or_default(),
+        all.entry(attempt.guid).or_insert_with(|| {
+            let payload = serde_json::from_slice(&attempt.payload).unwrap_or_default();
+            Sent::read(&attempt.event, &payload)
         });
     }
     judged.offered = all.len() as u64;
@@ -402,13 +416,11 @@ fn titles(
         else {
             continue;
         };
-        let is_title = sent.event == "pull_request" && sent.text("/action") == "edited";
-        if is_title
+        if sent.is_new_title()
             && sent.is_by_bot()
             && let Some(about) = sent.about()
         {
-            let title = sent.text("/pull_request/title").to_owned();
-            titles.entry(about).or_default().push(title);
+            titles.entry(about).or_default().push(sent.title.clone());
         }
     }
     titles
@@ -450,16 +462,16 @@ mod tests {
     use super::*;
 
     fn comment(body: &str, id: u64) -> Sent {
-        Sent {
-            event: "issue_comment".to_owned(),
-            payload: json!({
-                "action": "created",
-                "issue": {"number": 5},
-                "comment": {"id": id, "body": body},
-                "repository": {"name": "repo", "owner": {"login": "org"}},
-                "sender": {"login": "member"},
-            }),
-        }
+        let payload = json!({
+            "action": "created",
+            "issue": {"number": 5},
+            "comment": {"id": id, "body": body},
+            "repository": {"name": "repo", "owner": {"login": "org"}},
+            "sender": {"login": "member"},
+        });
+        let sent = Sent::read("issue_comment", &payload);
+        assert_eq!(sent.about(), Some((RepoName::new("org", "repo"), 5)));
+        sent
     }
 
     fn expected(sent: &[Sent]) -> Done {

@@ -192,6 +192,11 @@ fn new_pull(now: Timestamp, repo: &RepoName, number: u64, n: u64) -> NewPull {
     }
 }
 
+/// Whether its title is asked for by command.
+fn is_retitled(number: u64) -> bool {
+    number.is_multiple_of(3)
+}
+
 /// What was said last on one pull request.
 #[derive(Debug, Clone, Copy, Default)]
 struct Said {
@@ -255,9 +260,11 @@ impl People {
                 said.assigned = !said.assigned;
                 if said.assigned { ASSIGN } else { UNASSIGN }.to_owned()
             }
-            11 => format!("{RETITLE}{RETITLED}{count}"),
+            // A title whose answer was lost is written again, over what a person wrote meanwhile: where titles are asked for,
+            // nobody writes them by hand.
+            11 | 13 | 14 if is_retitled(number) => format!("{RETITLE}{RETITLED}{count}"),
             12 => format!("{LABEL}{UNKNOWN}{count}"),
-            13 | 14 => {
+            11 | 13 | 14 => {
                 said.wip = !said.wip;
                 let title = match said.wip {
                     true => format!("WIP: change {count}"),
