@@ -11,7 +11,16 @@ use serde_json::Value;
 
 fn outage(seconds: &str, arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_outage"))
-        .args(["--rate", "20", "--seconds", seconds, "--pulls", "40"])
+        .args([
+            "--rate",
+            "20",
+            "--seconds",
+            "30",
+            "--pulls",
+            "40",
+            "--output",
+            "json",
+        ])
         .args(["--away-after", "12", "--away-minutes", "5"])
         .args(arguments)
         .output()
@@ -21,7 +30,7 @@ fn outage(seconds: &str, arguments: &[&str]) -> Output {
 /// HOOK-027, HOOK-043, GHC-006: while the forge is away lanes stand still, and nothing is lost, doubled or given up by that.
 #[test]
 fn a_forge_that_is_away_costs_no_webhook_and_no_try() {
-    let output = outage("30", &["--output", "json"]);
+    let output = outage(&[]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}{told}");
@@ -46,7 +55,7 @@ fn a_forge_that_is_away_costs_no_webhook_and_no_try() {
 #[test]
 fn a_seed_means_one_run() {
     let trace = || {
-        let output = outage("15", &["--output", "json", "--seed", "7"]);
+        let output = outage(&["--seed", "7"]);
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{told}");
         let account: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::{Parser, ValueEnum};
+use tempfile::TempDir;
 use trireme_forge::git::{MirrorLimits, Mirrors, MirrorsOptions};
 
 use super::{Options, account::real, run};
@@ -87,18 +88,26 @@ pub fn main(prepare: impl FnOnce(u64)) -> ExitCode {
     }
 }
 
-/// Whether every promise was kept.
-fn tell(arguments: &Arguments, prepare: impl FnOnce(u64)) -> anyhow::Result<bool> {
-    let began = real();
+/// Mirrors that are never asked for anything. They look for git, which a simulation cannot.
+fn no_mirrors() -> anyhow::Result<(TempDir, Mirrors)> {
     let temporary = tempfile::tempdir()?;
-    let mirrors = MirrorsOptions {
+    let options = MirrorsOptions {
         dir: temporary.path().to_owned(),
         remote: "http://github.simulated".parse()?,
         credentials: None,
         limits: MirrorLimits::default(),
     };
-    // Looks for git, which the simulation cannot; nothing asks for it there.
-    let mirrors = tokio::runtime::Runtime::new()?.block_on(Mirrors::open(mirrors))?;
+    let runtime = tokio::runtime::Runtime::new()?;
+    let mirrors = runtime.block_on(Mirrors::open(options))?;
+    Ok((temporary, mirrors))
+}
+
+/// Whether every promise was kept.
+fn tell(arguments: &Arguments, prepare: impl FnOnce(u64)) -> anyhow::Result<bool> {
+    let began = real();
+    // What draws from chance before the seed decides it does so for its own thread.
+    let opened = thread::spawn(no_mirrors).join();
+    let (_temporary, mirrors) = opened.map_err(|_| anyhow::anyhow!("there are no mirrors"))??;
     prepare(arguments.seed);
     tell_what_nodes_do();
     let (tail, patience) = (Tail::default(), arguments.patience);
