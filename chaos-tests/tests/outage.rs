@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-fn outage(seconds: &str, arguments: &[&str]) -> Output {
+fn outage(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_outage"))
         .args([
             "--rate",
