@@ -37,10 +37,12 @@ const DUE: &str = " due ";
 const GOES_ON: Duration = Duration::from_secs(120);
 const LOOK: Duration = Duration::from_millis(100);
 
-fn running(version: u64, jobs: &str) -> io::Result<Arc<RunningConfig>> {
-    let files = [("main", "config.yaml", MAIN), ("job", "jobs.yaml", jobs)];
-    let files = files.map(|(role, path, text)| (role, path, text.as_bytes()));
-    let set = configuration::file_set(files.into_iter());
+/// The configuration that these files (role, path, text) make, as nodes plan with it.
+pub(crate) fn loaded(
+    version: u64,
+    files: &[(&str, &str, &[u8])],
+) -> io::Result<Arc<RunningConfig>> {
+    let set = configuration::file_set(files.iter().copied());
     let loaded = configuration::load(&set, &serve::registry());
     let (config, plugins) = loaded
         .accepted()
@@ -50,6 +52,12 @@ fn running(version: u64, jobs: &str) -> io::Result<Arc<RunningConfig>> {
         config,
         plugins,
     }))
+}
+
+fn running(version: u64, jobs: &str) -> io::Result<Arc<RunningConfig>> {
+    let files = [("main", "config.yaml", MAIN), ("job", "jobs.yaml", jobs)];
+    let files = files.map(|(role, path, text)| (role, path, text.as_bytes()));
+    loaded(version, &files)
 }
 
 /// What is in force from the beginning.

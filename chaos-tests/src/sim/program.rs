@@ -139,16 +139,7 @@ fn one(arguments: &Arguments, seed: u64) -> anyhow::Result<ExitCode> {
     let mut options = arguments.scene.options(seed)?;
     options.trace.clone_from(&arguments.trace);
     let (tail, patience) = (options.tail.clone(), arguments.patience);
-    thread::Builder::new()
-        .name("patience".to_owned())
-        .spawn(move || {
-            thread::sleep(Duration::from_secs(patience));
-            let _told = writeln!(
-                io::stderr(),
-                "sim: seed {seed} has not ended after {patience} s; its last lines:\n{tail}"
-            );
-            std::process::exit(HUNG.into());
-        })?;
+    end_when_hung(&format!("sim: seed {seed}"), patience, tail)?;
     let report = run(&options)?;
     if arguments.json {
         print(&format!("{}\n", serde_json::to_string(&report)?))?;
@@ -159,6 +150,21 @@ fn one(arguments: &Arguments, seed: u64) -> anyhow::Result<ExitCode> {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// Ends the process `patience` seconds from now, with the last lines of the trace on standard error. `what` hangs then.
+pub(crate) fn end_when_hung(what: &str, patience: u64, tail: Tail) -> io::Result<()> {
+    let what = what.to_owned();
+    let ending = move || {
+        thread::sleep(Duration::from_secs(patience));
+        let _told = writeln!(
+            io::stderr(),
+            "{what} has not ended after {patience} s; its last lines:\n{tail}"
+        );
+        std::process::exit(HUNG.into());
+    };
+    let thread = thread::Builder::new().name("patience".to_owned());
+    thread.spawn(ending).map(drop)
 }
 
 /// RUST_LOG=trireme_raft=debug shows it, on standard error.

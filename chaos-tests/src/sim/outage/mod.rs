@@ -21,7 +21,6 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, timeout},
 };
-use trireme::{configuration, serve};
 use trireme_forge::git::Mirrors;
 use trireme_office::{ConfigFeed, Controller, RunningConfig};
 use trireme_proto::state::{
@@ -37,6 +36,7 @@ use super::{
     FORMED,
     chance::Chance,
     chronicle::Chronicle,
+    clockwork::loaded,
     cluster::{Cluster, End},
     formed,
     furnishing::{Furnishing, timing},
@@ -321,16 +321,7 @@ fn running(version: u64) -> io::Result<Arc<RunningConfig>> {
         ("main", "config.yaml", CONFIG.as_bytes()),
         ("plugins", "plugins.yaml", plugins.as_bytes()),
     ];
-    let set = configuration::file_set(files.into_iter());
-    let loaded = configuration::load(&set, &serve::registry());
-    let (config, plugins) = loaded
-        .accepted()
-        .map_err(|errors| io::Error::other(format!("{errors:?}")))?;
-    Ok(Arc::new(RunningConfig {
-        version,
-        config,
-        plugins,
-    }))
+    loaded(version, &files)
 }
 
 /// Puts a configuration in force. What the state carries nobody reads: the nodes are told what it says.

@@ -12,10 +12,10 @@ use tempfile::TempDir;
 use trireme_forge::git::{MirrorLimits, Mirrors, MirrorsOptions};
 
 use super::{Options, account::real, run};
-use crate::sim::{Tail, program::tell_what_nodes_do};
-
-/// What a run that hangs exits with.
-const HUNG: u8 = 3;
+use crate::sim::{
+    Tail,
+    program::{end_when_hung, tell_what_nodes_do},
+};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 enum Format {
@@ -122,16 +122,7 @@ fn tell(arguments: &Arguments, prepare: impl FnOnce(u64)) -> anyhow::Result<bool
         trace: arguments.trace.clone(),
         tail: tail.clone(),
     };
-    thread::Builder::new()
-        .name("patience".to_owned())
-        .spawn(move || {
-            thread::sleep(Duration::from_secs(patience));
-            let _told = writeln!(
-                io::stderr(),
-                "outage: it has not ended after {patience} s; its last lines:\n{tail}"
-            );
-            std::process::exit(HUNG.into());
-        })?;
+    end_when_hung("outage: it", patience, tail)?;
     let mut account = run(&options, mirrors)?;
     account.real_s = real().saturating_sub(began).as_secs_f64();
     let text = match arguments.output {
