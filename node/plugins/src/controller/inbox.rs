@@ -237,11 +237,11 @@ impl Session {
             config_version: commit.config_version,
             ..CommitPlans::default()
         };
-        let mut unmirrored = commit.clone();
-        unmirrored.plugins.retain(|plugin| plugin != MIRROR);
-        unmirrored.plans.retain(|plan| plan.plugin != MIRROR);
+        let unmirrored = unmirrored(&commit);
         let mut committed = self.office.propose(Body::CommitPlans(commit)).await;
-        if is_full(&committed) {
+        if let Some(unmirrored) = unmirrored
+            && is_full(&committed)
+        {
             // The mirror is repaired by and by; plugins must not wait for room in it.
             committed = self.office.propose(Body::CommitPlans(unmirrored)).await;
         }
@@ -315,6 +315,22 @@ impl Session {
             }
         }
     }
+}
+
+/// The commit without what it would put into the mirror, if it would put anything.
+fn unmirrored(commit: &CommitPlans) -> Option<CommitPlans> {
+    let is_else = |plan: &&PlanBody| plan.plugin != MIRROR;
+    if commit.plans.iter().all(|plan| is_else(&plan)) {
+        return None;
+    }
+    let plugins = commit.plugins.iter().filter(|plugin| *plugin != MIRROR);
+    Some(CommitPlans {
+        guid: commit.guid.clone(),
+        config_version: commit.config_version,
+        plugins: plugins.cloned().collect(),
+        plans: commit.plans.iter().filter(is_else).cloned().collect(),
+        idle: commit.idle.clone(),
+    })
 }
 
 /// Whether there was no room for it.
