@@ -24,7 +24,7 @@ use crate::search::{
 };
 use crate::types::{
     Account, BotUser, ChangedFile, CheckRun, CombinedStatus, Commit, CommitStatus, Comparison,
-    DirectoryEntry, Issue, IssueComment, Label, LabelEvent, Milestone, Permission, PullRequest,
+    DirectoryEntry, Issue, IssueComment, Label, Milestone, Permission, PullRequest, RecordedChange,
     RepoId, Repository, Review, ReviewComment, Team, WorkflowRun,
 };
 
@@ -230,6 +230,8 @@ pub trait Issues: Send + Sync {
     async fn close_issue_as(&self, repo: &RepoId, number: u64, reason: CloseReason) -> Result<()>;
     /// Where the forge cannot, [`ForgeError::state_cannot_be_changed`] has its reason.
     async fn reopen_issue(&self, repo: &RepoId, number: u64) -> Result<()>;
+    /// What was done to it, oldest first.
+    async fn record(&self, repo: &RepoId, number: u64) -> Result<Vec<RecordedChange>>;
 }
 
 /// Where an issue stands. `node_id` is [`Issue::node_id`]; pull requests can neither be moved nor pinned.
@@ -279,8 +281,6 @@ pub trait Labels: Send + Sync {
     async fn add_labels(&self, repo: &RepoId, number: u64, labels: &[&str]) -> Result<()>;
     /// Removing what is not there succeeds.
     async fn remove_label(&self, repo: &RepoId, number: u64, label: &str) -> Result<()>;
-    /// Every time a label was set or removed, oldest first.
-    async fn label_events(&self, repo: &RepoId, number: u64) -> Result<Vec<LabelEvent>>;
 }
 
 #[async_trait]

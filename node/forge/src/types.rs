@@ -126,14 +126,34 @@ pub struct Label {
     pub color: String,
 }
 
-/// One time a label was put on or taken off an issue or pull request.
+/// One line of the forge's record of an issue or pull request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LabelEvent {
-    pub label: String,
-    pub added: bool,
-    /// Empty login if the account was deleted.
+pub struct RecordedChange {
+    pub change: Change,
+    /// Who did it; empty login if the account was deleted.
     pub actor: User,
+    /// GitHub's is in whole seconds.
     pub at: Timestamp,
+}
+
+/// What can be done to an issue or pull request. People are given by their logins.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    Labeled(String),
+    Unlabeled(String),
+    Assigned(String),
+    Unassigned(String),
+    ReviewRequested(String),
+    ReviewRequestRemoved(String),
+    /// To this title.
+    Renamed(String),
+    /// The milestone's title.
+    Milestoned(String),
+    Demilestoned(String),
+    Closed,
+    Reopened,
+    Pinned,
+    Unpinned,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]

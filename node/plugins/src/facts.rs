@@ -9,7 +9,7 @@ use std::fmt;
 use trireme_config::job::Contexts;
 use trireme_forge::owners::RepoOwners;
 use trireme_forge::{
-    CombinedStatus, Commit, Forge, IssueComment, Label, LabelEvent, PullRequest, Review,
+    CombinedStatus, Commit, Forge, IssueComment, Label, PullRequest, RecordedChange, Review,
     ReviewComment, SearchRequest, StatusState, WorkflowRun,
 };
 
@@ -27,7 +27,7 @@ pub(crate) struct Facts {
     pub(crate) labels: Option<Vec<Label>>,
     /// All that the repository has.
     pub(crate) repo_labels: Option<Vec<Label>>,
-    pub(crate) label_events: Option<Vec<LabelEvent>>,
+    pub(crate) record: Option<Vec<RecordedChange>>,
     pub(crate) files: Option<Vec<String>>,
     pub(crate) comments: Option<Vec<IssueComment>>,
     pub(crate) reviews: Option<Vec<Review>>,
@@ -58,7 +58,7 @@ pub(crate) enum Missing {
     PullRequest,
     Labels,
     RepoLabels,
-    LabelEvents,
+    Record,
     Files,
     Comments,
     Reviews,
@@ -117,8 +117,8 @@ impl Facts {
         self.repo_labels.as_deref().ok_or(Missing::RepoLabels)
     }
 
-    pub(crate) fn label_events(&self) -> Known<&[LabelEvent]> {
-        self.label_events.as_deref().ok_or(Missing::LabelEvents)
+    pub(crate) fn record(&self) -> Known<&[RecordedChange]> {
+        self.record.as_deref().ok_or(Missing::Record)
     }
 
     /// Paths of the changed files.
@@ -261,8 +261,8 @@ pub(crate) async fn fetch(
         }
         Missing::Labels => facts.labels = Some(forge.labels(repo, number).await?),
         Missing::RepoLabels => facts.repo_labels = Some(forge.repo_labels(repo).await?),
-        Missing::LabelEvents => {
-            facts.label_events = Some(match forge.label_events(repo, number).await {
+        Missing::Record => {
+            facts.record = Some(match forge.record(repo, number).await {
                 // As in Prow: who cannot be told to be a person is none.
                 Err(error) if !error.is_outage() => {
                     tracing::warn!(%error, %repo, number, "cannot see who set labels");

@@ -198,6 +198,57 @@ async fn what_a_person_has_changed_meanwhile_stays() {
     );
 }
 
+/// As above, for what is overwritten rather than put on: the forge's record tells who changed it last.
+#[tokio::test]
+async fn what_a_person_has_named_or_taken_off_meanwhile_stays() {
+    let stage = Stage::new(Setup {
+        world: World::builder().clock(clock_ahead()).member("lead"),
+        plugins: "plugins: {acme/widget: {plugins: [retitle, assign]}}".to_owned(),
+        ..Setup::default()
+    })
+    .await;
+    let pr = stage.world.pr("fix").opened_by("author").await;
+    stage.settled().await;
+    let faults = stage.world.sandbox().faults();
+    let down = || CallEffect::Status { code: 502 };
+    let issues = calls("PATCH", "/repos/*/issues/*");
+    let naming = faults.on_call(issues, down(), None).unwrap();
+    let assignees = calls("POST", "/repos/*/issues/*/assignees");
+    let assigning = faults.on_call(assignees, down(), None).unwrap();
+    let lead = stage.world.user("lead");
+    stage.world.grant("lead", Permission::Write);
+    stage.world.comment("lead", &pr, "/retitle Late").await;
+    stage
+        .world
+        .comment("lead", &pr, "/assign reviewer lead")
+        .await;
+    until_tried(&stage, "retitle").await;
+    until_tried(&stage, "assign").await;
+    stage.world.retitle("author", &pr, "Meanwhile").await;
+    let (repo, reviewer) = (stage.world.repo(), ["reviewer".to_owned()]);
+    lead.assign(repo, pr.number, &reviewer).unwrap();
+    lead.unassign(repo, pr.number, &reviewer).unwrap();
+    for fault in [naming, assigning] {
+        faults.clear(fault);
+    }
+    stage.settled().await;
+    let title = stage.world.pull(&pr, |_, issue, _| issue.title.clone());
+    assert_eq!(title, "Meanwhile");
+    assert_eq!(stage.world.assignees(&pr), ["lead"]);
+    let view = stage.store().view();
+    let left_out: Vec<String> = view
+        .deliveries_newest_first(None)
+        .filter_map(|delivery| view.plan(&delivery.guid, "retitle"))
+        .flat_map(|plan| plan.effects.clone())
+        .filter(|effect| effect.state() == EffectState::Skipped)
+        .map(|effect| effect.error)
+        .collect();
+    assert_eq!(
+        left_out,
+        ["it was renamed to \"Meanwhile\" by author since it was decided"]
+    );
+}
+
 #[tokio::test]
 async fn what_was_decided_for_another_head_is_left_out() {
     let stage = Stage::new(Setup {
@@ -310,7 +361,7 @@ async fn next(told: &mut mpsc::UnboundedReceiver<Received>) -> Received {
 /// HOOK-030, HOOK-031, HOOK-033
 #[tokio::test]
 async fn a_plugin_elsewhere_gets_the_delivery_as_it_came() {
-    let (url, mut told) = elsewhere(&[500, 429]).await;
+    let (url, mut told) = elsewhere(&[500, 429, 500, 503]).await;
     let stage = Stage::new(Setup {
         plugins: format!(
             "plugins: {{acme: {{plugins: [hold], excluded_repos: [widget]}}}}\n\
@@ -328,11 +379,16 @@ async fn a_plugin_elsewhere_gets_the_delivery_as_it_came() {
     let payload: serde_json::Value = serde_json::from_slice(&body).unwrap();
     assert_eq!(payload["pull_request"]["number"], pr.number);
     // What was refused is sent again, the same.
-    for _ in 0..2 {
+    for _ in 0..4 {
         let (again, same) = next(&mut told).await;
         assert_eq!(again["x-github-delivery"], headers["x-github-delivery"]);
         assert_eq!(same, body);
     }
+    // One that is away is tried on, but what is known of it is not recorded again.
+    let guid = headers["x-github-delivery"].to_str().unwrap();
+    let plan = stage.store().view().plan(guid, "external:far").cloned();
+    let effect = plan.unwrap().effects[0].clone();
+    assert_eq!((effect.state(), effect.attempts), (EffectState::Done, 2));
     // No event that it did not ask for.
     stage.world.comment("author", &pr, "/hold").await;
     stage.settled().await;

@@ -40,6 +40,8 @@ pub struct Account {
     pub begun_again: u64,
     pub skipped: u64,
     pub dead: u64,
+    /// Titles that were asked for and left out for what a person had written meanwhile.
+    pub overruled: u64,
     pub leaders_killed: u64,
     pub away_s: f64,
     pub met: Vec<Met>,
@@ -109,6 +111,7 @@ pub(super) fn close(
         begun_again: judged.begun_again,
         skipped: judged.skipped,
         dead: judged.dead,
+        overruled: judged.overruled,
         leaders_killed: told.kills,
         away_s: options.away_for.as_secs_f64(),
         calls_while_away: away.map(|(_, calls)| calls.all).sum(),
@@ -154,7 +157,7 @@ impl fmt::Display for Account {
         )?;
         writeln!(
             f,
-            "handled   {}; {} plans, {} writes on the forge's record, {} doubled; {} tries used up, {} effects begun again, {} left out, {} given up",
+            "handled   {}; {} plans, {} writes on the forge's record, {} doubled; {} tries used up, {} effects begun again, {} left out, {} given up, {} titles overruled by people",
             self.handled,
             self.plans,
             self.writes,
@@ -162,7 +165,8 @@ impl fmt::Display for Account {
             self.failures,
             self.begun_again,
             self.skipped,
-            self.dead
+            self.dead,
+            self.overruled
         )?;
         writeln!(
             f,

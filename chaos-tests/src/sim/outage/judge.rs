@@ -7,9 +7,9 @@ use std::{
 };
 
 use serde_json::Value;
-use trireme_proto::state::{Delivery, DeliveryState, EffectState, Plan};
+use trireme_proto::state::{Delivery, DeliveryState, Effect, EffectState, Plan};
 use trireme_raft::View;
-use trireme_sandbox::forge::{self, Comment, Issue, IssueEventKind, Refusal, RepoName};
+use trireme_sandbox::forge::{self, Comment, Issue, IssueEvent, IssueEventKind, Refusal, RepoName};
 use trireme_state::{Seq, arrival};
 
 use tokio::time::Instant;
@@ -22,6 +22,9 @@ use crate::sim::{chronicle::Chronicle, cluster::Cluster};
 
 /// Broken promises that are told; the first say most.
 const MAX_TOLD: usize = 20;
+/// A plan that young is not looked at again, and a write may be on its way for as long: what a person does in between is
+/// overwritten.
+const UNSEEN_MS: i64 = 20_000;
 
 /// What came out.
 #[derive(Debug, Default)]
@@ -46,6 +49,8 @@ pub(super) struct Judged {
     pub(super) begun_again: u64,
     pub(super) skipped: u64,
     pub(super) dead: u64,
+    /// Titles that were asked for and left out for what a person had written meanwhile.
+    pub(super) overruled: u64,
 }
 
 impl Judged {
@@ -175,11 +180,8 @@ fn expect_of_comment(body: &str, id: u64, done: &mut Done) {
 }
 
 /// What the forge remembers of our doing.
-fn record(issue: &Issue, comments: &[&Comment], titles: Vec<String>) -> Done {
-    let mut done = Done {
-        titles,
-        ..Done::default()
-    };
+fn record(issue: &Issue, comments: &[&Comment]) -> Done {
+    let mut done = Done::default();
     let known = SWITCHED
         .iter()
         .map(|switched| switched.label)
@@ -195,6 +197,10 @@ fn record(issue: &Issue, comments: &[&Comment], titles: Vec<String>) -> Done {
             }
             IssueEventKind::Unassigned(login) if login == HELPER => {
                 done.assigned.push(false);
+                continue;
+            }
+            IssueEventKind::Renamed { to, .. } => {
+                done.titles.push(to.clone());
                 continue;
             }
             _ => continue,
@@ -254,6 +260,7 @@ pub(super) fn judge(
         ));
     }
     plans(&view, &sent, &mut judged);
+    let retitled = retitled(&view, &sent);
     let mut expected: BTreeMap<(RepoName, u64), Done> = BTreeMap::new();
     for guid in accepted.values() {
         let Some(sent) = sent.get(guid) else {
@@ -263,38 +270,95 @@ pub(super) fn judge(
             sent.expect(expected.entry(about).or_default());
         }
     }
-    let titles = titles(github, &sent);
     for (repo, number) in pulls.iter() {
         let about = (repo.clone(), *number);
-        let titles = titles.get(&about).cloned().unwrap_or_default();
-        let seen = github
-            .sandbox()
-            .read(|forge| seen(forge, repo, *number, titles));
+        let seen = github.sandbox().read(|forge| {
+            let (_, issue) = forge.issue(repo, *number)?;
+            let overwritten = overwritten(issue, &retitled);
+            seen(forge, repo, *number).map(|seen| (seen, overwritten))
+        });
         let seen = match seen {
-            Ok(seen) => seen,
+            Ok((seen, overwritten)) => {
+                for what in overwritten {
+                    judged.broken(format!("{repo}#{number}: {what}"));
+                }
+                seen
+            }
             Err(refusal) => {
                 judged.broken(format!("{repo}#{number}: {refusal:?}"));
                 continue;
             }
         };
-        let expected = expected.remove(&about).unwrap_or_default();
+        let mut expected = expected.remove(&about).unwrap_or_default();
+        // One that was left out may have been written before its answer was lost.
+        expected.titles.retain(|title| {
+            let is_left_out = retitled.get(title).is_some_and(|plan| plan.overruled);
+            judged.overruled += u64::from(is_left_out);
+            !is_left_out || seen.titles.contains(title)
+        });
         compare(&about, expected, seen, &mut judged);
     }
     judged
 }
 
-fn seen(
-    forge: &forge::Forge,
-    repo: &RepoName,
-    number: u64,
-    titles: Vec<String>,
-) -> Result<Done, Refusal> {
+fn seen(forge: &forge::Forge, repo: &RepoName, number: u64) -> Result<Done, Refusal> {
     let (record_of, issue) = forge.issue(repo, number)?;
     let comments = issue.comments.iter();
     let comments: Vec<&Comment> = comments
         .filter_map(|id| record_of.comments.get(id))
         .collect();
-    Ok(record(issue, &comments, titles))
+    Ok(record(issue, &comments))
+}
+
+/// How a title that was asked for was planned.
+struct Retitled {
+    planned_ms: i64,
+    /// Left out for what a person wrote meanwhile.
+    overruled: bool,
+}
+
+/// By title: none is asked for twice.
+fn retitled(view: &View, sent: &BTreeMap<String, Sent>) -> BTreeMap<String, Retitled> {
+    let asked = sent.iter().filter_map(|(guid, sent)| {
+        let title = sent.comment.1.strip_prefix(RETITLE)?;
+        let plan = view.plan(guid, "retitle")?;
+        let retitled = Retitled {
+            planned_ms: plan.planned_ms,
+            overruled: plan.effects.iter().any(is_overruled),
+        };
+        Some((title.to_owned(), retitled))
+    });
+    asked.collect()
+}
+
+fn is_overruled(effect: &Effect) -> bool {
+    effect.state() == EffectState::Skipped && effect.error.starts_with("it was renamed to ")
+}
+
+/// Titles of a person's that were written over by what had been planned before them.
+fn overwritten(issue: &Issue, retitled: &BTreeMap<String, Retitled>) -> Vec<String> {
+    let renames = issue.events.iter().filter_map(|event| match &event.what {
+        IssueEventKind::Renamed { from, to } => Some((event, from, to)),
+        _ => None,
+    });
+    let mut theirs: Option<&IssueEvent> = None;
+    let mut overwritten = Vec::new();
+    for (event, from, to) in renames {
+        if event.actor != BOT {
+            theirs = Some(event);
+            continue;
+        }
+        let (Some(before), Some(plan)) = (theirs.take(), retitled.get(to)) else {
+            continue;
+        };
+        let is_older = plan.planned_ms < before.at.as_millisecond();
+        let was_to_be_seen = event.at.as_millisecond() - before.at.as_millisecond() > UNSEEN_MS;
+        if is_older && was_to_be_seen {
+            let by = &before.actor;
+            overwritten.push(format!("{from:?} of {by}'s was overwritten by {to:?}"));
+        }
+    }
+    overwritten
 }
 
 /// All events by GUID; counts the attempts to bring them.
@@ -383,6 +447,7 @@ fn effects(plan: &Plan, judged: &mut Judged) {
             EffectState::Done => {}
             // Only meant for what its condition says, of an effect before it.
             EffectState::Skipped if effect.condition.is_some() => {}
+            EffectState::Skipped if is_overruled(effect) => {}
             EffectState::Dead => {
                 judged.dead += 1;
                 judged.broken(format!(
@@ -400,30 +465,6 @@ fn effects(plan: &Plan, judged: &mut Judged) {
             other => judged.broken(format!("{} of {} is {other:?}", plan.plugin, plan.guid)),
         }
     }
-}
-
-/// Titles that we set, in the order in which the forge told of them.
-fn titles(
-    github: &GitHubHere,
-    sent: &BTreeMap<String, Sent>,
-) -> BTreeMap<(RepoName, u64), Vec<String>> {
-    let mut titles: BTreeMap<(RepoName, u64), Vec<String>> = BTreeMap::new();
-    let mut known = BTreeSet::new();
-    for attempt in github.attempts() {
-        let Some(sent) = sent
-            .get(&attempt.guid)
-            .filter(|_| known.insert(attempt.guid.clone()))
-        else {
-            continue;
-        };
-        if sent.is_new_title()
-            && sent.is_by_bot()
-            && let Some(about) = sent.about()
-        {
-            titles.entry(about).or_default().push(sent.title.clone());
-        }
-    }
-    titles
 }
 
 fn compare(

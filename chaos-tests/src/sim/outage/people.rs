@@ -192,7 +192,7 @@ fn new_pull(now: Timestamp, repo: &RepoName, number: u64, n: u64) -> NewPull {
     }
 }
 
-/// Whether its title is asked for by command.
+/// Whether its title is asked for by command too.
 fn is_retitled(number: u64) -> bool {
     number.is_multiple_of(3)
 }
@@ -260,9 +260,7 @@ impl People {
                 said.assigned = !said.assigned;
                 if said.assigned { ASSIGN } else { UNASSIGN }.to_owned()
             }
-            // A title whose answer was lost is written again, over what a person wrote meanwhile: where titles are asked for,
-            // nobody writes them by hand.
-            11 | 13 | 14 if is_retitled(number) => format!("{RETITLE}{RETITLED}{count}"),
+            11 | 13 if is_retitled(number) => format!("{RETITLE}{RETITLED}{count}"),
             12 => format!("{LABEL}{UNKNOWN}{count}"),
             11 | 13 | 14 => {
                 said.wip = !said.wip;

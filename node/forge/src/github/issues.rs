@@ -13,7 +13,7 @@ use super::{GitHub, at, segment};
 use crate::drafts::{CloseReason, IssueEdit, NewIssue};
 use crate::error::{ForgeError, Result};
 use crate::forge::{Assignees, Comments, Issues, Labels};
-use crate::types::{Issue, IssueComment, Label, LabelEvent, RepoId, norm_login};
+use crate::types::{Change, Issue, IssueComment, Label, RecordedChange, RepoId, norm_login};
 
 fn of(repo: &RepoId) -> Behalf<'_> {
     Behalf::Org(&repo.org)
@@ -69,6 +69,71 @@ impl Issues for GitHub {
     async fn reopen_issue(&self, repo: &RepoId, number: u64) -> Result<()> {
         self.patch_issue(repo, number, &json!({ "state": "open" }))
             .await
+    }
+
+    async fn record(&self, repo: &RepoId, number: u64) -> Result<Vec<RecordedChange>> {
+        let call = Call::read_new(at(repo, &format!("/issues/{number}/events")), of(repo));
+        let wire: Vec<WireRecordedChange> = self.client.all(call).await?;
+        let known = wire.into_iter().filter_map(WireRecordedChange::known);
+        Ok(known.collect())
+    }
+}
+
+#[derive(Debug, Deserialize)]
+struct WireRecordedChange {
+    #[serde(default)]
+    event: String,
+    actor: Option<WireUser>,
+    created_at: Timestamp,
+    label: Option<WireLabel>,
+    assignee: Option<WireUser>,
+    assigner: Option<WireUser>,
+    requested_reviewer: Option<WireUser>,
+    review_requester: Option<WireUser>,
+    rename: Option<WireRename>,
+    milestone: Option<WireTitle>,
+}
+
+#[derive(Debug, Deserialize)]
+struct WireRename {
+    #[serde(default)]
+    to: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct WireTitle {
+    #[serde(default)]
+    title: String,
+}
+
+impl WireRecordedChange {
+    /// None for what we do not tell apart: mentions, locks, projects, teams whose review is asked for, …
+    fn known(self) -> Option<RecordedChange> {
+        let change = match self.event.as_str() {
+            "labeled" => Change::Labeled(self.label?.name),
+            "unlabeled" => Change::Unlabeled(self.label?.name),
+            "assigned" => Change::Assigned(self.assignee?.login),
+            "unassigned" => Change::Unassigned(self.assignee?.login),
+            "review_requested" => Change::ReviewRequested(self.requested_reviewer?.login),
+            "review_request_removed" => {
+                Change::ReviewRequestRemoved(self.requested_reviewer?.login)
+            }
+            "renamed" => Change::Renamed(self.rename?.to),
+            "milestoned" => Change::Milestoned(self.milestone?.title),
+            "demilestoned" => Change::Demilestoned(self.milestone?.title),
+            "closed" => Change::Closed,
+            "reopened" => Change::Reopened,
+            "pinned" => Change::Pinned,
+            "unpinned" => Change::Unpinned,
+            _ => return None,
+        };
+        // Of some old events `actor` is who was assigned.
+        let by = self.assigner.or(self.review_requester).or(self.actor);
+        Some(RecordedChange {
+            change,
+            actor: user(by),
+            at: self.created_at,
+        })
     }
 }
 
@@ -148,16 +213,6 @@ impl Comments for GitHub {
     }
 }
 
-#[derive(Deserialize)]
-struct WireIssueEvent {
-    #[serde(default)]
-    event: String,
-    actor: Option<WireUser>,
-    created_at: Timestamp,
-    #[serde(default)]
-    label: Option<WireLabel>,
-}
-
 #[async_trait]
 impl Labels for GitHub {
     async fn labels(&self, repo: &RepoId, number: u64) -> Result<Vec<Label>> {
@@ -199,27 +254,6 @@ impl Labels for GitHub {
             }
             outcome => outcome.map(|_| ()),
         }
-    }
-
-    async fn label_events(&self, repo: &RepoId, number: u64) -> Result<Vec<LabelEvent>> {
-        let call = Call::read_new(at(repo, &format!("/issues/{number}/events")), of(repo));
-        let wire: Vec<WireIssueEvent> = self.client.all(call).await?;
-        Ok(wire
-            .into_iter()
-            .filter_map(|event| {
-                let added = match event.event.as_str() {
-                    "labeled" => true,
-                    "unlabeled" => false,
-                    _ => return None,
-                };
-                Some(LabelEvent {
-                    label: event.label?.name,
-                    added,
-                    actor: user(event.actor),
-                    at: event.created_at,
-                })
-            })
-            .collect())
     }
 }
 

@@ -207,7 +207,7 @@ async fn a_change_that_waited_too_long_for_its_token_is_not_sent() {
     let held = Reply::Held(go.clone(), Box::new(installations(&[(1, "org", false)])));
     let stub = Stub::start([held, token("one"), answer(201, &[], COMMENT)]).await;
     let mut options = options(&stub);
-    let time = std::time::Duration::from_millis(300);
+    let time = std::time::Duration::from_secs(1);
     options.retry.mutation_timeout = time;
     let github = GitHub::new(options).unwrap();
     let (error, ()) = tokio::join!(

@@ -2,7 +2,7 @@
 
 use regex::Regex;
 use trireme_forge::webhook::{Event, PullRequestAction};
-use trireme_forge::{BotUser, IssueComment, LabelEvent, RepoId, User, UserKind};
+use trireme_forge::{BotUser, Change, IssueComment, RecordedChange, RepoId, User, UserKind};
 
 use super::approvals::{
     Approvals, How, Rules, add_from_texts, conversation, has_command, review_counts,
@@ -186,7 +186,7 @@ pub(super) fn decide(
     };
     // Who set the label matters only while the rules do not grant it.
     if labelled && !assessment.requirements_met() {
-        assessment.manually_approved = added_by_human(facts.label_events()?, bot);
+        assessment.manually_approved = added_by_human(facts.record()?, bot);
     }
 
     let on = Target::new(&occasion.repo, occasion.number);
@@ -256,11 +256,11 @@ fn associated_issue(body: &str, org: &str) -> u64 {
 }
 
 /// Whether the label was last set by a person (HOOK-022).
-fn added_by_human(events: &[LabelEvent], bot: &BotUser) -> bool {
-    events
+fn added_by_human(record: &[RecordedChange], bot: &BotUser) -> bool {
+    record
         .iter()
-        .rfind(|event| event.added && event.label == APPROVED)
-        .is_some_and(|event| !event.actor.login.is_empty() && !bot.is(&event.actor.login))
+        .rfind(|line| matches!(&line.change, Change::Labeled(label) if label == APPROVED))
+        .is_some_and(|line| !line.actor.login.is_empty() && !bot.is(&line.actor.login))
 }
 
 #[cfg(test)]
@@ -447,15 +447,14 @@ mod tests {
 
     #[test]
     fn plg_approve_013_a_label_set_by_a_person_stays() {
-        let event = |login: &str| LabelEvent {
-            label: APPROVED.into(),
-            added: true,
+        let event = |login: &str| RecordedChange {
+            change: Change::Labeled(APPROVED.into()),
             actor: User::new(login),
             at: jiff::Timestamp::UNIX_EPOCH,
         };
         let labelled = |events| Facts {
             labels: Some(labels(&[APPROVED])),
-            label_events: Some(events),
+            record: Some(events),
             ..facts()
         };
         insta::assert_snapshot!(told(&labelled(vec![event("k8s-ci-robot"), event("alice")])), @r#"

@@ -16,15 +16,13 @@ use super::lanes::Lane;
 use super::pause::asks_forge;
 use super::write::{Answer, Failure};
 use super::{MAX_TRIES, Session, not_recorded, observed};
-use crate::decision::{describe, filled, is_counted, joined, outcome_word, sha256_of};
+use crate::decision::{describe, filled, is_counted, joined, outcome_word};
 use crate::plugin::outage;
 
 /// A call that may have been sent can take effect for this long: the forge client ends it within 10 s.
 const IN_FLIGHT: Duration = Duration::from_secs(15);
 /// How far the forge's clock, which tells whole seconds, may be behind ours.
 pub(super) const CLOCK_SLACK: Duration = Duration::from_secs(5);
-/// A plan that is older than this when an effect's turn comes has waited: what it was decided on is looked at again.
-const FRESH: Duration = Duration::from_secs(10);
 
 impl Session {
     /// Sends what is left of a committed plan.
@@ -54,7 +52,7 @@ impl Session {
                 self.settle(&at, EffectState::Skipped, &why, None).await?;
                 continue;
             }
-            let action = with_answers(plan, action);
+            let mut action = with_answers(plan, action);
             if asks_forge(&action) {
                 self.ask_leave(&delivery.org)?;
             }
@@ -65,12 +63,12 @@ impl Session {
                 self.settle(&at, EffectState::Done, "", done).await?;
                 continue;
             }
-            if let Some(why) = self.outdated(plan, delivery, effect, &action).await? {
+            if let Some(why) = self.outdated(plan, delivery, effect, &mut action).await? {
                 tracing::info!(guid, plugin = lane.plugin, why, "an effect is left out");
                 self.settle(&at, EffectState::Skipped, &why, None).await?;
                 continue;
             }
-            self.send(&at, plan, delivery, &action).await?;
+            self.send(&at, plan, delivery, effect, &action).await?;
         }
     }
 
@@ -99,115 +97,19 @@ impl Session {
         }
     }
 
-    /// Why the effect of a plan that waited must not be sent any more: the pull request has another head, or a person
-    /// has changed the text or the label meanwhile.
-    async fn outdated(
-        &self,
-        plan: &Plan,
-        delivery: &Delivery,
-        effect: &Effect,
-        action: &Action,
-    ) -> Result<Option<String>, Work> {
-        let age_ms = self.office.now_ms().saturating_sub(plan.planned_ms);
-        let waited = effect.attempts > 0 || age_ms > millis(FRESH);
-        if !waited || self.office.view().feature_level() < EFFECTS_LEVEL {
-            return Ok(None);
-        }
-        let forge = self.tools.forge.as_ref();
-        let head = match effect.head_sha.as_str() {
-            "" => plan.head_sha.as_str(),
-            head => head,
-        };
-        if !head.is_empty() && delivery.number > 0 {
-            let repo = RepoId::new(&delivery.org, &delivery.repo);
-            match forge.pull_request(&repo, delivery.number).await {
-                Ok(pr) if pr.head.sha != head => {
-                    return Ok(Some(format!(
-                        "it was decided for {head}, the head is {} now",
-                        pr.head.sha
-                    )));
-                }
-                Ok(_) => {}
-                Err(error) => return unless_outage(&error, "cannot see the head"),
-            }
-        }
-        if let Some(why) = self.rewritten(action).await? {
-            return Ok(Some(why));
-        }
-        let label = match action {
-            Action::AddLabel(effect) | Action::RemoveLabel(effect) => effect,
-            _ => return Ok(None),
-        };
-        let (repo, number) = subject(label.subject.as_ref());
-        let read = async {
-            let bot = forge.bot_user(&repo.org).await?;
-            Ok((bot, forge.label_events(&repo, number).await?))
-        };
-        let (bot, events) = match read.await {
-            Ok(read) => read,
-            Err(error) => return unless_outage(&error, "cannot see who changed the label"),
-        };
-        let of_label = |event: &&trireme_forge::LabelEvent| {
-            event.label.eq_ignore_ascii_case(&label.label)
-                && event.at.as_millisecond() > plan.planned_ms
-        };
-        let last = events.iter().rev().find(of_label);
-        Ok(last
-            .filter(|event| !event.actor.login.is_empty() && !bot.is(&event.actor.login))
-            .map(|event| {
-                let did = if event.added { "put on" } else { "taken off" };
-                format!(
-                    "{} was {did} by {} since it was decided",
-                    label.label, event.actor.login
-                )
-            }))
-    }
-
-    /// Why a text must not be replaced: it is gone, or is neither what the new one was made from nor the new one.
-    async fn rewritten(&self, action: &Action) -> Result<Option<String>, Work> {
-        let forge = self.tools.forge.as_ref();
-        let (now, was, made) = match action {
-            Action::EditComment(edit) if !edit.was_sha256.is_empty() => {
-                let (repo, _) = subject(edit.subject.as_ref());
-                let now = forge.comment(&repo, edit.comment_id).await;
-                (
-                    now.map(|comment| comment.body),
-                    &edit.was_sha256,
-                    &edit.body,
-                )
-            }
-            Action::EditIssue(edit) if !edit.was_sha256.is_empty() => {
-                let Some(made) = &edit.body else {
-                    return Ok(None);
-                };
-                let (repo, number) = subject(edit.subject.as_ref());
-                let now = forge.issue(&repo, number).await;
-                (now.map(|issue| issue.body), &edit.was_sha256, made)
-            }
-            _ => return Ok(None),
-        };
-        match now {
-            Ok(now) if now == *made || sha256_of(&now) == *was => Ok(None),
-            Ok(_) => Ok(Some("the text was changed since it was decided".to_owned())),
-            Err(error) if error.is_not_found() => Ok(Some("the text is gone".to_owned())),
-            Err(error) => unless_outage(&error, "cannot see the text"),
-        }
-    }
-
     async fn send(
         &self,
         at: &Place<'_>,
         plan: &Plan,
         delivery: &Delivery,
+        effect: &Effect,
         action: &Action,
     ) -> Result<(), Work> {
-        let start = StartEffect {
-            guid: at.guid.to_owned(),
-            plugin: at.plugin.to_owned(),
-            ordinal: at.ordinal,
-        };
-        let started = self.office.propose(Body::StartEffect(start)).await;
-        started.map_err(not_recorded)?;
+        // Who is away for hours does not fill the log: the first try in vain stands for those that follow.
+        let is_known_away = is_waiting_elsewhere(effect, action);
+        if !is_known_away {
+            self.start(at).await?;
+        }
         self.office.assert_held().await.map_err(not_recorded)?;
         let failure = match self.write(action, plan, delivery).await {
             Ok(answer) => return self.settle(at, EffectState::Done, "", Some(&answer)).await,
@@ -217,7 +119,9 @@ impl Session {
             // Left as begun: the next look observes before it sends again.
             Failure::MaybeSent(text, pause) => return Err(Work::Outage(text, pause)),
             Failure::Outage(text, pause) => {
-                self.settle(at, EffectState::Waiting, &text, None).await?;
+                if !is_known_away {
+                    self.settle(at, EffectState::Waiting, &text, None).await?;
+                }
                 return Err(Work::Outage(text, pause));
             }
             Failure::Conflict(text) => (text, EffectOutcome::Conflict),
@@ -231,6 +135,9 @@ impl Session {
             };
             return self.settle(at, EffectState::Done, "", Some(&answer)).await;
         }
+        if is_known_away {
+            self.start(at).await?;
+        }
         let what = describe(action);
         let what = what.lines().next().unwrap_or_default();
         if self.count_refusal(at) >= MAX_TRIES {
@@ -239,6 +146,16 @@ impl Session {
         }
         self.settle(at, EffectState::Waiting, &text, None).await?;
         Err(Work::Retry(text))
+    }
+
+    async fn start(&self, at: &Place<'_>) -> Result<(), Work> {
+        let start = StartEffect {
+            guid: at.guid.to_owned(),
+            plugin: at.plugin.to_owned(),
+            ordinal: at.ordinal,
+        };
+        let started = self.office.propose(Body::StartEffect(start)).await;
+        started.map(|_| ()).map_err(not_recorded)
     }
 
     async fn settle(
@@ -282,6 +199,14 @@ impl Session {
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
         refusals.remove(&at.key());
     }
+}
+
+/// Whether the state tells of a try in vain at a place that is not the forge, where trying again changes nothing.
+fn is_waiting_elsewhere(effect: &Effect, action: &Action) -> bool {
+    !asks_forge(action)
+        && effect.state() == EffectState::Waiting
+        && effect.attempts > 0
+        && !effect.error.is_empty()
 }
 
 /// Which effect.
@@ -382,14 +307,6 @@ fn observing(error: &ForgeError) -> Work {
         format!("cannot see what came of it: {error}"),
         outage(error).flatten(),
     )
-}
-
-/// What cannot be looked at is left to the write itself, which will be refused for the same reason.
-fn unless_outage(error: &ForgeError, what: &str) -> Result<Option<String>, Work> {
-    match outage(error) {
-        Some(pause) => Err(Work::Outage(format!("{what}: {error}"), pause)),
-        None => Ok(None),
-    }
 }
 
 pub(super) fn subject(subject: Option<&Subject>) -> (RepoId, u64) {

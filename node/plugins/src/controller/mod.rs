@@ -12,6 +12,7 @@ mod effects;
 mod forward;
 mod inbox;
 mod lanes;
+mod meanwhile;
 mod observed;
 mod pause;
 mod pick;

@@ -259,9 +259,12 @@ impl Forge {
         if let Some(title) = change.title
             && title != issue.title
         {
-            changes.insert("title".into(), json!({"from": issue.title}));
-            issue.title = title;
+            let from = std::mem::replace(&mut issue.title, title.clone());
+            changes.insert("title".into(), json!({"from": from}));
+            let renamed = IssueEventKind::Renamed { from, to: title };
+            self.remember(now, actor, repo, number, renamed);
         }
+        let issue = self.issue_mut(repo, number)?;
         if let Some(body) = change.body
             && issue.body.as_deref() != Some(body.as_str())
         {

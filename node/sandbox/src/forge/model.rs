@@ -228,6 +228,13 @@ pub enum IssueEventKind {
     Demilestoned(String),
     Pinned,
     Unpinned,
+    Renamed {
+        from: String,
+        to: String,
+    },
+    /// Logins.
+    ReviewRequested(String),
+    ReviewRequestRemoved(String),
 }
 
 /// A sign under an issue or comment; one of a kind per account.

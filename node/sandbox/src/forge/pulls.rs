@@ -374,6 +374,8 @@ impl Forge {
             if !has(&pull.requested_reviewers, &login) {
                 pull.requested_reviewers.push(login.clone());
                 self.issue_mut(repo, number)?.updated_at = now;
+                let requested = IssueEventKind::ReviewRequested(login.clone());
+                self.remember(now, actor, repo, number, requested);
                 self.emit_pull(now, actor, repo, number, PullAction::ReviewRequested(login));
             }
         }
@@ -412,6 +414,8 @@ impl Forge {
             if let Some(place) = place {
                 let login = pull.requested_reviewers.remove(place);
                 self.issue_mut(repo, number)?.updated_at = now;
+                let removed = IssueEventKind::ReviewRequestRemoved(login.clone());
+                self.remember(now, actor, repo, number, removed);
                 let action = PullAction::ReviewRequestRemoved(login);
                 self.emit_pull(now, actor, repo, number, action);
             }

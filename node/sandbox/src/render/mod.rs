@@ -461,6 +461,19 @@ impl Render<'_> {
             }
             IssueEventKind::Pinned => "pinned",
             IssueEventKind::Unpinned => "unpinned",
+            IssueEventKind::Renamed { from, to } => {
+                value["rename"] = json!({"from": from, "to": to});
+                "renamed"
+            }
+            IssueEventKind::ReviewRequested(login)
+            | IssueEventKind::ReviewRequestRemoved(login) => {
+                value["requested_reviewer"] = self.user(login);
+                value["review_requester"] = self.user(&event.actor);
+                match event.what {
+                    IssueEventKind::ReviewRequested(_) => "review_requested",
+                    _ => "review_request_removed",
+                }
+            }
             IssueEventKind::Merged { commit } => {
                 value["commit_id"] = json!(commit);
                 value["commit_url"] = json!(format!("{repo_url}/commits/{commit}"));

@@ -257,7 +257,7 @@ async fn a_delayed_webhook_is_overtaken_by_what_comes_later() {
         action: Some("opened".into()),
         ..HookMatch::event("pull_request")
     };
-    let late = HookEffect::Delayed { millis: 100 };
+    let late = HookEffect::Delayed { millis: 2_000 };
     faults.on_hook(opened, late, Some(1)).unwrap();
     let pr = world.pr("fix").opened_by("author").await;
     world.comment("author", &pr, "first?").await;

@@ -622,6 +622,20 @@ async fn an_issue_remembers_who_labeled_it() {
     };
     assert_eq!(told(0), ["labeled", "lgtm", BOT]);
     assert_eq!(told(1), ["unlabeled", "lgtm", "reviewer"]);
+    let title = world.pull(&pr, |_, issue, _| issue.title.clone());
+    world.retitle("author", &pr, "Better").await;
+    let reviewers = ["reviewer".to_owned()];
+    let author = world.user(BOT);
+    author
+        .request_reviewers(world.repo(), pr.number, &reviewers)
+        .unwrap();
+    let events = Api::of(&world, "outsider").get(&path).await.expect(200);
+    let (renamed, requested) = (&events[2], &events[3]);
+    assert_eq!(renamed["event"], "renamed");
+    assert_eq!(renamed["rename"], json!({"from": title, "to": "Better"}));
+    assert_eq!(requested["event"], "review_requested");
+    assert_eq!(requested["requested_reviewer"]["login"], "reviewer");
+    assert_eq!(requested["review_requester"]["login"], BOT);
 }
 
 #[tokio::test]
