@@ -59,7 +59,7 @@ pub struct ConfigState {
     pub version_sha: String,
     /// The last time that a committed version was parsed here.
     pub parsed: Option<Load>,
-    /// The last time that the watched directory was loaded; `None` while another node follows it, or none does.
+    /// The last time that what is followed was loaded; `None` while another node follows it, or none does.
     pub followed: Option<Load>,
 }
 
@@ -102,7 +102,7 @@ impl ConfigHealth {
         state.parsed = Some(Load::ended(took, Some(why), state.parsed.as_ref()));
     }
 
-    /// The watched directory was loaded: it is in force or was before, or `error` says why not.
+    /// What is followed was loaded: it is in force or was before, or `error` says why not.
     pub fn followed(&self, error: Option<&str>, took: Duration) {
         let mut state = self.state();
         state.followed = Some(Load::ended(took, error, state.followed.as_ref()));

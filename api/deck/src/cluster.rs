@@ -95,7 +95,7 @@ fn loaded(load: Option<&Load>) -> String {
 fn errors(config: &ConfigState) -> Vec<String> {
     let loads = [
         ("The version in force elsewhere", &config.parsed),
-        ("The watched directory", &config.followed),
+        ("The followed configuration", &config.followed),
     ];
     let failed = loads.iter().filter_map(|(what, load)| {
         let error = load.as_ref()?.error.as_ref()?;
@@ -243,7 +243,7 @@ mod tests {
         assert_eq!(
             errors(&health.get()),
             [
-                "The watched directory is not taken, the former configuration stays: jobs.yaml:4:17: bad"
+                "The followed configuration is not taken, the former configuration stays: jobs.yaml:4:17: bad"
             ]
         );
     }

@@ -212,7 +212,7 @@ async fn cfg_092_a_node_makes_a_version_of_every_change_of_its_mounts() {
     assert!(
         status
             .out
-            .contains("the watched directory is not taken, the former configuration stays: "),
+            .contains("the followed configuration is not taken, the former configuration stays: "),
         "{}",
         status.out
     );

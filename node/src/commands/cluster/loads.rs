@@ -35,7 +35,7 @@ fn standing(load: &ConfigLoad) -> String {
 pub(super) fn errors(config: &ConfigStatus) -> Vec<String> {
     let loads = [
         ("version in force", &config.parsed),
-        ("watched directory", &config.followed),
+        ("followed configuration", &config.followed),
     ];
     let failed = loads.into_iter().filter_map(|(what, load)| {
         let load = load.as_ref()?;
@@ -81,7 +81,7 @@ mod tests {
         };
         insta::assert_snapshot!(to_text(&config), @r"
         config   version 4 (abc)
-                 the watched directory is not taken, the former configuration stays (failed 2 times, last good at 2023-11-14T22:13:20Z): jobs.yaml:4:17: bad
+                 the followed configuration is not taken, the former configuration stays (failed 2 times, last good at 2023-11-14T22:13:20Z): jobs.yaml:4:17: bad
         ");
         assert_eq!(
             to_text(&ConfigStatus::default()),
