@@ -2,7 +2,8 @@
 
 use async_trait::async_trait;
 use trireme_forge::webhook::{Event, GenericAction, GenericComment};
-use trireme_forge::{Label, has_label};
+use jiff::Timestamp;
+use trireme_forge::{IssueComment, Label, has_label};
 
 use crate::decision::{Decision, Target};
 use crate::help::{Command, HelpScope, PluginHelp};
@@ -40,8 +41,18 @@ impl Plugin for Hold {
         if wanted(&comment).is_none() {
             return Ok(Decision::nothing());
         }
-        let labels = cx.forge.labels(&comment.repo, comment.number).await?;
-        Ok(decide(&comment, &labels))
+        let (repo, number) = (&comment.repo, comment.number);
+        let labels = cx.forge.labels(repo, number).await?;
+        let decision = decide(&comment, &labels);
+        // One that was lost and is brought again must not undo what was asked for after it.
+        if !decision.is_idle()
+            && let Some(written) = comment.written
+            && cx.is_late(written)
+            && overruled(&cx.forge.comments(repo, number).await?, written)
+        {
+            return Ok(Decision::nothing());
+        }
+        Ok(decision)
     }
 
     fn help(&self, _: &HelpScope<'_>) -> PluginHelp {
@@ -62,12 +73,24 @@ impl Plugin for Hold {
 /// Whether the label is asked for (`true`) or asked away. Asking away wins within one text.
 fn wanted(comment: &GenericComment) -> Option<bool> {
     if !comment.is_pr || comment.action != GenericAction::Created {
-        None
-    } else if CANCEL_COMMAND.is_match(&comment.body) {
-        Some(false)
-    } else {
-        HOLD_COMMAND.is_match(&comment.body).then_some(true)
+        return None;
     }
+    asked(&comment.body)
+}
+
+fn asked(text: &str) -> Option<bool> {
+    if CANCEL_COMMAND.is_match(text) {
+        return Some(false);
+    }
+    HOLD_COMMAND.is_match(text).then_some(true)
+}
+
+/// Whether a later comment asks for or away.
+fn overruled(comments: &[IssueComment], written: Timestamp) -> bool {
+    let mut later = comments
+        .iter()
+        .filter(|comment| comment.created_at > written);
+    later.any(|comment| asked(&comment.body).is_some())
 }
 
 fn decide(comment: &GenericComment, labels: &[Label]) -> Decision {

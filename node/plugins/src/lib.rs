@@ -116,6 +116,7 @@ mod label_names;
 mod metrics;
 mod mirror;
 mod options;
+mod payload;
 pub mod plugin;
 mod registry;
 mod respond;

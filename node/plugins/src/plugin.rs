@@ -1,18 +1,20 @@
 //! What a plugin is, and what it may look at while it decides.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use trireme_config::job::{Postsubmit, Presubmit};
 use trireme_config::plugins::Section;
 use trireme_forge::git::{GitError, Mirrors};
 use trireme_forge::github::AsOf;
 use trireme_forge::owners::{OwnersLoader, OwnersOptions, RepoOwners};
 use trireme_forge::webhook::Event;
-use trireme_forge::{BotUser, Forge, ForgeError, RepoId};
+use trireme_forge::{BotUser, Forge, ForgeError, PullRequest, RepoId};
 use trireme_in_repo::InRepo;
 use trireme_outside::Outside;
+use trireme_proto::state;
 use trireme_state::State;
 
 use crate::decision::Decision;
@@ -24,6 +26,9 @@ use trireme_office::RunningConfig;
 
 /// Wrong credentials are for somebody to put right, not for a delivery to be lost by.
 const UNAUTHORIZED_PAUSE: Duration = Duration::from_secs(60);
+
+/// What is told so long after it happened was lost and brought again: more may have happened since, and been told.
+pub(crate) const LATE: SignedDuration = SignedDuration::from_secs(30);
 
 /// Something that reacts to webhooks. Stateless: what it knows it reads anew for every event.
 #[async_trait]
@@ -143,7 +148,7 @@ impl<'a> Planning<'a> {
     /// # Errors
     /// While it is too early.
     pub fn settled_for(&self, wait: Duration) -> Result<(), PlanError> {
-        let wait = jiff::SignedDuration::try_from(wait).unwrap_or(jiff::SignedDuration::MAX);
+        let wait = SignedDuration::try_from(wait).unwrap_or(SignedDuration::MAX);
         let until = self.received.saturating_add(wait).unwrap_or(self.now);
         match u64::try_from(until.as_millisecond() - self.now.as_millisecond()) {
             Ok(left) if left > 0 => Err(PlanError::NotYet(Duration::from_millis(left))),
@@ -152,6 +157,21 @@ impl<'a> Planning<'a> {
                 Ok(())
             }
         }
+    }
+
+    /// Whether what happened then was told long after.
+    pub(crate) fn is_late(&self, happened: Timestamp) -> bool {
+        self.received.duration_since(happened) > LATE
+    }
+
+    /// The pull request as it is known, if what the event tells is older: webhooks that were lost come late, and those of
+    /// a backlog are decided after what followed them has come.
+    pub(crate) fn newer(&self, pr: &PullRequest) -> Option<&'a state::PullRequest> {
+        let RepoId { org, repo } = &pr.repo;
+        self.state
+            .pull_request(org, repo, pr.number)
+            .map(Arc::as_ref)
+            .filter(|known| known.updated_ms > pr.updated_at.as_millisecond())
     }
 
     /// The presubmits that the configuration has for a repository, in their order.

@@ -39,7 +39,12 @@ impl Plugin for Wip {
         }
         let pr = &event.pull_request;
         let labels = cx.forge.labels(&pr.repo, pr.number).await?;
-        Ok(decide(event, &labels))
+        let on = Target::new(&pr.repo, pr.number);
+        if cx.is_late(pr.updated_at) {
+            let now = cx.forge.pull_request(&pr.repo, pr.number).await?;
+            return Ok(decide(&on, &now.title, now.draft, &labels));
+        }
+        Ok(decide(&on, &pr.title, pr.draft, &labels))
     }
 
     fn help(&self, _: &HelpScope<'_>) -> PluginHelp {
@@ -62,10 +67,8 @@ fn may_change(event: &PullRequestEvent) -> bool {
     )
 }
 
-fn decide(event: &PullRequestEvent, labels: &[Label]) -> Decision {
-    let pr = &event.pull_request;
-    let on = Target::new(&pr.repo, pr.number);
-    let needed = pr.draft || TITLE.is_match(&pr.title);
+fn decide(on: &Target, title: &str, draft: bool, labels: &[Label]) -> Decision {
+    let needed = draft || TITLE.is_match(title);
     // Prow compares this label exactly.
     let labelled = labels.iter().any(|label| label.name == WORK_IN_PROGRESS);
     match (needed, labelled) {
@@ -77,6 +80,8 @@ fn decide(event: &PullRequestEvent, labels: &[Label]) -> Decision {
 
 #[cfg(test)]
 mod tests {
+    use trireme_forge::RepoId;
+
     use super::*;
     use crate::testing::{labels, pull_request_event};
 
@@ -95,15 +100,14 @@ mod tests {
             ("WIP: fix", false, true, "nothing"),
             ("fix", true, true, "nothing"),
         ] {
-            let mut event = pull_request_event("edited");
-            event.pull_request.title = title.to_owned();
-            event.pull_request.draft = draft;
             let had = if labelled {
                 labels(&[WORK_IN_PROGRESS])
             } else {
                 vec![]
             };
-            assert_eq!(decide(&event, &had).to_string(), expected, "{title:?}");
+            let on = Target::new(&RepoId::new("org", "repo"), 5);
+            let told = decide(&on, title, draft, &had).to_string();
+            assert_eq!(told, expected, "{title:?}");
         }
     }
 

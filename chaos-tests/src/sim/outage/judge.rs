@@ -16,7 +16,9 @@ use tokio::time::Instant;
 
 use super::{
     github::GitHubHere,
-    people::{ASSIGN, BOT, HELPER, LABEL, Pulls, RETITLE, SWITCHED, Switched, UNASSIGN, WIP_LABEL},
+    people::{
+        ASSIGN, BOT, HELPER, HOLD, LABEL, Pulls, RETITLE, SWITCHED, Switched, UNASSIGN, WIP_LABEL,
+    },
 };
 use crate::sim::{chronicle::Chronicle, cluster::Cluster};
 
@@ -141,8 +143,10 @@ impl Sent {
             let (id, body) = &self.comment;
             expect_of_comment(body, *id, done);
         } else if self.is_new_title() {
-            let wip = self.title.starts_with("WIP: ");
-            Done::switch(done.labels.entry(WIP_LABEL).or_default(), wip);
+            Done::switch(
+                done.labels.entry(WIP_LABEL).or_default(),
+                is_wip(&self.title),
+            );
         }
     }
 }
@@ -274,12 +278,13 @@ pub(super) fn judge(
         let about = (repo.clone(), *number);
         let seen = github.sandbox().read(|forge| {
             let (_, issue) = forge.issue(repo, *number)?;
-            let overwritten = overwritten(issue, &retitled);
-            seen(forge, repo, *number).map(|seen| (seen, overwritten))
+            let mut wrong = overwritten(issue, &retitled);
+            wrong.extend(not_as_said(issue, &comments(forge, repo, *number)?));
+            seen(forge, repo, *number).map(|seen| (seen, wrong))
         });
         let seen = match seen {
-            Ok((seen, overwritten)) => {
-                for what in overwritten {
+            Ok((seen, wrong)) => {
+                for what in wrong {
                     judged.broken(format!("{repo}#{number}: {what}"));
                 }
                 seen
@@ -302,12 +307,46 @@ pub(super) fn judge(
 }
 
 fn seen(forge: &forge::Forge, repo: &RepoName, number: u64) -> Result<Done, Refusal> {
+    let (_, issue) = forge.issue(repo, number)?;
+    Ok(record(issue, &comments(forge, repo, number)?))
+}
+
+/// Oldest first.
+fn comments<'a>(
+    forge: &'a forge::Forge,
+    repo: &RepoName,
+    number: u64,
+) -> Result<Vec<&'a Comment>, Refusal> {
     let (record_of, issue) = forge.issue(repo, number)?;
     let comments = issue.comments.iter();
-    let comments: Vec<&Comment> = comments
+    Ok(comments
         .filter_map(|id| record_of.comments.get(id))
-        .collect();
-    Ok(record(issue, &comments))
+        .collect())
+}
+
+/// Labels that follow the last word and not the last that was heard of: a webhook that comes late undoes nothing.
+fn not_as_said(issue: &Issue, comments: &[&Comment]) -> Vec<String> {
+    let held = |comment: &&Comment| match comment.body.as_str() {
+        body if body == HOLD.on => Some(true),
+        body if body == HOLD.off => Some(false),
+        _ => None,
+    };
+    let last_words = [
+        (WIP_LABEL, is_wip(&issue.title)),
+        (
+            HOLD.label,
+            comments.iter().rev().find_map(held).unwrap_or(false),
+        ),
+    ];
+    let wrong = last_words.into_iter().filter_map(|(label, said)| {
+        let is_on = issue.labels.iter().any(|on| on == label);
+        (is_on != said).then(|| format!("{label} is on: {is_on}, the last word says {said}"))
+    });
+    wrong.collect()
+}
+
+fn is_wip(title: &str) -> bool {
+    title.starts_with("WIP: ")
 }
 
 /// How a title that was asked for was planned.
@@ -489,6 +528,16 @@ fn compare(
         .iter()
         .filter(|title| !titled.insert(*title))
         .count() as u64;
+    // What these come to in the end is looked at apart; on the way there they are put on and taken off in turns.
+    for label in [WIP_LABEL, HOLD.label] {
+        expected.labels.remove(label);
+        let history = seen.labels.remove(label).unwrap_or_default();
+        let in_turns = (0..history.len()).all(|n| history[n] == (n % 2 == 0));
+        if !in_turns {
+            judged.doubled += 1;
+            judged.broken(format!("{repo}#{number}: {label} was set {history:?}"));
+        }
+    }
     if expected != seen {
         judged.broken(format!(
             "{repo}#{number}: expected {expected:?}, the forge shows {seen:?}"

@@ -41,13 +41,15 @@ pub(super) struct Switched {
     pub(super) off: &'static str,
 }
 
+pub(super) const HOLD: Switched = Switched {
+    plugin: "hold",
+    label: "do-not-merge/hold",
+    on: "/hold",
+    off: "/hold cancel",
+};
+
 pub(super) const SWITCHED: [Switched; 4] = [
-    Switched {
-        plugin: "hold",
-        label: "do-not-merge/hold",
-        on: "/hold",
-        off: "/hold cancel",
-    },
+    HOLD,
     Switched {
         plugin: "label",
         label: "kind/bug",

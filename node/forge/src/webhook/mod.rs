@@ -10,6 +10,7 @@ use crate::types::{
     CommitStatus, Issue, IssueComment, Label, PullRequest, RepoId, Repository, Review,
     ReviewComment, State, User,
 };
+use jiff::Timestamp;
 
 /// A payload that is not what its event type promises.
 #[derive(Debug, thiserror::Error)]
@@ -288,6 +289,8 @@ pub struct GenericComment {
     pub node_id: String,
     /// Issue comments and review comments only.
     pub comment_id: Option<u64>,
+    /// Where the event tells it: of issue comments and review comments.
+    pub written: Option<Timestamp>,
 }
 
 impl GenericComment {
@@ -406,6 +409,7 @@ impl Event {
                     user: &pr.author,
                     node_id: &pr.node_id,
                     comment_id: None,
+                    at: None,
                 };
                 Some(written.on_pull_request(action, pr, &event.repository))
             }
@@ -417,6 +421,7 @@ impl Event {
                     user: &issue.author,
                     node_id: &issue.node_id,
                     comment_id: None,
+                    at: None,
                 };
                 Some(written.on_issue(action, issue, &event.repository))
             }
@@ -428,6 +433,7 @@ impl Event {
                     user: &comment.author,
                     node_id: &event.issue.node_id,
                     comment_id: Some(comment.id),
+                    at: Some(comment.created_at),
                 };
                 Some(written.on_issue(action, &event.issue, &event.repository))
             }
@@ -439,6 +445,7 @@ impl Event {
                     user: &review.author,
                     node_id: &review.node_id,
                     comment_id: None,
+                    at: None,
                 };
                 Some(written.on_pull_request(action, &event.pull_request, &event.repository))
             }
@@ -450,6 +457,7 @@ impl Event {
                     user: &comment.author,
                     node_id: &comment.node_id,
                     comment_id: Some(comment.id),
+                    at: Some(comment.created_at),
                 };
                 Some(written.on_pull_request(action, &event.pull_request, &event.repository))
             }
@@ -465,6 +473,7 @@ struct Written<'a> {
     user: &'a User,
     node_id: &'a str,
     comment_id: Option<u64>,
+    at: Option<Timestamp>,
 }
 
 impl Written<'_> {
@@ -490,6 +499,7 @@ impl Written<'_> {
             issue_html_url: pr.html_url.clone(),
             node_id: self.node_id.to_owned(),
             comment_id: self.comment_id,
+            written: self.at,
         }
     }
 
@@ -515,6 +525,7 @@ impl Written<'_> {
             issue_html_url: issue.html_url.clone(),
             node_id: self.node_id.to_owned(),
             comment_id: self.comment_id,
+            written: self.at,
         }
     }
 }

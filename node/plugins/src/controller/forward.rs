@@ -9,8 +9,8 @@ use trireme_proto::state::effect::Action;
 use trireme_proto::state::{Delivery, Effect, ForwardEffect, PlanBody};
 
 use super::Session;
-use super::inbox::payload;
 use super::write::{Answer, Failure};
+use crate::payload::payload;
 
 /// What a plugin elsewhere may take to answer; Prow waits without end.
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -1,23 +1,21 @@
 //! Taking deliveries in: reading the payload once, fixing the plugins, writing the mirror.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::Read as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use bytes::Bytes;
 use trireme_forge::webhook::Event;
 use trireme_office::{OfficeError, RunningConfig, Work};
 use trireme_proto::state::command::Body;
 use trireme_proto::state::{
     CommitPlans, Delivery, DeliveryState, Done, PlanBody, PutPullRequests, Rejection,
 };
-use trireme_state::limits::MAX_DELIVERY;
 use trireme_state::{EFFECTS_LEVEL, State};
 
 use super::{Session, forward, not_recorded};
 use crate::mirror::{self, MIRROR};
+use crate::payload::{Unreadable, payload};
 use crate::plugin::Configured;
 
 /// Parsed events kept between taking a delivery in and its last plugin.
@@ -50,41 +48,6 @@ impl Subject {
     pub(super) fn repository(&self) -> String {
         format!("{}/{}", self.org, self.repo)
     }
-}
-
-/// A payload that cannot be read; the delivery is then nobody's.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unreadable {
-    #[error("the payload's blob is not in the state")]
-    NoBlob,
-    #[error("the payload does not decompress: {0}")]
-    Compressed(String),
-    #[error("the payload has more than {MAX_DELIVERY} bytes")]
-    TooLarge,
-    #[error("{0}")]
-    Event(String),
-    #[error("what reads it panicked")]
-    Panicked,
-}
-
-/// The body as the forge sent it.
-pub(super) fn payload(state: &State, delivery: &Delivery) -> Result<Bytes, Unreadable> {
-    let packed = match &delivery.blob {
-        Some(blob) => state.blob(&blob.sha256).ok_or(Unreadable::NoBlob)?,
-        None => vec![delivery.payload_zstd.clone()],
-    };
-    let packed = packed.concat();
-    let broken = |error: std::io::Error| Unreadable::Compressed(error.to_string());
-    let mut body = Vec::new();
-    zstd::stream::Decoder::new(packed.as_slice())
-        .map_err(broken)?
-        .take(MAX_DELIVERY + 1)
-        .read_to_end(&mut body)
-        .map_err(broken)?;
-    if body.len() as u64 > MAX_DELIVERY {
-        return Err(Unreadable::TooLarge);
-    }
-    Ok(body.into())
 }
 
 /// An event, and when it came to be known here.
@@ -385,30 +348,6 @@ mod tests {
             payload_zstd: zstd::bulk::compress(body, 1).unwrap().into(),
             ..Delivery::default()
         }
-    }
-
-    #[test]
-    fn payloads_come_out_of_the_record_within_bounds() {
-        let state = State::new();
-        assert_eq!(payload(&state, &delivery("a", b"{}")).unwrap(), "{}");
-        let torn = Delivery {
-            payload_zstd: Bytes::from_static(b"no zstd"),
-            ..Delivery::default()
-        };
-        assert!(matches!(
-            payload(&state, &torn),
-            Err(Unreadable::Compressed(_))
-        ));
-        let huge = vec![b' '; usize::try_from(MAX_DELIVERY).unwrap() + 1];
-        assert_eq!(
-            payload(&state, &delivery("a", &huge)),
-            Err(Unreadable::TooLarge)
-        );
-        let lost = Delivery {
-            blob: Some(trireme_proto::state::BlobRef::default()),
-            ..Delivery::default()
-        };
-        assert_eq!(payload(&state, &lost), Err(Unreadable::NoBlob));
     }
 
     #[test]

@@ -18,8 +18,8 @@ use crate::plugin::outage;
 const FRESH: Duration = Duration::from_secs(10);
 
 impl Session {
-    /// Why the effect of a plan that waited must not be sent any more: the pull request has another head, or a person
-    /// has changed meanwhile what it would change. People whom somebody else took off or put on are left out of it.
+    /// Why the effect of a plan must not be sent any more: the pull request has another head, or, if the plan waited, a
+    /// person has changed meanwhile what it would change. People whom somebody else took off or put on are left out of it.
     pub(super) async fn outdated(
         &self,
         plan: &Plan,
@@ -29,14 +29,20 @@ impl Session {
     ) -> Result<Option<String>, Work> {
         let age_ms = self.office.now_ms().saturating_sub(plan.planned_ms);
         let waited = effect.attempts > 0 || age_ms > millis(FRESH);
-        if !waited || self.office.view().feature_level() < EFFECTS_LEVEL {
+        let view = self.office.view();
+        if view.feature_level() < EFFECTS_LEVEL {
             return Ok(None);
         }
         let head = match effect.head_sha.as_str() {
             "" => plan.head_sha.as_str(),
             head => head,
         };
-        if !head.is_empty() && delivery.number > 0 {
+        // A webhook that comes late makes a fresh plan for a former head.
+        let has_moved = || {
+            let known = view.pull_request(&delivery.org, &delivery.repo, delivery.number);
+            known.is_some_and(|known| known.head_sha != head)
+        };
+        if !head.is_empty() && delivery.number > 0 && (waited || has_moved()) {
             let repo = RepoId::new(&delivery.org, &delivery.repo);
             match self.tools.forge.pull_request(&repo, delivery.number).await {
                 Ok(pr) if pr.head.sha != head => {
@@ -48,6 +54,9 @@ impl Session {
                 Ok(_) => {}
                 Err(error) => return unless_outage(&error, "cannot see the head"),
             }
+        }
+        if !waited {
+            return Ok(None);
         }
         if let Some(why) = self.rewritten(action).await? {
             return Ok(Some(why));

@@ -1,12 +1,15 @@
 //! What becomes of the label `lgtm`, from what was said or pushed and the facts around it.
 
 use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
-use trireme_forge::{BotUser, IssueComment, ReviewState, User, UserKind, has_label, norm_login};
+use trireme_forge::{
+    BotUser, IssueComment, ReviewState, User, UserKind, has_label, last_put_on, norm_login,
+};
 use trireme_proto::state::effect::Action;
 
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, Missing};
 use crate::label_names::LGTM;
+use crate::plugin::LATE;
 use crate::respond::reply_to;
 use crate::text::commands;
 
@@ -47,7 +50,7 @@ pub(super) struct Request {
     pub(super) html_url: String,
     pub(super) assignees: Vec<User>,
     pub(super) on: Target,
-    /// The head that they saw, if the event tells.
+    /// The head that they saw, if the event tells, or what is known of later pushes.
     pub(super) head: Option<String>,
 }
 
@@ -242,22 +245,31 @@ pub(super) fn is_push(event: &PullRequestEvent) -> bool {
     event.action == PullRequestAction::Synchronize && !event.pull_request.merged
 }
 
+/// `is_late`: the push was so long ago that who said so since has seen it.
 pub(super) fn decide_push(
     event: &PullRequestEvent,
+    is_late: bool,
     options: &Options,
     bot: &BotUser,
     facts: &Facts,
 ) -> Result<Decision, Missing> {
     let pr = &event.pull_request;
     if !is_push(event)
-        || is_sticky(&pr.repo.org, &pr.author.login, options, facts)?
         || !has_label(facts.labels()?, LGTM)
+        || is_sticky(&pr.repo.org, &pr.author.login, options, facts)?
     {
         return Ok(Decision::nothing());
     }
     if options.store_tree_hash
         && let Some(stored) = stored_tree(by_bot(bot, facts)?)
         && facts.commit(&pr.head.sha)?.tree_sha == stored
+    {
+        return Ok(Decision::nothing());
+    }
+    // Put on after the push, and not by what was decided before it and was on its way.
+    if is_late
+        && let Some(at) = last_put_on(facts.record()?, LGTM)
+        && at.duration_since(pr.updated_at) > LATE
     {
         return Ok(Decision::nothing());
     }
@@ -284,7 +296,7 @@ fn stored_tree<'a>(comments: impl DoubleEndedIterator<Item = &'a IssueComment>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trireme_forge::{Commit, Signature, State};
+    use trireme_forge::{Change, Commit, RecordedChange, Signature, State};
 
     use crate::testing::{
         bot, bot_comment, comment_event, labels, owners, pull_request, pull_request_event,
@@ -635,7 +647,7 @@ mod tests {
             ..Facts::default()
         };
         let decide = |options: &Options, facts: &Facts| {
-            decide_push(&push, options, &bot(), facts)
+            decide_push(&push, false, options, &bot(), facts)
                 .unwrap()
                 .to_string()
         };
@@ -665,8 +677,38 @@ mod tests {
         let mut merged = push.clone();
         merged.pull_request.merged = true;
         for event in [merged, pull_request_event("edited")] {
-            let decision = decide_push(&event, &Options::default(), &bot(), &Facts::default());
+            let decision = decide_push(&event, false, &Options::default(), &bot(), &Facts::default());
             assert_eq!(decision, Ok(Decision::nothing()));
+        }
+    }
+
+    /// Who put it on since has seen the push, however late that is told.
+    #[test]
+    fn plg_lgtm_008_a_push_that_is_told_late_takes_away_what_was_there_before_it() {
+        let push = pull_request_event("synchronize");
+        let pushed = push.pull_request.updated_at;
+        let decide = |is_late, after: i64| {
+            let line = RecordedChange {
+                change: Change::Labeled("lgtm".into()),
+                actor: User::new("k8s-ci-robot"),
+                at: pushed + jiff::SignedDuration::from_secs(after),
+            };
+            let facts = Facts {
+                labels: Some(labels(&["lgtm"])),
+                record: Some(vec![line]),
+                ..Facts::default()
+            };
+            let decision = decide_push(&push, is_late, &Options::default(), &bot(), &facts);
+            decision.unwrap().is_idle()
+        };
+        for (is_late, after, stays) in [
+            (true, 31, true),
+            // It may have been on its way.
+            (true, 29, false),
+            (true, -31, false),
+            (false, 31, false),
+        ] {
+            assert_eq!(decide(is_late, after), stays, "{is_late} {after}");
         }
     }
 
@@ -684,7 +726,7 @@ mod tests {
                 ..Facts::default()
             };
             let push = pull_request_event("synchronize");
-            decide_push(&push, &options, &bot(), &facts)
+            decide_push(&push, false, &options, &bot(), &facts)
                 .unwrap()
                 .is_idle()
         };

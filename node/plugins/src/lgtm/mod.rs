@@ -9,7 +9,8 @@ use trireme_forge::webhook::Event;
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
+use crate::payload::head_at;
+use crate::plugin::{Configured, EventKind, LATE, PlanError, Planning, Plugin};
 use decide::Options;
 use trireme_office::RunningConfig;
 
@@ -23,6 +24,18 @@ fn options(running: &RunningConfig, repo: &RepoId) -> Options {
         sticky_team: section.sticky_lgtm_team,
         skip_collaborators: running.plugins.skip_collaborators(&repo.org, &repo.repo),
     }
+}
+
+/// The head that a comment was written on, if pushes since are known; else what it will be decided for.
+fn head_then(cx: &Planning<'_>, event: &Event) -> Option<String> {
+    let comment = event.generic_comment()?;
+    let (repo, number, written) = (&comment.repo, comment.number, comment.written?);
+    let known = cx.state.pull_request(&repo.org, &repo.repo, number)?;
+    // Nothing is known of it since: so are no pushes.
+    if known.updated_ms <= written.as_millisecond() {
+        return None;
+    }
+    head_at(cx.state, repo, number, written)
 }
 
 #[async_trait]
@@ -49,15 +62,20 @@ impl Plugin for Lgtm {
         };
         let options = options(cx.running, repo);
         let mut decision = Decision::nothing();
-        if let Some(request) = decide::request(event, &options, cx.bot) {
+        if let Some(mut request) = decide::request(event, &options, cx.bot) {
+            request.head = request.head.or_else(|| head_then(cx, event));
             let decide = |facts: &Facts| decide::decide_request(&request, &options, cx.bot, facts);
             decision = gather(cx, &request.on, Facts::default(), decide).await?;
         }
         if let Event::PullRequest(event) = event
             && decide::is_push(event)
         {
-            let on = Target::new(repo, event.pull_request.number);
-            let decide = |facts: &Facts| decide::decide_push(event, &options, cx.bot, facts);
+            let pr = &event.pull_request;
+            let on = Target::new(repo, pr.number);
+            let is_late = cx.now.duration_since(pr.updated_at) > LATE;
+            let decide = |facts: &Facts| {
+                decide::decide_push(event, is_late, &options, cx.bot, facts)
+            };
             decision = decision.and(gather(cx, &on, Facts::default(), decide).await?);
         }
         Ok(decision)

@@ -87,6 +87,10 @@ pub(super) fn decide<'j>(
     }
 
     let pr = facts.pull_request()?;
+    if !pr.is_open() {
+        // Closed since.
+        return Ok(Verdict::effects(effects));
+    }
     let branch = &pr.base.branch;
     if ok && options.workflows {
         let runs = facts.workflow_runs(&pr.head.branch, &pr.head.sha)?;

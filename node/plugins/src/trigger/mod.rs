@@ -238,9 +238,10 @@ impl Plugin for Trigger {
             let shown = own::shown(cx, pr);
             let moved = pull_request::moves(event);
             let newest = own::is_newest(cx, pr);
+            let newer = cx.newer(pr);
             let decide = |facts: &Facts| {
                 let mut verdict =
-                    pull_request::decide(event, &options, cx.bot, &jobs, &live, facts)?;
+                    pull_request::decide(event, newer, &options, cx.bot, &jobs, &live, facts)?;
                 if newest {
                     let notice = own::notice(&standing, pr, moved, shown, cx.bot, facts)?;
                     verdict.effects.extend(notice);

@@ -4,7 +4,7 @@ use trireme_config::job::{Filter, Presubmit};
 use trireme_forge::webhook::{PullRequestAction, PullRequestEvent};
 use trireme_forge::{BotUser, UserKind, has_label};
 use trireme_proto::state::effect::Action;
-use trireme_proto::state::{AbortJob, Job};
+use trireme_proto::state::{self, AbortJob, Job};
 
 use super::comment::choose;
 use super::jobs::Runs;
@@ -65,9 +65,10 @@ fn base_changed(event: &PullRequestEvent) -> bool {
     is_told(&event.changes.base_branch) || is_told(&event.changes.base_sha)
 }
 
-/// `live` are the incomplete presubmits of the pull request.
+/// `live` are the incomplete presubmits of the pull request, `newer` is what is known of it if the event is older.
 pub(super) fn decide<'j>(
     event: &PullRequestEvent,
+    newer: Option<&state::PullRequest>,
     options: &Options,
     bot: &BotUser,
     jobs: &[&'j Presubmit],
@@ -87,7 +88,15 @@ pub(super) fn decide<'j>(
     }
     let pr = &event.pull_request;
     let author = &pr.author.login;
-    let build = |unless_exists| build(event, jobs, unless_exists, facts);
+    // What followed has been, or will be, built for by its own event: runs of a former head would only take the place
+    // of its runs (PLG-TRIGGER-035).
+    let is_passed = newer.is_some_and(|known| {
+        known.head_sha != pr.head.sha || !known.open || known.draft && !pr.draft
+    });
+    let build = |unless_exists| match is_passed {
+        true => Ok(None),
+        false => build(event, jobs, unless_exists, facts),
+    };
     let build_if_trusted = |unless_exists| {
         let mut verdict = Verdict::default();
         if is_trusted(author, &pr.repo, options, bot, facts)? {
@@ -121,8 +130,9 @@ pub(super) fn decide<'j>(
         PullRequestAction::Synchronize => {
             let mut verdict = build_if_trusted(true)?;
             // Only runs of other heads: a late event must not kill those of a newer one (PLG-TRIGGER-035).
+            let head = newer.map_or(&pr.head.sha, |known| &known.head_sha);
             verdict.aborts = abort(live, |job| {
-                job.pulls.iter().all(|pull| pull.head_sha != pr.head.sha)
+                job.pulls.iter().all(|pull| pull.head_sha != *head)
             });
             Ok(verdict)
         }
@@ -140,10 +150,14 @@ pub(super) fn decide<'j>(
                 ..Verdict::default()
             })
         }
-        PullRequestAction::Closed | PullRequestAction::ConvertedToDraft => Ok(Verdict {
-            aborts: abort(live, |_| true),
-            ..Verdict::default()
-        }),
+        PullRequestAction::Closed | PullRequestAction::ConvertedToDraft => {
+            // Reopened, or ready, since.
+            let is_over = newer.is_none_or(|known| !known.open || known.draft);
+            Ok(Verdict {
+                aborts: abort(live, |_| is_over),
+                ..Verdict::default()
+            })
+        }
         _ => Ok(Verdict::default()),
     }
 }
@@ -298,10 +312,19 @@ mod tests {
 
     impl World {
         fn sees(&self, event: &PullRequestEvent) -> String {
+            self.sees_late(event, None)
+        }
+
+        fn sees_late(
+            &self,
+            event: &PullRequestEvent,
+            newer: Option<&state::PullRequest>,
+        ) -> String {
             let jobs: Vec<&Presubmit> = self.config.presubmits("org/repo").collect();
             let (old, new) = (live("old", "old"), live("new", &"a".repeat(40)));
             match decide(
                 event,
+                newer,
                 &self.options,
                 &bot(),
                 &jobs,
@@ -416,6 +439,7 @@ mod tests {
         let event = labeled("lgtm", "member");
         let verdict = decide(
             &event,
+            None,
             &stranger.options,
             &bot(),
             &jobs,
@@ -442,6 +466,47 @@ mod tests {
             world(false, &[]).told("synchronize"),
             "abort old: Aborted by trigger plugin."
         );
+    }
+
+    /// What comes late starts nothing that would take the place of what runs now, and ends nothing of it.
+    #[test]
+    fn plg_trigger_035_what_comes_late_leaves_the_newest_head_alone() {
+        let now = |head: &str, open, draft| state::PullRequest {
+            head_sha: head.to_owned(),
+            open,
+            draft,
+            ..state::PullRequest::default()
+        };
+        let told = |world: &World, action: &str, newer: &state::PullRequest| {
+            world.sees_late(&pull_request_event(action), Some(newer))
+        };
+        let (member, head) = (world(true, &[]), "a".repeat(40));
+        let abort = |id: &str| format!("abort {id}: Aborted by trigger plugin.");
+        // "old" is the head of its run.
+        let pushed = now("old", true, false);
+        for (action, expected) in [
+            ("opened", "nothing".to_owned()),
+            ("reopened", "nothing".to_owned()),
+            ("ready_for_review", "nothing".to_owned()),
+            ("synchronize", abort("new")),
+            ("closed", "nothing".to_owned()),
+            ("converted_to_draft", "nothing".to_owned()),
+        ] {
+            assert_eq!(told(&member, action, &pushed), expected, "{action}");
+        }
+        let labeled = labeled("ok-to-test", "member");
+        assert_eq!(member.sees_late(&labeled, Some(&pushed)), "nothing");
+        // Who is new is welcomed, however late.
+        let welcomed = told(&world(false, &[]), "opened", &pushed);
+        assert!(welcomed.starts_with("+needs-ok-to-test\n"), "{welcomed}");
+
+        assert_eq!(told(&member, "opened", &now(&head, false, false)), "nothing");
+        assert_eq!(told(&member, "opened", &now(&head, true, true)), "nothing");
+        let retitled = now(&head, true, false);
+        assert_eq!(told(&member, "opened", &retitled), "run unit docs once");
+        let both = format!("{}\n{}", abort("old"), abort("new"));
+        assert_eq!(told(&member, "closed", &now(&head, false, false)), both);
+        assert_eq!(told(&member, "converted_to_draft", &now(&head, true, true)), both);
     }
 
     #[test]

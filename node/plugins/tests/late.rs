@@ -1,0 +1,137 @@
+//! Webhooks that come late: lost and brought again, or overtaken. What happened since stands.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests fail by unwrap"
+)]
+
+mod stage;
+
+use jiff::{SignedDuration, Timestamp};
+use stage::{Setup, Stage};
+use trireme_sandbox::{
+    Clock, FileChange,
+    faults::{HookEffect, HookMatch},
+    world::World,
+};
+
+/// The forge's clock, so far behind that all that happens there is told late.
+fn long_ago() -> Clock {
+    Clock::manual(Timestamp::now() - SignedDuration::from_secs(3600))
+}
+
+async fn stage(clock: &Clock, plugins: &str) -> Stage {
+    Stage::new(Setup {
+        world: World::builder().clock(clock.clone()),
+        plugins: format!("plugins: {{acme/widget: {{plugins: [{plugins}]}}}}"),
+        ..Setup::default()
+    })
+    .await
+}
+
+/// The next webhook of this kind comes after those that follow it.
+fn overtaken(stage: &Stage, event: &str, action: &str) {
+    let on = HookMatch {
+        action: Some(action.to_owned()),
+        ..HookMatch::event(event)
+    };
+    let late = HookEffect::Delayed { millis: 2_000 };
+    stage
+        .world
+        .sandbox()
+        .faults()
+        .on_hook(on, late, Some(1))
+        .unwrap();
+}
+
+fn a_minute_later(clock: &Clock) {
+    clock.advance(SignedDuration::from_secs(60));
+}
+
+async fn push(stage: &Stage, pr: &trireme_sandbox::world::Pr) {
+    let change = FileChange::write("more.txt", "x");
+    stage.world.push_fix(pr, vec![change]).await;
+}
+
+/// PLG-LGTM-006: what a reviewer approved of is the head that was there when they wrote.
+#[tokio::test]
+async fn plg_lgtm_006_a_late_lgtm_is_not_for_what_was_pushed_since() {
+    let clock = long_ago();
+    let stage = stage(&clock, "lgtm").await;
+    let pr = stage.world.pr("fix").opened_by("author").await;
+    stage.settled().await;
+    overtaken(&stage, "issue_comment", "created");
+    a_minute_later(&clock);
+    stage.world.comment("reviewer", &pr, "/lgtm").await;
+    a_minute_later(&clock);
+    push(&stage, &pr).await;
+    stage.settled().await;
+    assert_eq!(stage.world.labels(&pr), [""; 0]);
+    // Said again, it counts.
+    a_minute_later(&clock);
+    stage.world.comment("reviewer", &pr, "/lgtm").await;
+    stage.settled().await;
+    assert_eq!(stage.world.labels(&pr), ["lgtm"]);
+}
+
+/// PLG-LGTM-008: a push that is told late takes away no lgtm that was given after it.
+#[tokio::test]
+async fn plg_lgtm_008_a_late_push_leaves_what_was_approved_since() {
+    let clock = long_ago();
+    let stage = stage(&clock, "lgtm").await;
+    let pr = stage.world.pr("fix").opened_by("author").await;
+    stage.settled().await;
+    overtaken(&stage, "pull_request", "synchronize");
+    a_minute_later(&clock);
+    push(&stage, &pr).await;
+    a_minute_later(&clock);
+    stage.world.comment("reviewer", &pr, "/lgtm").await;
+    stage.settled().await;
+    assert_eq!(stage.world.labels(&pr), ["lgtm"]);
+    // One that is told in time does.
+    a_minute_later(&clock);
+    push(&stage, &pr).await;
+    stage.settled().await;
+    assert_eq!(stage.world.labels(&pr), [""; 0]);
+}
+
+/// PLG-HOLD-001: the last word counts, not the last that was heard.
+#[tokio::test]
+async fn plg_hold_001_a_late_command_undoes_no_later_one() {
+    let clock = long_ago();
+    let stage = stage(&clock, "hold").await;
+    let pr = stage.world.pr("fix").opened_by("author").await;
+    stage.world.comment("author", &pr, "/hold").await;
+    stage.settled().await;
+    overtaken(&stage, "issue_comment", "created");
+    for text in ["/hold cancel", "/hold", "not so fast"] {
+        a_minute_later(&clock);
+        stage.world.comment("author", &pr, text).await;
+    }
+    stage.settled().await;
+    assert_eq!(stage.world.labels(&pr), ["do-not-merge/hold"]);
+    // Nothing is said after it: it counts, late as it is.
+    a_minute_later(&clock);
+    stage.world.comment("author", &pr, "/hold cancel").await;
+    stage.settled().await;
+    assert_eq!(stage.world.labels(&pr), [""; 0]);
+}
+
+/// PLG-WIP-001
+#[tokio::test]
+async fn plg_wip_001_a_late_title_is_not_the_title() {
+    let clock = long_ago();
+    let stage = stage(&clock, "wip").await;
+    overtaken(&stage, "pull_request", "opened");
+    let pr = stage
+        .world
+        .pr("fix")
+        .title("WIP: fix")
+        .opened_by("author")
+        .await;
+    a_minute_later(&clock);
+    stage.world.retitle("author", &pr, "Fix").await;
+    stage.settled().await;
+    assert_eq!(stage.world.labels(&pr), [""; 0]);
+}
