@@ -13,7 +13,8 @@ use stage::{Setup, Stage};
 use trireme_sandbox::{
     Clock, FileChange,
     faults::{HookEffect, HookMatch},
-    world::World,
+    forge::{OpenState, Permission},
+    world::{Pr, World},
 };
 
 /// The forge's clock, so far behind that all that happens there is told late.
@@ -49,7 +50,7 @@ fn a_minute_later(clock: &Clock) {
     clock.advance(SignedDuration::from_secs(60));
 }
 
-async fn push(stage: &Stage, pr: &trireme_sandbox::world::Pr) {
+async fn push(stage: &Stage, pr: &Pr) {
     let change = FileChange::write("more.txt", "x");
     stage.world.push_fix(pr, vec![change]).await;
 }
@@ -134,4 +135,37 @@ async fn plg_wip_001_a_late_title_is_not_the_title() {
     stage.world.retitle("author", &pr, "Fix").await;
     stage.settled().await;
     assert_eq!(stage.world.labels(&pr), [""; 0]);
+}
+
+/// What a person did by hand after a command that was not heard in time stays.
+#[tokio::test]
+async fn plg_label_001_a_late_command_undoes_nothing_that_was_done_by_hand() {
+    let clock = long_ago();
+    let stage = stage(&clock, "label, lifecycle").await;
+    stage.world.repo_labels(&["kind/bug"]);
+    stage.world.grant("reviewer", Permission::Triage);
+    let pr = stage.world.pr("fix").opened_by("author").await;
+    stage.settled().await;
+    for text in ["/kind bug", "/close"] {
+        overtaken(&stage, "issue_comment", "created");
+        a_minute_later(&clock);
+        stage.world.comment("author", &pr, text).await;
+        a_minute_later(&clock);
+        match text {
+            "/close" => {
+                stage.world.close("author", &pr).await;
+                stage.world.reopen("author", &pr).await;
+            }
+            _ => {
+                stage.world.label("reviewer", &pr, "kind/bug").await;
+                stage.world.unlabel("reviewer", &pr, "kind/bug").await;
+            }
+        }
+        stage.settled().await;
+    }
+    assert_eq!(stage.world.labels(&pr), [""; 0]);
+    let is_open = stage
+        .world
+        .pull(&pr, |_, issue, _| issue.state == OpenState::Open);
+    assert!(is_open);
 }

@@ -391,6 +391,19 @@ impl Event {
         }
     }
 
+    /// When that happened which it tells of, where the payload has it.
+    #[must_use]
+    pub fn happened(&self) -> Option<Timestamp> {
+        match self {
+            Self::PullRequest(event) => Some(event.pull_request.updated_at),
+            Self::Issue(event) => Some(event.issue.updated_at),
+            Self::IssueComment(event) => Some(event.comment.updated_at),
+            Self::Review(event) => event.review.submitted_at,
+            Self::ReviewComment(event) => Some(event.comment.updated_at),
+            Self::Push(_) | Self::Status(_) | Self::Ping | Self::Other => None,
+        }
+    }
+
     /// The event as a piece of text, if its action is about text (HOOK-014).
     #[must_use]
     pub fn generic_comment(&self) -> Option<GenericComment> {

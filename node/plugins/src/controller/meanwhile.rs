@@ -7,19 +7,19 @@ use trireme_forge::{BotUser, Change, ForgeError, RecordedChange, RepoId, norm_lo
 use trireme_office::Work;
 use trireme_proto::state::effect::Action;
 use trireme_proto::state::{Delivery, Effect, Plan};
-use trireme_state::EFFECTS_LEVEL;
+use trireme_state::{EFFECTS_LEVEL, State};
 
 use super::Session;
 use super::effects::{millis, subject};
 use crate::decision::sha256_of;
-use crate::plugin::outage;
+use crate::plugin::{LATE, outage};
 
 /// A plan that is older than this when an effect's turn comes has waited: what it was decided on is looked at again.
 const FRESH: Duration = Duration::from_secs(10);
 
 impl Session {
-    /// Why the effect of a plan must not be sent any more: the pull request has another head, or, if the plan waited, a
-    /// person has changed meanwhile what it would change. People whom somebody else took off or put on are left out of it.
+    /// Why the effect of a plan must not be sent any more: the pull request has another head, or, if the plan waited or was
+    /// made for what was told late, a person has changed meanwhile what it would change. People whom somebody else took off or put on are left out of it.
     pub(super) async fn outdated(
         &self,
         plan: &Plan,
@@ -27,12 +27,13 @@ impl Session {
         effect: &Effect,
         action: &mut Action,
     ) -> Result<Option<String>, Work> {
-        let age_ms = self.office.now_ms().saturating_sub(plan.planned_ms);
-        let waited = effect.attempts > 0 || age_ms > millis(FRESH);
         let view = self.office.view();
         if view.feature_level() < EFFECTS_LEVEL {
             return Ok(None);
         }
+        let age_ms = self.office.now_ms().saturating_sub(plan.planned_ms);
+        let told_late = self.told_late(&view, delivery, action);
+        let waited = effect.attempts > 0 || age_ms > millis(FRESH) || told_late.is_some();
         let head = match effect.head_sha.as_str() {
             "" => plan.head_sha.as_str(),
             head => head,
@@ -61,7 +62,18 @@ impl Session {
         if let Some(why) = self.rewritten(action).await? {
             return Ok(Some(why));
         }
-        self.overruled(plan, action).await
+        let planned = Timestamp::from_millisecond(plan.planned_ms).unwrap_or(Timestamp::MAX);
+        let since = told_late.unwrap_or(planned);
+        self.overruled(plan, since, action).await
+    }
+
+    /// When that happened which the delivery tells of, if it was told long after and the action may undo what followed.
+    fn told_late(&self, state: &State, delivery: &Delivery, action: &Action) -> Option<Timestamp> {
+        on_record(action)?;
+        let parsed = self.events.get(state, delivery).ok()?;
+        let received = Timestamp::from_millisecond(delivery.received_ms).ok()?;
+        let happened = parsed.event.happened()?;
+        (received.duration_since(happened) > LATE).then_some(happened)
     }
 
     /// Why a text must not be replaced: it is gone, or is neither what the new one was made from nor the new one.
@@ -95,8 +107,13 @@ impl Session {
         }
     }
 
-    /// Whether a person has changed since what the action would change, by the forge's record.
-    async fn overruled(&self, plan: &Plan, action: &mut Action) -> Result<Option<String>, Work> {
+    /// Whether a person has changed since then what the action would change, by the forge's record.
+    async fn overruled(
+        &self,
+        plan: &Plan,
+        since: Timestamp,
+        action: &mut Action,
+    ) -> Result<Option<String>, Work> {
         let Some((repo, number)) = on_record(action) else {
             return Ok(None);
         };
@@ -110,8 +127,7 @@ impl Session {
             Ok(read) => read,
             Err(error) => return unless_outage(&error, "cannot see who changed it meanwhile"),
         };
-        let decided = Timestamp::from_millisecond(plan.planned_ms).unwrap_or(Timestamp::MAX);
-        let since = record.iter().filter(|line| line.at > decided).collect();
+        let since = record.iter().filter(|line| line.at > since).collect();
         Ok(Meanwhile { since, bot: &bot }.overrules(action))
     }
 }
