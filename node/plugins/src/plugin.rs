@@ -27,7 +27,8 @@ use trireme_office::RunningConfig;
 /// Wrong credentials are for somebody to put right, not for a delivery to be lost by.
 const UNAUTHORIZED_PAUSE: Duration = Duration::from_secs(60);
 
-/// What is told so long after it happened was lost and brought again: more may have happened since, and been told.
+/// What is looked at so long after it happened has waited, was redriven, or was lost and brought again: more may have
+/// happened since.
 pub(crate) const LATE: SignedDuration = SignedDuration::from_secs(30);
 
 /// Something that reacts to webhooks. Stateless: what it knows it reads anew for every event.
@@ -159,9 +160,9 @@ impl<'a> Planning<'a> {
         }
     }
 
-    /// Whether what happened then was told long after.
+    /// Whether it is long ago that this happened.
     pub(crate) fn is_late(&self, happened: Timestamp) -> bool {
-        self.received.duration_since(happened) > LATE
+        self.now.duration_since(happened) > LATE
     }
 
     /// The pull request as it is known, if what the event tells is older: webhooks that were lost come late, and those of

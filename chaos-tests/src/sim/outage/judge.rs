@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use jiff::Timestamp;
 use serde_json::Value;
 use trireme_proto::state::{Delivery, DeliveryState, Effect, EffectState, Plan};
 use trireme_raft::View;
@@ -24,9 +25,9 @@ use crate::sim::{chronicle::Chronicle, cluster::Cluster};
 
 /// Broken promises that are told; the first say most.
 const MAX_TOLD: usize = 20;
-/// A plan that young is not looked at again, and a write may be on its way for as long: what a person does in between is
-/// overwritten.
-const UNSEEN_MS: i64 = 20_000;
+/// What was said that lately is done without another look, and a write may be on its way for a while: what a person does in
+/// between is overwritten.
+const UNSEEN_MS: i64 = 45_000;
 
 /// What came out.
 #[derive(Debug, Default)]
@@ -103,6 +104,8 @@ struct Sent {
     /// Of the pull request.
     title: String,
     comment: (u64, String),
+    /// When the comment was.
+    written: Option<Timestamp>,
 }
 
 impl Sent {
@@ -121,6 +124,7 @@ impl Sent {
             number: number("/pull_request/number").or_else(|| number("/issue/number")),
             title: text("/pull_request/title"),
             comment: (number("/comment/id").unwrap_or(0), text("/comment/body")),
+            written: text("/comment/created_at").parse().ok(),
         }
     }
 
@@ -349,9 +353,9 @@ fn is_wip(title: &str) -> bool {
     title.starts_with("WIP: ")
 }
 
-/// How a title that was asked for was planned.
+/// A title that was asked for.
 struct Retitled {
-    planned_ms: i64,
+    asked: Timestamp,
     /// Left out for what a person wrote meanwhile.
     overruled: bool,
 }
@@ -362,7 +366,7 @@ fn retitled(view: &View, sent: &BTreeMap<String, Sent>) -> BTreeMap<String, Reti
         let title = sent.comment.1.strip_prefix(RETITLE)?;
         let plan = view.plan(guid, "retitle")?;
         let retitled = Retitled {
-            planned_ms: plan.planned_ms,
+            asked: sent.written?,
             overruled: plan.effects.iter().any(is_overruled),
         };
         Some((title.to_owned(), retitled))
@@ -374,7 +378,7 @@ fn is_overruled(effect: &Effect) -> bool {
     effect.state() == EffectState::Skipped && effect.error.starts_with("it was renamed to ")
 }
 
-/// Titles of a person's that were written over by what had been planned before them.
+/// Titles of a person's that were written over by what had been asked for before them.
 fn overwritten(issue: &Issue, retitled: &BTreeMap<String, Retitled>) -> Vec<String> {
     let renames = issue.events.iter().filter_map(|event| match &event.what {
         IssueEventKind::Renamed { from, to } => Some((event, from, to)),
@@ -390,7 +394,7 @@ fn overwritten(issue: &Issue, retitled: &BTreeMap<String, Retitled>) -> Vec<Stri
         let (Some(before), Some(plan)) = (theirs.take(), retitled.get(to)) else {
             continue;
         };
-        let is_older = plan.planned_ms < before.at.as_millisecond();
+        let is_older = plan.asked < before.at;
         let was_to_be_seen = event.at.as_millisecond() - before.at.as_millisecond() > UNSEEN_MS;
         if is_older && was_to_be_seen {
             let by = &before.actor;

@@ -18,8 +18,8 @@ use crate::plugin::{LATE, outage};
 const FRESH: Duration = Duration::from_secs(10);
 
 impl Session {
-    /// Why the effect of a plan must not be sent any more: the pull request has another head, or, if the plan waited or was
-    /// made for what was told late, a person has changed meanwhile what it would change. People whom somebody else took off or put on are left out of it.
+    /// Why the effect of a plan must not be sent any more: the pull request has another head, or, if the plan waited or is
+    /// for what happened long ago, a person has changed meanwhile what it would change. People whom somebody else took off or put on are left out of it.
     pub(super) async fn outdated(
         &self,
         plan: &Plan,
@@ -32,8 +32,8 @@ impl Session {
             return Ok(None);
         }
         let age_ms = self.office.now_ms().saturating_sub(plan.planned_ms);
-        let told_late = self.told_late(&view, delivery, action);
-        let waited = effect.attempts > 0 || age_ms > millis(FRESH) || told_late.is_some();
+        let long_ago = self.long_ago(&view, delivery, action);
+        let waited = effect.attempts > 0 || age_ms > millis(FRESH) || long_ago.is_some();
         let head = match effect.head_sha.as_str() {
             "" => plan.head_sha.as_str(),
             head => head,
@@ -63,17 +63,17 @@ impl Session {
             return Ok(Some(why));
         }
         let planned = Timestamp::from_millisecond(plan.planned_ms).unwrap_or(Timestamp::MAX);
-        let since = told_late.unwrap_or(planned);
+        let since = long_ago.unwrap_or(planned);
         self.overruled(plan, since, action).await
     }
 
-    /// When that happened which the delivery tells of, if it was told long after and the action may undo what followed.
-    fn told_late(&self, state: &State, delivery: &Delivery, action: &Action) -> Option<Timestamp> {
+    /// When that happened which the delivery tells of, if it is long ago and the action may undo what followed.
+    fn long_ago(&self, state: &State, delivery: &Delivery, action: &Action) -> Option<Timestamp> {
         on_record(action)?;
         let parsed = self.events.get(state, delivery).ok()?;
-        let received = Timestamp::from_millisecond(delivery.received_ms).ok()?;
+        let now = Timestamp::from_millisecond(self.office.now_ms()).ok()?;
         let happened = parsed.event.happened()?;
-        (received.duration_since(happened) > LATE).then_some(happened)
+        (now.duration_since(happened) > LATE).then_some(happened)
     }
 
     /// Why a text must not be replaced: it is gone, or is neither what the new one was made from nor the new one.

@@ -10,7 +10,7 @@ use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::payload::head_at;
-use crate::plugin::{Configured, EventKind, LATE, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use decide::Options;
 use trireme_office::RunningConfig;
 
@@ -72,7 +72,7 @@ impl Plugin for Lgtm {
         {
             let pr = &event.pull_request;
             let on = Target::new(repo, pr.number);
-            let is_late = cx.now.duration_since(pr.updated_at) > LATE;
+            let is_late = cx.is_late(pr.updated_at);
             let decide = |facts: &Facts| {
                 decide::decide_push(event, is_late, &options, cx.bot, facts)
             };
