@@ -6,6 +6,7 @@ use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
 use trireme_forge::RepoId;
+use trireme_forge::webhook::GenericComment;
 use trireme_proto::state::Delivery;
 use trireme_state::State;
 use trireme_state::limits::MAX_DELIVERY;
@@ -62,8 +63,19 @@ struct Moved {
     updated_at: Timestamp,
 }
 
+/// The head that a comment was written on, if pushes since are known.
+pub(crate) fn head_then(state: &State, comment: &GenericComment) -> Option<String> {
+    let (repo, number, written) = (&comment.repo, comment.number, comment.written?);
+    let known = state.pull_request(&repo.org, &repo.repo, number)?;
+    // Nothing is known of it since: so are no pushes.
+    if known.updated_ms <= written.as_millisecond() {
+        return None;
+    }
+    head_at(state, repo, number, written)
+}
+
 /// The head that a pull request had at a time, if webhooks of later pushes are known: what the first of them replaced.
-pub(crate) fn head_at(state: &State, repo: &RepoId, number: u64, at: Timestamp) -> Option<String> {
+fn head_at(state: &State, repo: &RepoId, number: u64, at: Timestamp) -> Option<String> {
     let from = at.saturating_sub(CLOCK_SLACK).unwrap_or(at);
     let pushes = state
         .deliveries_newest_first(None)

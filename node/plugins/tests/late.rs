@@ -169,3 +169,26 @@ async fn plg_label_001_a_late_command_undoes_nothing_that_was_done_by_hand() {
         .pull(&pr, |_, issue, _| issue.state == OpenState::Open);
     assert!(is_open);
 }
+
+/// PLG-OVERRIDE-009: who overrides a check has looked at what failed, and at no later head.
+#[tokio::test]
+async fn plg_override_009_a_late_override_is_not_for_what_was_pushed_since() {
+    let clock = long_ago();
+    let stage = stage(&clock, "override").await;
+    let pr = stage.world.pr("fix").opened_by("author").await;
+    stage.world.grant("reviewer", Permission::Admin);
+    stage.settled().await;
+    overtaken(&stage, "issue_comment", "created");
+    a_minute_later(&clock);
+    let override_it = "/override ci/foreign";
+    stage.world.comment("reviewer", &pr, override_it).await;
+    a_minute_later(&clock);
+    push(&stage, &pr).await;
+    stage.settled().await;
+    let said = stage.said(&pr);
+    assert_eq!(said.len(), 1, "{said:?}");
+    assert!(said[0].starts_with(
+        "@reviewer: new commits were pushed after this comment. Comment again if it holds for them too."
+    ));
+    assert!(stage.world.statuses(&pr).is_empty());
+}

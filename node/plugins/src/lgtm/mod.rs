@@ -9,7 +9,7 @@ use trireme_forge::webhook::Event;
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::payload::head_at;
+use crate::payload::head_then;
 use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use decide::Options;
 use trireme_office::RunningConfig;
@@ -24,18 +24,6 @@ fn options(running: &RunningConfig, repo: &RepoId) -> Options {
         sticky_team: section.sticky_lgtm_team,
         skip_collaborators: running.plugins.skip_collaborators(&repo.org, &repo.repo),
     }
-}
-
-/// The head that a comment was written on, if pushes since are known; else what it will be decided for.
-fn head_then(cx: &Planning<'_>, event: &Event) -> Option<String> {
-    let comment = event.generic_comment()?;
-    let (repo, number, written) = (&comment.repo, comment.number, comment.written?);
-    let known = cx.state.pull_request(&repo.org, &repo.repo, number)?;
-    // Nothing is known of it since: so are no pushes.
-    if known.updated_ms <= written.as_millisecond() {
-        return None;
-    }
-    head_at(cx.state, repo, number, written)
 }
 
 #[async_trait]
@@ -63,7 +51,9 @@ impl Plugin for Lgtm {
         let options = options(cx.running, repo);
         let mut decision = Decision::nothing();
         if let Some(mut request) = decide::request(event, &options, cx.bot) {
-            request.head = request.head.or_else(|| head_then(cx, event));
+            let comment = event.generic_comment();
+            let head_then = comment.and_then(|comment| head_then(cx.state, &comment));
+            request.head = request.head.or(head_then);
             let decide = |facts: &Facts| decide::decide_request(&request, &options, cx.bot, facts);
             decision = gather(cx, &request.on, Facts::default(), decide).await?;
         }

@@ -21,11 +21,13 @@ use trireme_state::{ids::job_id, is_complete};
 
 use crate::decision::Decision;
 use crate::help::{Command, HelpScope, PluginHelp};
+use crate::payload::head_then;
 use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin, outage};
 use asked::Ask;
 use decide::{Denied, Head, Known, OVERRIDDEN, Targets, Verdict};
 
 const NAME: &str = "override";
+const PUSHED_SINCE: &str = "new commits were pushed after this comment. Comment again if it holds for them too.";
 
 pub(crate) struct Override;
 
@@ -114,7 +116,11 @@ impl Plugin for Override {
                 return Ok(decide::decide(&comment, &asks, &known).decision);
             }
         };
-        let head = head(cx, &comment, &pr).await?;
+        // Whoever overrides a check has looked at what failed.
+        let head = match head_then(cx.state, &comment).filter(|then| *then != pr.head.sha) {
+            Some(_) => Err(Denied::Failed(PUSHED_SINCE.to_owned())),
+            None => head(cx, &comment, &pr).await?,
+        };
         let own = match &head {
             Ok(_) if asks.iter().any(|ask| matches!(ask, Ask::Force { .. })) => {
                 own_jobs(cx, &pr).await?
