@@ -14,6 +14,9 @@ pub struct TrustRule<'a> {
 }
 
 impl TrustRule<'_> {
+    /// Questions about one person at most.
+    pub const MAX_QUESTIONS: usize = 3;
+
     /// Whether somebody who is not the bot is trusted in a repository of `org`. What is not known yet ends it with that
     /// question; questions come in the order in which Prow asks them, and only if the answers so far leave it open.
     ///

@@ -8,8 +8,8 @@ use crate::plugin::{PlanError, Planning};
 
 /// Files that GitHub tells of a pull request.
 const TOLD_FILES: usize = 3000;
-/// Commits that GitHub tells of a pull request.
-const TOLD_COMMITS: usize = 250;
+/// Commits that GitHub tells of a pull request, with the accounts that they are of.
+pub(crate) const TOLD_COMMITS: usize = 250;
 
 /// The changed files. Where the forge may not have told all, git does: then without patches.
 pub(crate) async fn files(

@@ -14,7 +14,7 @@ use trireme_proto::state::{Context, ContextState};
 
 use crate::changes::{self, sha_list};
 use crate::decision::{Decision, Target};
-use crate::facts::{Facts, Missing, gather};
+use crate::facts::{Facts, Missing, gather_up_to};
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use crate::respond::{ABOUT_THIS_BOT, stale};
@@ -27,6 +27,8 @@ commands! {
 
 const SECTION: &str = "dco";
 const CONTEXT: &str = "dco";
+/// What [`unexcused`] may have to know: every commit may be somebody else's.
+const MAX_FACTS: usize = changes::TOLD_COMMITS * TrustRule::MAX_QUESTIONS;
 const YES: &str = "dco-signoff: yes";
 const NO: &str = "dco-signoff: no";
 const MARKER: &str = "Thanks for your pull request. Before we can look at it, you'll need to add a 'DCO signoff' to your commits.";
@@ -154,7 +156,7 @@ async fn look(cx: &Planning<'_>, pr: &PullRequest, says: bool) -> Result<Decisio
     let bad = match settings.excuses() {
         true => {
             let choose = |facts: &Facts| unexcused(&unsigned, &pr.repo, &settings, cx.bot, facts);
-            gather(cx, &on, Facts::default(), choose).await?
+            gather_up_to(MAX_FACTS, cx, &on, Facts::default(), choose).await?
         }
         false => unsigned,
     };

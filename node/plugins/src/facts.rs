@@ -17,8 +17,8 @@ use crate::changes;
 use crate::decision::Target;
 use crate::plugin::{PlanError, Planning};
 
-/// A decision asks for each fact once, so this many can only be a mistake in it.
-const MAX_ROUNDS: usize = 64;
+/// Facts that a decision may ask for if it does not say how many: it asks for each once, so more are a mistake in it.
+const MAX_FACTS: usize = 64;
 
 /// What is known about one issue or pull request and the people around it.
 #[derive(Default)]
@@ -233,19 +233,32 @@ impl Facts {
 pub(crate) async fn gather<T>(
     cx: &Planning<'_>,
     target: &Target,
+    facts: Facts,
+    decide: impl Fn(&Facts) -> Known<T> + Send + Sync,
+) -> Result<T, PlanError> {
+    gather_up_to(MAX_FACTS, cx, target, facts, decide).await
+}
+
+/// The same for a decision about many people or teams, which may ask for `most` facts.
+pub(crate) async fn gather_up_to<T>(
+    most: usize,
+    cx: &Planning<'_>,
+    target: &Target,
     mut facts: Facts,
     decide: impl Fn(&Facts) -> Known<T> + Send + Sync,
 ) -> Result<T, PlanError> {
-    for _ in 0..MAX_ROUNDS {
+    for _ in 0..most {
         match decide(&facts) {
             Ok(decision) => return Ok(decision),
             Err(missing) => fetch(cx, target, &mut facts, missing).await?,
         }
     }
-    Err(PlanError::Failed(format!(
-        "no decision after {MAX_ROUNDS} facts about {}#{}",
-        target.repo, target.number
-    )))
+    decide(&facts).map_err(|missing| {
+        PlanError::Failed(format!(
+            "no decision after {most} facts about {}#{}: it asks for {missing} besides",
+            target.repo, target.number
+        ))
+    })
 }
 
 pub(crate) async fn fetch(

@@ -8,10 +8,13 @@ use async_trait::async_trait;
 use trireme_forge::webhook::{Event, IssueCommentEvent, PullRequestAction, PullRequestEvent};
 
 use crate::decision::{Decision, Target};
-use crate::facts::{Facts, gather};
+use crate::facts::{Facts, gather, gather_up_to};
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::options::CherrypickerOptions;
 use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
+
+/// What a merge may have to know: the comments, and of each of those who asked in them whether they are a member.
+const MAX_FACTS: usize = 1000;
 
 pub(crate) struct Cherrypicker;
 
@@ -52,7 +55,7 @@ impl Plugin for Cherrypicker {
                 let on = Target::new(&pr.repo, pr.number);
                 if is_merge(event) {
                     let decide = |facts: &Facts| decide::merged(pr, options, facts);
-                    return gather(cx, &on, Facts::default(), decide).await;
+                    return gather_up_to(MAX_FACTS, cx, &on, Facts::default(), decide).await;
                 }
                 let Some(label) = event.label.as_ref().filter(|_| is_label(event, options)) else {
                     return Ok(Decision::nothing());

@@ -16,7 +16,7 @@ use trireme_office::TrustRule;
 
 use crate::changes;
 use crate::decision::{Decision, Target};
-use crate::facts::{Facts, gather};
+use crate::facts::{Facts, gather_up_to};
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::label_names::INVALID_OWNERS_FILE;
 use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
@@ -284,7 +284,8 @@ async fn find(
     let on = Target::new(&pr.repo, pr.number);
     let judge =
         |facts: &Facts| newcomers::untrusted(&newcomers, &pr.repo, &rule, cx.bot, facts);
-    findings.untrusted = gather(cx, &on, Facts::default(), judge).await?;
+    let most = newcomers::MAX_FACTS;
+    findings.untrusted = gather_up_to(most, cx, &on, Facts::default(), judge).await?;
     Ok(findings)
 }
 

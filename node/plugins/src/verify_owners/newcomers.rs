@@ -12,6 +12,9 @@ use crate::facts::{Facts, Missing};
 /// People whose trust is asked for in one run (PLG-VERIFYOWNERS-006).
 pub(super) const MAX_CHECKED: usize = 50;
 
+/// What [`untrusted`] may have to know.
+pub(super) const MAX_FACTS: usize = MAX_CHECKED * TrustRule::MAX_QUESTIONS;
+
 /// Files by whom they make an owner, as written.
 pub(super) type Newcomers = BTreeMap<String, BTreeSet<String>>;
 
