@@ -17,7 +17,7 @@ use crate::drafts::{
 };
 use crate::error::{ForgeError, Result};
 use crate::merge::{MergeError, MergeRequest, Merged};
-use crate::mergeable::{FIRST_WAIT, Mergeability, mergeability};
+use crate::mergeable::Mergeability;
 use crate::search::{
     FoundIssues, MAX_SEARCH_PAGES, SEARCH_LIMIT, SearchPage, SearchRequest, SearchResult,
     SearchedIssue, SearchedPullRequest,
@@ -131,9 +131,7 @@ pub trait PullRequests: Send + Sync {
         repo: &RepoId,
         number: u64,
         head_sha: &str,
-    ) -> Result<Mergeability> {
-        mergeability(head_sha, FIRST_WAIT, || self.pull_request(repo, number)).await
-    }
+    ) -> Result<Mergeability>;
 }
 
 #[async_trait]

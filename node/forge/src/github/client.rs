@@ -136,6 +136,14 @@ impl Client {
         }
     }
 
+    /// The same handle for what may have changed a moment ago: nothing that was asked for before will do.
+    pub(super) fn anew(&self) -> Self {
+        Self {
+            as_of: None,
+            ..self.clone()
+        }
+    }
+
     /// Asks this server whatever is about no org.
     pub(super) fn at(&self, home: usize) -> Self {
         Self {

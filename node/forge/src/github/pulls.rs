@@ -16,6 +16,7 @@ use crate::drafts::{NewPullRequest, NewReview};
 use crate::error::{ForgeError, Result};
 use crate::forge::{Merges, PullRequests, Reviewers};
 use crate::merge::{MergeError, MergeRefused, MergeRequest, Merged, Refusal};
+use crate::mergeable::{FIRST_WAIT, Mergeability, mergeability};
 use crate::types::{ChangedFile, Commit, PullRequest, RepoId, Review, ReviewComment, norm_login};
 
 fn of(repo: &RepoId) -> Behalf<'_> {
@@ -28,6 +29,24 @@ impl PullRequests for GitHub {
         let call = Call::read_new(at(repo, &format!("/pulls/{number}")), of(repo));
         let wire: WirePullRequest = self.client.json(&call).await?;
         Ok(wire.into_pull_request(repo))
+    }
+
+    async fn mergeability(
+        &self,
+        repo: &RepoId,
+        number: u64,
+        head_sha: &str,
+    ) -> Result<Mergeability> {
+        // What was told before the wait is no answer after it, however new it is for the event.
+        let anew = Self {
+            client: self.client.anew(),
+        };
+        let mut handles = std::iter::once(self).chain(std::iter::repeat(&anew));
+        mergeability(head_sha, FIRST_WAIT, || {
+            let forge = handles.next().unwrap_or(&anew);
+            forge.pull_request(repo, number)
+        })
+        .await
     }
 
     async fn open_pull_requests(&self, repo: &RepoId) -> Result<Vec<PullRequest>> {

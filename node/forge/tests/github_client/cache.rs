@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use tokio::sync::Notify;
-use trireme_forge::{Comments, Contents, Labels, Merges, PullRequests, RepoId};
+use trireme_forge::{
+    Comments, Contents, Labels, Mergeability, Merges, PullRequests, RepoId, mergeable,
+};
 
 use super::stub::{Reply, Stub, answer, ok};
 use super::{COMMENT, LABELS, as_whom, github, merge_request, metrics, repo, told};
-use trireme_forge::github::{Credentials, GitHub, GitHubOptions, fixed_secret};
+use trireme_forge::github::{AsOf, Credentials, GitHub, GitHubOptions, fixed_secret};
 
 const SHA: &str = "0123456789abcdef0123456789abcdef01234567";
 
@@ -209,4 +211,27 @@ async fn ghc_021_connections_are_kept() {
         github.changed_files(&repo(), number).await.unwrap();
     }
     assert_eq!(stub.connections(), 1);
+}
+
+/// GHC-019, GHC-050: what is waited for is asked for anew each time, also by whom an answer of a moment ago would do.
+#[tokio::test]
+async fn ghc_019_a_wait_for_mergeability_ends_in_a_new_answer() {
+    let pull = |mergeable: &str| {
+        format!(
+            r#"{{"number":1,"state":"open","title":"t","mergeable":{mergeable},"base":{{"ref":"main","sha":"b"}},"head":{{"ref":"fix","sha":"a"}},"created_at":"2026-01-01T00:00:00Z","updated_at":"2026-01-01T00:00:00Z"}}"#
+        )
+    };
+    let tagged = |tag: &str, mergeable| answer(200, &[("etag", tag)], pull(mergeable));
+    let stub = Stub::start([tagged("\"1\"", "null"), tagged("\"2\"", "false")]).await;
+    let github = github(&stub).as_of(&AsOf::new(std::time::Instant::now()));
+    let known = github.pull_request(&repo(), 1).await.unwrap();
+    assert_eq!(known.mergeable, None);
+    let (repo, second_wait) = (repo(), mergeable::FIRST_WAIT * 2);
+    let asked = github.mergeability(&repo, 1, "a");
+    let found = tokio::time::timeout(second_wait, asked).await;
+    let found = found.expect("told after the first wait").unwrap();
+    assert_eq!(found, Mergeability::Conflicting);
+    let requests = stub.requests();
+    assert_eq!(requests.len(), 2);
+    assert_eq!(requests[1].header("if-none-match"), Some("\"1\""));
 }
