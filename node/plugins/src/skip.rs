@@ -1,5 +1,7 @@
 //! `/skip`: takes statuses of jobs out of the way that need not pass.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use trireme_config::job::{Filter, Presubmit};
 use trireme_forge::webhook::{Event, GenericComment};
@@ -136,13 +138,17 @@ fn decide(
         true => facts.files()?,
         false => &[],
     };
+    // A job may have variants of one name for several branches: what one of them runs the others do not undo.
+    let name = |job: &&Presubmit| (job.base.name.clone(), job.reporter.context.clone());
+    let runs = jobs.iter().copied().filter(|job| filter.decide(branch, files, job).runs());
+    let runs: BTreeSet<(String, String)> = runs.map(|job| name(&job)).collect();
     let on = Target::new(&pr.repo, pr.number);
     let mut decision = Decision::nothing();
     let mut skipped = Vec::new();
     let mut last: Option<Ordinal> = None;
     for job in stale {
         let context = &job.reporter.context;
-        if skipped.contains(&context) || filter.decide(branch, files, job).runs() {
+        if skipped.contains(&context) || runs.contains(&name(job)) {
             continue;
         }
         skipped.push(context);
@@ -202,6 +208,14 @@ presubmits:
     optional: true
     branches: [release]
     spec: {containers: [{image: alpine}]}
+  - name: fuzz
+    optional: true
+    branches: [main]
+    spec: {containers: [{image: alpine}]}
+  - name: fuzz
+    optional: true
+    branches: [release]
+    spec: {containers: [{image: alpine}]}
 ";
 
     fn told(body: &str, statuses: &[(&str, StatusState)]) -> String {
@@ -251,6 +265,9 @@ presubmits:
         insta::assert_snapshot!(first("/test all\n/skip"), @"status lint on head: success, Skipped");
         assert!(!told("/test all\n/skip", &statuses).contains("docs"));
         assert_eq!(told("/retest\n/skip", &statuses), "nothing");
+        // Its variant for another branch has the same name and context.
+        assert_eq!(told("/skip\n/test fuzz", &[("fuzz", Failure)]), "nothing");
+        assert!(told("/skip", &[("fuzz", Failure)]).starts_with("status fuzz on head: success, Skipped"));
     }
 
     #[test]
