@@ -60,17 +60,19 @@ impl Session {
             }
         };
         let labels: Vec<&str> = effect.labels.iter().map(String::as_str).collect();
-        if !labels.is_empty() {
-            forge.add_labels(&repo, number, &labels).await?;
+        // As in Prow, what cannot be set is not; the pull request stands, and is told of.
+        if !labels.is_empty()
+            && let Err(error) = forge.add_labels(&repo, number, &labels).await
+        {
+            let why = passing_or_refused(error)?;
+            tracing::warn!(%repo, number, why, "no label is set");
         }
         let assignees: Vec<&str> = effect.assignees.iter().map(String::as_str).collect();
-        if !assignees.is_empty() {
-            match forge.assign(&repo, number, &assignees).await {
-                Err(error) if error.is_outage() => return Err(error.into()),
-                // As in Prow, whoever cannot be assigned is not; the pull request stands.
-                Err(error) => tracing::info!(%repo, number, %error, "nobody is assigned"),
-                Ok(_) => {}
-            }
+        if !assignees.is_empty()
+            && let Err(error) = forge.assign(&repo, number, &assignees).await
+        {
+            let why = passing_or_refused(error)?;
+            tracing::info!(%repo, number, why, "nobody is assigned");
         }
         Ok(Answer::made(number))
     }
@@ -142,6 +144,14 @@ impl Session {
 
 fn not_created(why: &dyn fmt::Display) -> String {
     format!("new pull request could not be created: {why}")
+}
+
+/// Why it was refused, unless it passes by itself.
+fn passing_or_refused(error: ForgeError) -> Result<String, Failure> {
+    match Failure::from(error) {
+        Failure::Refused(why) => Ok(why),
+        passing => Err(passing),
+    }
 }
 
 /// In the words that a person gets to read, unless it passes by itself.

@@ -1,0 +1,75 @@
+//! What becomes of the rest where the forge, up as it is, refuses one thing: whatever Prow does without.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "tests fail by unwrap"
+)]
+
+mod stage;
+
+use stage::{Setup, Stage};
+use trireme_plugins::{CherrypickerOptions, PluginOptions};
+use trireme_sandbox::{
+    FileChange, MergeSpec,
+    faults::{CallEffect, CallMatch},
+    forge::Permission,
+    world::{Pr, World},
+};
+
+async fn says(stage: &Stage, login: &str, pr: &Pr, body: &str) {
+    stage.world.comment(login, pr, body).await;
+    stage.settled().await;
+}
+
+/// From now on, for good.
+fn refuse(stage: &Stage, method: &str, path: &str) {
+    let call = CallMatch {
+        method: Some(method.to_owned()),
+        ..CallMatch::path(path)
+    };
+    let forbidden = CallEffect::Status { code: 403 };
+    let faults = stage.world.sandbox().faults();
+    faults.on_call(call, forbidden, None).unwrap();
+}
+
+/// What was said, without what answers quote.
+fn said(stage: &Stage, pr: &Pr) -> Vec<String> {
+    let said = stage.said(pr).into_iter();
+    said.map(|text| text.split("\n\n").next().unwrap().to_owned())
+        .collect()
+}
+
+/// PLG-CHERRYPICK-009: the new pull request is told of, whatever becomes of its labels and assignees.
+#[tokio::test]
+async fn plg_cherrypick_009_a_pick_without_its_labels_is_told() {
+    let stage = Stage::new(Setup {
+        world: World::builder().file("a.txt", "one\n"),
+        plugins: "external_plugins: {acme: [{name: cherrypicker}]}".to_owned(),
+        options: PluginOptions {
+            cherrypicker: CherrypickerOptions {
+                labels: vec!["backport".to_owned()],
+                ..CherrypickerOptions::default()
+            },
+            ..PluginOptions::default()
+        },
+        ..Setup::default()
+    })
+    .await;
+    stage.world.grant("approver", Permission::Write);
+    let release = vec![FileChange::write("RELEASE", "1\n")];
+    stage.world.push("approver", "release-1", release).await;
+    let fix = stage.world.pr("fix").file("a.txt", "two\n");
+    let pr = fix.opened_by("author").await;
+    let approver = stage.world.user("approver");
+    let merged = approver.merge(&pr.repo, pr.number, MergeSpec::default());
+    merged.await.unwrap();
+    stage.settled().await;
+    refuse(&stage, "POST", "/repos/*/issues/2/labels");
+    says(&stage, "author", &pr, "/cherrypick release-1").await;
+    assert_eq!(stage.dead().len(), 0, "{:?}", stage.dead());
+    assert_eq!(said(&stage, &pr), ["@author: new pull request created: #2"]);
+    let pick = stage.world.pr_number(2);
+    assert_eq!(stage.world.labels(&pick), Vec::<String>::new());
+    assert_eq!(stage.world.assignees(&pick), ["author"]);
+}
