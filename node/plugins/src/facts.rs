@@ -50,10 +50,12 @@ pub(crate) struct Facts {
     pub(crate) workflow_runs: BTreeMap<(String, String), Vec<WorkflowRun>>,
     /// By base branch.
     pub(crate) owners: BTreeMap<String, RepoOwners>,
+    /// What the forge does not tell although it is up, and why.
+    pub(crate) refused: BTreeMap<Missing, String>,
 }
 
 /// The fact without which a decision cannot go on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Missing {
     PullRequest,
     Labels,
@@ -104,6 +106,15 @@ impl fmt::Display for Missing {
 type Known<T> = Result<T, Missing>;
 
 impl Facts {
+    /// `None` for what the forge refuses to tell, for a decision that goes on without it as Prow's does; to any other
+    /// the refusal is a failure.
+    pub(crate) fn unless_refused<T>(&self, known: Known<T>) -> Known<Option<T>> {
+        match known {
+            Err(missing) if self.refused.contains_key(&missing) => Ok(None),
+            known => known.map(Some),
+        }
+    }
+
     pub(crate) fn pull_request(&self) -> Known<&PullRequest> {
         self.pull_request.as_ref().ok_or(Missing::PullRequest)
     }
@@ -248,16 +259,29 @@ pub(crate) async fn gather_up_to<T>(
     decide: impl Fn(&Facts) -> Known<T> + Send + Sync,
 ) -> Result<T, PlanError> {
     for _ in 0..most {
-        match decide(&facts) {
+        let missing = match decide(&facts) {
             Ok(decision) => return Ok(decision),
-            Err(missing) => fetch(cx, target, &mut facts, missing).await?,
+            Err(missing) => missing,
+        };
+        if let Some(why) = facts.refused.remove(&missing) {
+            return Err(PlanError::Failed(why));
+        }
+        match fetch(cx, target, &mut facts, missing.clone()).await {
+            Err(PlanError::Failed(why)) => {
+                let (repo, number) = (&target.repo, target.number);
+                tracing::warn!(%repo, number, %missing, why, "not told what a decision asks for");
+                facts.refused.insert(missing, why);
+            }
+            fetched => fetched?,
         }
     }
     decide(&facts).map_err(|missing| {
-        PlanError::Failed(format!(
-            "no decision after {most} facts about {}#{}: it asks for {missing} besides",
-            target.repo, target.number
-        ))
+        PlanError::Failed(facts.refused.remove(&missing).unwrap_or_else(|| {
+            format!(
+                "no decision after {most} facts about {}#{}: it asks for {missing} besides",
+                target.repo, target.number
+            )
+        }))
     })
 }
 

@@ -17,6 +17,20 @@ use trireme_sandbox::{
     world::{Pr, World},
 };
 
+async fn with(plugins: &str) -> Stage {
+    Stage::new(Setup {
+        plugins: plugins.to_owned(),
+        ..Setup::default()
+    })
+    .await
+}
+
+async fn opened(stage: &Stage) -> Pr {
+    let pr = stage.world.pr("fix").opened_by("author").await;
+    stage.settled().await;
+    pr
+}
+
 async fn says(stage: &Stage, login: &str, pr: &Pr, body: &str) {
     stage.world.comment(login, pr, body).await;
     stage.settled().await;
@@ -38,6 +52,32 @@ fn said(stage: &Stage, pr: &Pr) -> Vec<String> {
     let said = stage.said(pr).into_iter();
     said.map(|text| text.split("\n\n").next().unwrap().to_owned())
         .collect()
+}
+
+const STICKY: &str = "plugins: {acme: {plugins: [lgtm]}}\n\
+    lgtm: [{repos: [acme], trusted_team_for_sticky_lgtm: 'Core (EU)'}]";
+
+async fn approved_and_pushed(stage: &Stage, pr: &Pr) -> Vec<String> {
+    says(stage, "reviewer", pr, "/lgtm").await;
+    assert_eq!(stage.world.labels(pr), ["lgtm"]);
+    let change = vec![FileChange::write("more.txt", "x")];
+    stage.world.push_fix(pr, change).await;
+    stage.settled().await;
+    assert_eq!(stage.dead().len(), 0, "{:?}", stage.dead());
+    stage.world.labels(pr)
+}
+
+/// PLG-LGTM-009: a team that cannot be read keeps no label.
+#[tokio::test]
+async fn plg_lgtm_009_a_team_that_may_not_be_seen_keeps_no_label() {
+    let stage = with(STICKY).await;
+    stage.world.team("Core (EU)", &["author"]);
+    let pr = opened(&stage).await;
+    refuse(&stage, "GET", "/orgs/acme/teams*");
+    let labels = approved_and_pushed(&stage, &pr).await;
+    assert_eq!(labels, Vec::<String>::new());
+    let told = said(&stage, &pr).remove(0);
+    assert!(told.starts_with("New changes are detected."), "{told}");
 }
 
 /// PLG-CHERRYPICK-009: the new pull request is told of, whatever becomes of its labels and assignees.

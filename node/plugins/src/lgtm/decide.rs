@@ -218,13 +218,13 @@ fn is_owner(login: &str, facts: &Facts) -> Result<bool, Missing> {
     }))
 }
 
-/// Whether the author's team keeps the label over pushes (PLG-LGTM-009).
+/// Whether the author's team keeps the label over pushes; a team that we may not see does not (PLG-LGTM-009).
 fn is_sticky(org: &str, author: &str, options: &Options, facts: &Facts) -> Result<bool, Missing> {
     if options.sticky_team.is_empty() {
         return Ok(false);
     }
-    let members = facts.team(org, &options.sticky_team)?;
-    Ok(members.iter().any(|member| member == author))
+    let members = facts.unless_refused(facts.team(org, &options.sticky_team))?;
+    Ok(members.is_some_and(|members| members.iter().any(|member| member == author)))
 }
 
 fn by_bot<'a>(
