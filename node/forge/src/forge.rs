@@ -486,6 +486,7 @@ pub trait Reviewers: Send + Sync {
 pub trait Teams: Send + Sync {
     /// Those that we see.
     async fn teams(&self, org: &str) -> Result<Vec<Team>>;
+    async fn team(&self, org: &str, slug: &str) -> Result<Team>;
     /// Logins of the members, children included; for configurations that name a team by its number.
     async fn team_members_by_id(&self, org: &str, id: u64) -> Result<Vec<String>>;
     /// Also by a child team; an invitation does not count. `false` if there is no such team.

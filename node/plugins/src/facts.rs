@@ -10,7 +10,7 @@ use trireme_config::job::Contexts;
 use trireme_forge::owners::RepoOwners;
 use trireme_forge::{
     CombinedStatus, Commit, Forge, IssueComment, Label, PullRequest, RecordedChange, Review,
-    ReviewComment, SearchRequest, StatusState, WorkflowRun,
+    ReviewComment, SearchRequest, StatusState, Team, WorkflowRun,
 };
 
 use crate::changes;
@@ -389,19 +389,31 @@ pub(crate) async fn fetch(
     Ok(())
 }
 
-/// Whoever is in the team of that display name. Its slug is asked for only where it is not the one that GitHub would
-/// give a team of this name: a team that was renamed, or one of two names that read alike.
+/// Whoever is in the team of exactly that display name.
 async fn members_of(forge: &dyn Forge, org: &str, name: &str) -> Result<Vec<String>, PlanError> {
-    match forge.team_members(org, &usual_slug(name)).await {
-        Err(error) if error.is_not_found() => {}
-        answer => return Ok(answer?),
+    match team_called(forge, org, name).await? {
+        Some(team) => Ok(forge.team_members(org, &team.slug).await?),
+        None => {
+            tracing::warn!(%org, %name, "a configured team does not exist");
+            Ok(Vec::new())
+        }
     }
-    let teams = forge.teams(org).await?;
-    let Some(team) = teams.iter().find(|team| team.name == name) else {
-        tracing::warn!(%org, %name, "a configured team does not exist");
-        return Ok(Vec::new());
-    };
-    Ok(forge.team_members(org, &team.slug).await?)
+}
+
+/// All teams are listed, and there may be hundreds, only where the one of the slug that GitHub would give a team of this
+/// name is another: a team was renamed, or two names read alike.
+async fn team_called(forge: &dyn Forge, org: &str, name: &str) -> Result<Option<Team>, PlanError> {
+    let slug = usual_slug(name);
+    if !slug.is_empty() {
+        match forge.team(org, &slug).await {
+            Ok(team) if team.name == name => return Ok(Some(team)),
+            Ok(_) => {}
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut teams = forge.teams(org).await?.into_iter();
+    Ok(teams.find(|team| team.name == name))
 }
 
 /// The slug that GitHub gives a new team of that display name.

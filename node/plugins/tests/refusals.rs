@@ -80,6 +80,18 @@ async fn plg_lgtm_009_a_team_that_may_not_be_seen_keeps_no_label() {
     assert!(told.starts_with("New changes are detected."), "{told}");
 }
 
+/// PLG-LGTM-009: a team whose name reads alike is another team.
+#[tokio::test]
+async fn plg_lgtm_009_a_team_is_taken_for_no_other() {
+    let stage = with(STICKY).await;
+    // It has the slug that GitHub would give one called "Core (EU)".
+    stage.world.team("Core EU", &["author"]);
+    stage.world.team("Core (EU)", &["approver"]);
+    let pr = opened(&stage).await;
+    let labels = approved_and_pushed(&stage, &pr).await;
+    assert_eq!(labels, Vec::<String>::new());
+}
+
 /// PLG-CHERRYPICK-009: the new pull request is told of, whatever becomes of its labels and assignees.
 #[tokio::test]
 async fn plg_cherrypick_009_a_pick_without_its_labels_is_told() {

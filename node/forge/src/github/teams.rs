@@ -26,6 +26,13 @@ impl Teams for GitHub {
         Ok(wire.into_iter().map(Into::into).collect())
     }
 
+    async fn team(&self, org: &str, slug: &str) -> Result<Team> {
+        let path = format!("/orgs/{}/teams/{}", segment(org), segment(slug));
+        let call = Call::read(path, Behalf::Org(org));
+        let wire: WireTeam = self.client.json(&call).await?;
+        Ok(wire.into())
+    }
+
     async fn team_members_by_id(&self, org: &str, id: u64) -> Result<Vec<String>> {
         self.logins(Call::read(format!("/teams/{id}/members"), Behalf::Org(org)))
             .await

@@ -21,6 +21,10 @@ async fn teams_are_known_by_name_slug_and_number() {
             .collect::<Vec<_>>(),
         [(id, "SIG Chairs/TLs", "sig-chairs-tls")]
     );
+    let slug = "sig-chairs-tls";
+    assert_eq!(forge.team(ORG, slug).await.unwrap(), teams[0]);
+    let missing = forge.team(ORG, "no-such-team").await.unwrap_err();
+    assert!(missing.is_not_found(), "{missing}");
     let by_slug = forge.team_members(ORG, "sig-chairs-tls").await.unwrap();
     assert_eq!(by_slug, ["approver", "reviewer"]);
     assert_eq!(forge.team_members_by_id(ORG, id).await.unwrap(), by_slug);
