@@ -92,6 +92,33 @@ async fn plg_lgtm_009_a_team_is_taken_for_no_other() {
     assert_eq!(labels, Vec::<String>::new());
 }
 
+/// PLG-LABEL-005: a label whose team cannot be read is left alone, and all else that was asked for is done and answered.
+#[tokio::test]
+async fn plg_label_005_a_team_that_may_not_be_seen_stops_its_label_alone() {
+    let stage = with(
+        "plugins: {acme: {plugins: [label]}}\n\
+                  label: {restricted_labels: {acme: [\
+                  {label: lead-ok, allowed_teams: [leads]}, {label: other-ok, allowed_teams: [others]}]}}",
+    )
+    .await;
+    let labels = ["lead-ok", "other-ok", "area/prow", "triage/accepted"];
+    stage.world.repo_labels(&labels);
+    stage.world.team("others", &["reviewer"]);
+    let pr = opened(&stage).await;
+    refuse(&stage, "GET", "/orgs/acme/teams/leads/*");
+    refuse(&stage, "GET", "/orgs/acme/members/*");
+    let body = "/label lead-ok\n/triage accepted\n/label other-ok\n/area prow nowhere";
+    says(&stage, "reviewer", &pr, body).await;
+    assert_eq!(stage.dead().len(), 0, "{:?}", stage.dead());
+    assert_eq!(stage.world.labels(&pr), ["area/prow", "other-ok"]);
+    assert_eq!(
+        said(&stage, &pr),
+        [
+            "@reviewer: The label(s) `area/nowhere` cannot be applied, because the repository doesn't have them."
+        ]
+    );
+}
+
 /// PLG-CHERRYPICK-009: the new pull request is told of, whatever becomes of its labels and assignees.
 #[tokio::test]
 async fn plg_cherrypick_009_a_pick_without_its_labels_is_told() {

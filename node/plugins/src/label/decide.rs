@@ -126,26 +126,41 @@ pub(super) fn decide(
             }
             if !has_label(in_repo, &label) {
                 not_in_repo.push(label);
-            } else if label == TRIAGE_ACCEPTED
-                && !facts.is_member(&comment.repo.org, &comment.user.login)?
-            {
-                is_outsider = true;
-            } else if let Some(why) = refusal(&label, &restricted, comment, facts, choose)? {
-                decision.push(answer(comment, why));
-            } else {
-                decision.push(on.add_label(&label));
+                continue;
             }
+            if label == TRIAGE_ACCEPTED {
+                let member = facts.is_member(&comment.repo.org, &comment.user.login);
+                match facts.unless_refused(member)? {
+                    Some(true) => {}
+                    Some(false) => {
+                        is_outsider = true;
+                        continue;
+                    }
+                    None => continue,
+                }
+            }
+            let effect = match verdict(&label, &restricted, comment, facts, choose)? {
+                Verdict::May => Some(on.add_label(&label)),
+                Verdict::MayNot(why) => Some(answer(comment, why)),
+                Verdict::NotTold => None,
+            };
+            decision.extend(effect);
         }
         for label in distinct(remove) {
             if !has_label(labels, &label) {
                 not_on_issue.push(label);
-            } else if !has_label(in_repo, &label) {
-                // Nobody's to change.
-            } else if let Some(why) = refusal(&label, &restricted, comment, facts, choose)? {
-                decision.push(answer(comment, why));
-            } else {
-                decision.push(on.remove_label(&label));
+                continue;
             }
+            if !has_label(in_repo, &label) {
+                // Nobody's to change.
+                continue;
+            }
+            let effect = match verdict(&label, &restricted, comment, facts, choose)? {
+                Verdict::May => Some(on.remove_label(&label)),
+                Verdict::MayNot(why) => Some(answer(comment, why)),
+                Verdict::NotTold => None,
+            };
+            decision.extend(effect);
         }
     }
     let told = if !unsupported.is_empty() {
@@ -206,26 +221,38 @@ fn now_needed(
     needed.filter(|label| has_label(in_repo, label)).collect()
 }
 
-/// Why somebody may not change that label (PLG-LABEL-005).
-fn refusal(
+/// Whether somebody may change a label.
+enum Verdict {
+    May,
+    /// Why.
+    MayNot(String),
+    /// We may not see a team that could: as in Prow that label is left alone, and the others are not.
+    NotTold,
+}
+
+/// Whether somebody may change that label (PLG-LABEL-005).
+fn verdict(
     label: &str,
     restricted: &BTreeMap<String, RestrictedLabel>,
     comment: &GenericComment,
     facts: &Facts,
     choose: &mut dyn FnMut(usize) -> usize,
-) -> Result<Option<String>, Missing> {
+) -> Result<Verdict, Missing> {
     let Some(rule) = restricted.get(label) else {
-        return Ok(None);
+        return Ok(Verdict::May);
     };
     let login = &comment.user.login;
     let lower = login.to_lowercase();
     let mut users = rule.allowed_users.iter();
     if users.any(|user| user.to_lowercase() == lower) {
-        return Ok(None);
+        return Ok(Verdict::May);
     }
     for team in &rule.allowed_teams {
-        if facts.is_team_member(&comment.repo.org, team, login)? {
-            return Ok(None);
+        let member = facts.is_team_member(&comment.repo.org, team, login);
+        match facts.unless_refused(member)? {
+            Some(true) => return Ok(Verdict::May),
+            Some(false) => {}
+            None => return Ok(Verdict::NotTold),
         }
     }
     let mut why = format!(
@@ -244,7 +271,7 @@ fn refusal(
         why += " Consider assigning one of the following members: ";
         why += &named.join(",");
     }
-    Ok(Some(why))
+    Ok(Verdict::MayNot(why))
 }
 
 /// Whom a label that was set has assigned (PLG-LABEL-006).

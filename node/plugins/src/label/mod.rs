@@ -9,7 +9,7 @@ use trireme_forge::owners::Draw;
 use trireme_forge::webhook::{Event, PullRequestAction};
 
 use crate::decision::{Decision, Target};
-use crate::facts::{Facts, gather};
+use crate::facts::{Facts, gather_up_to};
 use crate::help::{Command, HelpScope, PluginHelp};
 use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 use decide::Asked;
@@ -17,6 +17,8 @@ use settings::Settings;
 
 /// Its section of `plugins.yaml`.
 const SECTION: &str = "label";
+/// What a text may have to know: one may name every restricted label, and each has its teams.
+const MAX_FACTS: usize = 500;
 /// Allowed users that a refusal names.
 const MAX_NAMED_USERS: usize = 20;
 
@@ -54,7 +56,7 @@ impl Plugin for Label {
             return Ok(Decision::nothing());
         };
         let on = Target::new(&asked.comment.repo, asked.comment.number);
-        gather(cx, &on, Facts::default(), |facts| {
+        gather_up_to(MAX_FACTS, cx, &on, Facts::default(), |facts| {
             let mut draw = Draw::of(cx.guid);
             decide::decide(&asked, settings, facts, &mut |count| draw.below(count))
         })
