@@ -154,8 +154,13 @@ fn decide(
         repeated.push(mention.text.as_str());
     }
     let mut effects: Vec<_> = wanted.into_iter().map(|label| on.add_label(label)).collect();
+    let is_member = || {
+        // As in Prow, who cannot be told to be a member is none.
+        let told = facts.is_member(&comment.repo.org, &comment.user.login);
+        Ok::<_, Missing>(facts.unless_refused(told)?.unwrap_or(false))
+    };
     // GitHub tells nobody of what somebody else mentions.
-    if !repeated.is_empty() && !facts.is_member(&comment.repo.org, &comment.user.login)? {
+    if !repeated.is_empty() && !is_member()? {
         let said = format!(
             "Reiterating the mentions to trigger a notification: \n{}\n",
             repeated.join(", ")

@@ -152,3 +152,20 @@ async fn plg_cherrypick_009_a_pick_without_its_labels_is_told() {
     assert_eq!(stage.world.labels(&pick), Vec::<String>::new());
     assert_eq!(stage.world.assignees(&pick), ["author"]);
 }
+
+/// PLG-SIGMENTION-001: an org that hides its members does not keep mentions from becoming labels.
+#[tokio::test]
+async fn plg_sigmention_001_mentions_count_in_an_org_that_hides_its_members() {
+    let stage = with("plugins: {acme: {plugins: [sigmention]}}").await;
+    stage.world.repo_labels(&["sig/node", "kind/bug"]);
+    let pr = opened(&stage).await;
+    refuse(&stage, "GET", "/orgs/acme/members/*");
+    says(&stage, "reviewer", &pr, "See @kubernetes/sig-node-bugs").await;
+    assert_eq!(stage.dead().len(), 0, "{:?}", stage.dead());
+    assert_eq!(stage.world.labels(&pr), ["kind/bug", "sig/node"]);
+    let told = said(&stage, &pr).remove(0);
+    assert!(
+        told.starts_with("@reviewer: Reiterating the mentions"),
+        "{told}"
+    );
+}
