@@ -169,3 +169,22 @@ async fn plg_sigmention_001_mentions_count_in_an_org_that_hides_its_members() {
         "{told}"
     );
 }
+
+/// PLG-RELEASENOTE-005: a parent that is gone is not missed.
+#[tokio::test]
+async fn plg_releasenote_005_a_parent_that_is_gone_is_not_missed() {
+    let stage = with("plugins: {acme: {plugins: [release-note]}}").await;
+    stage.world.grant("approver", Permission::Write);
+    let release = vec![FileChange::write("RELEASE", "1\n")];
+    stage.world.push("approver", "release-1.2", release).await;
+    let gone = CallEffect::Status { code: 410 };
+    let faults = stage.world.sandbox().faults();
+    let labels = CallMatch::path("/repos/*/issues/77/labels");
+    faults.on_call(labels, gone, None).unwrap();
+    let pick = stage.world.pr("pick").base("release-1.2");
+    let pick = pick.body("Cherry pick of #77 on release-1.2.");
+    let pr = pick.opened_by("author").await;
+    stage.settled().await;
+    assert_eq!(stage.dead().len(), 0, "{:?}", stage.dead());
+    assert_eq!(stage.world.labels(&pr), Vec::<String>::new());
+}

@@ -12,7 +12,7 @@ use trireme_forge::webhook::Event;
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
+use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin, outage};
 use pull_request::Parents;
 
 const SECTION: &str = "release_note";
@@ -54,8 +54,12 @@ impl Plugin for ReleaseNote {
                 for number in pull_request::parents(pr) {
                     match cx.forge.labels(&pr.repo, number).await {
                         Ok(labels) => parents.add(number, Some(&labels)),
-                        Err(error) if error.is_not_found() => parents.add(number, None),
-                        Err(error) => return Err(error.into()),
+                        Err(error) if outage(&error).is_some() => return Err(error.into()),
+                        Err(error) => {
+                            let repo = &pr.repo;
+                            tracing::warn!(%error, %repo, number, "cannot see the labels of a parent");
+                            parents.add(number, None);
+                        }
                     }
                 }
                 let url = &settings.guidelines_url;

@@ -38,7 +38,7 @@ pub(super) struct Parents {
 }
 
 impl Parents {
-    /// `None` for one that does not exist: as upstream, it is not missed.
+    /// `None` for one that cannot be seen, or is none: as upstream, it is not missed.
     pub(super) fn add(&mut self, number: u64, labels: Option<&[Label]>) {
         self.known = true;
         let noted = [RELEASE_NOTE, RELEASE_NOTE_ACTION_REQUIRED];
