@@ -11,10 +11,10 @@ mod stage;
 use stage::{Setup, Stage};
 use trireme_plugins::{CherrypickerOptions, PluginOptions};
 use trireme_sandbox::{
-    FileChange, MergeSpec,
+    FileChange, MergeSpec, PullRequestSpec,
     faults::{CallEffect, CallMatch},
-    forge::Permission,
-    world::{Pr, World},
+    forge::{NewStatus, Permission, StatusState},
+    world::{BOT, Pr, World},
 };
 
 async fn with(plugins: &str) -> Stage {
@@ -168,6 +168,51 @@ async fn plg_sigmention_001_mentions_count_in_an_org_that_hides_its_members() {
         told.starts_with("@reviewer: Reiterating the mentions"),
         "{told}"
     );
+}
+
+/// PLG-BLUNDERBUSS-003: of several pull requests with one head, one that cannot be read keeps nobody from reviewing the
+/// others.
+#[tokio::test]
+async fn plg_blunderbuss_003_reviews_of_what_can_be_read_are_asked_for() {
+    let stage = Stage::new(Setup {
+        world: World::builder().file("OWNERS", "reviewers: [reviewer]\n"),
+        plugins: "plugins: {acme: {plugins: [blunderbuss]}}\n\
+                  blunderbuss: {request_count: 1, wait_for_status: {context: tide}}"
+            .to_owned(),
+        ..Setup::default()
+    })
+    .await;
+    stage.world.grant("author", Permission::Write);
+    stage.world.grant("approver", Permission::Write);
+    let release = vec![FileChange::write("RELEASE", "1\n")];
+    stage.world.push("approver", "release-1", release).await;
+    let unreadable = opened(&stage).await;
+    let spec = PullRequestSpec {
+        title: "fix".to_owned(),
+        body: None,
+        head: "fix".to_owned(),
+        base: "release-1".to_owned(),
+        draft: false,
+        maintainer_can_modify: true,
+    };
+    let repo = stage.world.repo();
+    let number = stage.world.user("author").open_pull(repo, spec).await;
+    let other = stage.world.pr_number(number.unwrap());
+    stage.settled().await;
+    refuse(&stage, "GET", "/repos/*/pulls/1");
+    let head = stage.world.head(&other);
+    assert_eq!(stage.world.head(&unreadable), head);
+    let status = NewStatus {
+        state: StatusState::Pending,
+        context: "tide".to_owned(),
+        description: Some("Not mergeable. Needs lgtm label.".to_owned()),
+        target_url: None,
+    };
+    let bot = stage.world.user(BOT);
+    bot.set_status(repo, &head, status).await.unwrap();
+    stage.settled().await;
+    assert_eq!(stage.dead().len(), 0, "{:?}", stage.dead());
+    assert_eq!(stage.world.requested_reviewers(&other), ["reviewer"]);
 }
 
 /// PLG-RELEASENOTE-005: a parent that is gone is not missed.

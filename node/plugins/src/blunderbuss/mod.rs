@@ -12,7 +12,7 @@ use trireme_forge::owners::Draw;
 use trireme_forge::webhook::{
     Event, GenericAction, GenericComment, PullRequestAction, PullRequestEvent, StatusEvent,
 };
-use trireme_forge::{RepoId, State};
+use trireme_forge::{RepoId, SearchedPullRequest, State};
 
 use crate::assign::CC;
 use crate::decision::{Decision, Target};
@@ -257,21 +257,43 @@ async fn ready_for_review(
     let (repo, sha) = (&event.repository.id, &event.sha);
     let found = cx.forge.open_pull_requests_with_head(repo, sha).await?;
     let mut decision = Decision::nothing();
+    let mut failed = None;
     for found in found {
         if settings.leaves_out(found.draft, &found.author.login) {
             continue;
         }
-        // Searches lag behind, and do not tell whose review is requested.
-        let pr = cx.forge.pull_request(repo, found.number).await?;
-        let author = &pr.author.login;
-        let is_asked = !pr.requested_reviewers.is_empty();
-        if pr.head.sha != *sha || is_asked || settings.leaves_out(pr.draft, author) {
-            continue;
+        match ask_about(cx, settings, &found, sha).await {
+            Ok(asked) => decision = decision.and(asked),
+            // As in Prow, the others do not suffer from it.
+            Err(PlanError::Failed(why)) => {
+                let number = found.number;
+                tracing::warn!(%repo, number, why, "nobody is asked to review it");
+                failed = Some(PlanError::Failed(why));
+            }
+            Err(error) => return Err(error),
         }
-        let on = Target::new(repo, pr.number);
-        decision = decision.and(ask(cx, settings, &on, author, &pr.base.branch).await?);
     }
-    Ok(decision)
+    match failed {
+        Some(error) if decision.is_idle() => Err(error),
+        _ => Ok(decision),
+    }
+}
+
+/// Asks for reviews of one that was found, as it is by now: searches lag behind, and do not tell whose review is requested.
+async fn ask_about(
+    cx: &Planning<'_>,
+    settings: &Settings,
+    found: &SearchedPullRequest,
+    sha: &str,
+) -> Result<Decision, PlanError> {
+    let pr = cx.forge.pull_request(&found.repo, found.number).await?;
+    let author = &pr.author.login;
+    let is_asked = !pr.requested_reviewers.is_empty();
+    if pr.head.sha != sha || is_asked || settings.leaves_out(pr.draft, author) {
+        return Ok(Decision::nothing());
+    }
+    let on = Target::new(&found.repo, pr.number);
+    ask(cx, settings, &on, author, &pr.base.branch).await
 }
 
 async fn ask(
