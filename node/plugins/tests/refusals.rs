@@ -92,6 +92,24 @@ async fn plg_lgtm_009_a_team_is_taken_for_no_other() {
     assert_eq!(labels, Vec::<String>::new());
 }
 
+/// PLG-LGTM-008: a head that cannot be read is not what was approved of.
+#[tokio::test]
+async fn plg_lgtm_008_a_head_that_is_not_told_takes_the_label_away() {
+    let stage =
+        with("plugins: {acme: {plugins: [lgtm]}}\nlgtm: [{repos: [acme], store_tree_hash: true}]")
+            .await;
+    let pr = opened(&stage).await;
+    says(&stage, "reviewer", &pr, "/lgtm").await;
+    assert_eq!(stage.world.labels(&pr), ["lgtm"]);
+    refuse(&stage, "GET", "/repos/*/commits/*");
+    refuse(&stage, "GET", "/repos/*/git/commits/*");
+    let change = vec![FileChange::write("more.txt", "x")];
+    stage.world.push_fix(&pr, change).await;
+    stage.settled().await;
+    assert_eq!(stage.dead().len(), 0, "{:?}", stage.dead());
+    assert_eq!(stage.world.labels(&pr), Vec::<String>::new());
+}
+
 /// PLG-LABEL-005: a label whose team cannot be read is left alone, and all else that was asked for is done and answered.
 #[tokio::test]
 async fn plg_label_005_a_team_that_may_not_be_seen_stops_its_label_alone() {

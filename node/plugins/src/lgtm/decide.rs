@@ -260,9 +260,11 @@ pub(super) fn decide_push(
     {
         return Ok(Decision::nothing());
     }
+    // As in Prow, what is not told is no tree that somebody approved of.
     if options.store_tree_hash
-        && let Some(stored) = stored_tree(by_bot(bot, facts)?)
-        && facts.commit(&pr.head.sha)?.tree_sha == stored
+        && let Some(stored) = facts.unless_refused(by_bot(bot, facts))?.and_then(stored_tree)
+        && let Some(pushed) = facts.unless_refused(facts.commit(&pr.head.sha))?
+        && pushed.tree_sha == stored
     {
         return Ok(Decision::nothing());
     }
