@@ -66,7 +66,7 @@ impl Blockade {
             for (at, text) in list.iter().enumerate() {
                 match GoRegex::new(text) {
                     Ok(regex) => compiled.push(regex),
-                    Err(error) => problems.push(Problem::warning(
+                    Err(error) => problems.push(Problem::advice(
                         format!("{field}.{at}"),
                         format!("this expression is left out: {error}"),
                     )),

@@ -33,7 +33,7 @@ impl Settings {
                     Ok(matcher) => self.matchers.entry(key.clone()).or_default().push(matcher),
                     Err(error) => problems.push(Problem {
                         help: "it only preserves the branch of exactly that name".to_owned(),
-                        ..Problem::warning(
+                        ..Problem::advice(
                             format!("preserved_branches.{key}.{n}"),
                             error.to_string(),
                         )
@@ -117,6 +117,7 @@ fn decide(event: &PullRequestEvent, settings: &Settings) -> Decision {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use trireme_config::plugins::ProblemKind;
     use trireme_forge::RepoId;
 
     use super::*;
@@ -131,7 +132,7 @@ mod tests {
         }}))
         .unwrap();
         let problems = settings.compile();
-        assert_eq!((problems.len(), problems[0].is_warning), (1, true));
+        assert_eq!((problems.len(), problems[0].kind), (1, ProblemKind::Advice));
         assert_eq!(problems[0].path, "preserved_branches.org.2");
         let merged = |branch: &str| {
             let mut event = pull_request_event("closed");

@@ -87,6 +87,7 @@ impl Plugins {
 
 #[cfg(test)]
 mod tests {
+    use trireme_config::check::{self, CheckOptions, Enabled};
     use trireme_config::{Config, Diagnostic, FileSet, Layout, LoadOptions};
 
     use super::*;
@@ -194,14 +195,54 @@ mod tests {
         assert!(read > 5, "{read} files below {}", corpus.display());
     }
 
-    fn errors_of_sections(text: &[u8]) -> Vec<String> {
+    /// CFG-112, CFG-110: what Prow takes, with a line in its log at most, passes `checkconfig --strict`.
+    #[test]
+    fn cfg_112_what_prow_only_logs_does_not_fail_a_strict_check() {
+        let text = "\
+repo_milestone: {'': {maintainers_id: 7, maintainers_team: leads}}
+blockades: [{repos: [o], blockregexps: ['(']}]
+branch_cleaner: {preserved_branches: {o: ['*bad']}}
+welcome: [{repos: [o], message_template: '{{'}]
+config_updater: {maps: {'a/*[z-a]': {name: b}}}
+";
+        let files = files(text.as_bytes());
+        let registry = Plugins::built_in().config_registry();
+        let options = LoadOptions {
+            plugins: Some(&registry),
+            ..LoadOptions::default()
+        };
+        let loaded = check::load(&files, options);
+        let enabled = Enabled::new(&[], &[], false, true, false).unwrap();
+        let options = CheckOptions {
+            enabled,
+            ..CheckOptions::default()
+        };
+        let report = check::check(&files, &loaded, &options);
+        let told = report.errors.iter().chain(&report.warnings);
+        let told = told.map(|found| format!("{}: {}", found.rule.name(), found.field));
+        insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n"), @r"
+        plugin-advice: repo_milestone.maintainers_id
+        plugin-advice: blockades.0.blockregexps.0
+        plugin-advice: branch_cleaner.preserved_branches.o.0
+        plugin-advice: welcome.0.message_template
+        plugin-advice: config_updater.maps.a/*[z-a]
+        ");
+        assert!(report.passes(true));
+    }
+
+    fn files(plugins: &[u8]) -> FileSet {
         let mut files = FileSet::new(Layout {
             config: "config.yaml".to_owned(),
             plugins: Some("plugins.yaml".to_owned()),
             ..Layout::default()
         });
         files.insert("config.yaml", *b"{}");
-        files.insert("plugins.yaml", text);
+        files.insert("plugins.yaml", plugins);
+        files
+    }
+
+    fn errors_of_sections(text: &[u8]) -> Vec<String> {
+        let files = files(text);
         let plugins = Plugins::built_in();
         let registry = plugins.config_registry();
         let options = LoadOptions {

@@ -65,7 +65,7 @@ impl Welcomes {
             if let Err(error) = Template::parse(settings.template()) {
                 problems.push(Problem {
                     help: "nobody is welcomed until it is put right".to_owned(),
-                    ..Problem::warning(format!("{n}.message_template"), error.to_string())
+                    ..Problem::advice(format!("{n}.message_template"), error.to_string())
                 });
             }
         }
@@ -248,11 +248,11 @@ mod tests {
         ]))
         .unwrap();
         let told = section.check().into_iter();
-        let told: Vec<String> = told.map(|it| format!("{}: {} {}", it.path, it.message, it.is_warning)).collect();
+        let told: Vec<String> = told.map(|it| format!("{}: {} {:?}", it.path, it.message, it.kind)).collect();
         insta::assert_snapshot!(told.join("\n"), @r#"
-        1.repos.0: The repo "org/repo" is duplicated in the 'welcome' plugin configuration. false
-        1.repos.1: The org "org" is duplicated in the 'welcome' plugin configuration. false
-        1.message_template: line 1: unclosed action true
+        1.repos.0: The repo "org/repo" is duplicated in the 'welcome' plugin configuration. Error
+        1.repos.1: The org "org" is duplicated in the 'welcome' plugin configuration. Error
+        1.message_template: line 1: unclosed action Advice
         "#);
     }
 }

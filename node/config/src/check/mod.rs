@@ -770,6 +770,30 @@ mod tests {
         ");
     }
 
+    /// CFG-112, HOOK-050: what is read and only odd is no unknown field, and Prow's `--strict` does not mind it.
+    #[test]
+    fn cfg_112_advice_about_a_plugins_setting_is_no_unknown_field() {
+        let section = Section::new("size", |size: &mut Size| match size.s {
+            7 => vec![Problem {
+                help: "write 8".to_owned(),
+                ..Problem::advice("s", "7 is deprecated")
+            }],
+            _ => vec![],
+        });
+        let registry = Registry::new().with(section);
+        let files = || Files::default().plugins("size: {s: 7}\n");
+        let usual = files().report(&[], Some(&registry));
+        insta::assert_snapshot!(lines(&usual), @"plugins.yaml:1:8: size.s: 7 is deprecated; write 8");
+        assert_eq!(usual.warnings[0].rule.name(), "plugin-advice");
+        assert!(usual.passes(true), "told, and no more");
+        let unknown = files().report(&["unknown-fields-all"], Some(&registry));
+        assert_eq!(lines(&unknown), "");
+        let asked = files().report(&["plugin-advice"], Some(&registry));
+        assert!(asked.passes(false) && !asked.passes(true));
+        let unread = Files::default().plugins("size: {z: 7}\n");
+        assert!(!unread.report(&[], Some(&registry)).passes(true));
+    }
+
     #[test]
     fn cfg_112_a_plugin_reads_its_own_section() {
         let text = "plugins:\n  org: {plugins: [size, nope]}\nsize:\n  s: 40\n  colour: red\n  names: null\nfoo: 1\n";

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub(crate) use registry::Identity;
-pub use registry::{Problem, Registry, Section};
+pub use registry::{Problem, ProblemKind, Registry, Section};
 pub use sections::{
     Approve, Lgtm, OrgInvite, Owners, OwnersFilenames, ProminentOrgInvite, Trigger,
 };

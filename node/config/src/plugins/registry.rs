@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::as_go::AsGo;
 use super::fields;
+use crate::check::Warning;
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::suggest;
 use crate::yaml::{Node, NodeValue, Position};
@@ -17,14 +18,24 @@ use crate::yaml::{Node, NodeValue, Position};
 const FORMER_PLUGINS: [(&str, &str, &str); 1] =
     [("transfer-issue", "issue-management", "/transfer")];
 
-/// Something wrong with a section.
+/// What a problem of a section means for the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProblemKind {
+    /// It cannot be used.
+    Error,
+    /// Nobody reads the field; the rest is used. Prow's `unknown-fields`.
+    Unread,
+    /// It is used; Prow at most logs what is odd about it, and checkconfig's `plugin-advice` tells.
+    Advice,
+}
+
+/// Something wrong with a section, or odd about it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Path below the section, as in `0.repos.2`; empty for the section as a whole.
     pub path: String,
     pub message: String,
-    /// Whether the configuration can be used all the same.
-    pub is_warning: bool,
+    pub kind: ProblemKind,
     /// What to do about it; empty if unknown.
     pub help: String,
 }
@@ -36,15 +47,16 @@ impl Problem {
         Self {
             path: path.into(),
             message: message.into(),
-            is_warning: false,
+            kind: ProblemKind::Error,
             help: String::new(),
         }
     }
 
+    /// Something that is read and that its author may want to know about: deprecated, or without effect.
     #[must_use]
-    pub fn warning(path: impl Into<String>, message: impl Into<String>) -> Self {
+    pub fn advice(path: impl Into<String>, message: impl Into<String>) -> Self {
         Self {
-            is_warning: true,
+            kind: ProblemKind::Advice,
             ..Self::error(path, message)
         }
     }
@@ -94,8 +106,9 @@ impl Section {
                     };
                     let known = fields::known::<T>(parent).iter().copied();
                     Problem {
+                        kind: ProblemKind::Unread,
                         help: suggest::did_you_mean(field, known.filter(is_free)),
-                        ..Problem::warning(steps.join("."), format!("unknown field {field:?}"))
+                        ..Problem::error(steps.join("."), format!("unknown field {field:?}"))
                     }
                 }));
                 match read {
@@ -203,7 +216,8 @@ impl Registry {
         self
     }
 
-    /// The names that `plugins` may hold; others become errors (CFG-112). Without names nothing is checked.
+    /// The names that `plugins` may hold; others are told of, and refused where the load says so (CFG-112, HOOK-054).
+    /// Without names nothing is checked.
     #[must_use]
     pub fn with_names<S: Into<String>>(mut self, names: impl IntoIterator<Item = S>) -> Self {
         self.names = Some(names.into_iter().map(Into::into).collect());
@@ -269,16 +283,11 @@ impl Registry {
                 (section.parse)(values.get(section.key).unwrap_or(&Value::Null));
             for problem in problems {
                 let (file, places) = place(sources, section.key, &problem.path);
-                // What nobody reads is the key; what is wrong is the value.
-                let at = if problem.is_warning {
-                    places.key
-                } else {
-                    places.value
-                };
-                let rule = if problem.is_warning {
-                    Rule::UnknownField
-                } else {
-                    Rule::Invalid
+                // What nobody reads, or should write any more, is the key; what is wrong is the value.
+                let (rule, at) = match problem.kind {
+                    ProblemKind::Error => (Rule::Invalid, places.value),
+                    ProblemKind::Unread => (Rule::UnknownField, places.key),
+                    ProblemKind::Advice => (Rule::Warning(Warning::PluginAdvice), places.key),
                 };
                 let field = match problem.path.as_str() {
                     "" => section.key.to_owned(),
@@ -288,10 +297,9 @@ impl Registry {
                     .at(at)
                     .field(field)
                     .help(problem.help);
-                found.push(if problem.is_warning {
-                    diagnostic.warning()
-                } else {
-                    diagnostic
+                found.push(match problem.kind {
+                    ProblemKind::Error => diagnostic,
+                    ProblemKind::Unread | ProblemKind::Advice => diagnostic.warning(),
                 });
             }
             parsed.extend(value.map(|value| (section.key, value)));

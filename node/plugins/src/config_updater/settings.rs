@@ -101,7 +101,7 @@ impl Settings {
             problems.extend(wrong(pattern, spec, &self.cluster_groups, &mut keys));
             match Glob::new(pattern) {
                 Ok(glob) => spec.glob = Some(glob),
-                Err(why) => problems.push(Problem::warning(
+                Err(why) => problems.push(Problem::advice(
                     format!("maps.{pattern}"),
                     format!("matches no file: {why}"),
                 )),

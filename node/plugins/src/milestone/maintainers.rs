@@ -40,7 +40,7 @@ impl RepoMilestone {
             let path = format!("{repo}.maintainers_id");
             Problem {
                 help: "name the team by its slug in maintainers_team".to_owned(),
-                ..Problem::warning(
+                ..Problem::advice(
                     path.trim_start_matches('.'),
                     "deprecated field: maintainers_id is configured for repo_milestone, maintainers_team should be used instead",
                 )
@@ -153,6 +153,7 @@ pub(crate) fn per_repo(
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use trireme_config::plugins::ProblemKind;
 
     use super::*;
 
@@ -205,8 +206,8 @@ mod tests {
         let problems = section.check();
         assert_eq!(problems.len(), 1);
         assert_eq!(
-            (problems[0].path.as_str(), problems[0].is_warning),
-            ("org/old.maintainers_id", true)
+            (problems[0].path.as_str(), problems[0].kind),
+            ("org/old.maintainers_id", ProblemKind::Advice)
         );
         assert!(
             RepoMilestone::default()
