@@ -293,7 +293,7 @@ pub async fn tell_not_built(mut config: ConfigFeed, stop: CancellationToken) {
             tracing::warn!(
                 version = running.version,
                 names,
-                "plugins are enabled that are not built yet: nothing happens where they are on"
+                "plugins are enabled that this version does not have: nothing happens where they are on"
             );
         }
         tokio::select! {
@@ -405,5 +405,7 @@ mod tests {
         let all = told("plugins: {acme: {plugins: [hold, rifle]}, o/r: {plugins: [bugzilla]}}");
         assert_eq!(all.as_deref(), Some("bugzilla, rifle"));
         assert_eq!(told("plugins: {acme: {plugins: [hold]}}"), None);
+        let unknown = told("plugins: {acme: {plugins: [hold, of-a-fork]}}");
+        assert_eq!(unknown.as_deref(), Some("of-a-fork"));
     }
 }

@@ -125,14 +125,15 @@ proptest! {
     #[test]
     fn what_was_loaded_before_makes_no_difference(
         versions in prop::collection::vec(
-            (prop::collection::vec(0usize..12, VARIANTS.len()), any::<[bool; 2]>(), any::<[bool; 3]>()), 1..6)
+            (prop::collection::vec(0usize..12, VARIANTS.len()), any::<[bool; 2]>(), any::<[bool; 4]>()), 1..6)
     ) {
         let mut cache = ConfigCache::new();
         let registries = [Registry::new(), Registry::new().with_names(["trigger"])];
-        for (version, swapped, [all_phases, allow_duplicate_basenames, named_only]) in versions {
+        for (version, swapped, [all_phases, allow_duplicate_basenames, refuse_unknown_plugins, named_only]) in versions {
             let options = LoadOptions {
                 all_phases,
                 allow_duplicate_basenames,
+                refuse_unknown_plugins,
                 plugins: Some(&registries[usize::from(named_only)]),
                 ..LoadOptions::default()
             };

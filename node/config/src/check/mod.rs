@@ -488,6 +488,7 @@ mod tests {
             let options = LoadOptions {
                 plugins: registry,
                 allow_duplicate_basenames: true,
+                refuse_unknown_plugins: true,
                 ..LoadOptions::default()
             };
             let loaded = load(&self.set, options);

@@ -75,6 +75,8 @@ pub(super) struct KnownPlugins {
     pub(super) sources: Sources,
     /// Of the registry with which they were read.
     pub(super) registry: Option<Identity>,
+    /// Whether unknown names were errors then.
+    pub(super) refuse_unknown: bool,
     pub(super) roots: Unchanged<PluginRoot>,
     pub(super) plugins: Arc<PluginConfig>,
     pub(super) found: Vec<Diagnostic>,

@@ -41,6 +41,9 @@ pub struct LoadOptions<'a> {
     pub now: Option<Timestamp>,
     /// Two job files of one name in different directories are a warning instead of an error (CFG-007).
     pub allow_duplicate_basenames: bool,
+    /// A name in `plugins` that no plugin has is an error instead of a warning: for checkconfig, while a hook that runs
+    /// leaves it alone (HOOK-054).
+    pub refuse_unknown_plugins: bool,
     /// Judge later phases in spite of the errors of earlier ones, without what only follows from those (CFG-016). Then
     /// there are more errors than upstream tells; whether there are any is the same.
     pub all_phases: bool,
@@ -503,7 +506,12 @@ impl<'a> Loader<'a> {
             .plugins
             .map(|registry| registry.identity().clone());
         let known = || self.cache.memories().filter_map(|of| of.plugins.as_ref());
-        let same = known().find(|known| known.sources == sources && known.registry == registry);
+        let refuse_unknown = self.options.refuse_unknown_plugins;
+        let same = known().find(|known| {
+            known.sources == sources
+                && known.registry == registry
+                && known.refuse_unknown == refuse_unknown
+        });
         if let Some(same) = same {
             self.next.plugins = Some(same.clone());
             self.found.extend(same.found.iter().cloned());
@@ -523,12 +531,13 @@ impl<'a> Loader<'a> {
             found.extend(root.1.iter().cloned());
             roots.extend(root.0.clone().map(|root| (path.clone(), root)));
         }
-        let plugins = PluginConfig::build(&roots, self.options.plugins, &mut found);
+        let plugins = PluginConfig::build(&roots, self.options, &mut found);
         let plugins = Arc::new(plugins);
         self.found.extend(found.iter().cloned());
         self.next.plugins = Some(Arc::new(KnownPlugins {
             sources,
             registry,
+            refuse_unknown,
             roots: unchanged,
             plugins: plugins.clone(),
             found,

@@ -7,15 +7,19 @@ use super::registry::place_of_text;
 use super::{OrgPlugins, PluginConfig, Registry};
 use crate::check::Warning;
 use crate::diagnostic::{Diagnostic, Rule};
+use crate::load::LoadOptions;
 use crate::yaml::Node;
 
 pub(super) fn check(
     config: &PluginConfig,
-    registry: Option<&Registry>,
+    options: LoadOptions<'_>,
     sources: &[(String, Arc<Node>)],
 ) -> Vec<Diagnostic> {
     let mut wrong = Vec::new();
-    unknown(config, registry, &mut wrong);
+    if let Some(registry) = options.plugins {
+        former(config, registry, &mut wrong);
+        unknown(config, registry, options.refuse_unknown_plugins, &mut wrong);
+    }
     doubled_plugins(config, &mut wrong);
     doubled_external_plugins(config, &mut wrong);
     exclusive(config, &mut wrong);
@@ -25,45 +29,39 @@ pub(super) fn check(
                           about,
                           message,
                           help,
-                          is_warning,
+                          warning,
                       }: Finding| {
         let (file, at) = place_of_text(sources, field, &about);
-        let diagnostic = Diagnostic::error(Rule::Invalid, file, message)
+        let rule = warning.map_or(Rule::Invalid, Rule::Warning);
+        let diagnostic = Diagnostic::error(rule, file, message)
             .at(at)
             .field(field)
             .help(help);
-        if is_warning {
-            diagnostic.warning()
-        } else {
-            diagnostic
+        match warning {
+            Some(_) => diagnostic.warning(),
+            None => diagnostic,
         }
     };
-    let wrong = wrong.into_iter().map(diagnostic);
-    let without = not_built(config, registry).into_iter().map(|plugin| {
-        let message =
-            format!("the plugin {plugin} is not built yet: nothing happens where it is on");
-        diagnostic(Finding {
-            help: "leave it on for when it is, or turn it off to be rid of this warning".to_owned(),
-            ..Finding::new("plugins", plugin, message)
-        })
-        .rule(Rule::Warning(Warning::NotBuilt))
-        .warning()
-    });
-    wrong.chain(without).collect()
+    wrong.into_iter().map(diagnostic).collect()
 }
 
-/// Names of plugins that are on somewhere, that are plugins, and that do nothing.
+/// The names that stand in lists of plugins.
+fn listed(config: &PluginConfig) -> BTreeSet<&str> {
+    let all = config.core.plugins.0.values();
+    let all = all.flat_map(|plugins| &plugins.plugins);
+    all.map(String::as_str).collect()
+}
+
+/// Names of plugins that are on somewhere, and that do nothing.
 pub(super) fn not_built<'c>(
     config: &'c PluginConfig,
     registry: Option<&Registry>,
 ) -> BTreeSet<&'c str> {
-    let all = config.core.plugins.0.values();
-    let all = all.flat_map(|plugins| &plugins.plugins).map(String::as_str);
     let Some(registry) = registry else {
         return BTreeSet::new();
     };
-    all.filter(|plugin| registry.knows(plugin) && !registry.is_built(plugin))
-        .collect()
+    let does_nothing = |plugin: &&str| !registry.knows(plugin) || !registry.is_built(plugin);
+    listed(config).into_iter().filter(does_nothing).collect()
 }
 
 /// A problem of a section, and the key or name in it that it is about.
@@ -72,7 +70,8 @@ struct Finding {
     about: String,
     message: String,
     help: String,
-    is_warning: bool,
+    /// Under which name it is a warning; none for an error.
+    warning: Option<Warning>,
 }
 
 impl Finding {
@@ -82,28 +81,20 @@ impl Finding {
             about: about.to_owned(),
             message,
             help: String::new(),
-            is_warning: false,
+            warning: None,
         }
     }
 }
 
 type Findings = Vec<Finding>;
 
-fn unknown(config: &PluginConfig, registry: Option<&Registry>, wrong: &mut Findings) {
-    let Some(registry) = registry else { return };
-    let all = config
-        .core
-        .plugins
-        .0
-        .values()
-        .flat_map(|plugins| &plugins.plugins);
-    let all: BTreeSet<_> = all.collect();
-    // HOOK-064
-    wrong.extend(all.iter().filter_map(|plugin| {
+/// HOOK-064
+fn former(config: &PluginConfig, registry: &Registry, wrong: &mut Findings) {
+    wrong.extend(listed(config).into_iter().filter_map(|plugin| {
         let (now, what) = registry.former_name(plugin)?;
         Some(Finding {
             help: format!("write {now}, which has the other commands too"),
-            is_warning: true,
+            warning: Some(Warning::PluginAdvice),
             ..Finding::new(
                 "plugins",
                 plugin,
@@ -111,11 +102,40 @@ fn unknown(config: &PluginConfig, registry: Option<&Registry>, wrong: &mut Findi
             )
         })
     }));
-    let unknown = all.into_iter().filter(|plugin| !registry.knows(plugin));
-    wrong.extend(unknown.map(|plugin| Finding {
-        help: registry.instead_of(plugin),
-        ..Finding::new("plugins", plugin, format!("unknown plugin: {plugin}"))
-    }));
+}
+
+/// HOOK-054: names that do nothing, whether there is such a plugin or not.
+fn unknown(config: &PluginConfig, registry: &Registry, refuse: bool, wrong: &mut Findings) {
+    let nothing = "nothing happens where it is on";
+    for plugin in not_built(config, Some(registry)) {
+        wrong.push(if registry.knows(plugin) {
+            Finding {
+                help: "leave it on for when it is, or turn it off to be rid of this warning"
+                    .to_owned(),
+                warning: Some(Warning::NotBuilt),
+                ..Finding::new(
+                    "plugins",
+                    plugin,
+                    format!("the plugin {plugin} is not built yet: {nothing}"),
+                )
+            }
+        } else if refuse {
+            Finding {
+                help: registry.instead_of(plugin),
+                ..Finding::new("plugins", plugin, format!("unknown plugin: {plugin}"))
+            }
+        } else {
+            Finding {
+                help: registry.instead_of(plugin),
+                warning: Some(Warning::NotBuilt),
+                ..Finding::new(
+                    "plugins",
+                    plugin,
+                    format!("unknown plugin: {plugin}: {nothing}"),
+                )
+            }
+        });
+    }
 }
 
 fn both<'a>(of_repo: &[&'a str], of_org: &[&str]) -> Vec<&'a str> {

@@ -23,6 +23,7 @@ pub use sections::{
 
 use crate::decode::{self, Cx, Decode, Empty};
 use crate::diagnostic::Diagnostic;
+use crate::load::LoadOptions;
 use crate::yaml::{Node, NodeValue};
 
 /// Top-level keys of the file that no section here reads and that Prow knows.
@@ -190,7 +191,7 @@ pub struct PluginConfig {
     pub sections: BTreeMap<String, Value>,
     /// The same, as their plugins read them.
     parsed: BTreeMap<&'static str, Arc<dyn Any + Send + Sync>>,
-    /// Names of plugins that are on somewhere and not built, so that nothing happens (HOOK-054).
+    /// Names of plugins that are on somewhere and not built, or no plugin's, so that nothing happens (HOOK-054).
     pub not_built: BTreeSet<String>,
 }
 
@@ -215,9 +216,10 @@ impl PluginConfig {
     /// Reads the main file and its supplements, in this order.
     pub(crate) fn build(
         sources: &[(String, Arc<Node>)],
-        registry: Option<&Registry>,
+        options: LoadOptions<'_>,
         found: &mut Vec<Diagnostic>,
     ) -> Self {
+        let registry = options.plugins;
         let mut config = Self::default();
         for (n, (path, root)) in sources.iter().enumerate() {
             let mut cx = Cx::new(path, true);
@@ -230,7 +232,7 @@ impl PluginConfig {
             }
         }
         config.set_defaults();
-        found.extend(checks::check(&config, registry, sources));
+        found.extend(checks::check(&config, options, sources));
         let not_built = checks::not_built(&config, registry);
         config.not_built = not_built.into_iter().map(str::to_owned).collect();
         if let Some(registry) = registry {

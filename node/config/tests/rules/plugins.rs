@@ -108,8 +108,12 @@ struct Sizes {
     label: String,
 }
 
-/// `plugins.yaml` and one shard, read with what one plugin registers.
+/// `plugins.yaml` and one shard, read with what one plugin registers, as checkconfig reads them.
 fn read_with_section(main: &str, shard: &str, names: &[&str]) -> Loaded {
+    read_with_names(main, shard, names, true)
+}
+
+fn read_with_names(main: &str, shard: &str, names: &[&str], refuse_unknown: bool) -> Loaded {
     let mut files = FileSet::new(Layout {
         config: "config.yaml".to_owned(),
         plugins: Some("plugins.yaml".to_owned()),
@@ -134,9 +138,36 @@ fn read_with_section(main: &str, shard: &str, names: &[&str]) -> Loaded {
     }
     let options = LoadOptions {
         plugins: Some(&registry),
+        refuse_unknown_plugins: refuse_unknown,
         ..LoadOptions::default()
     };
     Config::load(&files, options)
+}
+
+/// HOOK-054, CFG-112: a name that no plugin has is an error for checkconfig alone; who runs it is told, and all else that
+/// stands there is on.
+#[test]
+fn hook_054_an_unknown_plugin_is_refused_by_checkconfig_alone() {
+    let main = "plugins: {o: {plugins: [hold, cat-fork]}}";
+    let load = |refuse| read_with_names(main, "{}", &["hold", "cat"], refuse);
+    let told = |found: &[trireme_config::Diagnostic]| -> Vec<String> {
+        found.iter().map(ToString::to_string).collect()
+    };
+    let checked = load(true);
+    assert_eq!(
+        told(&checked.errors),
+        ["plugins.yaml:1:31: plugins: unknown plugin: cat-fork"]
+    );
+    assert_eq!(checked.warnings, []);
+    let runs = load(false);
+    assert_eq!(
+        told(&runs.warnings),
+        ["plugins.yaml:1:31: plugins: unknown plugin: cat-fork: nothing happens where it is on"]
+    );
+    let (_, plugins) = runs.accepted().unwrap();
+    assert!(plugins.is_enabled("hold", "o", "r"));
+    let not_built: Vec<&String> = plugins.not_built.iter().collect();
+    assert_eq!(not_built, ["cat-fork"]);
 }
 
 /// HOOK-050: what nobody knows is told of and does no harm; keys are found however they are spelt; numbers and booleans

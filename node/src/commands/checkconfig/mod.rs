@@ -100,6 +100,7 @@ impl Checked {
             now: Some(jiff::Timestamp::now()),
             plugins: Some(&registry),
             allow_duplicate_basenames: !args.warnings.forbid_duplicate_basenames,
+            refuse_unknown_plugins: true,
             ..LoadOptions::default()
         };
         let loaded = check::load(&files, options);
