@@ -195,10 +195,11 @@ mod tests {
         assert!(read > 5, "{read} files below {}", corpus.display());
     }
 
-    /// CFG-112, CFG-110: what Prow takes, with a line in its log at most, passes `checkconfig --strict`.
+    /// CFG-112, CFG-110, HOOK-064: what Prow takes, with a line in its log at most, passes `checkconfig --strict`.
     #[test]
     fn cfg_112_what_prow_only_logs_does_not_fail_a_strict_check() {
         let text = "\
+plugins: {o: {plugins: [transfer-issue]}}
 repo_milestone: {'': {maintainers_id: 7, maintainers_team: leads}}
 blockades: [{repos: [o], blockregexps: ['(']}]
 branch_cleaner: {preserved_branches: {o: ['*bad']}}
@@ -221,6 +222,7 @@ config_updater: {maps: {'a/*[z-a]': {name: b}}}
         let told = report.errors.iter().chain(&report.warnings);
         let told = told.map(|found| format!("{}: {}", found.rule.name(), found.field));
         insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n"), @r"
+        plugin-advice: plugins
         plugin-advice: repo_milestone.maintainers_id
         plugin-advice: blockades.0.blockregexps.0
         plugin-advice: branch_cleaner.preserved_branches.o.0
