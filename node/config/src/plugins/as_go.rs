@@ -1,8 +1,11 @@
 //! Plugins' sections read as Go reads them. Numbers and booleans are texts where a text is wanted: upstream's reader converts
 //! them before it decodes a plugin file, which holds no embedded struct (CFG-021); a milestone `1.10` is "1.1" there, and
-//! refused nowhere. Names of fields match without case if not exactly (CFG-023).
+//! refused nowhere. Names of fields match without case if not exactly (CFG-023). `null` leaves a field as it is, and is the
+//! zero value as an item of a list or the value of a map's key.
 
-use serde::de::value::StringDeserializer;
+use std::iter::empty;
+
+use serde::de::value::{MapDeserializer, SeqDeserializer, StringDeserializer};
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess,
     VariantAccess, Visitor,
@@ -11,7 +14,7 @@ use serde_json::{Error, Map, Value};
 
 use crate::yaml::Number;
 
-/// Reads a value, loose about texts and the case of names, and about nothing else.
+/// Reads a value, loose about texts, the case of names and `null`, and about nothing else.
 pub(super) struct AsGo<'a>(pub(super) &'a Value);
 
 /// The text that stands for a number or a boolean.
@@ -34,11 +37,23 @@ macro_rules! as_written {
     };
 }
 
+macro_rules! or_zero {
+    ($($method:ident $visit:ident $zero:expr;)*) => {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+            match self.0 {
+                Value::Null => visitor.$visit($zero),
+                value => value.$method(visitor),
+            }
+        })*
+    };
+}
+
 macro_rules! as_text {
     ($($method:ident)*) => {
         $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
             match text(self.0) {
                 Some(text) => visitor.visit_string(text),
+                None if self.0.is_null() => visitor.visit_str(""),
                 None => self.0.$method(visitor),
             }
         })*
@@ -48,10 +63,20 @@ macro_rules! as_text {
 impl<'de> Deserializer<'de> for AsGo<'de> {
     type Error = Error;
 
-    as_written! {
-        deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64 deserialize_u8 deserialize_u16
-        deserialize_u32 deserialize_u64 deserialize_f32 deserialize_f64 deserialize_char deserialize_bytes
-        deserialize_byte_buf deserialize_unit deserialize_ignored_any
+    as_written! { deserialize_char deserialize_bytes deserialize_byte_buf deserialize_unit deserialize_ignored_any }
+
+    or_zero! {
+        deserialize_bool visit_bool false;
+        deserialize_i8 visit_i8 0;
+        deserialize_i16 visit_i16 0;
+        deserialize_i32 visit_i32 0;
+        deserialize_i64 visit_i64 0;
+        deserialize_u8 visit_u8 0;
+        deserialize_u16 visit_u16 0;
+        deserialize_u32 visit_u32 0;
+        deserialize_u64 visit_u64 0;
+        deserialize_f32 visit_f32 0.0;
+        deserialize_f64 visit_f64 0.0;
     }
 
     as_text! { deserialize_str deserialize_string deserialize_identifier }
@@ -73,7 +98,15 @@ impl<'de> Deserializer<'de> for AsGo<'de> {
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        self.deserialize_any(visitor)
+        if self.0.is_null() {
+            visitor.visit_seq(SeqDeserializer::new(empty::<()>()))
+        } else {
+            self.deserialize_any(visitor)
+        }
+    }
+
+    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        self.deserialize_struct("", &[], visitor)
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, Error> {
@@ -89,10 +122,6 @@ impl<'de> Deserializer<'de> for AsGo<'de> {
         self.deserialize_any(visitor)
     }
 
-    fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        self.deserialize_any(visitor)
-    }
-
     fn deserialize_struct<V: Visitor<'de>>(
         self,
         _: &'static str,
@@ -101,6 +130,7 @@ impl<'de> Deserializer<'de> for AsGo<'de> {
     ) -> Result<V::Value, Error> {
         match self.0 {
             Value::Object(map) => visitor.visit_map(Entries::new(map, fields)),
+            Value::Null => visitor.visit_map(MapDeserializer::new(empty::<((), ())>())),
             _ => self.deserialize_any(visitor),
         }
     }
@@ -180,7 +210,7 @@ impl<'a> Entries<'a> {
         }
         let mut fields = self.fields.iter();
         match fields.find(|field| field.eq_ignore_ascii_case(key)) {
-            Some(field) if self.map.contains_key(*field) => None,
+            Some(field) if self.map.get(*field).is_some_and(|exact| !exact.is_null()) => None,
             Some(field) => Some(field),
             None => Some(key),
         }
@@ -196,6 +226,9 @@ impl<'de> MapAccess<'de> for Entries<'de> {
     ) -> Result<Option<K::Value>, Error> {
         while let Some((key, value)) = self.rest.next() {
             let Some(name) = self.name(key) else { continue };
+            if value.is_null() && self.fields.contains(&name) {
+                continue;
+            }
             self.value = value;
             let name: StringDeserializer<Error> = name.to_owned().into_deserializer();
             return seed.deserialize(name).map(Some);
@@ -282,6 +315,15 @@ mod tests {
         assert!(read(&json!({"on": "yes"})).is_err());
         assert!(read(&json!({"count": "5"})).is_err());
         assert!(read(&json!({"names": [[]]})).is_err());
+        // What is empty in a list or a map is there, and what is empty in a struct is as good as absent.
+        let found = read(&json!({
+            "milestones": {"o/r": null, "o/s": {"main": null}}, "names": null, "on": null, "count": null,
+        }))
+        .unwrap();
+        assert_eq!(
+            format!("{found:?}"),
+            r#"Read { milestones: {"o/r": {}, "o/s": {"main": ""}}, names: [], on: false, count: 0 }"#
+        );
         // CFG-023: an exact name wins; keys of maps are no names.
         let found = read(
             &json!({"Count": 4, "ON": false, "on": true, "Milestones": {"O/r": {}, "o/r": {}}}),
@@ -291,5 +333,20 @@ mod tests {
             (found.count, found.on, found.milestones.len()),
             (4, true, 2)
         );
+        assert_eq!(read(&json!({"Count": 4, "count": null})).unwrap().count, 4);
+        #[derive(Debug, Default, Deserialize, PartialEq)]
+        #[serde(default)]
+        struct Item {
+            text: String,
+            count: i64,
+        }
+        let lists = |value: &Value| <(Vec<Item>, Vec<String>, Vec<bool>)>::deserialize(AsGo(value));
+        let one = Item {
+            text: String::new(),
+            count: 0,
+        };
+        let found = lists(&json!([[null], ["a", null], [null, true]])).unwrap();
+        let texts = vec!["a".to_owned(), String::new()];
+        assert_eq!(found, (vec![one], texts, vec![false, true]));
     }
 }

@@ -73,8 +73,9 @@ pub struct Section {
 }
 
 impl Section {
-    /// A section that serde reads. `T` wants defaults for its fields: `null` counts as absent, and so does the whole
-    /// section if the file lacks it. Fields that `T` does not know become warnings. `check` sees the value last and
+    /// A section that serde reads. `T` and the structs in it want defaults for their fields: a field that is `null`
+    /// counts as absent, one of a list or a map as zero, and the whole section as absent if the file lacks it. Fields
+    /// that `T` does not know become warnings. `check` sees the value last and
     /// may complete it.
     pub fn new<T>(
         key: &'static str,
@@ -89,16 +90,14 @@ impl Section {
                 T::default()
             } else {
                 let mut unknown = Vec::new();
-                let written = value;
-                let value = without_nulls(written);
                 let mut track = serde_path_to_error::Track::new();
-                let deserializer = serde_path_to_error::Deserializer::new(AsGo(&value), &mut track);
+                let deserializer = serde_path_to_error::Deserializer::new(AsGo(value), &mut track);
                 let read: Result<T, _> =
                     serde_ignored::deserialize(deserializer, |path| unknown.push(path.to_string()));
                 problems.extend(unknown.into_iter().map(|path| {
                     let steps: Vec<&str> = path.split('.').filter(|step| *step != "?").collect();
                     let (field, parent) = steps.split_last().unwrap_or((&"", &[]));
-                    let beside = below(written, parent);
+                    let beside = below(value, parent);
                     let is_free = |name: &&str| {
                         beside.is_none_or(|beside| {
                             !beside.keys().any(|key| key.eq_ignore_ascii_case(name))
@@ -158,19 +157,6 @@ fn below<'v>(value: &'v Value, path: &[&str]) -> Option<&'v serde_json::Map<Stri
         _ => None,
     };
     path.iter().try_fold(value, step)?.as_object()
-}
-
-fn without_nulls(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => Value::Object(
-            map.iter()
-                .filter(|(_, v)| !v.is_null())
-                .map(|(k, v)| (k.clone(), without_nulls(v)))
-                .collect(),
-        ),
-        Value::Array(items) => Value::Array(items.iter().map(without_nulls).collect()),
-        other => other.clone(),
-    }
 }
 
 /// The sections and names of all plugins that are built in.

@@ -178,12 +178,12 @@ fn hook_050_the_file_is_read_as_go_reads_json() {
 PLUGINS: {o: {Plugins: [hold, 7, true], excluded_Repos: [5]}}
 External_Plugins: {o/r: [{NAME: 8, Events: [push]}]}
 triggers: [{Repos: [o], trusted_Apps: [9]}]
-Size: {S: 3, LABEL: 12, nothing: 1}
+Size: {S: 3, LABEL: 12, nothing: 1, empty: }
 nonsense: {a: 1}
 ";
     let loaded = read_with_section(main, "{}", &[]);
     let warned: Vec<&str> = loaded.warnings.iter().map(|w| w.field.as_str()).collect();
-    for unknown in ["nonsense", "size.nothing"] {
+    for unknown in ["nonsense", "size.nothing", "size.empty"] {
         assert!(
             warned.iter().any(|at| at.eq_ignore_ascii_case(unknown)),
             "{unknown}: {warned:?}"

@@ -264,6 +264,20 @@ mod tests {
         assert!(!spec.takes_from(&RepoId::new("org", "no")));
     }
 
+    /// HOOK-050: as Go reads it, a cluster without namespaces is named and gets nothing; nothing else is meant instead.
+    #[test]
+    fn hook_050_a_cluster_without_namespaces_gets_nothing() {
+        let settings = read(
+            "  cluster_groups: {g: }\n  maps: {a: {name: b, clusters: {build: }}, c: {name: d, cluster_groups: [g]}, e: , f: {name: g, clusters: {}}}",
+        )
+        .unwrap();
+        let clusters = |path: &str| settings.spec_of(path).unwrap().clusters.clone();
+        assert_eq!(clusters("a"), BTreeMap::from([("build".to_owned(), vec![])]));
+        assert_eq!(clusters("c"), BTreeMap::new());
+        let everywhere = BTreeMap::from([("default".to_owned(), vec![String::new()])]);
+        assert_eq!((clusters("e"), clusters("f")), (everywhere.clone(), everywhere));
+    }
+
     #[test]
     fn plg_configupdater_003_repositories_are_let_in_and_shut_out() {
         for (lists, expected) in [
