@@ -53,12 +53,31 @@ pub(super) fn merge(
                 merge_bugzilla(known, more, &mut refuse);
             }
             (_, Value::Null) => {}
+            (section, Value::Object(fields)) if is_zero(section, &fields) => {}
             _ => refuse(format!(
                 "supplemental plugin configuration has config that doesn't support merging: {key}"
             )),
         }
     }
     wrong
+}
+
+/// Sections of Prow's that are mappings and no structs: they are something even if they are empty.
+const NO_STRUCTS: [&str; 4] = ["dco", "jira", "milestone_applier", "repo_milestone"];
+/// Fields of the others that Prow points to, so that zero is not the same as unset.
+const POINTERS: [&str; 2] = ["request_count", "minimum_confidence"];
+
+/// Whether a section is what it would be if it were not there: upstream compares what it read.
+fn is_zero(section: &str, fields: &Map<String, Value>) -> bool {
+    !NO_STRUCTS.contains(&section)
+        && fields.iter().all(|(field, value)| match value {
+            Value::Null => true,
+            _ if POINTERS.iter().any(|it| it.eq_ignore_ascii_case(field)) => false,
+            Value::Bool(b) => !b,
+            Value::Number(n) => n.as_f64() == Some(0.0),
+            Value::String(s) => s.is_empty(),
+            Value::Array(_) | Value::Object(_) => false,
+        })
 }
 
 fn append(into: &mut Value, more: Vec<Value>) {

@@ -88,6 +88,26 @@ fn hook_071_shards_say_what_can_be_merged_and_say_it_once() {
                 "owners: {mdyamlrepos: [o]}",
                 "doesn't support merging: owners",
             ),
+            // What is the same as nothing where it is a struct, and what is there all the same where it is none.
+            (
+                "size: {s: 0}\nslack: {}\nblunderbuss: {}\nconfig_updater: {gzip: false, maps: }\nretitle: {allow_closed_issues: false}\nhelp: {help_guidelines_url: ''}\nlabel: {}",
+                "",
+            ),
+            (
+                "blunderbuss: {request_count: 0}",
+                "doesn't support merging: blunderbuss",
+            ),
+            (
+                "config_updater: {maps: {}}",
+                "doesn't support merging: config_updater",
+            ),
+            ("heart: {adorees: []}", "doesn't support merging: heart"),
+            ("jira: {}", "doesn't support merging: jira"),
+            (
+                "repo_milestone: {}",
+                "doesn't support merging: repo_milestone",
+            ),
+            ("blockades: []", "doesn't support merging: blockades"),
         ],
         |shard| errors(&[("plugins.yaml", MAIN), (SHARD, shard)]),
     );
