@@ -241,8 +241,9 @@ impl Session {
         };
         let plugins = &self.tools.plugins;
         let enabled = running.plugins.enabled_plugins(&repo.org, &repo.repo);
-        // Names that are not built in are accepted silently (HOOK-054).
+        // Names that are not built in are accepted silently (HOOK-054), and so are those of what `external_plugins` turns on.
         let own = enabled.into_iter().filter_map(|name| plugins.get(name));
+        let own = own.filter(|plugin| plugin.external_names().is_empty());
         let external = running
             .plugins
             .external_plugins(&repo.org, &repo.repo, &delivery.event);
