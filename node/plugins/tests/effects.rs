@@ -418,6 +418,42 @@ async fn what_a_plugin_elsewhere_refuses_is_given_up_after_five_tries() {
     );
 }
 
+/// HOOK-030: two that share a name are two; HOOK-054: what is on only as an external plugin is none of `plugins`.
+#[tokio::test]
+async fn plugins_elsewhere_of_one_name_each_get_the_delivery() {
+    let (first, mut told_first) = elsewhere(&[]).await;
+    let (second, mut told_second) = elsewhere(&[]).await;
+    let stage = Stage::new(Setup {
+        plugins: format!(
+            "plugins: {{acme: {{plugins: [refresh, of-a-fork]}}}}\n\
+             external_plugins: {{acme: [{{name: far, endpoint: '{first}', events: [issue_comment]}}, {{name: far, endpoint: '{second}', events: [issue_comment]}}]}}"
+        ),
+        ..Setup::default()
+    })
+    .await;
+    let pr = stage.world.pr("fix").opened_by("author").await;
+    stage.world.comment("author", &pr, "/refresh").await;
+    stage.settled().await;
+    let (of_first, body) = next(&mut told_first).await;
+    let (of_second, same) = next(&mut told_second).await;
+    assert_eq!(
+        of_first["x-github-delivery"],
+        of_second["x-github-delivery"]
+    );
+    assert_eq!(body, same);
+    assert!(told_first.try_recv().is_err() && told_second.try_recv().is_err());
+    let view = stage.store().view();
+    let plugins = view.deliveries_newest_first(None);
+    let plugins: Vec<_> = plugins.flat_map(|delivery| &delivery.plugins).collect();
+    assert!(
+        plugins.iter().any(|name| name.starts_with("external:far@")),
+        "{plugins:?}"
+    );
+    for off in ["refresh", "of-a-fork"] {
+        assert!(!plugins.contains(&&off.to_owned()), "{plugins:?}");
+    }
+}
+
 /// What kubernetes has on for most of its repositories.
 const KUBERNETES: &str = "approve, assign, blunderbuss, help, hold, label, lgtm, lifecycle, milestone, milestonestatus, \
     override, owners-label, release-note, retitle, shrug, skip, stage, trigger, verify-owners, welcome, wip";

@@ -300,13 +300,22 @@ impl PluginConfig {
         repo: &str,
         event: &'a str,
     ) -> impl Iterator<Item = &'a ExternalPlugin> {
+        self.external_plugins_of(org, repo).filter(move |plugin| {
+            plugin.events.is_empty() || plugin.events.iter().any(|e| e == event)
+        })
+    }
+
+    /// The same, whatever the event.
+    pub fn external_plugins_of<'a>(
+        &'a self,
+        org: &str,
+        repo: &str,
+    ) -> impl Iterator<Item = &'a ExternalPlugin> + use<'a> {
         let keys = [org.to_owned(), format!("{org}/{repo}")];
         let lists = keys
             .into_iter()
             .filter_map(|key| self.core.external_plugins.get(&key));
-        lists.flatten().filter(move |plugin| {
-            plugin.events.is_empty() || plugin.events.iter().any(|e| e == event)
-        })
+        lists.flatten()
     }
 
     /// Where a plugin is on. A repository that is named itself is no exception of its org.

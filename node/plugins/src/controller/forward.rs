@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use sha2::{Digest as _, Sha256};
 use trireme_config::PluginConfig;
+use trireme_config::plugins::ExternalPlugin;
 use trireme_outside::OutsideError;
 use trireme_proto::state::effect::Action;
 use trireme_proto::state::{Delivery, Effect, ForwardEffect, PlanBody};
@@ -22,6 +24,8 @@ const MAX_ANSWER: usize = 1000;
 const USER_AGENT: &str = "ProwHook";
 /// Of the lanes of plugins elsewhere; no plugin of Prow's has a name with a colon.
 pub(super) const PREFIX: &str = "external:";
+/// Bytes of the SHA-256 of an endpoint that tell plugins of one name apart.
+const ENDPOINT_DIGEST: usize = 6;
 
 /// The plans of the plugins elsewhere that want this delivery, in the order of the configuration. `is_built_in` names
 /// those that this process runs itself.
@@ -30,10 +34,11 @@ pub(super) fn plans(
     delivery: &Delivery,
     is_built_in: impl Fn(&str) -> bool,
 ) -> Vec<PlanBody> {
-    let wanting = config.external_plugins(&delivery.org, &delivery.repo, &delivery.event);
+    let (org, repo) = (&delivery.org, &delivery.repo);
+    let wanting = config.external_plugins(org, repo, &delivery.event);
     let elsewhere = wanting.filter(|plugin| !is_built_in(&plugin.name));
-    let plan = |plugin: &trireme_config::plugins::ExternalPlugin| PlanBody {
-        plugin: format!("{PREFIX}{}", plugin.name),
+    let plan = |plugin: &ExternalPlugin| PlanBody {
+        plugin: lane_name(config.external_plugins_of(org, repo), plugin),
         effects: vec![Effect {
             action: Some(Action::Forward(ForwardEffect {
                 name: plugin.name.clone(),
@@ -44,6 +49,21 @@ pub(super) fn plans(
         ..PlanBody::default()
     };
     elsewhere.map(plan).collect()
+}
+
+/// The lane of a plugin elsewhere, whatever the event: of its name, and where the repository has that name with another
+/// endpoint too, of both. The same endpoint twice is the same plugin, which gets each delivery once.
+fn lane_name<'c>(
+    mut all: impl Iterator<Item = &'c ExternalPlugin>,
+    plugin: &ExternalPlugin,
+) -> String {
+    let ExternalPlugin { name, endpoint, .. } = plugin;
+    if all.all(|other| other.name != *name || other.endpoint == *endpoint) {
+        return format!("{PREFIX}{name}");
+    }
+    // An endpoint may be longer than a name may be, and may hold a password.
+    let digest = hex::encode(&Sha256::digest(endpoint)[..ENDPOINT_DIGEST]);
+    format!("{PREFIX}{name}@{digest}")
 }
 
 /// The headers that came, but for those that belong to the one connection.
@@ -159,6 +179,41 @@ mod tests {
         assert_eq!(to("org", "", "membership"), ["external:all"]);
         assert_eq!(to("org", "repo", "push"), ["external:all", "external:one"]);
         assert_eq!(to("", "", "ping"), [""; 0]);
+    }
+
+    /// HOOK-030: every entry gets the event, those of one name too; a lane is found again by what is configured.
+    #[test]
+    fn hook_030_plugins_of_one_name_with_two_endpoints_both_get_it() {
+        let sent = |lists: &str, event: &str| -> String {
+            let config = plugins_yaml(&format!("external_plugins: {lists}")).unwrap();
+            let delivery = Delivery {
+                org: "org".to_owned(),
+                repo: "repo".to_owned(),
+                event: event.to_owned(),
+                ..Delivery::default()
+            };
+            let plans = plans(&config, &delivery, |_| false);
+            let told = plans.iter().map(|plan| match &plan.effects[0].action {
+                Some(Action::Forward(to)) => format!("{} {} {}", plan.plugin, to.name, to.endpoint),
+                other => panic!("{other:?}"),
+            });
+            told.collect::<Vec<_>>().join("\n")
+        };
+        let both = "{org/repo: [{name: x, endpoint: 'http://a', events: [push]}, {name: z}, {name: x, endpoint: 'http://b'}]}";
+        insta::assert_snapshot!(sent(both, "push"), @r"
+        external:x@54df484bb282 x http://a
+        external:z z http://z
+        external:x@513ede8032c1 x http://b
+        ");
+        // As for the other events.
+        insta::assert_snapshot!(sent(both, "issues"), @r"
+        external:z z http://z
+        external:x@513ede8032c1 x http://b
+        ");
+        let once = "{org/repo: [{name: x, endpoint: 'http://b'}], else: [{name: x}]}";
+        assert_eq!(sent(once, "push"), "external:x x http://b");
+        let same = "{org/repo: [{name: x, events: [push]}, {name: x, events: [issues]}]}";
+        assert_eq!(sent(same, "push"), "external:x x http://x");
     }
 
     #[test]
