@@ -9,7 +9,8 @@ use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 use trireme_outside::{jira::JiraAuth, service::Secret, slack::SLACK_API};
 use trireme_plugins::{
-    CherrypickerOptions, FunOptions, JiraOptions, NeedsRebaseOptions, PluginOptions, SlackOptions,
+    CherrypickerOptions, FunOptions, JiraOptions, NeedsRebaseOptions, PluginOptions, Plugins,
+    SlackOptions,
 };
 
 use crate::{secrets::Secrets, settings::Settings};
@@ -90,16 +91,42 @@ impl NeedsRebaseSettings {
 }
 
 /// What holds for all plugins.
-#[derive(Debug, Clone, Copy, Deserialize, Serialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PluginsSettings {
     /// Whether services elsewhere are asked for pictures and jokes (PLG-FUN-006).
     pub fun: bool,
+    /// Names of external plugins that are built in, and whose endpoints get their webhooks all the same (HOOK-030).
+    pub elsewhere: Vec<String>,
 }
 
 impl Default for PluginsSettings {
     fn default() -> Self {
-        Self { fun: true }
+        Self {
+            fun: true,
+            elsewhere: Vec::new(),
+        }
+    }
+}
+
+impl PluginsSettings {
+    pub(crate) fn check(&self) -> anyhow::Result<()> {
+        let all = Plugins::built_in();
+        for name in &self.elsewhere {
+            ensure!(
+                all.external(name).is_some(),
+                "plugins.elsewhere: {name:?} is no external plugin that is built in, leave it out: what external_plugins in \
+                 plugins.yaml names besides {} is called anyway",
+                all.external_names().collect::<Vec<_>>().join(", ")
+            );
+        }
+        Ok(())
+    }
+
+    /// The plugins that run here.
+    #[must_use]
+    pub fn run_here(&self) -> Plugins {
+        Plugins::built_in().elsewhere(&self.elsewhere)
     }
 }
 
@@ -261,6 +288,11 @@ mod tests {
         assert_eq!(told.fun, None);
         let off = Settings::parse(&format!("{text}[plugins]\nfun = false\n")).unwrap();
         assert_eq!(options(&off, &secrets).unwrap().fun, None);
+        // HOOK-030
+        assert!(off.plugins.run_here().external("cherrypick").is_some());
+        let more = format!("{text}[plugins]\nelsewhere = [\"cherrypicker\"]\n");
+        let here = Settings::parse(&more).unwrap().plugins.run_here();
+        assert!(here.external("cherrypick").is_none() && here.external("refresh").is_some());
         // HOOK-042: beside a hook of Prow's its plugins are not told twice.
         assert!(told.slack.is_none() && told.dry_run);
         assert!(!told_by_default.dry_run);
@@ -291,6 +323,14 @@ mod tests {
                 "jira: give either bearer_token_file",
             ),
             ("[jira]\nendpoint = \"https://j\"", "good"),
+            (
+                "[plugins]\nelsewhere = [\"cherrypicker\", \"needs-rebase\"]",
+                "good",
+            ),
+            (
+                "[plugins]\nelsewhere = [\"cherypicker\"]",
+                "plugins.elsewhere: \"cherypicker\" is no external plugin that is built in",
+            ),
         ] {
             let told = told(text);
             assert!(told.contains(expected), "{text}: {told}");

@@ -87,10 +87,12 @@ pub(crate) async fn run(args: ServeArgs) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
 
     let config_health = ConfigHealth::default();
-    let (feeder, feed) = Feeder::new(store.clone(), Arc::new(registry()), config_health.clone());
+    let run_here = settings.plugins.run_here();
+    let sections = Arc::new(run_here.config_registry());
+    let (feeder, feed) = Feeder::new(store.clone(), sections, config_health.clone());
     tasks.spawn(feeder.run(stop.clone()));
 
-    let help = PluginHelpSource::new(feed.config.clone(), Plugins::built_in())?;
+    let help = PluginHelpSource::new(feed.config.clone(), run_here)?;
     let help = Arc::new(help);
     tasks.spawn(tell_not_built(feed.config.clone(), stop.clone()));
 
@@ -520,7 +522,7 @@ async fn controllers(
         mirrors: mirrors.clone(),
     };
     let plugins = PluginsController::new(Equipment {
-        plugins: Plugins::built_in(),
+        plugins: settings.plugins.run_here(),
         forge: Arc::clone(&forge),
         forges,
         owners,

@@ -418,6 +418,7 @@ impl Settings {
         if let Some(follow) = &self.config.follow {
             follow.check(self.github.is_some())?;
         }
+        self.plugins.check()?;
         self.cherrypicker.check()?;
         self.needs_rebase.check()?;
         if let Some(jira) = &self.jira {
@@ -830,6 +831,7 @@ mod tests {
             "max_retired_percent",
             "[plugins]",
             "fun = ",
+            "elsewhere = ",
             "[cherrypicker]",
             "labels = ",
             "use_prow_assignments",

@@ -9,6 +9,12 @@ use trireme_forge::RepoId;
 use crate::help::{HelpScope, PluginHelp};
 use crate::plugin::Plugin;
 
+/// Where the node's settings hold what are flags of a process of its own in Prow, by the name of the plugin.
+const FLAGS: [(&str, &str); 2] = [
+    ("cherrypicker", "[cherrypicker]"),
+    ("needs-rebase", "[needs_rebase]"),
+];
+
 /// Plugins by name.
 #[derive(Clone)]
 pub struct Plugins {
@@ -29,6 +35,16 @@ impl Plugins {
     pub fn with(mut self, plugin: impl Plugin) -> Self {
         self.all.retain(|known| known.name() != plugin.name());
         self.all.push(Arc::new(plugin));
+        self
+    }
+
+    /// Without those that `external_plugins` turns on by one of these names: whatever they are called there, their
+    /// endpoints get the webhooks.
+    #[must_use]
+    pub fn elsewhere(mut self, names: &[String]) -> Self {
+        let is_named = |name: &str| names.iter().any(|elsewhere| elsewhere == name);
+        self.all
+            .retain(|plugin| !plugin.external_names().iter().any(|name| is_named(name)));
         self
     }
 
@@ -78,9 +94,23 @@ impl Plugins {
         let own: Vec<&str> = own.map(|plugin| plugin.name()).collect();
         let names = PROW_PLUGINS.into_iter().chain(own.iter().copied());
         let sections = self.all.iter().filter_map(|plugin| plugin.section());
+        let external = self.all.iter().flat_map(|plugin| {
+            let mut flags = FLAGS.iter();
+            let flags = flags.find(|(of, _)| *of == plugin.name());
+            let called = "to have it called after all";
+            let help = match flags {
+                Some((_, section)) => format!(
+                    "its flags are in {section} of each node's settings; list it in plugins.elsewhere there {called}"
+                ),
+                None => format!("list it in plugins.elsewhere of each node's settings {called}"),
+            };
+            let names = plugin.external_names().iter();
+            names.map(move |name| (*name, help.clone()))
+        });
         let registry = ConfigRegistry::new()
             .with_names(names)
-            .with_built(own.clone());
+            .with_built(own.clone())
+            .with_external(external);
         sections.fold(registry, ConfigRegistry::with)
     }
 }
@@ -200,6 +230,7 @@ mod tests {
     fn cfg_112_what_prow_only_logs_does_not_fail_a_strict_check() {
         let text = "\
 plugins: {o: {plugins: [transfer-issue]}}
+external_plugins: {o: [{name: cherrypicker, endpoint: 'http://cp'}, {name: needs-rebase}, {name: x, endpoint: 'http://x.y'}]}
 repo_milestone: {'': {maintainers_id: 7, maintainers_team: leads}}
 blockades: [{repos: [o], blockregexps: ['(']}]
 branch_cleaner: {preserved_branches: {o: ['*bad']}}
@@ -223,6 +254,7 @@ config_updater: {maps: {'a/*[z-a]': {name: b}}}
         let told = told.map(|found| format!("{}: {}", found.rule.name(), found.field));
         insta::assert_snapshot!(told.collect::<Vec<_>>().join("\n"), @r"
         plugin-advice: plugins
+        plugin-advice: external_plugins
         plugin-advice: repo_milestone.maintainers_id
         plugin-advice: blockades.0.blockregexps.0
         plugin-advice: branch_cleaner.preserved_branches.o.0
@@ -230,6 +262,37 @@ config_updater: {maps: {'a/*[z-a]': {name: b}}}
         plugin-advice: config_updater.maps.a/*[z-a]
         ");
         assert!(report.passes(true));
+    }
+
+    /// HOOK-030: what is built in is run here and its endpoint is not called, which is told; or it is called after all.
+    #[test]
+    fn hook_030_an_endpoint_of_what_is_built_in_is_told_of() {
+        let text = "\
+external_plugins:
+  o:
+  - {name: cherrypicker, endpoint: 'http://cp:8080'}
+  - {name: needs-rebase, endpoint: 'http://needs-rebase'}
+  - {name: other, endpoint: 'http://other.ns'}
+  p: [{name: cherrypicker, endpoint: 'http://cp:8080'}, {name: refresh, endpoint: 'http://r'}]
+";
+        let told = |plugins: &Plugins| {
+            let registry = plugins.config_registry();
+            let options = LoadOptions {
+                plugins: Some(&registry),
+                ..LoadOptions::default()
+            };
+            let warnings = Config::load(&files(text.as_bytes()), options).warnings;
+            let warnings = warnings.iter().map(ToString::to_string);
+            warnings.collect::<Vec<_>>().join("\n")
+        };
+        insta::assert_snapshot!(told(&Plugins::built_in()), @r"
+        plugins.yaml:3:36: external_plugins: the external plugin cherrypicker is built in here: http://cp:8080 is not called; its flags are in [cherrypicker] of each node's settings; list it in plugins.elsewhere there to have it called after all
+        plugins.yaml:6:83: external_plugins: the external plugin refresh is built in here: http://r is not called; list it in plugins.elsewhere of each node's settings to have it called after all
+        ");
+        let names = ["cherrypick", "refresh"].map(str::to_owned);
+        let some = Plugins::built_in().elsewhere(&names);
+        assert_eq!(told(&some), "");
+        assert!(some.external("cherrypicker").is_none() && some.get("needs-rebase").is_some());
     }
 
     fn files(plugins: &[u8]) -> FileSet {

@@ -454,6 +454,35 @@ async fn plugins_elsewhere_of_one_name_each_get_the_delivery() {
     }
 }
 
+/// HOOK-030, PLG-NEEDSREBASE-002: what is built in runs here, or elsewhere after all, and never both.
+#[tokio::test]
+async fn a_plugin_that_is_built_in_may_run_elsewhere_after_all() {
+    let (url, mut told) = elsewhere(&[]).await;
+    let name = ["needs-rebase".to_owned()];
+    let mut found = Vec::new();
+    for built_in in [Plugins::built_in(), Plugins::built_in().elsewhere(&name)] {
+        let stage = Stage::new(Setup {
+            plugins: format!("external_plugins: {{acme: [{{name: needs-rebase, endpoint: '{url}', events: [pull_request]}}]}}"),
+            built_in,
+            ..Setup::default()
+        })
+        .await;
+        stage.world.pr("fix").opened_by("author").await;
+        stage.settled().await;
+        let view = stage.store().view();
+        let plugins: Vec<_> = (view.deliveries_newest_first(None))
+            .filter(|delivery| delivery.event == "pull_request")
+            .flat_map(|delivery| delivery.plugins.clone())
+            .filter(|plugin| plugin.contains("needs-rebase"))
+            .collect();
+        let looked = view.cursor("plugins/needs-rebase").is_some();
+        found.push((plugins.join(" "), told.try_recv().is_ok(), looked));
+    }
+    let here = ("needs-rebase".to_owned(), false, true);
+    let there = ("external:needs-rebase".to_owned(), true, false);
+    assert_eq!(found, [here, there]);
+}
+
 /// What kubernetes has on for most of its repositories.
 const KUBERNETES: &str = "approve, assign, blunderbuss, help, hold, label, lgtm, lifecycle, milestone, milestonestatus, \
     override, owners-label, release-note, retitle, shrug, skip, stage, trigger, verify-owners, welcome, wip";

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::registry::place_of_text;
-use super::{OrgPlugins, PluginConfig, Registry};
+use super::{ExternalPlugin, OrgPlugins, PluginConfig, Registry, usual_endpoint};
 use crate::check::Warning;
 use crate::diagnostic::{Diagnostic, Rule};
 use crate::load::LoadOptions;
@@ -19,6 +19,7 @@ pub(super) fn check(
     if let Some(registry) = options.plugins {
         former(config, registry, &mut wrong);
         unknown(config, registry, options.refuse_unknown_plugins, &mut wrong);
+        unused_endpoints(config, registry, &mut wrong);
     }
     doubled_plugins(config, &mut wrong);
     doubled_external_plugins(config, &mut wrong);
@@ -135,6 +136,26 @@ fn unknown(config: &PluginConfig, registry: &Registry, refuse: bool, wrong: &mut
                 )
             }
         });
+    }
+}
+
+/// Endpoints of external plugins that run here, each plugin once. The usual one need not be meant.
+fn unused_endpoints(config: &PluginConfig, registry: &Registry, wrong: &mut Findings) {
+    let mut told = BTreeSet::new();
+    for plugin in config.core.external_plugins.values().flatten() {
+        let ExternalPlugin { name, endpoint, .. } = plugin;
+        let Some(help) = registry.runs_here(name) else {
+            continue;
+        };
+        if *endpoint != usual_endpoint(name) && told.insert(name) {
+            let message =
+                format!("the external plugin {name} is built in here: {endpoint} is not called");
+            wrong.push(Finding {
+                help: help.to_owned(),
+                warning: Some(Warning::PluginAdvice),
+                ..Finding::new("external_plugins", endpoint, message)
+            });
+        }
     }
 }
 

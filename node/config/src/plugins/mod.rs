@@ -255,7 +255,7 @@ impl PluginConfig {
     fn set_defaults(&mut self) {
         for plugin in self.core.external_plugins.values_mut().flatten() {
             if plugin.endpoint.is_empty() {
-                plugin.endpoint = format!("http://{}", plugin.name);
+                plugin.endpoint = usual_endpoint(&plugin.name);
             }
         }
         for trigger in &mut self.core.triggers {
@@ -393,6 +393,11 @@ impl PluginConfig {
     pub fn skip_collaborators(&self, org: &str, repo: &str) -> bool {
         names(&self.core.owners.skip_collaborators, org, repo)
     }
+}
+
+/// Of an external plugin without one of its own.
+fn usual_endpoint(plugin: &str) -> String {
+    format!("http://{plugin}")
 }
 
 fn names(list: &[String], org: &str, repo: &str) -> bool {

@@ -165,6 +165,7 @@ pub struct Registry {
     sections: Vec<Section>,
     names: Option<Vec<String>>,
     built: Option<Vec<String>>,
+    external: BTreeMap<String, String>,
     identity: Identity,
 }
 
@@ -219,6 +220,19 @@ impl Registry {
         self
     }
 
+    /// Names of external plugins that run here, so that no endpoint is called, and what somebody who gives them one should
+    /// know.
+    #[must_use]
+    pub fn with_external<S: Into<String>>(
+        mut self,
+        names: impl IntoIterator<Item = (S, String)>,
+    ) -> Self {
+        let names = names.into_iter();
+        self.external = names.map(|(name, help)| (name.into(), help)).collect();
+        self.identity = Identity::default();
+        self
+    }
+
     pub(crate) fn identity(&self) -> &Identity {
         &self.identity
     }
@@ -242,6 +256,11 @@ impl Registry {
         self.built
             .as_ref()
             .is_none_or(|names| names.iter().any(|name| name == plugin))
+    }
+
+    /// For an external plugin that runs here: what to know about its endpoint.
+    pub(super) fn runs_here(&self, external: &str) -> Option<&str> {
+        self.external.get(external).map(String::as_str)
     }
 
     /// For the former name of a plugin, if it is known still: what it is part of now, and what of it is on.

@@ -66,9 +66,17 @@ struct Looked {
 }
 
 impl Session {
+    /// Whether needs-rebase is run here, and not elsewhere.
+    fn looks_for_rebase(&self) -> bool {
+        self.tools.plugins.get(needs_rebase::NAME).is_some()
+    }
+
     /// Takes note of a push.
     pub(super) fn note_push(&self, config: &PluginConfig, event: &Event) {
         let Event::Push(push) = event else { return };
+        if !self.looks_for_rebase() {
+            return;
+        }
         if let Some((repo, branch)) = moved(config, push)
             && self.chores.depth().0 < MAX_CHORES
         {
@@ -105,6 +113,9 @@ impl Session {
         let (Some(running), view) = self.running() else {
             return Ok(None);
         };
+        if !self.looks_for_rebase() {
+            return Ok(None);
+        }
         let now_ms = self.office.now_ms();
         let period_ms = millis(self.tools.options.needs_rebase.update_period);
         let last_ms = view.cursor(CURSOR).map(|cursor| cursor.at_ms);
