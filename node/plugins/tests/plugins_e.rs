@@ -523,6 +523,37 @@ async fn plg_fun_003_a_broken_service_is_told_of() {
     assert_eq!(stage.dead().len(), 0);
 }
 
+/// PLG-SIGMENTION-001: who cannot be told to be a member is none, once the forge answers at all; labels do not depend on it.
+#[tokio::test]
+async fn plg_sigmention_001_a_membership_that_is_not_told_is_none() {
+    let stage = Stage::new(plugins("sigmention", "")).await;
+    stage.world.repo_labels(&["sig/testing"]);
+    let pr = opened(&stage).await;
+    let faults = stage.world.sandbox().faults();
+    let asking = || CallMatch {
+        method: Some("GET".to_owned()),
+        ..CallMatch::path("/orgs/*/members/*")
+    };
+    let answers = [(502, Some(2)), (403, None)];
+    for (code, times) in answers {
+        let refuse = CallEffect::Status { code };
+        faults.on_call(asking(), refuse, times).unwrap();
+    }
+    stage
+        .world
+        .comment("reviewer", &pr, "cc @kubernetes/sig-testing-misc")
+        .await;
+    stage.settled().await;
+    assert_eq!(stage.world.labels(&pr), ["sig/testing"]);
+    assert_eq!(
+        said(&stage, &pr),
+        [
+            "@reviewer: Reiterating the mentions to trigger a notification: \n@kubernetes/sig-testing-misc\n"
+        ]
+    );
+    assert_eq!(stage.dead().len(), 0);
+}
+
 /// PLG-SIGMENTION-001
 #[tokio::test]
 async fn plg_sigmention_001_mentions_of_strangers_are_repeated() {
