@@ -6,7 +6,7 @@ use trireme_config::plugins::{Problem, Section, narrowest};
 use trireme_config::{Template, TemplateError};
 use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
 use trireme_forge::search::FoundIssues;
-use trireme_forge::{PullRequest, RepoId, UserKind};
+use trireme_forge::{RepoId, UserKind};
 
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
@@ -47,7 +47,7 @@ impl Welcomes {
         narrowest(&self.0, |settings| &settings.repos, &repo.org, &repo.repo)
     }
 
-    /// HOOK-057. A template that does not parse welcomes nobody, as in Prow.
+    /// HOOK-057. A template that does not parse, or names what there is not, welcomes nobody, as in Prow.
     fn check(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
         let mut seen = Vec::new();
@@ -62,7 +62,7 @@ impl Welcomes {
                 }
                 seen.push(entry);
             }
-            if let Err(error) = Template::parse(settings.template()) {
+            if let Err(error) = message(settings.template(), &RepoId::new("org", "repo"), "login") {
                 problems.push(Problem {
                     help: "nobody is welcomed until it is put right".to_owned(),
                     ..Problem::advice(format!("{n}.message_template"), error.to_string())
@@ -116,7 +116,7 @@ impl Plugin for Welcome {
                 return Ok(Decision::nothing());
             }
         }
-        let text = message(settings.template(), pr);
+        let text = message(settings.template(), &pr.repo, &pr.author.login);
         let text = text.map_err(|error| PlanError::Failed(format!(
             "the template of plugins.yaml for welcoming people to {} is no template, put its message_template right: {error}",
             pr.repo
@@ -162,10 +162,10 @@ fn is_first(found: &FoundIssues, number: u64) -> bool {
     }
 }
 
-fn message(template: &str, pr: &PullRequest) -> Result<String, TemplateError> {
-    let RepoId { org, repo } = &pr.repo;
+fn message(template: &str, repo: &RepoId, login: &str) -> Result<String, TemplateError> {
+    let RepoId { org, repo } = repo;
     // Webhooks do not tell people's names.
-    Template::parse(template)?.for_newcomer(org, repo, &pr.author.login, "")
+    Template::parse(template)?.for_newcomer(org, repo, login, "")
 }
 
 #[cfg(test)]
@@ -217,7 +217,8 @@ mod tests {
 
     #[test]
     fn plg_welcome_001_the_template_knows_whom_it_greets() {
-        let told = |template: &str| match message(template, &pull_request()) {
+        let pr = pull_request();
+        let told = |template: &str| match message(template, &pr.repo, &pr.author.login) {
             Ok(text) => text,
             Err(error) => format!("error: {error}"),
         };
@@ -225,6 +226,9 @@ mod tests {
         insta::assert_snapshot!(told("{{if .AuthorName}}{{.AuthorName}}{{else}}@{{.AuthorLogin}}{{end}}<br>"), @"@author<br>");
         insta::assert_snapshot!(told("{{.Number}}"), @"error: can't evaluate field Number in type PRInfo");
         insta::assert_snapshot!(told("{{"), @"error: line 1: unclosed action");
+        // Prow's templates are HTML.
+        insta::assert_snapshot!(told("<!-- for {{.Org}} -->Hi <b>@{{.AuthorLogin}}</b><!-- --><!---->!"), @"Hi <b>@author</b>!");
+        insta::assert_snapshot!(told("Hi <!-- @{{.AuthorLogin}}"), @"error: it ends in a comment: there is a <!-- without its -->");
     }
 
     #[test]
@@ -245,6 +249,8 @@ mod tests {
         let section: Welcomes = serde_json::from_value(json!([
             {"repos": ["org", "org/repo"]},
             {"repos": ["org/repo", "org"], "message_template": "{{"},
+            {"message_template": "{{.Number}}"},
+            {"message_template": "<!-- -->"},
         ]))
         .unwrap();
         let told = section.check().into_iter();
@@ -253,6 +259,7 @@ mod tests {
         1.repos.0: The repo "org/repo" is duplicated in the 'welcome' plugin configuration. Error
         1.repos.1: The org "org" is duplicated in the 'welcome' plugin configuration. Error
         1.message_template: line 1: unclosed action Advice
+        2.message_template: can't evaluate field Number in type PRInfo Advice
         "#);
     }
 }

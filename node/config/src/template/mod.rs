@@ -94,10 +94,11 @@ impl Template {
         self.for_value("CodeReviewCommon", &value)
     }
 
-    /// The text that welcomes the author of a first pull request.
+    /// The text that welcomes the author of a first pull request. Prow makes it with `html/template`: comments of HTML are
+    /// left out, in the template alone, because what is put in are names that need no escaping anywhere in HTML.
     ///
     /// # Errors
-    /// A field that there is not.
+    /// A field that there is not, or a comment without an end.
     pub fn for_newcomer(
         &self,
         org: &str,
@@ -111,12 +112,28 @@ impl Template {
             "AuthorLogin": login,
             "AuthorName": name,
         });
-        self.for_value("PRInfo", &value)
+        without_comments(&self.for_value("PRInfo", &value)?)
     }
 
     fn for_value(&self, type_name: &'static str, value: &Value) -> Result<String, TemplateError> {
         exec::execute(&self.0, type_name, value)
     }
+}
+
+/// HTML without its comments.
+fn without_comments(html: &str) -> Result<String, TemplateError> {
+    let mut text = String::with_capacity(html.len());
+    let mut rest = html;
+    while let Some((before, comment)) = rest.split_once("<!--") {
+        text.push_str(before);
+        let Some((_, after)) = comment.split_once("-->") else {
+            let why = "it ends in a comment: there is a <!-- without its -->";
+            return Err(TemplateError::Execution(why.to_owned()));
+        };
+        rest = after;
+    }
+    text.push_str(rest);
+    Ok(text)
 }
 
 #[cfg(test)]
