@@ -771,6 +771,19 @@ mod tests {
         ");
     }
 
+    /// CFG-112: whoever names what is no plugin there is told what was meant.
+    #[test]
+    fn cfg_112_an_unknown_plugin_is_told_with_what_to_do() {
+        let registry = registry().with_external([("needs-rebase", String::new())]);
+        let text = "plugins: {o: {plugins: [needs-rebase, lgmt]}}";
+        let report = Files::default().plugins(text).report(&[], Some(&registry));
+        assert!(!report.passes(false));
+        insta::assert_snapshot!(lines(&report), @r#"
+        plugins.yaml:1:25: plugins: unknown plugin: needs-rebase; it is turned on in external_plugins
+        plugins.yaml:1:39: plugins: unknown plugin: lgmt; did you mean "lgtm"?
+        "#);
+    }
+
     /// CFG-112, HOOK-050: what is read and only odd is no unknown field, and Prow's `--strict` does not mind it.
     #[test]
     fn cfg_112_advice_about_a_plugins_setting_is_no_unknown_field() {

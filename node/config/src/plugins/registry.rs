@@ -272,6 +272,9 @@ impl Registry {
 
     /// What somebody who names an unknown plugin should do.
     pub(super) fn instead_of(&self, plugin: &str) -> String {
+        if self.external.contains_key(plugin) {
+            return "it is turned on in external_plugins".to_owned();
+        }
         let names = self.names.iter().flatten().map(String::as_str);
         suggest::did_you_mean(plugin, names)
     }
