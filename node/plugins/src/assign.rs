@@ -74,11 +74,11 @@ struct Wanted {
 impl Wanted {
     fn of(command: &Regex, comment: &GenericComment) -> Self {
         let mut people: Vec<(String, bool)> = Vec::new();
-        let mut want = |login: &str, add: bool| match people.iter_mut().find(|(had, _)| had == login)
-        {
-            Some((_, had)) => *had = add,
-            None => people.push((login.to_owned(), add)),
-        };
+        let mut want =
+            |login: &str, add: bool| match people.iter_mut().find(|(had, _)| had == login) {
+                Some((_, had)) => *had = add,
+                None => people.push((login.to_owned(), add)),
+            };
         for found in command.captures_iter(&comment.body) {
             let add = found.get(1).is_none_or(|un| un.as_str() != "un");
             let names = found.get(2).map_or("", |names| names.as_str());
@@ -113,7 +113,9 @@ fn decide(comment: &GenericComment) -> Decision {
         (!assign.remove.is_empty()).then(|| on.unassign(assign.remove)),
         (!assign.add.is_empty()).then(|| on.assign(assign.add)),
         "GitHub didn't allow me to assign the following users: ",
-        &format!(".\n\nNote that only [{org} members](https://github.com/orgs/{org}/people) with read permissions, repo collaborators and people who have commented on this issue/PR can be assigned. Additionally, issues/PRs can only have 10 assignees at the same time.\nFor more information please see [the contributor guide](https://git.k8s.io/community/contributors/guide/first-contribution.md#issue-assignment-in-github)"),
+        &format!(
+            ".\n\nNote that only [{org} members](https://github.com/orgs/{org}/people) with read permissions, repo collaborators and people who have commented on this issue/PR can be assigned. Additionally, issues/PRs can only have 10 assignees at the same time.\nFor more information please see [the contributor guide](https://git.k8s.io/community/contributors/guide/first-contribution.md#issue-assignment-in-github)"
+        ),
     );
     if comment.is_pr {
         let review = Wanted::of(&CC, comment);
@@ -123,7 +125,9 @@ fn decide(comment: &GenericComment) -> Decision {
             (!review.remove.is_empty()).then(|| on.unrequest_review(review.remove)),
             (!review.add.is_empty()).then(|| on.request_review(review.add)),
             "GitHub didn't allow me to request PR reviews from the following users: ",
-            &format!(".\n\nNote that only [{org} members](https://github.com/orgs/{org}/people) and repo collaborators can review this PR, and authors cannot review their own PRs."),
+            &format!(
+                ".\n\nNote that only [{org} members](https://github.com/orgs/{org}/people) and repo collaborators can review this PR, and authors cannot review their own PRs."
+            ),
         );
     }
     decision
@@ -197,11 +201,20 @@ mod tests {
         issue.is_pr = false;
         assert!(decide(&issue).to_string().starts_with("assign alice\n"));
         assert!(!decide(&issue).to_string().contains("unrequest"));
-        assert!(crate::testing::concerns(&Assign, &comment_event("alice", "/cc")));
-        assert!(!crate::testing::concerns(&Assign, &comment_event("alice", "/assigning")));
+        assert!(crate::testing::concerns(
+            &Assign,
+            &comment_event("alice", "/cc")
+        ));
+        assert!(!crate::testing::concerns(
+            &Assign,
+            &comment_event("alice", "/assigning")
+        ));
         let mut opened = pull_request_event("opened");
         opened.pull_request.body = "/cc bob".into();
-        assert!(crate::testing::concerns(&Assign, &Event::PullRequest(Box::new(opened))));
+        assert!(crate::testing::concerns(
+            &Assign,
+            &Event::PullRequest(Box::new(opened))
+        ));
     }
 
     #[test]

@@ -327,7 +327,10 @@ blockades:
     #[test]
     fn hook_061_only_bad_expressions_for_branches_are_refused() {
         let bad = plugins_yaml("blockades: [{repos: [o], branchregexp: '('}]").unwrap_err();
-        assert!(bad.contains("failed to compile blockade branchregexp"), "{bad}");
+        assert!(
+            bad.contains("failed to compile blockade branchregexp"),
+            "{bad}"
+        );
         assert!(plugins_yaml(YAML).is_ok());
         assert!(plugins_yaml(SNIPPET).is_ok());
     }
@@ -358,7 +361,10 @@ blockades:
         ");
         assert!(decide(&pr, why.as_deref(), true, vec![]).is_idle());
         assert!(decide(&pr, None, false, vec![]).is_idle());
-        let said = [bot_comment(1, &format!("@author: {BLOCKED}\n")), bot_comment(2, "x")];
+        let said = [
+            bot_comment(1, &format!("@author: {BLOCKED}\n")),
+            bot_comment(2, "x"),
+        ];
         let gone = decide(&pr, None, true, obsolete(&crate::testing::bot(), &said));
         assert_eq!(gone.to_string(), "-do-not-merge/blocked-paths\ndelete [1]");
     }

@@ -47,12 +47,14 @@ impl Settings {
     fn preserves(&self, event: &PullRequestEvent) -> bool {
         let pr = &event.pull_request;
         let branch = &pr.head.branch;
-        [pr.repo.to_string(), pr.repo.org.clone()].iter().any(|key| {
-            let names = self.preserved_branches.get(key);
-            let mut matchers = self.matchers.get(key).into_iter().flatten();
-            names.is_some_and(|names| names.contains(branch))
-                || matchers.any(|matcher| matcher.is_match(branch))
-        })
+        [pr.repo.to_string(), pr.repo.org.clone()]
+            .iter()
+            .any(|key| {
+                let names = self.preserved_branches.get(key);
+                let mut matchers = self.matchers.get(key).into_iter().flatten();
+                names.is_some_and(|names| names.contains(branch))
+                    || matchers.any(|matcher| matcher.is_match(branch))
+            })
     }
 }
 
@@ -86,7 +88,9 @@ impl Plugin for BranchCleaner {
         let config = scope.per_repo(|repo| {
             let repo = repo.to_string();
             let preserved = settings?.preserved_branches.get(&repo)?.join(" ");
-            Some(format!("The preserved branches for repo {repo} is [{preserved}]"))
+            Some(format!(
+                "The preserved branches for repo {repo} is [{preserved}]"
+            ))
         });
         PluginHelp {
             description: "The branchcleaner plugin automatically deletes source branches for merged PRs between two branches on the same repository. This is helpful to keep repos that don't allow forking clean.".to_owned(),
@@ -103,7 +107,9 @@ impl Plugin for BranchCleaner {
 
 fn is_merged_within(event: &PullRequestEvent) -> bool {
     let pr = &event.pull_request;
-    event.action == PullRequestAction::Closed && pr.merged && pr.head.repo.as_ref() == Some(&pr.repo)
+    event.action == PullRequestAction::Closed
+        && pr.merged
+        && pr.head.repo.as_ref() == Some(&pr.repo)
 }
 
 fn decide(event: &PullRequestEvent, settings: &Settings) -> Decision {

@@ -160,9 +160,9 @@ async fn picture(
     match first.filter(|url| is_plain(url)) {
         Some(url) if asking.is_shown(&url).await? => Ok(Some(url)),
         Some(url) => Err(PlanError::Failed(format!("longcat is too long: {url}"))),
-        None if asked.category.is_empty() => {
-            Err(PlanError::Failed(format!("no cats in response from {address}")))
-        }
+        None if asked.category.is_empty() => Err(PlanError::Failed(format!(
+            "no cats in response from {address}"
+        ))),
         None => Ok(None),
     }
 }
@@ -182,7 +182,11 @@ mod tests {
             ("/meowvie space & hats ", "space & hats", true),
         ] {
             let asked = Asked::of(body).unwrap();
-            assert_eq!((asked.category.as_str(), asked.moves), (category, moves), "{body:?}");
+            assert_eq!(
+                (asked.category.as_str(), asked.moves),
+                (category, moves),
+                "{body:?}"
+            );
             assert!(concerns(&Cat, &comment_event("ann", body)));
         }
         for body in ["/meowing", "meow", "/meow-x"] {
@@ -190,7 +194,10 @@ mod tests {
         }
         let address = |body: &str| Asked::of(body).unwrap().address("https://c/s?format=json");
         assert_eq!(address("/meow"), "https://c/s?format=json");
-        assert_eq!(address("/meowvie a b"), "https://c/s?format=json&category=a+b&mime_types=gif");
+        assert_eq!(
+            address("/meowvie a b"),
+            "https://c/s?format=json&category=a+b&mime_types=gif"
+        );
         assert!(GRUMPY.is_match("Grumpy") && GRUMPY.is_match("no") && !GRUMPY.is_match("none"));
     }
 }

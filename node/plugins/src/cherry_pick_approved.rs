@@ -239,7 +239,10 @@ mod tests {
             told(&strict, &[LGTM, APPROVED, CHERRY_PICK_NOT_APPROVED]),
             "+cherry-pick-approved\n-do-not-merge/cherry-pick-not-approved"
         );
-        assert_eq!(told(&strict, &[LGTM, APPROVED, CHERRY_PICK_APPROVED]), "nothing");
+        assert_eq!(
+            told(&strict, &[LGTM, APPROVED, CHERRY_PICK_APPROVED]),
+            "nothing"
+        );
         assert_eq!(told(&strict, &[LGTM]), "nothing");
         assert_eq!(told(&strict, &[APPROVED]), "nothing");
         let lenient = Settings {

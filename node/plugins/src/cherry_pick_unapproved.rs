@@ -201,7 +201,9 @@ mod tests {
     fn event(action: &str, branch: &str, label: &str, former: Option<&str>) -> PullRequestEvent {
         let mut event = pull_request_event(action);
         event.pull_request.base.branch = branch.into();
-        event.label = labels(&[label]).pop().filter(|label| !label.name.is_empty());
+        event.label = labels(&[label])
+            .pop()
+            .filter(|label| !label.name.is_empty());
         event.changes.base_branch = former.map(str::to_owned);
         event
     }
@@ -217,7 +219,13 @@ mod tests {
             ("opened", "main", "", None, None),
             ("synchronize", "release-1.9", "", None, None),
             ("labeled", "release-1.9", CHERRY_PICK_APPROVED, None, mark),
-            ("unlabeled", "release-1.9", CHERRY_PICK_NOT_APPROVED, None, mark),
+            (
+                "unlabeled",
+                "release-1.9",
+                CHERRY_PICK_NOT_APPROVED,
+                None,
+                mark,
+            ),
             ("labeled", "release-1.9", "lgtm", None, None),
             ("labeled", "main", CHERRY_PICK_APPROVED, None, None),
             ("edited", "release-1.9", "", None, None),
@@ -227,7 +235,11 @@ mod tests {
             ("edited", "main", "", Some("other"), None),
         ] {
             let event = event(action, branch, label, former);
-            assert_eq!(wanted(&event, &settings), expected, "{action} {branch} {label}");
+            assert_eq!(
+                wanted(&event, &settings),
+                expected,
+                "{action} {branch} {label}"
+            );
         }
     }
 
@@ -252,7 +264,10 @@ mod tests {
         assert_eq!(told(Wanted::Mark, &[CHERRY_PICK_NOT_APPROVED]), "nothing");
         assert_eq!(told(Wanted::Mark, &[CHERRY_PICK_APPROVED]), "delete [1]");
         assert_eq!(
-            told(Wanted::Mark, &[CHERRY_PICK_APPROVED, CHERRY_PICK_NOT_APPROVED]),
+            told(
+                Wanted::Mark,
+                &[CHERRY_PICK_APPROVED, CHERRY_PICK_NOT_APPROVED]
+            ),
             "-do-not-merge/cherry-pick-not-approved\ndelete [1]"
         );
         let bad = plugins_yaml("cherry_pick_unapproved: {branchregexp: '('}").unwrap_err();
@@ -262,7 +277,10 @@ mod tests {
     #[test]
     fn plg_cpunapproved_002_elsewhere_there_is_none() {
         assert_eq!(
-            told(Wanted::Unmark, &[CHERRY_PICK_APPROVED, CHERRY_PICK_NOT_APPROVED]),
+            told(
+                Wanted::Unmark,
+                &[CHERRY_PICK_APPROVED, CHERRY_PICK_NOT_APPROVED]
+            ),
             "-cherry-pick-approved\n-do-not-merge/cherry-pick-not-approved\ndelete [1]"
         );
     }

@@ -65,7 +65,9 @@ impl Plugin for Cla {
     fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
         match event {
             Event::Status(event) => {
-                let context = cx.section(SECTION).map(|settings: &Settings| &settings.context);
+                let context = cx
+                    .section(SECTION)
+                    .map(|settings: &Settings| &settings.context);
                 is_decided(event.status.state)
                     && context.is_none_or(|context| *context == event.status.context)
             }
@@ -111,7 +113,9 @@ impl Plugin for Cla {
         let settings = scope.plugins.section::<Settings>(SECTION);
         let context = settings.map_or(CONTEXT, |settings| settings.context.as_str());
         PluginHelp {
-            description: format!("The cla plugin manages the application and removal of the 'cncf-cla' prefixed labels on pull requests as a reaction to the {context} github status context. It is also responsible for warning unauthorized PR authors that they need to sign the CNCF CLA before their PR will be merged."),
+            description: format!(
+                "The cla plugin manages the application and removal of the 'cncf-cla' prefixed labels on pull requests as a reaction to the {context} github status context. It is also responsible for warning unauthorized PR authors that they need to sign the CNCF CLA before their PR will be merged."
+            ),
             snippet: SNIPPET.to_owned(),
             commands: vec![Command {
                 usage: "/check-cla",
@@ -134,8 +138,7 @@ const fn is_decided(state: StatusState) -> bool {
 }
 
 fn is_check(comment: &GenericComment) -> bool {
-    comment.is_new_on_open_pull_request()
-        && CHECK.is_match(&comment.body)
+    comment.is_new_on_open_pull_request() && CHECK.is_match(&comment.body)
 }
 
 /// The open pull requests whose head has that status (PLG-CLA-003): those that are known, else the forge is asked.
@@ -206,10 +209,18 @@ mod tests {
         let settings = config.section::<Settings>(SECTION).unwrap();
         for (state, had, expected) in [
             (StatusState::Success, &[][..], "+cncf-cla: yes"),
-            (StatusState::Success, &[CLA_NO], "-cncf-cla: no\n+cncf-cla: yes"),
+            (
+                StatusState::Success,
+                &[CLA_NO],
+                "-cncf-cla: no\n+cncf-cla: yes",
+            ),
             (StatusState::Success, &[CLA_YES], "nothing"),
             (StatusState::Failure, &[], "+cncf-cla: no"),
-            (StatusState::Error, &[CLA_YES], "-cncf-cla: yes\n+cncf-cla: no"),
+            (
+                StatusState::Error,
+                &[CLA_YES],
+                "-cncf-cla: yes\n+cncf-cla: no",
+            ),
             (StatusState::Error, &[CLA_NO], "nothing"),
         ] {
             assert_eq!(told(settings, state, had), expected, "{state:?} {had:?}");
@@ -225,7 +236,11 @@ mod tests {
             ("/check-cla now", false),
             ("check-cla", false),
         ] {
-            assert_eq!(crate::testing::concerns(&Cla, &comment_event("a", body)), expected, "{body:?}");
+            assert_eq!(
+                crate::testing::concerns(&Cla, &comment_event("a", body)),
+                expected,
+                "{body:?}"
+            );
         }
         let statuses = |state| CombinedStatus {
             sha: String::new(),
@@ -238,8 +253,14 @@ mod tests {
             }],
         };
         let shown = |state, context| shown(&statuses(state), context);
-        assert_eq!(shown(StatusState::Success, CONTEXT), Some(StatusState::Success));
-        assert_eq!(shown(StatusState::Failure, CONTEXT), Some(StatusState::Failure));
+        assert_eq!(
+            shown(StatusState::Success, CONTEXT),
+            Some(StatusState::Success)
+        );
+        assert_eq!(
+            shown(StatusState::Failure, CONTEXT),
+            Some(StatusState::Failure)
+        );
         assert_eq!(shown(StatusState::Error, CONTEXT), None);
         assert_eq!(shown(StatusState::Pending, CONTEXT), None);
         assert_eq!(shown(StatusState::Success, "other"), None);

@@ -6,9 +6,7 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use trireme_config::plugins::Section;
 use trireme_forge::webhook::{Event, GenericComment, PullRequestAction};
-use trireme_forge::{
-    BotUser, Commit, CombinedStatus, Label, PullRequest, RepoId, StatusState,
-};
+use trireme_forge::{BotUser, CombinedStatus, Commit, Label, PullRequest, RepoId, StatusState};
 use trireme_office::TrustRule;
 use trireme_proto::state::{Context, ContextState};
 
@@ -115,8 +113,8 @@ impl Plugin for Dco {
         let all = scope.plugins.section::<Sections>(SECTION);
         let config = scope.per_repo(|repo| {
             let settings = narrowest(all?, repo);
-            let skips = settings.skip_dco_check_for_members
-                || settings.skip_dco_check_for_collaborators;
+            let skips =
+                settings.skip_dco_check_for_members || settings.skip_dco_check_for_collaborators;
             skips.then(|| {
                 let repo = repo.to_string();
                 format!("The trusted GitHub organization for this repository is {repo:?}.")
@@ -143,8 +141,7 @@ impl Plugin for Dco {
 }
 
 fn is_check(comment: &GenericComment) -> bool {
-    comment.is_new_on_open_pull_request()
-        && CHECK.is_match(&comment.body)
+    comment.is_new_on_open_pull_request() && CHECK.is_match(&comment.body)
 }
 
 async fn look(cx: &Planning<'_>, pr: &PullRequest, says: bool) -> Result<Decision, PlanError> {
@@ -226,13 +223,7 @@ struct Seen<'a> {
 }
 
 /// PLG-DCO-002
-fn decide(
-    pr: &PullRequest,
-    guide: &str,
-    bad: &[&Commit],
-    seen: &Seen<'_>,
-    says: bool,
-) -> Decision {
+fn decide(pr: &PullRequest, guide: &str, bad: &[&Commit], seen: &Seen<'_>, says: bool) -> Decision {
     let on = Target::new(&pr.repo, pr.number);
     let has = |name: &str| seen.labels.iter().any(|label| label.name == name);
     let signed = bad.is_empty();
@@ -314,7 +305,11 @@ mod tests {
         merge.parents = vec!["1".into(), "2".into()];
         assert!(is_signed(&merge));
         for (body, expected) in [("/check-dco", true), ("/check-dco x", false), ("hi", false)] {
-            assert_eq!(crate::testing::concerns(&Dco, &comment_event("a", body)), expected, "{body:?}");
+            assert_eq!(
+                crate::testing::concerns(&Dco, &comment_event("a", body)),
+                expected,
+                "{body:?}"
+            );
         }
     }
 
@@ -410,7 +405,10 @@ mod tests {
     #[test]
     fn plg_dco_003_the_prune_marker_is_prows() {
         assert!(told(&[&commit("a", "x")], &[], None, true).contains(MARKER));
-        assert_eq!(MARKER, "Thanks for your pull request. Before we can look at it, you'll need to add a 'DCO signoff' to your commits.");
+        assert_eq!(
+            MARKER,
+            "Thanks for your pull request. Before we can look at it, you'll need to add a 'DCO signoff' to your commits."
+        );
     }
 
     #[test]
@@ -421,10 +419,22 @@ mod tests {
             let repo: RepoId = repo.parse().unwrap();
             narrowest(all, &repo).guide(&repo)
         };
-        assert_eq!(guide("org/repo"), "https://github.com/org/repo/blob/master/c.md");
-        assert_eq!(guide("org/x"), "https://github.com/org/x/blob/b/CONTRIBUTING.md");
-        assert_eq!(guide("org/none"), "https://github.com/org/none/blob/b/CONTRIBUTING.md");
-        assert_eq!(guide("else/x"), "https://github.com/else/x/blob/a/CONTRIBUTING.md");
+        assert_eq!(
+            guide("org/repo"),
+            "https://github.com/org/repo/blob/master/c.md"
+        );
+        assert_eq!(
+            guide("org/x"),
+            "https://github.com/org/x/blob/b/CONTRIBUTING.md"
+        );
+        assert_eq!(
+            guide("org/none"),
+            "https://github.com/org/none/blob/b/CONTRIBUTING.md"
+        );
+        assert_eq!(
+            guide("else/x"),
+            "https://github.com/else/x/blob/a/CONTRIBUTING.md"
+        );
         assert!(plugins_yaml(SNIPPET).is_ok());
     }
 }

@@ -82,7 +82,9 @@ impl Plugin for Dog {
                 let shown = format!("[![dog image]({picture})]({picture})");
                 Ok(vec![answer(&comment, shown)].into())
             }
-            None => Err(PlanError::Failed("could not find a valid dog image".to_owned())),
+            None => Err(PlanError::Failed(
+                "could not find a valid dog image".to_owned(),
+            )),
         }
     }
 
@@ -127,13 +129,23 @@ mod tests {
             ("/woof", Some(Asked::Any)),
             ("hm\n/BARK \r\n", Some(Asked::Any)),
             ("/this-is-fine", Some(Asked::Known("this_is_fine.png"))),
-            ("/this-is-not-fine", Some(Asked::Known("this_is_not_fine.png"))),
-            ("/this-is-unbearable", Some(Asked::Known("this_is_unbearable.jpg"))),
+            (
+                "/this-is-not-fine",
+                Some(Asked::Known("this_is_not_fine.png")),
+            ),
+            (
+                "/this-is-unbearable",
+                Some(Asked::Known("this_is_unbearable.jpg")),
+            ),
             ("/woof woof", None),
             ("this-is-fine", None),
         ] {
             assert_eq!(asked(body), expected, "{body:?}");
-            assert_eq!(concerns(&Dog, &comment_event("ann", body)), expected.is_some(), "{body:?}");
+            assert_eq!(
+                concerns(&Dog, &comment_event("ann", body)),
+                expected.is_some(),
+                "{body:?}"
+            );
         }
         assert!(PICTURE.is_match("https://random.dog/A.JPG"));
         assert!(!PICTURE.is_match("https://random.dog/a.mp4"));

@@ -163,10 +163,17 @@ mod tests {
         };
         let yaml = "heart: {adorees: [ann], commentregexp: '^/'}";
         let adored = |event: &IssueCommentEvent| {
-            crate::testing::concerns_under(yaml, &Heart, &Event::IssueComment(Box::new(event.clone())))
+            crate::testing::concerns_under(
+                yaml,
+                &Heart,
+                &Event::IssueComment(Box::new(event.clone())),
+            )
         };
         assert!(adored(&event));
-        assert!(!crate::testing::concerns(&Heart, &Event::IssueComment(event.clone())));
+        assert!(!crate::testing::concerns(
+            &Heart,
+            &Event::IssueComment(event.clone())
+        ));
         event.issue.is_pull_request = false;
         assert!(!adored(&event));
     }
@@ -191,7 +198,11 @@ mod tests {
                 patch: None,
                 blob_url: String::new(),
             };
-            assert_eq!(adds_owners(&[file], [&names[0], &names[1]]), expected, "{path}");
+            assert_eq!(
+                adds_owners(&[file], [&names[0], &names[1]]),
+                expected,
+                "{path}"
+            );
         }
         let event = |action| Event::PullRequest(Box::new(pull_request_event(action)));
         assert!(crate::testing::concerns(&Heart, &event("opened")));

@@ -26,8 +26,7 @@ const HELP_WANTED_LABEL: &str = "help wanted";
 const GOOD_FIRST_ISSUE_LABEL: &str = "good first issue";
 // Comments that hold these are taken away with the label.
 const NEEDS_HELP: &str = "This request has been marked as needing help from a contributor.";
-const SUITS_NEWCOMERS: &str =
-    "This request has been marked as suitable for new contributors.";
+const SUITS_NEWCOMERS: &str = "This request has been marked as suitable for new contributors.";
 
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -114,11 +113,18 @@ impl Plugin for HelpWanted {
 }
 
 fn asks(comment: &GenericComment) -> bool {
-    let commands = [&HELP, &REMOVE_HELP, &GOOD_FIRST_ISSUE, &REMOVE_GOOD_FIRST_ISSUE];
+    let commands = [
+        &HELP,
+        &REMOVE_HELP,
+        &GOOD_FIRST_ISSUE,
+        &REMOVE_GOOD_FIRST_ISSUE,
+    ];
     !comment.is_pr
         && comment.issue_state == State::Open
         && comment.action == GenericAction::Created
-        && commands.iter().any(|command| command.is_match(&comment.body))
+        && commands
+            .iter()
+            .any(|command| command.is_match(&comment.body))
 }
 
 /// One thing per text, the first that there is to do.
@@ -149,7 +155,11 @@ fn decide(
         }
     } else if !suits_newcomers && asks(&GOOD_FIRST_ISSUE) {
         let remove = "/remove-good-first-issue";
-        effects.push(answer(&settings.message(SUITS_NEWCOMERS, "#good-first-issue", remove)));
+        effects.push(answer(&settings.message(
+            SUITS_NEWCOMERS,
+            "#good-first-issue",
+            remove,
+        )));
         effects.push(on.add_label(GOOD_FIRST_ISSUE_LABEL));
         if !wants_help {
             effects.push(on.add_label(HELP_WANTED_LABEL));
@@ -222,15 +232,31 @@ mod tests {
         for (body, set, expected) in [
             ("/help", &[][..], "+help wanted"),
             ("/help", &["Help Wanted"], "nothing"),
-            ("/good-first-issue\r\n", &[], "+good first issue\n+help wanted"),
+            (
+                "/good-first-issue\r\n",
+                &[],
+                "+good first issue\n+help wanted",
+            ),
             ("/good-first-issue", &[help], "+good first issue"),
             ("/remove-help", &[help], "-help wanted\ndelete [1]"),
-            ("/remove-help", &[help, first], "-help wanted\ndelete [1]\n-good first issue\ndelete [2]"),
+            (
+                "/remove-help",
+                &[help, first],
+                "-help wanted\ndelete [1]\n-good first issue\ndelete [2]",
+            ),
             ("/remove-help", &[first], "nothing"),
-            ("/remove-good-first-issue", &[help, first], "-good first issue\ndelete [2]"),
+            (
+                "/remove-good-first-issue",
+                &[help, first],
+                "-good first issue\ndelete [2]",
+            ),
             ("/help\n/remove-help", &[help], "-help wanted\ndelete [1]"),
             ("/help\n/remove-help", &[], "+help wanted"),
-            ("/help\n/good-first-issue", &[], "+good first issue\n+help wanted"),
+            (
+                "/help\n/good-first-issue",
+                &[],
+                "+good first issue\n+help wanted",
+            ),
             ("/help me", &[], "nothing"),
         ] {
             assert_eq!(told(body, set), expected, "{body:?} {set:?}");

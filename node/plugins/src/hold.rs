@@ -1,8 +1,8 @@
 //! `/hold`: keeps a pull request from merging without withholding approval (PLG-HOLD-001).
 
 use async_trait::async_trait;
-use trireme_forge::webhook::{Event, GenericAction, GenericComment};
 use jiff::Timestamp;
+use trireme_forge::webhook::{Event, GenericAction, GenericComment};
 use trireme_forge::{IssueComment, Label, has_label};
 
 use crate::decision::{Decision, Target};

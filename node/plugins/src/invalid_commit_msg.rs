@@ -110,11 +110,15 @@ impl Plugin for InvalidCommitMsg {
         }
         let pr = &event.pull_request;
         let all: &Vec<Settings> = cx.section(SECTION)?;
-        let settings = narrowest(all, |settings| &settings.repos, &pr.repo.org, &pr.repo.repo).cloned().unwrap_or_default();
+        let settings = narrowest(all, |settings| &settings.repos, &pr.repo.org, &pr.repo.repo)
+            .cloned()
+            .unwrap_or_default();
         let labels = cx.forge.labels(&pr.repo, pr.number).await?;
         let commits = changes::commits(cx, pr).await?;
         let comments = cx.forge.comments(&pr.repo, pr.number).await?;
-        Ok(decide(event, &settings, &labels, &commits, &comments, cx.bot))
+        Ok(decide(
+            event, &settings, &labels, &commits, &comments, cx.bot,
+        ))
     }
 
     fn help(&self, _: &HelpScope<'_>) -> PluginHelp {
@@ -127,7 +131,9 @@ impl Plugin for InvalidCommitMsg {
     }
 
     fn section(&self) -> Option<Section> {
-        Some(Section::new(SECTION, |all: &mut Vec<Settings>| problems(all)))
+        Some(Section::new(SECTION, |all: &mut Vec<Settings>| {
+            problems(all)
+        }))
     }
 }
 
@@ -165,7 +171,10 @@ fn decide(
         sections.push("### Invalid PR title\n\n[Keywords](https://help.github.com/articles/closing-issues-using-keywords) are not allowed in PR titles.\n\nUse `/retitle <new-title>` to fix it.".to_owned());
     }
     let mut effects = Vec::new();
-    match (sections.is_empty(), has_label(labels, INVALID_COMMIT_MESSAGE)) {
+    match (
+        sections.is_empty(),
+        has_label(labels, INVALID_COMMIT_MESSAGE),
+    ) {
         (true, true) => effects.push(on.remove_label(INVALID_COMMIT_MESSAGE)),
         (false, false) => effects.push(on.add_label(INVALID_COMMIT_MESSAGE)),
         _ => {}
@@ -175,7 +184,9 @@ fn decide(
     })));
     if !sections.is_empty() {
         let sections = sections.join("\n\n");
-        effects.push(on.comment(format!("{MARKER}\n\nInvalid commit message issues detected\n\n{sections}\n\n{ABOUT_THIS_BOT}")));
+        effects.push(on.comment(format!(
+            "{MARKER}\n\nInvalid commit message issues detected\n\n{sections}\n\n{ABOUT_THIS_BOT}"
+        )));
     }
     effects.into()
 }
@@ -183,9 +194,7 @@ fn decide(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::{
-        bot, bot_comment, commit, labels, plugins_yaml, pull_request_event,
-    };
+    use crate::testing::{bot, bot_comment, commit, labels, plugins_yaml, pull_request_event};
 
     fn told(messages: &[&str], title: &str, settings: &Settings, labelled: bool) -> String {
         let mut event = pull_request_event("edited");
@@ -307,8 +316,14 @@ mod tests {
         for (entries, expected) in [
             ("{repos: [' ']}", "must be of form org or org/repo"),
             ("{repos: [a]}, {repos: [a]}", "is there twice"),
-            ("{repos: [a], checks: [{name: ''}]}", "check name cannot be empty"),
-            ("{repos: [a], checks: [{name: x}]}", "unknown check name \"x\" (valid: [fixupPrefix issueClosingKeywords])"),
+            (
+                "{repos: [a], checks: [{name: ''}]}",
+                "check name cannot be empty",
+            ),
+            (
+                "{repos: [a], checks: [{name: x}]}",
+                "unknown check name \"x\" (valid: [fixupPrefix issueClosingKeywords])",
+            ),
         ] {
             let bad = plugins_yaml(&format!("invalid_commit_msg: [{entries}]")).unwrap_err();
             assert!(bad.contains(expected), "{bad}");

@@ -141,7 +141,8 @@ pub use plugin::{Configured, EventKind, PlanError, Planning, Plugin};
 pub use registry::Plugins;
 pub use trigger::{Standstill, asking};
 
-/// The list of plugins: of each its module and in it the plugin.
+/// The list of plugins: of each its module and in it the plugin. `cargo fmt` does not see modules that are declared so:
+/// `rustfmt --edition 2024 <file>` formats one, `.ci/run` looks at all.
 macro_rules! plugins {
     ($($module:ident::$plugin:ident,)*) => {
         $(mod $module;)*

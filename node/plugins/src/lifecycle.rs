@@ -134,11 +134,7 @@ fn decide(comment: &GenericComment, facts: &Facts) -> Result<Decision, Missing> 
     Ok(decision)
 }
 
-fn reopen(
-    decision: &mut Decision,
-    comment: &GenericComment,
-    facts: &Facts,
-) -> Result<(), Missing> {
+fn reopen(decision: &mut Decision, comment: &GenericComment, facts: &Facts) -> Result<(), Missing> {
     if !is_by_author(comment) && !facts.is_collaborator(&comment.user.login)? {
         let why = "You can't reopen an issue/PR unless you authored it or you are a collaborator.";
         decision.push(answer(comment, why));
@@ -253,9 +249,17 @@ mod tests {
                 "-lifecycle/stale\n-lifecycle/rotten\n+lifecycle/active",
             ),
             ("/LIFECYCLE Rotten", &[], "+lifecycle/Rotten"),
-            ("/remove-lifecycle stale", &["lifecycle/stale"], "-lifecycle/stale"),
+            (
+                "/remove-lifecycle stale",
+                &["lifecycle/stale"],
+                "-lifecycle/stale",
+            ),
             ("/remove-lifecycle stale", &[], "nothing"),
-            ("/remove-lifecycle frozen", &["lifecycle/frozen"], "-lifecycle/frozen"),
+            (
+                "/remove-lifecycle frozen",
+                &["lifecycle/frozen"],
+                "-lifecycle/frozen",
+            ),
             (
                 "/lifecycle stale\n/remove-lifecycle stale\n/lifecycle rotten",
                 &[],
@@ -267,7 +271,10 @@ mod tests {
             assert_eq!(told(&comment("anybody", body), set), expected, "{body:?}");
         }
         let frozen = |comment: &GenericComment| told(comment, &[]);
-        assert_eq!(frozen(&issue("anybody", "/lifecycle frozen")), "+lifecycle/frozen");
+        assert_eq!(
+            frozen(&issue("anybody", "/lifecycle frozen")),
+            "+lifecycle/frozen"
+        );
         insta::assert_snapshot!(frozen(&comment("anybody", "/lifecycle frozen\n/lifecycle stale")), @r"
         comment: @anybody: The `lifecycle/frozen` label cannot be applied to Pull Requests.
         +lifecycle/stale
@@ -285,7 +292,10 @@ mod tests {
         insta::assert_snapshot!(told(&comment("anybody", "/close"), &["lifecycle/active"]), @"comment: @anybody: You can't close an active issue/PR unless you authored it or you are a collaborator.");
         for label in INACTIVE {
             let closed = told(&issue("anybody", "/close"), &[label]);
-            assert_eq!(closed, "close\nif 0 is done: comment: @anybody: Closing this issue.");
+            assert_eq!(
+                closed,
+                "close\nif 0 is done: comment: @anybody: Closing this issue."
+            );
         }
         insta::assert_snapshot!(told(&issue("author", "/CLOSE NOT-planned\r\n"), &[]), @r#"
         close as not planned
@@ -332,7 +342,13 @@ mod tests {
             edited.action = GenericAction::Edited;
             assert_eq!(told(&edited, &[]), "nothing");
         }
-        assert!(crate::testing::concerns(&Lifecycle, &crate::testing::comment_event("a", "/close")));
-        assert!(!crate::testing::concerns(&Lifecycle, &crate::testing::comment_event("a", "/reopen")));
+        assert!(crate::testing::concerns(
+            &Lifecycle,
+            &crate::testing::comment_event("a", "/close")
+        ));
+        assert!(!crate::testing::concerns(
+            &Lifecycle,
+            &crate::testing::comment_event("a", "/reopen")
+        ));
     }
 }

@@ -56,7 +56,11 @@ fn has_several(event: &PullRequestEvent) -> bool {
 
 fn text(tide: &Tide, pr: &PullRequest) -> String {
     let method = tide.merge_method(&pr.repo.org, &pr.repo.repo, "");
-    let otherwise = match (method, tide.merge_label.as_str(), tide.squash_label.as_str()) {
+    let otherwise = match (
+        method,
+        tide.merge_label.as_str(),
+        tide.squash_label.as_str(),
+    ) {
         (MergeMethod::Squash, "", _) => {
             "Commits will be squashed, as no merge labels are defined".to_owned()
         }
@@ -118,7 +122,11 @@ mod tests {
     fn plg_mergemethod_001_it_is_said_once_of_several_commits() {
         let pr = pull_request();
         assert!(decide(&pr, "x", true).is_idle());
-        assert!(decide(&pr, "x", false).to_string().starts_with("comment: x\n"));
+        assert!(
+            decide(&pr, "x", false)
+                .to_string()
+                .starts_with("comment: x\n")
+        );
         for (action, commits, expected) in [
             ("opened", 2, true),
             ("edited", 2, true),

@@ -48,7 +48,8 @@ impl Plugin for MilestoneStatus {
     }
 
     fn help(&self, scope: &HelpScope<'_>) -> PluginHelp {
-        let told = |team: &str, _| format!("The milestone maintainers team is the GitHub team {team:?}");
+        let told =
+            |team: &str, _| format!("The milestone maintainers team is the GitHub team {team:?}");
         PluginHelp {
             description: "The milestonestatus plugin allows members of the milestone maintainers GitHub team to specify the 'status/*' label that should apply to a pull request.".to_owned(),
             config: Some(per_repo(scope, told)),
@@ -79,8 +80,15 @@ fn decide(comment: &GenericComment) -> Decision {
         })
         .collect();
     let mut seen = Vec::new();
-    words.retain(|word| !seen.contains(word) && { seen.push(*word); true });
-    let labels = words.iter().map(|word| on.add_label(&format!("status/{word}")));
+    words.retain(|word| {
+        !seen.contains(word) && {
+            seen.push(*word);
+            true
+        }
+    });
+    let labels = words
+        .iter()
+        .map(|word| on.add_label(&format!("status/{word}")));
     labels.collect::<Vec<_>>().into()
 }
 
@@ -93,12 +101,19 @@ mod tests {
     fn plg_milestonestatus_001_known_words_are_labels() {
         for (body, expected) in [
             ("/status in-progress", "+status/in-progress"),
-            ("/status  in-review \r\n/status approved-for-milestone", "+status/in-review\n+status/approved-for-milestone"),
+            (
+                "/status  in-review \r\n/status approved-for-milestone",
+                "+status/in-review\n+status/approved-for-milestone",
+            ),
             ("/status in-review\n/status in-review", "+status/in-review"),
             ("/status great", "nothing"),
             ("/Status in-review", "nothing"),
         ] {
-            assert_eq!(decide(&comment("lead", body)).to_string(), expected, "{body:?}");
+            assert_eq!(
+                decide(&comment("lead", body)).to_string(),
+                expected,
+                "{body:?}"
+            );
         }
         // Others are turned away whatever they ask for.
         assert!(asks(&comment("a", "/status great")));

@@ -36,7 +36,10 @@ impl Plugin for OwnersLabel {
         let pr = &event.pull_request;
         let on = Target::new(&pr.repo, pr.number);
         let branch = &pr.base.branch;
-        gather(cx, &on, Facts::default(), |facts| decide(&on, branch, facts)).await
+        gather(cx, &on, Facts::default(), |facts| {
+            decide(&on, branch, facts)
+        })
+        .await
     }
 
     fn help(&self, _: &HelpScope<'_>) -> PluginHelp {
@@ -58,9 +61,8 @@ fn decide(on: &Target, branch: &str, facts: &Facts) -> Result<Decision, Missing>
     }
     let in_repo = facts.repo_labels()?;
     let set = facts.labels()?;
-    let is_among = |labels: &[trireme_forge::Label], name: &str| {
-        labels.iter().any(|label| label.name == name)
-    };
+    let is_among =
+        |labels: &[trireme_forge::Label], name: &str| labels.iter().any(|label| label.name == name);
     let missing = wanted.iter().filter(|label| !is_among(set, label));
     let (known, unknown): (Vec<_>, Vec<_>) = missing.partition(|label| is_among(in_repo, label));
     if !unknown.is_empty() {

@@ -121,9 +121,8 @@ async fn picture(asking: &Asking<'_>, tag: &str) -> Result<Option<(String, Strin
         Err(StatusCode::NOT_FOUND) => return Ok(None),
         Err(status) => return Err(PlanError::Failed(format!("{address}: {status}"))),
     };
-    let is_shown = is_plain(&found.small)
-        && is_plain(&found.full)
-        && asking.is_shown(&found.small).await?;
+    let is_shown =
+        is_plain(&found.small) && is_plain(&found.full) && asking.is_shown(&found.small).await?;
     Ok(is_shown.then_some((found.small, found.full)))
 }
 
@@ -135,11 +134,17 @@ mod tests {
     #[test]
     fn plg_fun_003_several_ponies_may_be_asked_for() {
         assert_eq!(asked("/pony"), [""]);
-        assert_eq!(asked("/PONY  Twilight Sparkle \r\n/pony\nx"), ["Twilight Sparkle", ""]);
+        assert_eq!(
+            asked("/PONY  Twilight Sparkle \r\n/pony\nx"),
+            ["Twilight Sparkle", ""]
+        );
         assert_eq!(asked(&"/pony\n".repeat(9)).len(), MAX_PONIES);
         assert!(!concerns(&Pony, &comment_event("ann", "/ponytail")));
         assert!(concerns(&Pony, &comment_event("ann", "/pony")));
-        assert_eq!(apology(&["", "x"]), "Couldn't find a pony matching given tag(s).");
+        assert_eq!(
+            apology(&["", "x"]),
+            "Couldn't find a pony matching given tag(s)."
+        );
         assert_eq!(apology(&[""]), "https://theponyapi.com appears to be down");
     }
 }

@@ -189,7 +189,13 @@ mod tests {
 
     #[test]
     fn plg_refresh_001_only_the_command_concerns_it() {
-        assert!(crate::testing::concerns(&Refresh, &comment_event("ann", "x\n/Refresh \r\n")));
-        assert!(!crate::testing::concerns(&Refresh, &comment_event("ann", "/refresh all")));
+        assert!(crate::testing::concerns(
+            &Refresh,
+            &comment_event("ann", "x\n/Refresh \r\n")
+        ));
+        assert!(!crate::testing::concerns(
+            &Refresh,
+            &comment_event("ann", "/refresh all")
+        ));
     }
 }

@@ -216,11 +216,7 @@ impl Plugin for RequireMatchingLabel {
     }
 
     fn events(&self) -> &'static [EventKind] {
-        &[
-            EventKind::Issue,
-            EventKind::PullRequest,
-            EventKind::Generic,
-        ]
+        &[EventKind::Issue, EventKind::PullRequest, EventKind::Generic]
     }
 
     fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
@@ -274,7 +270,8 @@ impl Plugin for RequireMatchingLabel {
         let all = scope.plugins.section::<Vec<Requirement>>(SECTION);
         let told = all.into_iter().flatten().map(Requirement::describe);
         let told = told.collect::<Vec<_>>().join("</li><li>");
-        let told = format!("The plugin has the following configurations:\n<ul><li>{told}</li></ul>");
+        let told =
+            format!("The plugin has the following configurations:\n<ul><li>{told}</li></ul>");
         PluginHelp {
             description: "The require-matching-label plugin is a configurable plugin that applies a label to issues and/or PRs that do not have any labels matching a regular expression. An example of this is applying a 'needs-sig' label to all issues that do not have a 'sig/*' label. This plugin can have multiple configurations to provide this kind of behavior for multiple different label sets. The configuration allows issue type, PR branch, and an optional explanation comment to be specified.".to_owned(),
             config: Some([(String::new(), told)].into()),
@@ -389,16 +386,40 @@ mod tests {
         let good = "org: o, prs: true, regexp: ^kind/, missing_label: needs-kind";
         assert!(plugins_yaml(&format!("require_matching_label: [{{{good}}}]")).is_ok());
         for (fields, expected) in [
-            ("prs: true, regexp: a, missing_label: b", "must specify 'org'"),
+            (
+                "prs: true, regexp: a, missing_label: b",
+                "must specify 'org'",
+            ),
             ("org: o, repo: o/r", "'repo' may not contain '/'"),
-            ("org: o, prs: true, missing_label: b", "must specify 'regexp'"),
-            ("org: o, prs: true, regexp: a", "must specify 'missing_label'"),
-            ("org: o, regexp: a, missing_label: b", "must specify 'prs: true' and/or 'issues: true'"),
-            ("org: o, issues: true, branch: x, regexp: a, missing_label: b", "branch cannot be specified without"),
-            ("org: o, prs: true, regexp: a, missing_label: bab", "'regexp' must not match 'missing_label'"),
-            ("org: o, prs: true, regexp: a, missing_label: b, grace_period: 5", "5"),
+            (
+                "org: o, prs: true, missing_label: b",
+                "must specify 'regexp'",
+            ),
+            (
+                "org: o, prs: true, regexp: a",
+                "must specify 'missing_label'",
+            ),
+            (
+                "org: o, regexp: a, missing_label: b",
+                "must specify 'prs: true' and/or 'issues: true'",
+            ),
+            (
+                "org: o, issues: true, branch: x, regexp: a, missing_label: b",
+                "branch cannot be specified without",
+            ),
+            (
+                "org: o, prs: true, regexp: a, missing_label: bab",
+                "'regexp' must not match 'missing_label'",
+            ),
+            (
+                "org: o, prs: true, regexp: a, missing_label: b, grace_period: 5",
+                "5",
+            ),
             // HOOK-061
-            ("org: o, prs: true, regexp: '(', missing_label: b", "error parsing regexp"),
+            (
+                "org: o, prs: true, regexp: '(', missing_label: b",
+                "error parsing regexp",
+            ),
         ] {
             let told = read(fields);
             assert!(told.contains(expected), "{fields}: {told}");
@@ -410,7 +431,9 @@ mod tests {
         let requirements = requirements();
         let concerned = |event: &Event, branch: Option<&str>| {
             let about = about(event).unwrap();
-            let concerned = requirements.iter().filter(|one| one.concerns(&about, branch));
+            let concerned = requirements
+                .iter()
+                .filter(|one| one.concerns(&about, branch));
             concerned
                 .map(|one| one.missing_label.clone())
                 .collect::<Vec<_>>()
@@ -420,7 +443,10 @@ mod tests {
             event.label = label.and_then(|label| labels(&[label]).pop());
             Event::PullRequest(Box::new(event))
         };
-        assert_eq!(concerned(&pull("opened", None), Some("main")), ["needs-kind"]);
+        assert_eq!(
+            concerned(&pull("opened", None), Some("main")),
+            ["needs-kind"]
+        );
         assert!(concerned(&pull("opened", None), Some("other")).is_empty());
         assert_eq!(
             concerned(&pull("labeled", Some("kind/bug")), Some("main")),
@@ -434,10 +460,16 @@ mod tests {
             ("synchronize", false),
             ("edited", false),
         ] {
-            assert_eq!(concerns_under(YAML, &RequireMatchingLabel, &pull(action, None)), expected);
+            assert_eq!(
+                concerns_under(YAML, &RequireMatchingLabel, &pull(action, None)),
+                expected
+            );
         }
         let other = pull("labeled", Some("area/x"));
-        assert!(!concerns_under(YAML, &RequireMatchingLabel, &other), "it matches nothing");
+        assert!(
+            !concerns_under(YAML, &RequireMatchingLabel, &other),
+            "it matches nothing"
+        );
         for (body, expected) in [
             ("/check-required-labels", true),
             ("x\n/Check-Required-Labels \r\n", true),
@@ -445,7 +477,11 @@ mod tests {
             ("hello", false),
         ] {
             let event = comment_event("a", body);
-            assert_eq!(concerns_under(YAML, &RequireMatchingLabel, &event), expected, "{body:?}");
+            assert_eq!(
+                concerns_under(YAML, &RequireMatchingLabel, &event),
+                expected,
+                "{body:?}"
+            );
         }
     }
 
@@ -454,7 +490,10 @@ mod tests {
         let requirements = requirements();
         let on = Target::new(&RepoId::new("org", "repo"), 5);
         let told = |had: &[&str]| {
-            let said = [bot_comment(3, "Say the kind. More"), bot_comment(4, "other")];
+            let said = [
+                bot_comment(3, "Say the kind. More"),
+                bot_comment(4, "other"),
+            ];
             let concerned: Vec<&Requirement> = requirements.iter().collect();
             decide(&on, &concerned, &labels(had), &said, &bot()).to_string()
         };

@@ -126,19 +126,45 @@ mod tests {
             ("/retitle a\n/retitle b", true, "title: a"),
             ("/retitle Fixes 12", true, "title: Fixes 12"),
             ("/retitle Reopens #12", true, "title: Reopens #12"),
-            ("/retitle", true, "comment: @alice: Titles may not be empty."),
-            ("/retitle Fixes: #12", true, "comment: @alice: Titles may not contain [keywords](https://help.github.com/articles/closing-issues-using-keywords) which can automatically close issues."),
-            ("/retitle x RESOLVED org/repo#7", true, "comment: @alice: Titles may not contain [keywords](https://help.github.com/articles/closing-issues-using-keywords) which can automatically close issues."),
-            ("/retitle x", false, "comment: @alice: Re-titling can only be requested by trusted users, like repository collaborators."),
-            ("/retitle", false, "comment: @alice: Re-titling can only be requested by trusted users, like repository collaborators."),
+            (
+                "/retitle",
+                true,
+                "comment: @alice: Titles may not be empty.",
+            ),
+            (
+                "/retitle Fixes: #12",
+                true,
+                "comment: @alice: Titles may not contain [keywords](https://help.github.com/articles/closing-issues-using-keywords) which can automatically close issues.",
+            ),
+            (
+                "/retitle x RESOLVED org/repo#7",
+                true,
+                "comment: @alice: Titles may not contain [keywords](https://help.github.com/articles/closing-issues-using-keywords) which can automatically close issues.",
+            ),
+            (
+                "/retitle x",
+                false,
+                "comment: @alice: Re-titling can only be requested by trusted users, like repository collaborators.",
+            ),
+            (
+                "/retitle",
+                false,
+                "comment: @alice: Re-titling can only be requested by trusted users, like repository collaborators.",
+            ),
             ("please /retitle x", true, "nothing"),
         ] {
             let told = decide(&comment("alice", body), trusted).to_string();
             let told = told.split("\n\n<details>").next().unwrap();
             assert_eq!(told, expected, "{body:?}");
         }
-        assert!(crate::testing::concerns(&Retitle, &comment_event("a", "/retitle x")));
-        assert!(!crate::testing::concerns(&Retitle, &comment_event("a", "retitle x")));
+        assert!(crate::testing::concerns(
+            &Retitle,
+            &comment_event("a", "/retitle x")
+        ));
+        assert!(!crate::testing::concerns(
+            &Retitle,
+            &comment_event("a", "retitle x")
+        ));
         let mut edited = comment("alice", "/retitle x");
         edited.action = GenericAction::Edited;
         assert_eq!(title(&edited), None);

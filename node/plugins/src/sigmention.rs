@@ -108,7 +108,10 @@ impl Plugin for SigMention {
             return Ok(Decision::nothing());
         }
         let on = Target::new(&comment.repo, comment.number);
-        gather(cx, &on, Facts::default(), |facts| decide(&comment, &mentions, facts)).await
+        gather(cx, &on, Facts::default(), |facts| {
+            decide(&comment, &mentions, facts)
+        })
+        .await
     }
 
     fn help(&self, scope: &HelpScope<'_>) -> PluginHelp {
@@ -141,19 +144,27 @@ fn decide(
     let mut repeated = Vec::new();
     for mention in mentions {
         let sig = format!("sig/{}", mention.sig);
-        let sig = known.iter().find(|label| label.name.eq_ignore_ascii_case(&sig));
+        let sig = known
+            .iter()
+            .find(|label| label.name.eq_ignore_ascii_case(&sig));
         let Some(sig) = sig else {
             // Not a SIG of this repository.
             continue;
         };
-        for label in [Some(sig.name.as_str()), mention.kind_label()].into_iter().flatten() {
+        for label in [Some(sig.name.as_str()), mention.kind_label()]
+            .into_iter()
+            .flatten()
+        {
             if !has_label(labels, label) && !wanted.contains(&label) {
                 wanted.push(label);
             }
         }
         repeated.push(mention.text.as_str());
     }
-    let mut effects: Vec<_> = wanted.into_iter().map(|label| on.add_label(label)).collect();
+    let mut effects: Vec<_> = wanted
+        .into_iter()
+        .map(|label| on.add_label(label))
+        .collect();
     let is_member = || {
         // As in Prow, who cannot be told to be a member is none.
         let told = facts.is_member(&comment.repo.org, &comment.user.login);
@@ -198,8 +209,18 @@ mod tests {
         +kind/bug
         +sig/Node
         ");
-        assert_eq!(decided("@kubernetes/sig-testing-bugs", &["sig/testing", "kind/bug"], true), "nothing");
-        assert_eq!(decided("@kubernetes/sig-unknown-bugs", &[], false), "nothing");
+        assert_eq!(
+            decided(
+                "@kubernetes/sig-testing-bugs",
+                &["sig/testing", "kind/bug"],
+                true
+            ),
+            "nothing"
+        );
+        assert_eq!(
+            decided("@kubernetes/sig-unknown-bugs", &[], false),
+            "nothing"
+        );
         insta::assert_snapshot!(decided("@kubernetes/sig-testing-proposals, @kubernetes/sig-unknown-bugs", &["sig/testing"], false), @r"
         +kind/design
         comment: @ann: Reiterating the mentions to trigger a notification: 
@@ -211,10 +232,17 @@ mod tests {
     fn plg_sigmention_001_only_mentions_that_are_configured_concern_it() {
         let mention = comment_event("ann", "cc @kubernetes/sig-testing-bugs");
         assert!(concerns(&SigMention, &mention));
-        assert!(!concerns(&SigMention, &comment_event("ann", "cc @kubernetes/sig-testing")));
+        assert!(!concerns(
+            &SigMention,
+            &comment_event("ann", "cc @kubernetes/sig-testing")
+        ));
         let own = "sigmention: {regexp: '@acme/team-(\\w+)'}";
         assert!(!concerns_under(own, &SigMention, &mention));
-        assert!(concerns_under(own, &SigMention, &comment_event("ann", "@acme/team-a")));
+        assert!(concerns_under(
+            own,
+            &SigMention,
+            &comment_event("ann", "@acme/team-a")
+        ));
         // HOOK-061
         let broken = plugins_yaml("sigmention: {regexp: '('}").map(|_| ());
         assert!(broken.unwrap_err().contains("error parsing regexp"));

@@ -54,7 +54,8 @@ impl Plugin for Skip {
         let combined = match cx.forge.combined_status(repo, &pr.head.sha).await {
             Ok(combined) => combined,
             Err(error) => {
-                let what = format!("Cannot get combined commit statuses for PR #{number} in {repo}");
+                let what =
+                    format!("Cannot get combined commit statuses for PR #{number} in {repo}");
                 return refusal(&comment, &what, error);
             }
         };
@@ -87,16 +88,11 @@ impl Plugin for Skip {
 }
 
 fn asks(comment: &GenericComment) -> bool {
-    comment.is_new_on_open_pull_request()
-        && SKIP.is_match(&comment.body)
+    comment.is_new_on_open_pull_request() && SKIP.is_match(&comment.body)
 }
 
 /// What cannot be read is told; an outage passes.
-fn refusal(
-    comment: &GenericComment,
-    what: &str,
-    error: ForgeError,
-) -> Result<Decision, PlanError> {
+fn refusal(comment: &GenericComment, what: &str, error: ForgeError) -> Result<Decision, PlanError> {
     match outage(&error) {
         Some(_) => Err(error.into()),
         None => Ok(vec![answer(comment, format!("{what}: {error}"))].into()),
@@ -113,7 +109,10 @@ fn decide(
 ) -> Result<Decision, Missing> {
     let branch = &pr.base.branch;
     let waits = |context: &str| {
-        let mut of_context = combined.statuses.iter().filter(|status| status.context == context);
+        let mut of_context = combined
+            .statuses
+            .iter()
+            .filter(|status| status.context == context);
         of_context.clone().next().is_some()
             && !of_context.any(|status| status.state == StatusState::Success)
     };
@@ -140,7 +139,10 @@ fn decide(
     };
     // A job may have variants of one name for several branches: what one of them runs the others do not undo.
     let name = |job: &&Presubmit| (job.base.name.clone(), job.reporter.context.clone());
-    let runs = jobs.iter().copied().filter(|job| filter.decide(branch, files, job).runs());
+    let runs = jobs
+        .iter()
+        .copied()
+        .filter(|job| filter.decide(branch, files, job).runs());
     let runs: BTreeSet<(String, String)> = runs.map(|job| name(&job)).collect();
     let on = Target::new(&pr.repo, pr.number);
     let mut decision = Decision::nothing();
@@ -236,9 +238,21 @@ presubmits:
             files: Some(vec!["docs/a.md".into()]),
             ..Facts::default()
         };
-        let decision = decide(&comment("a", body), &pull_request(), &combined, &jobs, true, &facts);
-        let told = decision.unwrap().to_string().replace(&"a".repeat(40), "head");
-        let lines = told.lines().filter(|line| !line.starts_with(['>', '<']) && !line.is_empty() && !line.starts_with("In"));
+        let decision = decide(
+            &comment("a", body),
+            &pull_request(),
+            &combined,
+            &jobs,
+            true,
+            &facts,
+        );
+        let told = decision
+            .unwrap()
+            .to_string()
+            .replace(&"a".repeat(40), "head");
+        let lines = told.lines().filter(|line| {
+            !line.starts_with(['>', '<']) && !line.is_empty() && !line.starts_with("In")
+        });
         lines.collect::<Vec<_>>().join("\n")
     }
 
@@ -251,7 +265,10 @@ presubmits:
         if 0 is done: status quiet on head: success, Skipped
         if 2 is refused: comment: @a: Cannot update PR status for context quiet: {2}
         ");
-        assert_eq!(told("/skip", &[("unit", Failure), ("lint", Success)]), "nothing");
+        assert_eq!(
+            told("/skip", &[("unit", Failure), ("lint", Success)]),
+            "nothing"
+        );
         // What is required on this branch stays, although the same context is optional on another one.
         assert_eq!(told("/skip", &[("e2e", Failure)]), "nothing");
     }
@@ -260,14 +277,23 @@ presubmits:
     fn plg_skip_001_what_the_same_text_starts_is_not_skipped() {
         use StatusState::Failure;
         let statuses = [("lint", Failure), ("docs", Failure)];
-        let first = |body: &str| told(body, &statuses).lines().next().unwrap_or_default().to_owned();
+        let first = |body: &str| {
+            told(body, &statuses)
+                .lines()
+                .next()
+                .unwrap_or_default()
+                .to_owned()
+        };
         insta::assert_snapshot!(first("/skip\n/test lint"), @"status docs on head: success, Skipped");
         insta::assert_snapshot!(first("/test all\n/skip"), @"status lint on head: success, Skipped");
         assert!(!told("/test all\n/skip", &statuses).contains("docs"));
         assert_eq!(told("/retest\n/skip", &statuses), "nothing");
         // Its variant for another branch has the same name and context.
         assert_eq!(told("/skip\n/test fuzz", &[("fuzz", Failure)]), "nothing");
-        assert!(told("/skip", &[("fuzz", Failure)]).starts_with("status fuzz on head: success, Skipped"));
+        assert!(
+            told("/skip", &[("fuzz", Failure)])
+                .starts_with("status fuzz on head: success, Skipped")
+        );
     }
 
     #[test]
@@ -290,7 +316,10 @@ presubmits:
         };
         let told = refusal(&comment("a", "/skip"), "Cannot get PR #5 in org/repo", gone);
         let told = told.unwrap().to_string();
-        assert!(told.starts_with("comment: @a: Cannot get PR #5 in org/repo: "), "{told}");
+        assert!(
+            told.starts_with("comment: @a: Cannot get PR #5 in org/repo: "),
+            "{told}"
+        );
         let down = ForgeError::Unavailable {
             request: "GET /x".into(),
             reason: "502".into(),

@@ -142,7 +142,10 @@ fn pushed(settings: &Settings, push: &PushEvent) -> Decision {
         .map(|login| norm_login(login))
         .collect();
     let login = push.sender.login.as_str();
-    if [login, &push.pusher].iter().any(|who| exempt.contains(&norm_login(who))) {
+    if [login, &push.pusher]
+        .iter()
+        .any(|who| exempt.contains(&norm_login(who)))
+    {
         return Decision::nothing();
     }
     let commits = push.commits.len();
@@ -155,9 +158,14 @@ fn pushed(settings: &Settings, push: &PushEvent) -> Decision {
     } else {
         format!("manually merged {commits} commit(s) into {branch}")
     };
-    let text = format!("*Warning:* {login} (<@{login}>) {what}: {}", push.compare_url);
+    let text = format!(
+        "*Warning:* {login} (<@{login}>) {what}: {}",
+        push.compare_url
+    );
     let channels = warning.channels.iter();
-    let tell: Vec<_> = channels.map(|channel| tell_slack(channel, text.as_str())).collect();
+    let tell: Vec<_> = channels
+        .map(|channel| tell_slack(channel, text.as_str()))
+        .collect();
     tell.into()
 }
 
@@ -235,22 +243,35 @@ mod tests {
         ");
         let first = |change| {
             let told = told(&of_org, change);
-            told.lines().next().unwrap().replace("tell ops: *Warning:* Ann (<@Ann>) ", "")
+            told.lines()
+                .next()
+                .unwrap()
+                .replace("tell ops: *Warning:* Ann (<@Ann>) ", "")
         };
         let url = "https://github.com/org/repo/compare/a...b";
-        assert_eq!(first(|push| push.created = true), format!("pushed a new branch (main): {url}"));
-        assert_eq!(first(|push| push.deleted = true), format!("deleted a branch (main): {url}"));
+        assert_eq!(
+            first(|push| push.created = true),
+            format!("pushed a new branch (main): {url}")
+        );
+        assert_eq!(
+            first(|push| push.deleted = true),
+            format!("deleted a branch (main): {url}")
+        );
         assert_eq!(
             first(|push| push.forced = true),
             format!("*force* merged 2 commit(s) into main: {url}")
         );
         // Who may, may; by branch too.
-        assert_eq!(first(|push| push.git_ref = "refs/heads/dev".into()), "nothing");
+        assert_eq!(
+            first(|push| push.git_ref = "refs/heads/dev".into()),
+            "nothing"
+        );
         assert_eq!(first(|push| push.pusher = "bob".into()), "nothing");
         assert_eq!(told(&settings(&["org/other"], &[]), |_| {}), "nothing");
         // Of the repository, not of its org, and never both.
         let mut both = settings(&["org"], &[]);
-        both.merge_warnings.extend(settings(&["org/repo"], &["ann"]).merge_warnings);
+        both.merge_warnings
+            .extend(settings(&["org/repo"], &["ann"]).merge_warnings);
         assert_eq!(told(&both, |_| {}), "nothing");
     }
 
@@ -265,8 +286,15 @@ mod tests {
         look
         ");
         let yaml = "slack: {mentionchannels: [sig-testing]}";
-        assert!(crate::testing::concerns_under(yaml, &SlackEvents, &comment_event("ann", body)));
-        assert!(!crate::testing::concerns(&SlackEvents, &comment_event("ann", body)));
+        assert!(crate::testing::concerns_under(
+            yaml,
+            &SlackEvents,
+            &comment_event("ann", body)
+        ));
+        assert!(!crate::testing::concerns(
+            &SlackEvents,
+            &comment_event("ann", body)
+        ));
         let other = comment_event("ann", "@kubernetes/sig-testing");
         assert!(!crate::testing::concerns_under(yaml, &SlackEvents, &other));
     }

@@ -78,7 +78,10 @@ pub(crate) fn one_of(
     labels: &[Label],
 ) -> Vec<Action> {
     let mut effects = Vec::new();
-    let mut set: Vec<String> = labels.iter().map(|label| label.name.to_lowercase()).collect();
+    let mut set: Vec<String> = labels
+        .iter()
+        .map(|label| label.name.to_lowercase())
+        .collect();
     for (remove, label) in commands {
         let lower = label.to_lowercase();
         match (remove, set.contains(&lower)) {
@@ -87,7 +90,10 @@ pub(crate) fn one_of(
                 set.retain(|had| *had != lower);
             }
             (false, false) => {
-                for other in all.iter().filter(|other| set.iter().any(|had| had == *other)) {
+                for other in all
+                    .iter()
+                    .filter(|other| set.iter().any(|had| had == *other))
+                {
                     effects.push(on.remove_label(other));
                 }
                 set.retain(|had| !all.contains(&had.as_str()));
@@ -109,11 +115,19 @@ mod tests {
     fn plg_stage_001_one_label_of_three() {
         for (body, set, expected) in [
             ("/stage alpha", &[][..], "+stage/alpha"),
-            ("/stage beta\r\n", &["stage/alpha", "x"], "-stage/alpha\n+stage/beta"),
+            (
+                "/stage beta\r\n",
+                &["stage/alpha", "x"],
+                "-stage/alpha\n+stage/beta",
+            ),
             ("/stage beta", &["Stage/Beta"], "nothing"),
             ("/remove-stage beta", &["stage/beta"], "-stage/beta"),
             ("/remove-stage beta", &["stage/alpha"], "nothing"),
-            ("/stage alpha\n/STAGE stable", &[], "+stage/alpha\n-stage/alpha\n+stage/stable"),
+            (
+                "/stage alpha\n/STAGE stable",
+                &[],
+                "+stage/alpha\n-stage/alpha\n+stage/stable",
+            ),
             ("/stage gamma", &[], "nothing"),
         ] {
             let told = decide(&comment("a", body), &labels(set)).to_string();

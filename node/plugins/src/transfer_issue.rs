@@ -52,9 +52,20 @@ mod tests {
     /// HOOK-064
     #[test]
     fn hook_064_the_former_name_only_transfers() {
-        assert!(crate::testing::concerns(&TransferIssue, &comment_event("ann", "/transfer-issue kubectl")));
-        for body in ["/link-issue 1", "/unlink-issue 1", "/pin-issue", "/unpin-issue"] {
-            assert!(!crate::testing::concerns(&TransferIssue, &comment_event("ann", body)), "{body}");
+        assert!(crate::testing::concerns(
+            &TransferIssue,
+            &comment_event("ann", "/transfer-issue kubectl")
+        ));
+        for body in [
+            "/link-issue 1",
+            "/unlink-issue 1",
+            "/pin-issue",
+            "/unpin-issue",
+        ] {
+            assert!(
+                !crate::testing::concerns(&TransferIssue, &comment_event("ann", body)),
+                "{body}"
+            );
         }
     }
 }

@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use serde::Deserialize;
 use trireme_config::plugins::{Problem, Section, narrowest};
 use trireme_config::{Template, TemplateError};
-use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
 use trireme_forge::search::FoundIssues;
+use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
 use trireme_forge::{RepoId, UserKind};
 
 use crate::decision::{Decision, Target};
@@ -143,7 +143,9 @@ impl Plugin for Welcome {
     }
 
     fn section(&self) -> Option<Section> {
-        Some(Section::new(SECTION, |section: &mut Welcomes| section.check()))
+        Some(Section::new(SECTION, |section: &mut Welcomes| {
+            section.check()
+        }))
     }
 }
 
@@ -238,7 +240,11 @@ mod tests {
             {"repos": ["other", "org/repo"], "message_template": "repo", "always_post": true},
         ]))
         .unwrap();
-        let of = |repo: &str| section.of(&RepoId::new("org", repo)).map(Settings::template);
+        let of = |repo: &str| {
+            section
+                .of(&RepoId::new("org", repo))
+                .map(Settings::template)
+        };
         assert_eq!((of("repo"), of("else")), (Some("repo"), Some("org")));
         assert!(section.of(&RepoId::new("nobody", "x")).is_none());
         assert_eq!(section.check(), vec![]);
@@ -254,7 +260,9 @@ mod tests {
         ]))
         .unwrap();
         let told = section.check().into_iter();
-        let told: Vec<String> = told.map(|it| format!("{}: {} {:?}", it.path, it.message, it.kind)).collect();
+        let told: Vec<String> = told
+            .map(|it| format!("{}: {} {:?}", it.path, it.message, it.kind))
+            .collect();
         insta::assert_snapshot!(told.join("\n"), @r#"
         1.repos.0: The repo "org/repo" is duplicated in the 'welcome' plugin configuration. Error
         1.repos.1: The org "org" is duplicated in the 'welcome' plugin configuration. Error

@@ -45,7 +45,9 @@ impl Plugin for Yuks {
         let service = &asking.services.jokes;
         match asking.json::<Told>(service, None).await? {
             Ok(told) if !told.joke.is_empty() => Ok(decide(&comment, &told.joke)),
-            Ok(_) => Err(PlanError::Failed(format!("result from {service} did not contain a joke"))),
+            Ok(_) => Err(PlanError::Failed(format!(
+                "result from {service} did not contain a joke"
+            ))),
             Err(status) => Err(PlanError::Failed(format!("{service}: {status}"))),
         }
     }
@@ -72,7 +74,9 @@ fn decide(comment: &GenericComment, joke: &str) -> Decision {
 
 /// Nothing of it is Markdown.
 fn escaped(joke: &str) -> String {
-    let is_simple = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '?' | '\'' | '!' | '.' | ',' | ' ');
+    let is_simple = |c: char| {
+        c.is_ascii_alphanumeric() || matches!(c, '_' | '?' | '\'' | '!' | '.' | ',' | ' ')
+    };
     let mut text = String::new();
     for c in joke.chars() {
         match is_simple(c) {
@@ -93,9 +97,15 @@ mod tests {
     fn plg_fun_004_jokes_are_told_as_text() {
         assert!(concerns(&Yuks, &comment_event("ann", "x\n/JOKE \r\n")));
         assert!(!concerns(&Yuks, &comment_event("ann", "/joke please")));
-        assert_eq!(escaped("It's <b>fun</b>, *really*!"), "It's &#60;b&#62;fun&#60;&#47;b&#62;, &#42;really&#42;!");
+        assert_eq!(
+            escaped("It's <b>fun</b>, *really*!"),
+            "It's &#60;b&#62;fun&#60;&#47;b&#62;, &#42;really&#42;!"
+        );
         assert_eq!(escaped("ü\n"), "&#252;&#10;");
         let told = decide(&comment("ann", "/joke"), "What? Yes.").to_string();
-        assert!(told.starts_with("comment: @ann: What? Yes.\n\n<details>\n\nIn response to [this]"), "{told}");
+        assert!(
+            told.starts_with("comment: @ann: What? Yes.\n\n<details>\n\nIn response to [this]"),
+            "{told}"
+        );
     }
 }

@@ -73,9 +73,7 @@ pub(super) fn may_matter(event: &Event, options: &Options) -> bool {
         .is_some_and(|comment| comment.is_pr && has_command(&comment.body, rules));
     spoken
         || match event {
-            Event::Review(event) => {
-                rules.reviews_count && review_counts(event.review.state, rules)
-            }
+            Event::Review(event) => rules.reviews_count && review_counts(event.review.state, rules),
             Event::PullRequest(event) => match event.action {
                 PullRequestAction::Labeled => {
                     let label = event.label.as_ref();

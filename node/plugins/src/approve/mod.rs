@@ -62,7 +62,9 @@ impl Plugin for Approve {
     }
 
     fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
-        event.repo().is_some_and(|repo| decide::may_matter(event, &options(cx.running, repo)))
+        event
+            .repo()
+            .is_some_and(|repo| decide::may_matter(event, &options(cx.running, repo)))
     }
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {

@@ -411,7 +411,10 @@ mod tests {
         assert!(commanded(&Event::IssueComment(closed)).is_none());
         let mut opened = pull_request_event("opened");
         opened.pull_request.body = "/cc bob\n/auto-cc".into();
-        assert!(crate::testing::concerns(&Blunderbuss, &Event::PullRequest(Box::new(opened))));
+        assert!(crate::testing::concerns(
+            &Blunderbuss,
+            &Event::PullRequest(Box::new(opened))
+        ));
     }
 
     #[test]
@@ -423,12 +426,42 @@ mod tests {
         assert_eq!(problems, Vec::<String>::new());
         let wait_for = settings.wait_for_status.unwrap();
         for (context, state, description, expected) in [
-            ("tide", StatusState::Pending, "Not mergeable. Needs lgtm label.", true),
-            ("tide", StatusState::Pending, "Not mergeable. Needs approved, lgtm labels.", true),
-            ("tide", StatusState::Pending, "Not mergeable. PullRequest is missing sufficient approving GitHub review(s)", true),
-            ("tide", StatusState::Pending, "Not mergeable. Needs other label.", false),
-            ("tide", StatusState::Success, "Not mergeable. Needs lgtm label.", false),
-            ("Tide", StatusState::Pending, "Not mergeable. Needs lgtm label.", false),
+            (
+                "tide",
+                StatusState::Pending,
+                "Not mergeable. Needs lgtm label.",
+                true,
+            ),
+            (
+                "tide",
+                StatusState::Pending,
+                "Not mergeable. Needs approved, lgtm labels.",
+                true,
+            ),
+            (
+                "tide",
+                StatusState::Pending,
+                "Not mergeable. PullRequest is missing sufficient approving GitHub review(s)",
+                true,
+            ),
+            (
+                "tide",
+                StatusState::Pending,
+                "Not mergeable. Needs other label.",
+                false,
+            ),
+            (
+                "tide",
+                StatusState::Success,
+                "Not mergeable. Needs lgtm label.",
+                false,
+            ),
+            (
+                "Tide",
+                StatusState::Pending,
+                "Not mergeable. Needs lgtm label.",
+                false,
+            ),
         ] {
             let event = status(context, state, description);
             assert_eq!(wait_for.matches(&event), expected, "{description}");
@@ -446,7 +479,11 @@ mod tests {
         ] {
             let yaml = format!("blunderbuss: {section}");
             let asked = |event: &Event| concerns_under(&yaml, &Blunderbuss, event);
-            assert_eq!(asked(&event("Not mergeable. Needs lgtm label.")), on_status, "{section}");
+            assert_eq!(
+                asked(&event("Not mergeable. Needs lgtm label.")),
+                on_status,
+                "{section}"
+            );
             assert!(!asked(&event("In merge pool.")), "{section}");
             assert_eq!(asked(&opened), on_opened, "{section}");
         }
@@ -459,7 +496,12 @@ mod tests {
                 request_count: Some(count),
                 ..Settings::default()
             });
-            assert_eq!(problems, [format!("request_count: invalid request_count: {count} (needs to be positive)")]);
+            assert_eq!(
+                problems,
+                [format!(
+                    "request_count: invalid request_count: {count} (needs to be positive)"
+                )]
+            );
         }
         assert_eq!(Settings::default().request_count(), 2);
         assert_eq!(Settings::default().max_request_count(), None);

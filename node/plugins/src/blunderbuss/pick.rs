@@ -164,9 +164,15 @@ mod tests {
     fn tree() -> RepoOwners {
         owners(&[
             ("OWNERS", "approvers: [top, Boss]\nreviewers: [root]\n"),
-            ("a/OWNERS", "approvers: [lead]\nreviewers: [alice, bob, carl]\nrequired_reviewers: [must]\n"),
+            (
+                "a/OWNERS",
+                "approvers: [lead]\nreviewers: [alice, bob, carl]\nrequired_reviewers: [must]\n",
+            ),
             ("b/OWNERS", "reviewers: [bob]\n"),
-            ("c/OWNERS", "options: {no_parent_owners: true}\nreviewers: [solo]\napprovers: [solo]\n"),
+            (
+                "c/OWNERS",
+                "options: {no_parent_owners: true}\nreviewers: [solo]\napprovers: [solo]\n",
+            ),
         ])
     }
 

@@ -64,7 +64,12 @@ pub(super) fn comment(
     if asks_for_base {
         decision.push(say(texts::onto_its_base(base)));
     }
-    let picks = Picks { options, pr, on: &on, labels: &event.issue.labels };
+    let picks = Picks {
+        options,
+        pr,
+        on: &on,
+        labels: &event.issue.labels,
+    };
     for (target, chain) in &asked {
         picks.push(&mut decision, request, login, target, chain);
     }
@@ -95,7 +100,12 @@ pub(super) fn labeled(
         return say(format!("@{author} {text}"));
     }
     let mut decision = Decision::nothing();
-    let picks = Picks { options, pr, on: &on, labels: &pr.labels };
+    let picks = Picks {
+        options,
+        pr,
+        on: &on,
+        labels: &pr.labels,
+    };
     picks.push(&mut decision, Request::Label, author, target, &[]);
     Ok(decision)
 }
@@ -137,7 +147,12 @@ pub(super) fn merged(
     }
     let mut decision = Decision::nothing();
     let mut handled = BTreeSet::new();
-    let picks = Picks { options, pr, on: &on, labels: &pr.labels };
+    let picks = Picks {
+        options,
+        pr,
+        on: &on,
+        labels: &pr.labels,
+    };
     for (login, requests) in &asked.by_login {
         if !options.allow_all && !facts.is_member(&pr.repo.org, login)? {
             continue;
@@ -193,7 +208,9 @@ impl Picks<'_> {
         target: &str,
         chain: &[String],
     ) {
-        let Self { options, pr, on, .. } = *self;
+        let Self {
+            options, pr, on, ..
+        } = *self;
         let assignee = options.use_prow_assignments.then_some(login);
         let kinds: BTreeSet<&str> = self
             .labels
@@ -219,7 +236,10 @@ impl Picks<'_> {
         };
         let made = Text::from("new pull request created: #").and_result(pick);
         say_if(Outcome::Ok, made);
-        let there = format!("Looks like #{} has already been cherry picked in ", pr.number);
+        let there = format!(
+            "Looks like #{} has already been cherry picked in ",
+            pr.number
+        );
         say_if(Outcome::Partly, Text::from(there).and_result(pick));
         say_if(Outcome::Refused, Text::default().and_result(pick));
         let number = pr.number;
@@ -434,11 +454,21 @@ mod tests {
         let decision = merged(&pr, &CherrypickerOptions::default(), &known).unwrap();
         let told = short(&decision);
         let of_interest = |line: &&String| {
-            ["cherry-pick ", "comment: ", "/assign", "/cherrypick", "/kind"]
-                .iter()
-                .any(|start| line.starts_with(start))
+            [
+                "cherry-pick ",
+                "comment: ",
+                "/assign",
+                "/cherrypick",
+                "/kind",
+            ]
+            .iter()
+            .any(|start| line.starts_with(start))
         };
-        let told: Vec<&str> = told.iter().filter(of_interest).map(String::as_str).collect();
+        let told: Vec<&str> = told
+            .iter()
+            .filter(of_interest)
+            .map(String::as_str)
+            .collect();
         insta::assert_snapshot!(told.join("\n"), @r"
         comment: In response to a cherrypick label: base branch (main) needs to differ from target branch (main)
         cherry-pick aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa onto v1 as cherry-pick-5-to-v1

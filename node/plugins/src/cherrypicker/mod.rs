@@ -35,7 +35,9 @@ impl Plugin for Cherrypicker {
     fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
         match event {
             Event::IssueComment(event) => is_command(event),
-            Event::PullRequest(event) => is_merge(event) || is_label(event, &cx.options.cherrypicker),
+            Event::PullRequest(event) => {
+                is_merge(event) || is_label(event, &cx.options.cherrypicker)
+            }
             _ => false,
         }
     }
@@ -115,13 +117,22 @@ mod tests {
     /// PLG-CHERRYPICK-001
     #[test]
     fn only_what_can_ask_for_a_cherry_pick_concerns_it() {
-        assert!(crate::testing::concerns(&Cherrypicker, &comment_event("a", "/cherry-pick x")));
-        assert!(!crate::testing::concerns(&Cherrypicker, &comment_event("a", "cherry-pick x")));
+        assert!(crate::testing::concerns(
+            &Cherrypicker,
+            &comment_event("a", "/cherry-pick x")
+        ));
+        assert!(!crate::testing::concerns(
+            &Cherrypicker,
+            &comment_event("a", "cherry-pick x")
+        ));
         let Event::IssueComment(mut edited) = comment_event("a", "/cherrypick x") else {
             unreachable!()
         };
         edited.action = "edited".into();
-        assert!(!crate::testing::concerns(&Cherrypicker, &Event::IssueComment(edited)));
+        assert!(!crate::testing::concerns(
+            &Cherrypicker,
+            &Event::IssueComment(edited)
+        ));
         let mut closed = pull_request_event("closed");
         let of = |event: &PullRequestEvent| {
             crate::testing::concerns(&Cherrypicker, &Event::PullRequest(Box::new(event.clone())))

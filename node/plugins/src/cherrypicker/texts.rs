@@ -119,8 +119,12 @@ mod tests {
     fn plg_cherrypick_008_titles_and_descriptions() {
         assert_eq!(title("v1", "main", "Fix"), "[v1] Fix");
         assert_eq!(title("v1", "v2", "[v2] Fix [v2] it"), "[v1] Fix [v2] it");
-        assert_eq!(body(5, None, "", &[], &[]), "This is an automated cherry-pick of #5");
-        let parent = "Fixes it.\n\n**Release note**:\n<!-- say it -->\n```release-note\nIt works.\n```\n";
+        assert_eq!(
+            body(5, None, "", &[], &[]),
+            "This is an automated cherry-pick of #5"
+        );
+        let parent =
+            "Fixes it.\n\n**Release note**:\n<!-- say it -->\n```release-note\nIt works.\n```\n";
         let chain = ["v2".to_owned(), "v1".to_owned()];
         insta::assert_snapshot!(body(5, Some("ann"), parent, &chain, &["bug", "cleanup"]), @r"
         This is an automated cherry-pick of #5
@@ -136,7 +140,10 @@ mod tests {
         /kind bug
         /kind cleanup
         ");
-        assert_eq!(release_note("```release-note\nNONE\n```").unwrap(), "```release-note\nNONE\n```");
+        assert_eq!(
+            release_note("```release-note\nNONE\n```").unwrap(),
+            "```release-note\nNONE\n```"
+        );
         assert_eq!(
             release_note("Release note**:\n```\nNew.\n```").unwrap(),
             "```release-note\nNew.\n```"

@@ -290,7 +290,8 @@ mod tests {
 
     #[test]
     fn plg_configupdater_005_each_cluster_and_namespace_is_a_target() {
-        let maps = "  maps: {a: {name: cm, clusters: {default: ['', x], build: [z]}}, b: {name: cm}}";
+        let maps =
+            "  maps: {a: {name: cm, clusters: {default: ['', x], build: [z]}}, b: {name: cm}}";
         let changes = [
             file(FileStatus::Modified, "a"),
             file(FileStatus::Modified, "b"),
@@ -367,7 +368,8 @@ mod tests {
 
     #[test]
     fn plg_configupdater_009_one_reply_tells_what_was_updated() {
-        let maps = "  maps: {a: {name: cm, clusters: {default: [x], build: [z]}}, b: {name: other}}";
+        let maps =
+            "  maps: {a: {name: cm, clusters: {default: [x], build: [z]}}, b: {name: other}}";
         assert_eq!(decided(maps, &[file(FileStatus::Modified, "c")]), "nothing");
         insta::assert_snapshot!(decided(maps, &[file(FileStatus::Removed, "b")]), @r"
         config map prow/other in default

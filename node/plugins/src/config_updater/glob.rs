@@ -17,7 +17,10 @@ impl Glob {
         let is_path = !pattern.contains(['*', '{']);
         let regex = match is_path {
             true => None,
-            false => Some(GoRegex::new(&format!("^{}$", translated(&cleaned(pattern))))?),
+            false => Some(GoRegex::new(&format!(
+                "^{}$",
+                translated(&cleaned(pattern))
+            ))?),
         };
         Ok(Self {
             pattern: pattern.to_owned(),

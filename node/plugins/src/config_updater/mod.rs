@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use async_trait::async_trait;
 use sha2::{Digest as _, Sha256};
 use trireme_config::plugins::Section;
-use trireme_forge::{ChangedFile, RepoId};
 use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
+use trireme_forge::{ChangedFile, RepoId};
 
 use trireme_office::RunningConfig;
 
@@ -177,8 +177,13 @@ mod tests {
         assert!(!closed(|event| event.action = PullRequestAction::Edited));
         assert!(!closed(|event| event.pull_request.merged = false));
         assert!(!closed(|event| event.pull_request.merge_commit_sha = None));
-        assert!(!closed(|event| event.pull_request.base.branch = "release".into()));
-        assert!(!crate::testing::concerns(&ConfigUpdater, &comment_event("author", "closed")));
+        assert!(!closed(
+            |event| event.pull_request.base.branch = "release".into()
+        ));
+        assert!(!crate::testing::concerns(
+            &ConfigUpdater,
+            &comment_event("author", "closed")
+        ));
     }
 
     #[test]

@@ -192,7 +192,9 @@ mod tests {
     }
 
     fn told(problem: Result<Settings, String>) -> String {
-        problem.map(|_| "accepted".to_owned()).unwrap_or_else(|why| why)
+        problem
+            .map(|_| "accepted".to_owned())
+            .unwrap_or_else(|why| why)
     }
 
     #[test]
@@ -272,10 +274,16 @@ mod tests {
         )
         .unwrap();
         let clusters = |path: &str| settings.spec_of(path).unwrap().clusters.clone();
-        assert_eq!(clusters("a"), BTreeMap::from([("build".to_owned(), vec![])]));
+        assert_eq!(
+            clusters("a"),
+            BTreeMap::from([("build".to_owned(), vec![])])
+        );
         assert_eq!(clusters("c"), BTreeMap::new());
         let everywhere = BTreeMap::from([("default".to_owned(), vec![String::new()])]);
-        assert_eq!((clusters("e"), clusters("f")), (everywhere.clone(), everywhere));
+        assert_eq!(
+            (clusters("e"), clusters("f")),
+            (everywhere.clone(), everywhere)
+        );
     }
 
     #[test]
@@ -285,7 +293,10 @@ mod tests {
             ("denied_repos: [org]", [false, false, true]),
             ("denied_repos: [org/repo]", [false, true, true]),
             ("allowed_repos: [org/repo]", [true, false, false]),
-            ("allowed_repos: [org], denied_repos: [org/repo]", [false, true, false]),
+            (
+                "allowed_repos: [org], denied_repos: [org/repo]",
+                [false, true, false],
+            ),
         ] {
             let settings = read(&format!("  maps: {{a: {{name: b, {lists}}}}}")).unwrap();
             let spec = settings.spec_of("a").unwrap();

@@ -138,12 +138,7 @@ fn sorted_out(linked: &[Linked<'_>], here: &RepoId) -> (Vec<String>, Vec<String>
     (adds, wrong)
 }
 
-fn decide(
-    text: &GenericComment,
-    body: &str,
-    linked: &[Linked<'_>],
-    unlink: &[String],
-) -> Decision {
+fn decide(text: &GenericComment, body: &str, linked: &[Linked<'_>], unlink: &[String]) -> Decision {
     let on = Target::new(&text.repo, text.number);
     let (adds, wrong) = sorted_out(linked, &text.repo);
     let removes: Vec<String> = unlink
@@ -225,7 +220,12 @@ mod tests {
             ("Text", &["#1"][..], &[][..], "Text\n\nFixes #1"),
             ("", &["#1"], &[], "\nFixes #1"),
             ("Text\n", &["#2", "#1"], &[], "Text\n\nFixes #1 #2"),
-            ("a\nfixes #3\nFixes #9", &["o/r#1"], &[], "a\nFixes #3 o/r#1\nFixes #9"),
+            (
+                "a\nfixes #3\nFixes #9",
+                &["o/r#1"],
+                &[],
+                "a\nFixes #3 o/r#1\nFixes #9",
+            ),
             ("a\nFixes #3\nb", &[], &["#3"], "a\nb"),
             ("a\nFixes #3\r\nb", &[], &["#4"], "a\nFixes #3\nb"),
             ("a", &[], &["#4"], "a"),
@@ -262,7 +262,8 @@ mod tests {
     fn plg_issuemgmt_003_what_is_wrong_is_told_and_the_rest_done() {
         let text = comment("ann", "/link-issue x");
         let here = &text.repo;
-        let found = |word: &'static str, found| (word, Some((found, reference(word, here).unwrap())));
+        let found =
+            |word: &'static str, found| (word, Some((found, reference(word, here).unwrap())));
         let linked = [
             found("1", Found::Issue),
             found("2", Found::PullRequest),

@@ -133,7 +133,9 @@ impl Plugin for IssueManagement {
             who_can_use,
         };
         PluginHelp {
-            description: "The issue management plugin provides commands for managing issues in a repository.".to_owned(),
+            description:
+                "The issue management plugin provides commands for managing issues in a repository."
+                    .to_owned(),
             commands: vec![
                 command(
                     "/link-issue <issue(s)>",
@@ -179,8 +181,14 @@ mod tests {
             Some(asked) => format!("{asked:?}"),
         };
         for (body, expected) in [
-            ("/link-issue 1 o/r#2\r\n/unlink-issue 3", r#"Link { link: ["1", "o/r#2"], unlink: ["3"] }"#),
-            ("/transfer x\n/unpin-issue\n/pin-issue\n/unlink-issue 3", r#"Link { link: [], unlink: ["3"] }"#),
+            (
+                "/link-issue 1 o/r#2\r\n/unlink-issue 3",
+                r#"Link { link: ["1", "o/r#2"], unlink: ["3"] }"#,
+            ),
+            (
+                "/transfer x\n/unpin-issue\n/pin-issue\n/unlink-issue 3",
+                r#"Link { link: [], unlink: ["3"] }"#,
+            ),
             ("/transfer x\n/unpin-issue\n/Pin-Issue", "Pin"),
             ("/transfer x\n/unpin-issue", "Unpin"),
             ("/transfer x", r#"Transfer(["x"])"#),
@@ -190,7 +198,13 @@ mod tests {
         ] {
             assert_eq!(told(body), expected, "{body:?}");
         }
-        assert!(crate::testing::concerns(&IssueManagement, &comment_event("ann", "/pin-issue")));
-        assert!(!crate::testing::concerns(&IssueManagement, &comment_event("ann", "/pin")));
+        assert!(crate::testing::concerns(
+            &IssueManagement,
+            &comment_event("ann", "/pin-issue")
+        ));
+        assert!(!crate::testing::concerns(
+            &IssueManagement,
+            &comment_event("ann", "/pin")
+        ));
     }
 }

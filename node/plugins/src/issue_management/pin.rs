@@ -8,8 +8,7 @@ use crate::decision::{Decision, Outcome, Target};
 use crate::plugin::{PlanError, Planning};
 use crate::respond::answer;
 
-const ONLY_ISSUES: &str =
-    "`/pin-issue` and `/unpin-issue` can only be triggered on GitHub issues.";
+const ONLY_ISSUES: &str = "`/pin-issue` and `/unpin-issue` can only be triggered on GitHub issues.";
 const NOT_AUTHORIZED: &str = "You are not authorized to pin or unpin issues on this repository. Only approvers from the top-level OWNERS file can use this command.";
 
 pub(super) async fn plan(
@@ -74,7 +73,9 @@ mod tests {
         let text = comment("ann", "/pin-issue");
         let told = |pin, may| {
             let told = decide(&text, pin, may).to_string();
-            let lines = told.lines().filter(|line| line.contains(": @") || line.ends_with("pin"));
+            let lines = told
+                .lines()
+                .filter(|line| line.contains(": @") || line.ends_with("pin"));
             lines.map(str::to_owned).collect::<Vec<_>>().join("\n")
         };
         insta::assert_snapshot!(told(true, Some(true)), @r"

@@ -25,7 +25,11 @@ pub(super) async fn plan(
         Err(error) if error.is_outage() => return Err(error.into()),
         there => there.is_ok(),
     };
-    let is_member = there && cx.forge.is_org_member(&text.repo.org, &text.user.login).await?;
+    let is_member = there
+        && cx
+            .forge
+            .is_org_member(&text.repo.org, &text.user.login)
+            .await?;
     Ok(decide(text, to, there, is_member))
 }
 
@@ -62,9 +66,8 @@ mod tests {
     fn plg_issuemgmt_001_a_member_moves_an_issue_to_a_repository_that_is_there() {
         let mut text = comment("ann", "/transfer x");
         let owned = |to: &[&str]| to.iter().map(|to| (*to).to_owned()).collect::<Vec<_>>();
-        let of = |text: &GenericComment, to: &[&str]| {
-            destination(text, &owned(to)).map(str::to_owned)
-        };
+        let of =
+            |text: &GenericComment, to: &[&str]| destination(text, &owned(to)).map(str::to_owned);
         assert_eq!(of(&text, &["x"]), Err(ONLY_ISSUES));
         text.is_pr = false;
         assert_eq!(of(&text, &["x \r"]), Ok("x".to_owned()));
@@ -79,7 +82,10 @@ mod tests {
             told(false, true),
             "comment: @ann: Something went wrong or the destination repo **org/x** does not exist."
         );
-        assert_eq!(told(true, false), "comment: @ann: You must be an org member to transfer this issue.");
+        assert_eq!(
+            told(true, false),
+            "comment: @ann: You must be an org member to transfer this issue."
+        );
         assert_eq!(told(true, true), "transfer to x");
     }
 }

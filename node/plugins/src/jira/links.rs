@@ -36,7 +36,8 @@ fn link(line: &str, key: &str, link: &str) -> String {
         let end = at + key.len();
         let before = line[..at].bytes().next_back();
         let after = line[end..].bytes().next();
-        let starts = before.is_none_or(|byte| !b"[/`-".contains(&byte) && !byte.is_ascii_alphanumeric());
+        let starts =
+            before.is_none_or(|byte| !b"[/`-".contains(&byte) && !byte.is_ascii_alphanumeric());
         let ends = after.is_none_or(|byte| !byte.is_ascii_alphanumeric());
         linked.push_str(&line[from..at]);
         linked.push_str(if starts && ends { link } else { key });
@@ -59,7 +60,11 @@ mod tests {
             ("x\nABC-1\n", "ABC-1"),
             ("ABC-1.2 A1-2 -3", ""),
         ] {
-            assert_eq!(keys(text).collect::<Vec<_>>().join(" "), expected, "{text:?}");
+            assert_eq!(
+                keys(text).collect::<Vec<_>>().join(" "),
+                expected,
+                "{text:?}"
+            );
         }
     }
 
@@ -87,6 +92,9 @@ mod tests {
         ] {
             assert_eq!(linked(same), same);
         }
-        assert_eq!(linked("```\nABC-1\n```\nABC-1"), format!("```\nABC-1\n```\n{link}"));
+        assert_eq!(
+            linked("```\nABC-1\n```\nABC-1"),
+            format!("```\nABC-1\n```\n{link}")
+        );
     }
 }

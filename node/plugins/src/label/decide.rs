@@ -282,9 +282,9 @@ pub(super) fn assign_on(event: &PullRequestEvent, settings: &Settings) -> Decisi
     };
     let on = Target::new(&pr.repo, pr.number);
     let restricted = settings.restricted_in(&pr.repo);
-    let rules = restricted.values().filter(|rule| {
-        rule.assigns_on(&label.name) && !rule.allowed_users.is_empty()
-    });
+    let rules = restricted
+        .values()
+        .filter(|rule| rule.assigns_on(&label.name) && !rule.allowed_users.is_empty());
     let assigned: Vec<_> = rules
         .map(|rule| on.assign(rule.allowed_users.clone()))
         .collect();
@@ -301,8 +301,18 @@ mod tests {
     use crate::testing::{comment, labels, pull_request_event};
 
     const IN_REPO: [&str; 12] = [
-        "area/prow", "area/infra", "kind/bug", "kind/docs", "needs-kind", "needs-sig", "sig/testing",
-        "triage/accepted", "priority/critical", "lead-ok", "Orchestrator/Foo", "wg/x",
+        "area/prow",
+        "area/infra",
+        "kind/bug",
+        "kind/docs",
+        "needs-kind",
+        "needs-sig",
+        "sig/testing",
+        "triage/accepted",
+        "priority/critical",
+        "lead-ok",
+        "Orchestrator/Foo",
+        "wg/x",
     ];
 
     fn configured() -> Settings {
@@ -324,7 +334,12 @@ mod tests {
                 .map(|login| (("org".to_owned(), login.to_owned()), login == "member"))
                 .into(),
             team_members: ["lead", "alice"]
-                .map(|login| (("org".to_owned(), "leads".to_owned(), login.to_owned()), login == "lead"))
+                .map(|login| {
+                    (
+                        ("org".to_owned(), "leads".to_owned(), login.to_owned()),
+                        login == "lead",
+                    )
+                })
                 .into(),
             ..Facts::default()
         }
@@ -337,10 +352,16 @@ mod tests {
         let decision = decide(&asked, &configured(), &facts(set), &mut |_| 0);
         let told = decision.expect("all facts").to_string();
         // Without what every reply ends with.
-        let mut paragraphs = told.split("\n\n").filter(|text| !text.contains("Instructions for"));
+        let mut paragraphs = told
+            .split("\n\n")
+            .filter(|text| !text.contains("Instructions for"));
         let lines = paragraphs.by_ref().flat_map(str::lines);
         let lines: Vec<&str> = lines
-            .filter(|line| !line.starts_with(['<', '>']) && !line.starts_with("In response") && !line.is_empty())
+            .filter(|line| {
+                !line.starts_with(['<', '>'])
+                    && !line.starts_with("In response")
+                    && !line.is_empty()
+            })
             .collect();
         lines.join("\n")
     }
@@ -349,20 +370,35 @@ mod tests {
     fn plg_label_001_words_after_a_kind_are_labels_of_it() {
         for (body, expected) in [
             ("/area prow", "+area/prow"),
-            ("/area PROW infra\r\n/kind bug\r\n", "+area/prow\n+area/infra\n+kind/bug"),
+            (
+                "/area PROW infra\r\n/kind bug\r\n",
+                "+area/prow\n+area/infra\n+kind/bug",
+            ),
             ("/sig testing <!-- /kind bug -->", "+sig/testing"),
-            ("<!--\n/kind bug\n-->\n/wg nothing <!-- x -->", "comment: @alice: The label(s) `wg/nothing` cannot be applied, because the repository doesn't have them."),
+            (
+                "<!--\n/kind bug\n-->\n/wg nothing <!-- x -->",
+                "comment: @alice: The label(s) `wg/nothing` cannot be applied, because the repository doesn't have them.",
+            ),
             ("/Kind bug", "not asked"),
             (" /kind bug", "not asked"),
             ("/kind", "not asked"),
             ("/kindness", "not asked"),
-            ("/remove-area prow", "comment: @alice: Those labels are not set on the issue: `area/prow`"),
-            ("/committee steering\n/language zh", "comment: @alice: The label(s) `committee/steering, language/zh` cannot be applied, because the repository doesn't have them."),
+            (
+                "/remove-area prow",
+                "comment: @alice: Those labels are not set on the issue: `area/prow`",
+            ),
+            (
+                "/committee steering\n/language zh",
+                "comment: @alice: The label(s) `committee/steering, language/zh` cannot be applied, because the repository doesn't have them.",
+            ),
         ] {
             assert_eq!(told("alice", body, &[]), expected, "{body:?}");
         }
         assert_eq!(told("alice", "/kind bug", &["KIND/bug"]), "nothing");
-        assert_eq!(told("alice", "/remove-area prow", &["area/prow"]), "-area/prow");
+        assert_eq!(
+            told("alice", "/remove-area prow", &["area/prow"]),
+            "-area/prow"
+        );
         let mut edited = comment("alice", "/kind bug");
         edited.action = GenericAction::Edited;
         assert_eq!(Asked::by(&edited), None);
@@ -370,8 +406,18 @@ mod tests {
 
     #[test]
     fn plg_label_002_other_labels_have_to_be_configured() {
-        assert_eq!(told("alice", "/label orchestrator/FOO", &[]), "+orchestrator/foo");
-        assert_eq!(told("alice", "/remove-label orchestrator/foo", &["Orchestrator/Foo"]), "-orchestrator/foo");
+        assert_eq!(
+            told("alice", "/label orchestrator/FOO", &[]),
+            "+orchestrator/foo"
+        );
+        assert_eq!(
+            told(
+                "alice",
+                "/remove-label orchestrator/foo",
+                &["Orchestrator/Foo"]
+            ),
+            "-orchestrator/foo"
+        );
         assert_eq!(told("alice", "/label a b", &[]), "not asked");
         assert_eq!(told("alice", "/labels x", &[]), "not asked");
         insta::assert_snapshot!(told("alice", "/label x/Y\n/remove-label kind/bug\n/label orchestrator/foo", &[]), @r"
@@ -398,14 +444,20 @@ mod tests {
     fn plg_label_004_members_accept_triage() {
         assert_eq!(told("member", "/triage accepted", &[]), "+triage/accepted");
         insta::assert_snapshot!(told("alice", "/triage accepted", &[]), @"comment: @alice: The label `triage/accepted` cannot be applied. Only GitHub organization members can add the label.");
-        assert_eq!(told("alice", "/remove-triage accepted", &["triage/accepted"]), "-triage/accepted");
+        assert_eq!(
+            told("alice", "/remove-triage accepted", &["triage/accepted"]),
+            "-triage/accepted"
+        );
     }
 
     #[test]
     fn plg_label_005_restricted_labels_are_for_some() {
         for login in ["bob", "lead"] {
             assert_eq!(told(login, "/label lead-ok", &[]), "+lead-ok");
-            assert_eq!(told(login, "/remove-label lead-ok", &["lead-ok"]), "-lead-ok");
+            assert_eq!(
+                told(login, "/remove-label lead-ok", &["lead-ok"]),
+                "-lead-ok"
+            );
         }
         insta::assert_snapshot!(told("alice", "/label lead-ok", &[]), @"comment: @alice: The label(s) `lead-ok` cannot be applied or removed, because you are not in one of the allowed teams and are not an allowed user. Must be a member of one of these teams: leads");
         insta::assert_snapshot!(told("alice", "/remove-wg x\n/area prow", &["wg/x"]), @r"
@@ -413,13 +465,18 @@ mod tests {
         comment: @alice: The label(s) `wg/x` cannot be applied or removed, because you are not in one of the allowed teams and are not an allowed user. Consider assigning one of the following members: carl,dora
         ");
         let many: Vec<String> = (0..30).map(|n| format!("u{n}")).collect();
-        let settings = settings(json!({"restricted_labels": {"*": [{"label": "wg/x", "allowed_users": many}]}}));
+        let settings = settings(
+            json!({"restricted_labels": {"*": [{"label": "wg/x", "allowed_users": many}]}}),
+        );
         let asked = Asked::by(&comment("alice", "/wg x")).unwrap();
         let decision = decide(&asked, &settings, &facts(&[]), &mut |count| count - 1).unwrap();
         let said = decision.to_string();
         let named = said.split("following members: ").nth(1).unwrap();
         let named = named.lines().next().unwrap();
-        assert_eq!((named.split(',').count(), named.starts_with("u29,")), (MAX_NAMED_USERS, true));
+        assert_eq!(
+            (named.split(',').count(), named.starts_with("u29,")),
+            (MAX_NAMED_USERS, true)
+        );
     }
 
     #[test]
@@ -432,21 +489,43 @@ mod tests {
             ],
         }}));
         let mut event = pull_request_event("labeled");
-        event.label = Some(Label { name: "needs-lead".into(), ..Label::default() });
+        event.label = Some(Label {
+            name: "needs-lead".into(),
+            ..Label::default()
+        });
         assert_eq!(assign_on(&event, &settings).to_string(), "assign bob, carl");
-        event.label = Some(Label { name: "lead-ok".into(), ..Label::default() });
+        event.label = Some(Label {
+            name: "lead-ok".into(),
+            ..Label::default()
+        });
         assert!(assign_on(&event, &settings).is_idle());
     }
 
     #[test]
     fn plg_label_007_the_last_of_a_needed_kind_leaves_a_need() {
         for (body, set, expected) in [
-            ("/remove-kind bug", &["kind/bug"][..], "+needs-kind\n-kind/bug"),
+            (
+                "/remove-kind bug",
+                &["kind/bug"][..],
+                "+needs-kind\n-kind/bug",
+            ),
             ("/remove-kind bug", &["kind/bug", "kind/docs"], "-kind/bug"),
-            ("/remove-kind bug docs", &["Kind/Bug", "kind/docs"], "+needs-kind\n-kind/bug\n-kind/docs"),
-            ("/remove-kind bug\n/kind docs", &["kind/bug"], "+kind/docs\n-kind/bug"),
+            (
+                "/remove-kind bug docs",
+                &["Kind/Bug", "kind/docs"],
+                "+needs-kind\n-kind/bug\n-kind/docs",
+            ),
+            (
+                "/remove-kind bug\n/kind docs",
+                &["kind/bug"],
+                "+kind/docs\n-kind/bug",
+            ),
             // The repository has no needs-priority.
-            ("/remove-priority critical", &["priority/critical"], "-priority/critical"),
+            (
+                "/remove-priority critical",
+                &["priority/critical"],
+                "-priority/critical",
+            ),
             ("/remove-area prow", &["area/prow"], "-area/prow"),
         ] {
             assert_eq!(told("alice", body, set), expected, "{body:?}");
@@ -455,8 +534,14 @@ mod tests {
 
     #[test]
     fn plg_label_008_words_may_stand_apart() {
-        assert_eq!(told("alice", "/area   prow \t infra", &[]), "+area/prow\n+area/infra");
-        assert_eq!(told("alice", "/label  orchestrator/foo", &[]), "+orchestrator/foo");
+        assert_eq!(
+            told("alice", "/area   prow \t infra", &[]),
+            "+area/prow\n+area/infra"
+        );
+        assert_eq!(
+            told("alice", "/label  orchestrator/foo", &[]),
+            "+orchestrator/foo"
+        );
         // A command ends with its line.
         assert_eq!(told("alice", "/kind\n/area prow", &[]), "+area/prow");
     }

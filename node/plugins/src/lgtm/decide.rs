@@ -262,7 +262,9 @@ pub(super) fn decide_push(
     }
     // As in Prow, what is not told is no tree that somebody approved of.
     if options.store_tree_hash
-        && let Some(stored) = facts.unless_refused(by_bot(bot, facts))?.and_then(stored_tree)
+        && let Some(stored) = facts
+            .unless_refused(by_bot(bot, facts))?
+            .and_then(stored_tree)
         && let Some(pushed) = facts.unless_refused(facts.commit(&pr.head.sha))?
         && pushed.tree_sha == stored
     {
@@ -679,7 +681,13 @@ mod tests {
         let mut merged = push.clone();
         merged.pull_request.merged = true;
         for event in [merged, pull_request_event("edited")] {
-            let decision = decide_push(&event, false, &Options::default(), &bot(), &Facts::default());
+            let decision = decide_push(
+                &event,
+                false,
+                &Options::default(),
+                &bot(),
+                &Facts::default(),
+            );
             assert_eq!(decision, Ok(Decision::nothing()));
         }
     }

@@ -41,7 +41,9 @@ impl Plugin for Lgtm {
     }
 
     fn concerns(&self, cx: &Configured<'_>, event: &Event) -> bool {
-        event.repo().is_some_and(|repo| decide::may_matter(event, &options(cx.running, repo)))
+        event
+            .repo()
+            .is_some_and(|repo| decide::may_matter(event, &options(cx.running, repo)))
     }
 
     async fn plan(&self, cx: &Planning<'_>, event: &Event) -> Result<Decision, PlanError> {
@@ -63,9 +65,8 @@ impl Plugin for Lgtm {
             let pr = &event.pull_request;
             let on = Target::new(repo, pr.number);
             let is_late = cx.is_late(pr.updated_at);
-            let decide = |facts: &Facts| {
-                decide::decide_push(event, is_late, &options, cx.bot, facts)
-            };
+            let decide =
+                |facts: &Facts| decide::decide_push(event, is_late, &options, cx.bot, facts);
             decision = decision.and(gather(cx, &on, Facts::default(), decide).await?);
         }
         Ok(decision)

@@ -139,13 +139,7 @@ pub(crate) fn message(author: &str) -> String {
 }
 
 /// PLG-NEEDSREBASE-001. `stale`: comments to delete.
-fn decide(
-    on: &Target,
-    author: &str,
-    labelled: bool,
-    mergeable: bool,
-    stale: Vec<u64>,
-) -> Decision {
+fn decide(on: &Target, author: &str, labelled: bool, mergeable: bool, stale: Vec<u64>) -> Decision {
     let mut decision = Decision::nothing();
     match (mergeable, labelled) {
         (false, false) => {
@@ -172,7 +166,8 @@ mod tests {
     #[test]
     fn plg_needsrebase_001_the_label_and_the_comment_follow_the_conflict() {
         let on = Target::new(&RepoId::new("org", "repo"), 5);
-        let told = |labelled, mergeable| decide(&on, "ann", labelled, mergeable, vec![7]).to_string();
+        let told =
+            |labelled, mergeable| decide(&on, "ann", labelled, mergeable, vec![7]).to_string();
         insta::assert_snapshot!(told(false, false), @r"
         +needs-rebase
         comment: PR needs rebase.
@@ -188,7 +183,11 @@ mod tests {
         assert!(message(DEPENDABOT).starts_with("rebase\n\n<details>"));
         let mut others = bot_comment(2, MESSAGE);
         others.author.login = "ann".into();
-        let comments = [bot_comment(1, &message("ann")), others, bot_comment(3, &message(DEPENDABOT))];
+        let comments = [
+            bot_comment(1, &message("ann")),
+            others,
+            bot_comment(3, &message(DEPENDABOT)),
+        ];
         assert_eq!(stale(&comments, &bot()), [1]);
     }
 
@@ -200,11 +199,17 @@ mod tests {
         };
         let taken = ["opened", "synchronize", "reopened", "edited", "closed"].map(of);
         assert_eq!(taken, [true, true, true, false, false]);
-        assert!(crate::testing::concerns(&NeedsRebase, &comment_event("ann", "hi")));
+        assert!(crate::testing::concerns(
+            &NeedsRebase,
+            &comment_event("ann", "hi")
+        ));
         let Event::IssueComment(mut closed) = comment_event("ann", "hi") else {
             unreachable!()
         };
         closed.issue.state = State::Closed;
-        assert!(!crate::testing::concerns(&NeedsRebase, &Event::IssueComment(closed)));
+        assert!(!crate::testing::concerns(
+            &NeedsRebase,
+            &Event::IssueComment(closed)
+        ));
     }
 }

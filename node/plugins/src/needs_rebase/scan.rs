@@ -87,20 +87,27 @@ mod tests {
                 ..ExternalPlugin::default()
             };
             let plugins = vec![plugin("refresh"), plugin(NAME)];
-            config.core.external_plugins.insert((*name).to_owned(), plugins);
+            config
+                .core
+                .external_plugins
+                .insert((*name).to_owned(), plugins);
         }
         let other = ExternalPlugin {
             name: "refresh".into(),
             ..ExternalPlugin::default()
         };
-        config.core.external_plugins.insert("other".into(), vec![other]);
+        config
+            .core
+            .external_plugins
+            .insert("other".into(), vec![other]);
         config
     }
 
     fn told(names: &[&str], per_org: bool) -> String {
         let now = "2026-03-02T00:00:00Z".parse().unwrap();
         let queries = queries(&config(names), now, per_org).into_iter();
-        let lines = queries.map(|query| format!("{}: {}", query.org.unwrap_or_default(), query.text));
+        let lines =
+            queries.map(|query| format!("{}: {}", query.org.unwrap_or_default(), query.text));
         lines.collect::<Vec<_>>().join("\n")
     }
 
@@ -118,7 +125,10 @@ mod tests {
         "#);
         assert_eq!(told(&[], false), "");
         let branch = of_branch(&RepoId::new("o", "r"), "main");
-        assert_eq!(branch.text, r#"archived:false is:pr is:open repo:"o/r" base:"main""#);
+        assert_eq!(
+            branch.text,
+            r#"archived:false is:pr is:open repo:"o/r" base:"main""#
+        );
     }
 
     /// PLG-NEEDSREBASE-003

@@ -48,7 +48,10 @@ pub(super) fn asked(body: &str) -> Vec<Ask> {
 }
 
 /// The names on all lines of a command; `Some(None)` if one of them has none.
-#[expect(clippy::option_option, reason = "no command, one without names, one with")]
+#[expect(
+    clippy::option_option,
+    reason = "no command, one without names, one with"
+)]
 fn names(command: &Regex, body: &str) -> Option<Option<BTreeSet<String>>> {
     let mut lines = command.captures_iter(body).peekable();
     lines.peek()?;

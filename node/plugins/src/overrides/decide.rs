@@ -152,11 +152,7 @@ pub(super) fn all_known(asks: &[Ask], head: &Head, targets: &Targets<'_>) -> boo
     })
 }
 
-pub(super) fn decide<'j>(
-    comment: &GenericComment,
-    asks: &[Ask],
-    known: &Known<'j>,
-) -> Verdict<'j> {
+pub(super) fn decide<'j>(comment: &GenericComment, asks: &[Ask], known: &Known<'j>) -> Verdict<'j> {
     let mut work = Work {
         on: Target::new(&comment.repo, comment.number),
         comment,
@@ -281,9 +277,10 @@ impl<'j> Work<'_, 'j> {
         let description = format!("Override cancelled by {user}");
         let head = self.head.clone();
         let mut chain = Chain::default();
-        let overridden = head.statuses.iter().filter(|status| {
-            status.description.contains(OVERRIDDEN) && is_asked(&status.context)
-        });
+        let overridden = head
+            .statuses
+            .iter()
+            .filter(|status| status.description.contains(OVERRIDDEN) && is_asked(&status.context));
         for status in overridden {
             self.set_status(&mut chain, status, ContextState::Failure, &description);
             let context = status.context.clone();

@@ -27,7 +27,8 @@ use asked::Ask;
 use decide::{Denied, Head, Known, OVERRIDDEN, Targets, Verdict};
 
 const NAME: &str = "override";
-const PUSHED_SINCE: &str = "new commits were pushed after this comment. Comment again if it holds for them too.";
+const PUSHED_SINCE: &str =
+    "new commits were pushed after this comment. Comment again if it holds for them too.";
 
 pub(crate) struct Override;
 
@@ -57,9 +58,8 @@ impl Settings {
         };
         let mut words = format!("Repo administrators{owners}");
         if !self.allowed_github_teams.is_empty() {
-            let concerns = |key: &str| {
-                repo.is_none_or(|repo| key == repo.org || key == repo.to_string())
-            };
+            let concerns =
+                |key: &str| repo.is_none_or(|repo| key == repo.org || key == repo.to_string());
             let teams = self
                 .allowed_github_teams
                 .iter()
@@ -152,7 +152,9 @@ impl Plugin for Override {
         let who = settings.map(|settings| settings.who_can_use(None));
         let who = who.map(|who| format!("The commands can be used by: {who}"));
         PluginHelp {
-            description: "The override plugin allows repo admins to force a github status context to pass".to_owned(),
+            description:
+                "The override plugin allows repo admins to force a github status context to pass"
+                    .to_owned(),
             config: who.map(|who| [(String::new(), who)].into()),
             snippet: SNIPPET.to_owned(),
             commands: COMMANDS.to_vec(),
@@ -218,10 +220,7 @@ fn counts(comment: &GenericComment) -> bool {
 ///
 /// # Errors
 /// Outages: nothing is answered then, the question waits.
-fn answered<T>(
-    said: Result<T, ForgeError>,
-    answer: &str,
-) -> Result<Result<T, String>, PlanError> {
+fn answered<T>(said: Result<T, ForgeError>, answer: &str) -> Result<Result<T, String>, PlanError> {
     match said {
         Ok(value) => Ok(Ok(value)),
         Err(error) if outage(&error).is_some() => Err(error.into()),

@@ -81,8 +81,14 @@ fn decided(body: &str, head: Head) -> String {
 
 #[test]
 fn plg_override_001_only_new_texts_on_open_pull_requests_concern_it() {
-    assert!(crate::testing::concerns(&Override, &comment_event("a", "/override unit")));
-    assert!(!crate::testing::concerns(&Override, &comment_event("a", "override unit")));
+    assert!(crate::testing::concerns(
+        &Override,
+        &comment_event("a", "/override unit")
+    ));
+    assert!(!crate::testing::concerns(
+        &Override,
+        &comment_event("a", "override unit")
+    ));
     let trireme_forge::webhook::Event::IssueComment(event) = comment_event("a", "/override unit")
     else {
         unreachable!()
@@ -90,12 +96,17 @@ fn plg_override_001_only_new_texts_on_open_pull_requests_concern_it() {
     let concerns = |change: &dyn Fn(&mut trireme_forge::webhook::IssueCommentEvent)| {
         let mut event = event.clone();
         change(&mut event);
-        crate::testing::concerns(&Override, &trireme_forge::webhook::Event::IssueComment(event))
+        crate::testing::concerns(
+            &Override,
+            &trireme_forge::webhook::Event::IssueComment(event),
+        )
     };
     assert!(concerns(&|_| ()));
     assert!(!concerns(&|event| event.action = "edited".into()));
     assert!(!concerns(&|event| event.issue.is_pull_request = false));
-    assert!(!concerns(&|event| event.issue.state = trireme_forge::State::Closed));
+    assert!(!concerns(
+        &|event| event.issue.state = trireme_forge::State::Closed
+    ));
 }
 
 #[test]
@@ -107,7 +118,12 @@ fn plg_override_002_who_may_is_told_to_who_may_not() {
             ("org", vec!["all"]),
             ("other", vec!["x"]),
         ]
-        .map(|(key, teams)| (key.to_owned(), teams.into_iter().map(str::to_owned).collect()))
+        .map(|(key, teams)| {
+            (
+                key.to_owned(),
+                teams.into_iter().map(str::to_owned).collect(),
+            )
+        })
         .into(),
     };
     let repo = RepoId::new("org", "repo");
@@ -181,12 +197,24 @@ fn plg_override_004_of_check_runs_of_one_name_the_best_counts() {
     for (runs, expected) in [
         (vec![("COMPLETED", "FAILURE")], true),
         (vec![("COMPLETED", "SKIPPED")], true),
-        (vec![("COMPLETED", "FAILURE"), ("COMPLETED", "SUCCESS")], false),
-        (vec![("COMPLETED", "SUCCESS"), ("COMPLETED", "FAILURE")], false),
+        (
+            vec![("COMPLETED", "FAILURE"), ("COMPLETED", "SUCCESS")],
+            false,
+        ),
+        (
+            vec![("COMPLETED", "SUCCESS"), ("COMPLETED", "FAILURE")],
+            false,
+        ),
         (vec![("COMPLETED", "FAILURE"), ("QUEUED", "")], false),
         (vec![("QUEUED", ""), ("COMPLETED", "FAILURE")], false),
-        (vec![("COMPLETED", "NEUTRAL"), ("COMPLETED", "ERROR")], false),
-        (vec![("COMPLETED", "EXPECTED"), ("COMPLETED", "FAILURE")], true),
+        (
+            vec![("COMPLETED", "NEUTRAL"), ("COMPLETED", "ERROR")],
+            false,
+        ),
+        (
+            vec![("COMPLETED", "EXPECTED"), ("COMPLETED", "FAILURE")],
+            true,
+        ),
     ] {
         let mut head = head();
         let of = |(status, conclusion): &(&str, &str)| check("build", status, conclusion);
@@ -277,8 +305,16 @@ fn plg_override_007_every_failure_has_its_answer() {
 fn overridden() -> Head {
     let mut head = head();
     head.statuses = vec![
-        status("unit", StatusState::Success, "Overridden by boss  BaseSHA:x"),
-        status("ci/foreign", StatusState::Success, "Overridden by eve [prow:skip-retest]"),
+        status(
+            "unit",
+            StatusState::Success,
+            "Overridden by boss  BaseSHA:x",
+        ),
+        status(
+            "ci/foreign",
+            StatusState::Success,
+            "Overridden by eve [prow:skip-retest]",
+        ),
         status("lint", StatusState::Success, "Job succeeded."),
     ];
     head
@@ -296,7 +332,10 @@ fn plg_override_008_overrides_are_taken_back() {
     revert ci/foreign: Override cancelled by boss
     ");
     let one = decided("/override-cancel unit", overridden());
-    assert!(one.contains("status unit") && !one.contains("status ci/foreign"), "{one}");
+    assert!(
+        one.contains("status unit") && !one.contains("status ci/foreign"),
+        "{one}"
+    );
     insta::assert_snapshot!(decided("/override-cancel lint", overridden()), @"comment: @boss: No overrides found to cancel");
     insta::assert_snapshot!(decided("/override-cancel", head()), @"comment: @boss: No overrides found to cancel");
 }
@@ -320,7 +359,10 @@ fn plg_override_009_only_the_newest_status_counts_and_check_runs_go_back() {
     ");
     // One text may take back and override again.
     let again = decided("/override-cancel unit\n/override unit", overridden());
-    assert!(again.contains("failure, Override cancelled by boss"), "{again}");
+    assert!(
+        again.contains("failure, Override cancelled by boss"),
+        "{again}"
+    );
     assert!(again.contains("success, Overridden by boss"), "{again}");
     assert!(again.contains("store unit: Overridden by boss"), "{again}");
 }

@@ -94,7 +94,9 @@ impl Plugin for ReleaseNote {
                     usage: "/release-note-edit",
                     featured: false,
                     description: "Replaces the release note block in the top level comment with the provided one.",
-                    examples: &["/release-note-edit\r\n```release-note\r\nThe new release note\r\n```"],
+                    examples: &[
+                        "/release-note-edit\r\n```release-note\r\nThe new release note\r\n```",
+                    ],
                     who_can_use: "Org Members.",
                 },
             ],

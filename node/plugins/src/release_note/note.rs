@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use crate::label_names::{
-    DEPRECATION, RELEASE_NOTE, RELEASE_NOTE_ACTION_REQUIRED, RELEASE_NOTE_NEEDED,
-    RELEASE_NOTE_NONE,
+    DEPRECATION, RELEASE_NOTE, RELEASE_NOTE_ACTION_REQUIRED, RELEASE_NOTE_NEEDED, RELEASE_NOTE_NONE,
 };
 use crate::text::commands;
 
@@ -61,9 +60,15 @@ mod tests {
     fn plg_releasenote_001_the_first_block_is_the_note() {
         for (body, expected) in [
             ("```release-note\r\nA new flag.\r\n```", "A new flag."),
-            ("x\n```release-note\na\nb\n```\n```release-note\nc\n```", "a\nb"),
+            (
+                "x\n```release-note\na\nb\n```\n```release-note\nc\n```",
+                "a\nb",
+            ),
             ("**Release note**:\n```\nplain\n```", "plain"),
-            ("**Release note**:\n<!-- write here -->\n```release-note\nhere\n```", "here"),
+            (
+                "**Release note**:\n<!-- write here -->\n```release-note\nhere\n```",
+                "here",
+            ),
             ("Release note:\n```\nnot bold\n```", ""),
             ("```release-note\n\n```", ""),
             ("```release-note```", ""),

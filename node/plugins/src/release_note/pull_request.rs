@@ -8,8 +8,7 @@ use super::note::{LABELS, label};
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, Missing};
 use crate::label_names::{
-    DEPRECATION, RELEASE_NOTE, RELEASE_NOTE_ACTION_REQUIRED, RELEASE_NOTE_NEEDED,
-    RELEASE_NOTE_NONE,
+    DEPRECATION, RELEASE_NOTE, RELEASE_NOTE_ACTION_REQUIRED, RELEASE_NOTE_NEEDED, RELEASE_NOTE_NONE,
 };
 use crate::respond::{reply, simple_reply, stale};
 use crate::text::commands;

@@ -34,7 +34,8 @@ impl Sizes {
         match ascends {
             true => Vec::new(),
             false => vec![Problem {
-                help: "give all of s, m, l, xl and xxl, none smaller than the one before it".to_owned(),
+                help: "give all of s, m, l, xl and xxl, none smaller than the one before it"
+                    .to_owned(),
                 ..Problem::error(
                     "",
                     "invalid size plugin configuration - one of the smaller sizes is bigger than a larger one",
@@ -258,7 +259,11 @@ mod tests {
             ("labeled", false),
             ("closed", false),
         ] {
-            assert_eq!(may_change(&pull_request_event(action)), expected, "{action}");
+            assert_eq!(
+                may_change(&pull_request_event(action)),
+                expected,
+                "{action}"
+            );
         }
     }
 

@@ -16,14 +16,12 @@ use crate::text::drop_code_blocks;
 
 /// Whether the text alone allows any decision: a job may listen to anything, so its words do not tell.
 pub(super) fn may_matter(comment: &GenericComment) -> bool {
-    comment.is_new_on_open_pull_request()
-        && !comment.body.is_empty()
+    comment.is_new_on_open_pull_request() && !comment.body.is_empty()
 }
 
 /// Whether the text can matter: new, on an open pull request, not our own (PLG-TRIGGER-003).
 pub(super) fn counts(comment: &GenericComment, bot: &BotUser) -> bool {
-    comment.is_new_on_open_pull_request()
-        && !bot.is(&comment.user.login)
+    comment.is_new_on_open_pull_request() && !bot.is(&comment.user.login)
 }
 
 /// Whether the text holds a command or what some job listens to (PLG-TRIGGER-005).
@@ -296,7 +294,10 @@ mod tests {
     fn plg_trigger_002_one_line_starts_several_jobs() {
         let world = World::new(&[]);
         assert_eq!(world.says("member", "/test lint docs"), "run docs lint");
-        assert_eq!(world.says("member", "/test unit, please\n/test lint"), "run unit lint");
+        assert_eq!(
+            world.says("member", "/test unit, please\n/test lint"),
+            "run unit lint"
+        );
     }
 
     #[test]
@@ -312,7 +313,11 @@ mod tests {
         // Forced, whatever changed; but never on a branch that is not its own.
         world.facts.files = Some(vec![]);
         assert_eq!(world.says("member", "/test docs"), "run docs");
-        assert!(world.replies("member", "/test e2e").contains("were not found"));
+        assert!(
+            world
+                .replies("member", "/test e2e")
+                .contains("were not found")
+        );
     }
 
     #[test]
@@ -332,7 +337,11 @@ mod tests {
         world.facts.contexts = [("a".repeat(40), contexts)].into();
         assert!(!world.says("member", "/test all").contains("workflow"));
         world.options.workflows = true;
-        assert!(world.says("member", "/test all").starts_with("asks for WorkflowRuns"));
+        assert!(
+            world
+                .says("member", "/test all")
+                .starts_with("asks for WorkflowRuns")
+        );
         assert_eq!(world.says("member", "/test unit"), "run unit");
         let key = ("fix".to_owned(), "a".repeat(40));
         let runs = vec![
@@ -358,7 +367,10 @@ mod tests {
         let retest = world.says("member", "/retest");
         assert!(retest.starts_with(&again), "{retest}");
         let allowed = world.says("member", "/ok-to-test");
-        assert!(allowed.starts_with("approve workflow run 5\nrun "), "{allowed}");
+        assert!(
+            allowed.starts_with("approve workflow run 5\nrun "),
+            "{allowed}"
+        );
     }
 
     #[test]

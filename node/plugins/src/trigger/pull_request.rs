@@ -500,13 +500,19 @@ mod tests {
         let welcomed = told(&world(false, &[]), "opened", &pushed);
         assert!(welcomed.starts_with("+needs-ok-to-test\n"), "{welcomed}");
 
-        assert_eq!(told(&member, "opened", &now(&head, false, false)), "nothing");
+        assert_eq!(
+            told(&member, "opened", &now(&head, false, false)),
+            "nothing"
+        );
         assert_eq!(told(&member, "opened", &now(&head, true, true)), "nothing");
         let retitled = now(&head, true, false);
         assert_eq!(told(&member, "opened", &retitled), "run unit docs once");
         let both = format!("{}\n{}", abort("old"), abort("new"));
         assert_eq!(told(&member, "closed", &now(&head, false, false)), both);
-        assert_eq!(told(&member, "converted_to_draft", &now(&head, true, true)), both);
+        assert_eq!(
+            told(&member, "converted_to_draft", &now(&head, true, true)),
+            both
+        );
     }
 
     #[test]

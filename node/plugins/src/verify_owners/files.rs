@@ -98,11 +98,31 @@ mod tests {
             ("OWNERS", "approvers: [a]", "fine"),
             ("a/OWNERS", "reviewers: [a]", "fine"),
             ("a/OWNERS", "", "fine"),
-            ("OWNERS", "reviewers: [a]", "No approvers defined in this root directory OWNERS file."),
-            ("OWNERS", "", "No approvers defined in this root directory OWNERS file."),
-            ("OWNERS", "filters:\n  '.*': {reviewers: [a]}\n  'x': {approvers: [b]}", "fine"),
-            ("a/OWNERS", "labels: [lgtm, kind/x, approved]", "File contains banned labels: [approved lgtm]."),
-            ("a/OWNERS", "filters:\n  a: {labels: [lgtm]}\n  b: {labels: [sig/x]}", "File contains banned labels: [lgtm]."),
+            (
+                "OWNERS",
+                "reviewers: [a]",
+                "No approvers defined in this root directory OWNERS file.",
+            ),
+            (
+                "OWNERS",
+                "",
+                "No approvers defined in this root directory OWNERS file.",
+            ),
+            (
+                "OWNERS",
+                "filters:\n  '.*': {reviewers: [a]}\n  'x': {approvers: [b]}",
+                "fine",
+            ),
+            (
+                "a/OWNERS",
+                "labels: [lgtm, kind/x, approved]",
+                "File contains banned labels: [approved lgtm].",
+            ),
+            (
+                "a/OWNERS",
+                "filters:\n  a: {labels: [lgtm]}\n  b: {labels: [sig/x]}",
+                "File contains banned labels: [lgtm].",
+            ),
         ] {
             assert_eq!(wrong(path, text), expected, "{path} {text:?}");
         }

@@ -99,8 +99,7 @@ impl Plugin for VerifyOwners {
 }
 
 fn is_command(comment: &GenericComment) -> bool {
-    comment.is_new_on_open_pull_request()
-        && VERIFY.is_match(&comment.body)
+    comment.is_new_on_open_pull_request() && VERIFY.is_match(&comment.body)
 }
 
 /// What a pull request changes of what says who owns what.
@@ -113,12 +112,14 @@ struct Touched {
 fn touched(files: Vec<ChangedFile>, options: &OwnersOptions) -> Touched {
     let is_aliases = |file: &ChangedFile| {
         options.is_aliases(&file.path)
-            || file.previous_path.as_deref().is_some_and(|path| options.is_aliases(path))
+            || file
+                .previous_path
+                .as_deref()
+                .is_some_and(|path| options.is_aliases(path))
     };
     let aliases = files.iter().any(is_aliases);
-    let is_owners = |file: &ChangedFile| {
-        options.is_owners(&file.path) && file.status != FileStatus::Removed
-    };
+    let is_owners =
+        |file: &ChangedFile| options.is_owners(&file.path) && file.status != FileStatus::Removed;
     Touched {
         owners: files.into_iter().filter(is_owners).collect(),
         aliases,
@@ -126,11 +127,7 @@ fn touched(files: Vec<ChangedFile>, options: &OwnersOptions) -> Touched {
 }
 
 /// `asked`: somebody waits for an answer, even if it is the same as before.
-async fn verify(
-    cx: &Planning<'_>,
-    pr: &PullRequest,
-    asked: bool,
-) -> Result<Decision, PlanError> {
+async fn verify(cx: &Planning<'_>, pr: &PullRequest, asked: bool) -> Result<Decision, PlanError> {
     let repo = &pr.repo;
     let options = cx.owners_options(repo);
     let touched = touched(changes::files(cx, pr).await?, &options);
@@ -153,7 +150,10 @@ async fn verify(
             return Ok(Decision::nothing());
         }
     };
-    let former = touched.owners.iter().map(|file| former_path(file, &options));
+    let former = touched
+        .owners
+        .iter()
+        .map(|file| former_path(file, &options));
     let before = Owners::read(cx, repo, &base, &options, former).await?;
     let paths = touched.owners.iter().map(|file| file.path.as_str());
     let after = Owners::read(cx, repo, &merged, &options, paths).await?;
@@ -163,7 +163,9 @@ async fn verify(
     let mut on_lines = Vec::new();
     if !findings.wrong.is_empty() && !asked {
         let said = cx.forge.review_comments(repo, pr.number).await?;
-        let ours = said.into_iter().filter(|said| cx.bot.is(&said.author.login));
+        let ours = said
+            .into_iter()
+            .filter(|said| cx.bot.is(&said.author.login));
         on_lines.extend(ours.map(|said| (said.path, said.body)));
     }
     let shown = Shown {
@@ -282,8 +284,7 @@ async fn find(
         only_org_members: trigger.only_org_members,
     };
     let on = Target::new(&pr.repo, pr.number);
-    let judge =
-        |facts: &Facts| newcomers::untrusted(&newcomers, &pr.repo, &rule, cx.bot, facts);
+    let judge = |facts: &Facts| newcomers::untrusted(&newcomers, &pr.repo, &rule, cx.bot, facts);
     let most = newcomers::MAX_FACTS;
     findings.untrusted = gather_up_to(most, cx, &on, Facts::default(), judge).await?;
     Ok(findings)
@@ -361,17 +362,16 @@ mod tests {
             ("x\n/Verify-Owners \r\n", true),
             ("/verify-owners now", false),
         ] {
-            assert_eq!(crate::testing::concerns(&VerifyOwners, &comment_event("a", body)), expected);
+            assert_eq!(
+                crate::testing::concerns(&VerifyOwners, &comment_event("a", body)),
+                expected
+            );
         }
     }
 
     #[test]
     fn plg_verifyowners_008_only_the_repository_itself_skips_the_check_of_people() {
-        for (entries, expected) in [
-            ("org/repo", true),
-            ("org", false),
-            ("org/other", false),
-        ] {
+        for (entries, expected) in [("org/repo", true), ("org", false), ("org/other", false)] {
             let yaml = format!("owners: {{skip_collaborators: [{entries}]}}");
             let config = plugins_yaml(&yaml).unwrap();
             let repo = RepoId::new("org", "repo");

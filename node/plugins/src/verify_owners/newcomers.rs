@@ -73,7 +73,10 @@ fn add(newcomers: &mut Newcomers, login: &str, path: &str) {
     let same = |known: &&String| norm_login(known) == norm_login(login);
     let written = newcomers.keys().find(same).cloned();
     let written = written.unwrap_or_else(|| login.to_owned());
-    newcomers.entry(written).or_default().insert(path.to_owned());
+    newcomers
+        .entry(written)
+        .or_default()
+        .insert(path.to_owned());
 }
 
 /// Somebody who may not become an owner.
@@ -146,7 +149,11 @@ mod tests {
             ("reviewers: [a]", "approvers: [a]", vec!["a"]),
             ("", "approvers: [team, Team]", vec![]),
             ("", "required_reviewers: [r]", vec!["r"]),
-            ("filters: {'.*': {approvers: [a]}}", "approvers: [a]", vec![]),
+            (
+                "filters: {'.*': {approvers: [a]}}",
+                "approvers: [a]",
+                vec![],
+            ),
             (
                 "filters: {x: {approvers: [a]}}",
                 "filters: {x: {approvers: [a]}, y: {approvers: [a, c]}}",
@@ -161,7 +168,13 @@ mod tests {
         ] {
             let mut newcomers = Newcomers::default();
             let before = file(before);
-            of_file("OWNERS", Some(&before), &file(after), &groups, &mut newcomers);
+            of_file(
+                "OWNERS",
+                Some(&before),
+                &file(after),
+                &groups,
+                &mut newcomers,
+            );
             assert_eq!(names(&newcomers), expected, "{after}");
         }
         let mut newcomers = Newcomers::default();
@@ -171,7 +184,13 @@ mod tests {
             &aliases("aliases:\n  a: [x, yan]\n  renamed: [was, z]\n"),
             &mut newcomers,
         );
-        of_file("d/OWNERS", None, &file("approvers: [Yan]"), &groups, &mut newcomers);
+        of_file(
+            "d/OWNERS",
+            None,
+            &file("approvers: [Yan]"),
+            &groups,
+            &mut newcomers,
+        );
         assert_eq!(names(&newcomers), ["yan", "z"]);
         let files: Vec<&String> = newcomers["yan"].iter().collect();
         assert_eq!(files, ["OWNERS_ALIASES", "d/OWNERS"]);

@@ -11,8 +11,7 @@ use crate::respond::reply_to;
 
 const INVALID_ALIASES: &str = "The content of OWNERS_ALIASES is invalid.";
 const EMPTY_ALIASES: &str = "There are empty aliases in OWNER_ALIASES, cleanup is advised.";
-const UNTRUSTED: &str =
-    "The OWNERS file contains untrusted users, which makes it INVALID.";
+const UNTRUSTED: &str = "The OWNERS file contains untrusted users, which makes it INVALID.";
 
 /// A file that must not be merged as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -145,7 +144,9 @@ mod tests {
     fn told(findings: &Findings, labelled: bool, said: &[&str], lines: &[(&str, &str)]) -> String {
         let comments = (1..).zip(said).map(|(id, body)| bot_comment(id, body));
         let comments: Vec<IssueComment> = comments.collect();
-        let lines = lines.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
+        let lines = lines
+            .iter()
+            .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()));
         let lines: Vec<(String, String)> = lines.collect();
         let shown = Shown {
             labelled,
@@ -186,7 +187,12 @@ mod tests {
         insta::assert_snapshot!(told(&empty, false, &[], &[]), @"comment: There are empty aliases in OWNER_ALIASES, cleanup is advised.");
         assert_eq!(told(&empty, false, &[EMPTY_ALIASES], &[]), "nothing");
         assert_eq!(
-            told(&Findings::default(), true, &[EMPTY_ALIASES, INVALID_ALIASES, "x"], &[]),
+            told(
+                &Findings::default(),
+                true,
+                &[EMPTY_ALIASES, INVALID_ALIASES, "x"],
+                &[]
+            ),
             "delete [2]\ndelete [1]\n-do-not-merge/invalid-owners-file"
         );
     }
@@ -229,7 +235,9 @@ mod tests {
         assert_eq!(told(&wrong(), true, &[], &said), "nothing");
         let more = told(&wrong(), true, &[], &said[..1]);
         assert!(
-            more.contains("2 invalid") && more.contains("a/OWNERS:3: Bad.") && !more.contains("OWNERS:1"),
+            more.contains("2 invalid")
+                && more.contains("a/OWNERS:3: Bad.")
+                && !more.contains("OWNERS:1"),
             "{more}"
         );
     }
@@ -246,7 +254,12 @@ mod tests {
           - a/OWNERS
         ");
         assert_eq!(
-            told(&Findings::default(), true, &[&format!("{UNTRUSTED} The following")], &[]),
+            told(
+                &Findings::default(),
+                true,
+                &[&format!("{UNTRUSTED} The following")],
+                &[]
+            ),
             "-do-not-merge/invalid-owners-file\ndelete [1]"
         );
         assert_eq!(told(&Findings::default(), false, &["x"], &[]), "nothing");
@@ -257,9 +270,17 @@ mod tests {
         let said = [format!("{UNTRUSTED} first"), format!("{UNTRUSTED} second")];
         let said: Vec<&str> = said.iter().map(String::as_str).collect();
         let text = told(&eve(), true, &said, &[]);
-        assert!(text.starts_with("edit 2: The OWNERS file contains"), "{text}");
+        assert!(
+            text.starts_with("edit 2: The OWNERS file contains"),
+            "{text}"
+        );
         assert!(text.ends_with("\ndelete [1]"), "{text}");
-        let same = untrusted("org", "OWNERS", "https://github.com/orgs/org/people", &eve().untrusted);
+        let same = untrusted(
+            "org",
+            "OWNERS",
+            "https://github.com/orgs/org/people",
+            &eve().untrusted,
+        );
         assert_eq!(told(&eve(), true, &[&same], &[]), "nothing");
     }
 }
