@@ -88,6 +88,14 @@ pub(super) fn agent(component: &str, plugin: &str) -> Arc<str> {
     name.replace(|c: char| !c.is_ascii_graphic(), "-").into()
 }
 
+/// Whether a segment of the path is one of dots, which a URL resolves: a person whom a file calls `..` would be asked for
+/// as the list of all.
+fn leads_elsewhere(path: &str) -> bool {
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    path.split('/')
+        .any(|segment| matches!(segment, "." | ".."))
+}
+
 impl Client {
     pub(super) fn new(shared: Shared) -> Self {
         Self {
@@ -239,6 +247,12 @@ impl Client {
     pub(super) fn call<'a>(&'a self, call: &'a Call<'_>) -> BoxFuture<'a, Result<Answer>> {
         // Boxed: finding the credentials of an installation is itself a call.
         Box::pin(async move {
+            if leads_elsewhere(&call.path) {
+                return Err(ForgeError::NotFound {
+                    request: call.name(),
+                    message: "nothing has such a name".to_owned(),
+                });
+            }
             if call.method == Method::GET {
                 return self.read(call).await;
             }

@@ -43,6 +43,20 @@ async fn teams_are_known_by_name_slug_and_number() {
     scene.done();
 }
 
+/// What a file calls a person may be no name at all: a URL with it would lead to the list of all.
+#[tokio::test]
+async fn dots_are_nobodys_name() {
+    let scene = Scene::new().await;
+    let forge = &scene.forge;
+    let repo = scene.repo.clone();
+    for dots in [".", ".."] {
+        assert!(!forge.is_org_member(ORG, dots).await.unwrap(), "{dots}");
+        assert!(!forge.is_collaborator(&repo, dots).await.unwrap(), "{dots}");
+    }
+    assert!(forge.is_org_member(ORG, "reviewer").await.unwrap());
+    scene.done();
+}
+
 /// PLG-BLUNDERBUSS-006, GHC-033
 #[tokio::test]
 async fn somebody_busy_says_so() {
