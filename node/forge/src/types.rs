@@ -136,13 +136,6 @@ pub struct RecordedChange {
     pub at: Timestamp,
 }
 
-/// When the label was last put on, by a record that is oldest first; case does not matter.
-#[must_use]
-pub fn last_put_on(record: &[RecordedChange], label: &str) -> Option<Timestamp> {
-    let is_put_on = |line: &&RecordedChange| matches!(&line.change, Change::Labeled(put_on) if put_on.eq_ignore_ascii_case(label));
-    record.iter().rev().find(is_put_on).map(|line| line.at)
-}
-
 /// What can be done to an issue or pull request. People are given by their logins.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Change {

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use trireme_forge::webhook::{Event, GenericAction, GenericComment};
-use trireme_forge::{IssueComment, Label, has_label};
+use trireme_forge::{Label, RepoId, has_label};
 
 use crate::decision::{Decision, Target};
 use crate::help::{Command, HelpScope, PluginHelp};
@@ -48,7 +48,7 @@ impl Plugin for Hold {
         if !decision.is_idle()
             && let Some(written) = comment.written
             && cx.is_late(written)
-            && overruled(&cx.forge.comments(repo, number).await?, written)
+            && overruled(cx, repo, number, written).await?
         {
             return Ok(Decision::nothing());
         }
@@ -85,12 +85,33 @@ fn asked(text: &str) -> Option<bool> {
     HOLD_COMMAND.is_match(text).then_some(true)
 }
 
-/// Whether a later comment asks for or away.
-fn overruled(comments: &[IssueComment], written: Timestamp) -> bool {
-    let mut later = comments
+/// Whether a later text asks for or away, wherever it was written.
+async fn overruled(
+    cx: &Planning<'_>,
+    repo: &RepoId,
+    number: u64,
+    written: Timestamp,
+) -> Result<bool, PlanError> {
+    let asks = |text: &str, at: Timestamp| at > written && asked(text).is_some();
+    let comments = cx.forge.comments(repo, number).await?;
+    if comments
         .iter()
-        .filter(|comment| comment.created_at > written);
-    later.any(|comment| asked(&comment.body).is_some())
+        .any(|said| asks(&said.body, said.created_at))
+    {
+        return Ok(true);
+    }
+    let reviews = cx.forge.reviews(repo, number).await?;
+    let asks_by_review = reviews.iter().any(|review| {
+        let at = review.submitted_at;
+        at.is_some_and(|at| asks(&review.body, at))
+    });
+    if asks_by_review {
+        return Ok(true);
+    }
+    let on_lines = cx.forge.review_comments(repo, number).await?;
+    Ok(on_lines
+        .iter()
+        .any(|said| asks(&said.body, said.created_at)))
 }
 
 fn decide(comment: &GenericComment, labels: &[Label]) -> Decision {

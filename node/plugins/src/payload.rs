@@ -1,6 +1,7 @@
 //! A delivery's body out of the record, and what former deliveries say.
 
 use std::io::Read as _;
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -11,10 +12,21 @@ use trireme_proto::state::Delivery;
 use trireme_state::State;
 use trireme_state::limits::MAX_DELIVERY;
 
+use crate::plugin::{PlanError, Planning};
+
 /// Deliveries that are looked through for pushes, newest first.
 const MAX_LOOKED_THROUGH: usize = 100_000;
 /// How far the forge's clock may be ahead of ours.
-const CLOCK_SLACK: SignedDuration = SignedDuration::from_secs(60);
+const AHEAD: SignedDuration = SignedDuration::from_secs(60);
+/// Webhooks that were lost together are asked for one after the other: within this the others have come too.
+const ROUND: Duration = Duration::from_secs(5);
+/// For so long deliveries are in memory, handled ones included.
+const KEPT: SignedDuration = SignedDuration::from_hours(20);
+/// What is answered to a command that was meant for a former head.
+pub(crate) const PUSHED_SINCE: &str =
+    "new commits were pushed after this comment. Comment again if it holds for them too.";
+/// What is answered to one for which that cannot be told any more.
+pub(crate) const TOO_LATE: &str = "this came to be known too late to tell which commits it was meant for. Comment again if it holds for the present ones.";
 
 /// A payload that cannot be read; the delivery is then nobody's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -63,41 +75,74 @@ struct Moved {
     updated_at: Timestamp,
 }
 
-/// The head that a comment was written on, if pushes since are known.
-pub(crate) fn head_then(state: &State, comment: &GenericComment) -> Option<String> {
-    let (repo, number, written) = (&comment.repo, comment.number, comment.written?);
-    let known = state.pull_request(&repo.org, &repo.repo, number)?;
-    // Nothing is known of it since: so are no pushes.
-    if known.updated_ms <= written.as_millisecond() {
-        return None;
-    }
-    head_at(state, repo, number, written)
+/// The head that a text was written on, as far as can be told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum HeadThen {
+    /// This one.
+    Told(String),
+    /// No push since is known: that of now.
+    Now,
+    /// It is so long ago that the webhooks of pushes since may be gone.
+    Forgotten,
 }
 
-/// The head that a pull request had at a time, if webhooks of later pushes are known: what the first of them replaced.
-fn head_at(state: &State, repo: &RepoId, number: u64, at: Timestamp) -> Option<String> {
-    let from = at.saturating_sub(CLOCK_SLACK).unwrap_or(at);
-    let pushes = state
+/// What a text says of the head that it was written on, or the webhooks of pushes since.
+///
+/// # Errors
+/// [`PlanError::NotYet`] if it has just come and is late: what was lost with it may come yet.
+pub(crate) fn head_then(
+    cx: &Planning<'_>,
+    comment: &GenericComment,
+) -> Result<HeadThen, PlanError> {
+    if let Some(head) = &comment.head {
+        return Ok(HeadThen::Told(head.clone()));
+    }
+    let Some(written) = comment.written else {
+        return Ok(HeadThen::Now);
+    };
+    if cx.is_late(written) {
+        cx.settled_for(ROUND)?;
+    }
+    if cx.now.duration_since(written) > KEPT {
+        return Ok(HeadThen::Forgotten);
+    }
+    Ok(head_at(cx.state, &comment.repo, comment.number, written))
+}
+
+/// The head that a pull request had at a time: what the first of the later pushes replaced.
+fn head_at(state: &State, repo: &RepoId, number: u64, at: Timestamp) -> HeadThen {
+    let from = at.saturating_sub(AHEAD).unwrap_or(at);
+    let (mut looked_through, mut first) = (0, None::<Push>);
+    let since = state
         .deliveries_newest_first(None)
-        .take(MAX_LOOKED_THROUGH)
-        .take_while(|delivery| delivery.received_ms >= from.as_millisecond())
-        .filter(|delivery| {
-            delivery.event == "pull_request"
-                && delivery.action == "synchronize"
-                && (
-                    delivery.org.as_str(),
-                    delivery.repo.as_str(),
-                    delivery.number,
-                ) == (repo.org.as_str(), repo.repo.as_str(), number)
-        })
-        .filter_map(|delivery| {
-            let body = payload(state, delivery).ok()?;
-            serde_json::from_slice::<Push>(&body).ok()
-        })
-        .filter(|push| push.pull_request.updated_at > at);
-    pushes
-        .min_by_key(|push| push.pull_request.updated_at)
-        .map(|push| push.before)
+        .take_while(|delivery| delivery.received_ms >= from.as_millisecond());
+    for delivery in since {
+        looked_through += 1;
+        if looked_through > MAX_LOOKED_THROUGH {
+            return HeadThen::Forgotten;
+        }
+        if let Some(push) = push(state, delivery, repo, number)
+            && push.pull_request.updated_at > at
+            && first
+                .as_ref()
+                .is_none_or(|first| push.pull_request.updated_at < first.pull_request.updated_at)
+        {
+            first = Some(push);
+        }
+    }
+    first.map_or(HeadThen::Now, |push| HeadThen::Told(push.before))
+}
+
+fn push(state: &State, delivery: &Delivery, repo: &RepoId, number: u64) -> Option<Push> {
+    let is_push = delivery.event == "pull_request"
+        && delivery.action == "synchronize"
+        && delivery.number == number
+        && delivery.org == repo.org
+        && delivery.repo == repo.repo;
+    if !is_push {
+        return None;
+    }
+    serde_json::from_slice(&payload(state, delivery).ok()?).ok()
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ impl Plugin for Wip {
         let pr = &event.pull_request;
         let labels = cx.forge.labels(&pr.repo, pr.number).await?;
         let on = Target::new(&pr.repo, pr.number);
-        if cx.is_late(pr.updated_at) {
+        if cx.is_late(pr.updated_at) || cx.newer(pr).is_some() {
             let now = cx.forge.pull_request(&pr.repo, pr.number).await?;
             return Ok(decide(&on, &now.title, now.draft, &labels));
         }

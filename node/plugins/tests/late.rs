@@ -13,7 +13,7 @@ use stage::{Setup, Stage};
 use trireme_sandbox::{
     Clock, FileChange,
     faults::{HookEffect, HookMatch},
-    forge::{OpenState, Permission},
+    forge::{OpenState, Permission, ReviewState},
     world::{Pr, World},
 };
 
@@ -69,11 +69,40 @@ async fn plg_lgtm_006_a_late_lgtm_is_not_for_what_was_pushed_since() {
     push(&stage, &pr).await;
     stage.settled().await;
     assert_eq!(stage.world.labels(&pr), [""; 0]);
+    let said = stage.said(&pr);
+    let again = "@reviewer: new commits were pushed after this comment. Comment again if it holds for them too.";
+    assert!(said.len() == 1 && said[0].starts_with(again), "{said:?}");
     // Said again, it counts.
     a_minute_later(&clock);
     stage.world.comment("reviewer", &pr, "/lgtm").await;
     stage.settled().await;
     assert_eq!(stage.world.labels(&pr), ["lgtm"]);
+}
+
+/// PLG-LGTM-008: both were lost and are brought again, in their order.
+#[tokio::test]
+async fn plg_lgtm_008_a_push_that_comes_as_late_as_the_lgtm_before_it() {
+    let clock = long_ago();
+    let stage = stage(&clock, "lgtm").await;
+    let pr = stage.world.pr("fix").opened_by("author").await;
+    stage.settled().await;
+    let hold = |event, action, millis| {
+        let on = HookMatch {
+            action: Some(String::from(action)),
+            ..HookMatch::event(event)
+        };
+        let faults = stage.world.sandbox().faults();
+        let late = HookEffect::Delayed { millis };
+        faults.on_hook(on, late, Some(1)).unwrap();
+    };
+    hold("issue_comment", "created", 1_000);
+    hold("pull_request", "synchronize", 3_000);
+    a_minute_later(&clock);
+    stage.world.comment("reviewer", &pr, "/lgtm").await;
+    a_minute_later(&clock);
+    push(&stage, &pr).await;
+    stage.settled().await;
+    assert_eq!(stage.world.labels(&pr), [""; 0]);
 }
 
 /// PLG-LGTM-008: a push that is told late takes away no lgtm that was given after it.
@@ -90,7 +119,7 @@ async fn plg_lgtm_008_a_late_push_leaves_what_was_approved_since() {
     stage.world.comment("reviewer", &pr, "/lgtm").await;
     stage.settled().await;
     assert_eq!(stage.world.labels(&pr), ["lgtm"]);
-    // One that is told in time does.
+    // The next takes it away: nobody has approved of that.
     a_minute_later(&clock);
     push(&stage, &pr).await;
     stage.settled().await;
@@ -117,6 +146,24 @@ async fn plg_hold_001_a_late_command_undoes_no_later_one() {
     stage.world.comment("author", &pr, "/hold cancel").await;
     stage.settled().await;
     assert_eq!(stage.world.labels(&pr), [""; 0]);
+}
+
+/// PLG-HOLD-001: the later word may have been said in a review.
+#[tokio::test]
+async fn plg_hold_001_a_late_command_undoes_no_later_review() {
+    let clock = long_ago();
+    let stage = stage(&clock, "hold").await;
+    let pr = stage.world.pr("fix").opened_by("author").await;
+    stage.world.comment("author", &pr, "/hold").await;
+    stage.settled().await;
+    overtaken(&stage, "issue_comment", "created");
+    a_minute_later(&clock);
+    stage.world.comment("author", &pr, "/hold cancel").await;
+    a_minute_later(&clock);
+    let words = ReviewState::Commented;
+    stage.world.review("reviewer", &pr, words, "/hold").await;
+    stage.settled().await;
+    assert_eq!(stage.world.labels(&pr), ["do-not-merge/hold"]);
 }
 
 /// PLG-WIP-001

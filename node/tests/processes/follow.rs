@@ -212,7 +212,7 @@ async fn cfg_092_a_node_makes_a_version_of_every_change_of_its_mounts() {
     assert!(
         status
             .out
-            .contains("the followed configuration is not taken, the former configuration stays: "),
+            .contains("the watched directory is not taken, the former configuration stays: "),
         "{}",
         status.out
     );
@@ -410,7 +410,7 @@ async fn plg_configupdater_011_a_merge_to_the_followed_branch_is_one_version() {
         ("prow/config.yaml", b"prowjob_namespace: third\n".to_vec()),
         (
             "prow/plugins.yaml",
-            b"plugins: {acme: {plugins: [hodl]}}\n".to_vec(),
+            b"plugins: {acme: {plugins: [hold, hold]}}\n".to_vec(),
         ),
     ];
     scene.merge("broken", &broken).await;
@@ -420,7 +420,7 @@ async fn plg_configupdater_011_a_merge_to_the_followed_branch_is_one_version() {
         told.starts_with("the followed branch is not taken, the former configuration stays: "),
         "{told}"
     );
-    assert!(told.contains("hodl"), "{told}");
+    assert!(told.contains("hold"), "{told}");
 
     let mended = [(
         "prow/plugins.yaml",

@@ -120,7 +120,7 @@ warnings! {
     OverlappingBranches "overlapping-branches" Default false
         "two jobs of one name or context run on the same branch; not among Prow's";
     NotBuilt "not-built" Default true
-        "a plugin of Prow's is enabled that is not built into this version, so that nothing happens; not among Prow's";
+        "a plugin is enabled that is not built into this version, so that nothing happens; not among Prow's";
     PluginAdvice "plugin-advice" Default true
         "a plugin's setting is deprecated, or has no effect as it is written; not among Prow's";
 }

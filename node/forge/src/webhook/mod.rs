@@ -289,8 +289,10 @@ pub struct GenericComment {
     pub node_id: String,
     /// Issue comments and review comments only.
     pub comment_id: Option<u64>,
-    /// Where the event tells it: of issue comments and review comments.
+    /// When the text was written, where the event tells it.
     pub written: Option<Timestamp>,
+    /// The head of the pull request that it was written on; issue comments do not tell.
+    pub head: Option<String>,
 }
 
 impl GenericComment {
@@ -397,10 +399,14 @@ impl Event {
         match self {
             Self::PullRequest(event) => Some(event.pull_request.updated_at),
             Self::Issue(event) => Some(event.issue.updated_at),
-            Self::IssueComment(event) => Some(event.comment.updated_at),
-            Self::Review(event) => event.review.submitted_at,
-            Self::ReviewComment(event) => Some(event.comment.updated_at),
-            Self::Push(_) | Self::Status(_) | Self::Ping | Self::Other => None,
+            Self::IssueComment(event) if event.action != "deleted" => {
+                Some(event.comment.updated_at)
+            }
+            Self::ReviewComment(event) if event.action != "deleted" => {
+                Some(event.comment.updated_at)
+            }
+            Self::Review(event) if event.action == "submitted" => event.review.submitted_at,
+            _ => None,
         }
     }
 
@@ -422,7 +428,8 @@ impl Event {
                     user: &pr.author,
                     node_id: &pr.node_id,
                     comment_id: None,
-                    at: None,
+                    // The text of one that was just opened; later it is older than that.
+                    at: (action == GenericAction::Created).then_some(pr.updated_at),
                 };
                 Some(written.on_pull_request(action, pr, &event.repository))
             }
@@ -434,7 +441,7 @@ impl Event {
                     user: &issue.author,
                     node_id: &issue.node_id,
                     comment_id: None,
-                    at: None,
+                    at: (action == GenericAction::Created).then_some(issue.updated_at),
                 };
                 Some(written.on_issue(action, issue, &event.repository))
             }
@@ -458,7 +465,7 @@ impl Event {
                     user: &review.author,
                     node_id: &review.node_id,
                     comment_id: None,
-                    at: None,
+                    at: review.submitted_at,
                 };
                 Some(written.on_pull_request(action, &event.pull_request, &event.repository))
             }
@@ -513,6 +520,7 @@ impl Written<'_> {
             node_id: self.node_id.to_owned(),
             comment_id: self.comment_id,
             written: self.at,
+            head: Some(pr.head.sha.clone()),
         }
     }
 
@@ -539,6 +547,7 @@ impl Written<'_> {
             node_id: self.node_id.to_owned(),
             comment_id: self.comment_id,
             written: self.at,
+            head: None,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Carrying a plan out: its effects in their order, each begun and ended by a command.
+//! Carrying a plan out: its effects in their order, each begun and ended by a command. One that waits for a place other than
+//! the forge, where sending twice changes nothing, is begun once for all its tries: hours of outage do not fill the log.
 
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -22,11 +23,12 @@ use crate::plugin::outage;
 /// A call that may have been sent can take effect for this long: the forge client ends it within 10 s.
 const IN_FLIGHT: Duration = Duration::from_secs(15);
 /// How far the forge's clock, which tells whole seconds, may be behind ours.
-pub(super) const CLOCK_SLACK: Duration = Duration::from_secs(5);
+pub(super) const BEHIND: Duration = Duration::from_secs(5);
 
 impl Session {
     /// Sends what is left of a committed plan.
     pub(super) async fn carry_out(&self, lane: &Lane, guid: &str) -> Result<(), Work> {
+        let mut looked = None;
         loop {
             let view = self.office.view();
             let (Some(plan), Some(delivery)) = (view.plan(guid, &lane.plugin), view.delivery(guid))
@@ -63,7 +65,10 @@ impl Session {
                 self.settle(&at, EffectState::Done, "", done).await?;
                 continue;
             }
-            if let Some(why) = self.outdated(plan, delivery, effect, &mut action).await? {
+            if let Some(why) = self
+                .outdated(plan, delivery, effect, &mut action, &mut looked)
+                .await?
+            {
                 tracing::info!(guid, plugin = lane.plugin, why, "an effect is left out");
                 self.settle(&at, EffectState::Skipped, &why, None).await?;
                 continue;
@@ -75,7 +80,7 @@ impl Session {
     /// What an attempt that was begun, perhaps by another node, has come to. If it may still take effect, the lane waits.
     async fn took_effect(&self, action: &Action, started_ms: i64) -> Result<Option<Answer>, Work> {
         let forge = self.tools.forge.as_ref();
-        let since_ms = started_ms.saturating_sub(millis(CLOCK_SLACK));
+        let since_ms = started_ms.saturating_sub(millis(BEHIND));
         let found = match action {
             Action::Comment(comment) => {
                 observed::comment(forge, comment.subject.as_ref(), &comment.body, since_ms).await

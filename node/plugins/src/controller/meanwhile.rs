@@ -1,6 +1,7 @@
-//! What has changed since a plan that waited was decided: its effects must not undo what people did meanwhile.
+//! What has changed since that happened which a plan was decided for. A plan may have waited, its webhook may have come late
+//! or tell of a former head: its effects must not undo what somebody else did since.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use trireme_forge::{BotUser, Change, ForgeError, RecordedChange, RepoId, norm_login};
@@ -17,23 +18,37 @@ use crate::plugin::{LATE, outage};
 /// A plan that is older than this when an effect's turn comes has waited: what it was decided on is looked at again.
 const FRESH: Duration = Duration::from_secs(10);
 
+/// What was read of one subject while a plan is carried out.
+pub(super) struct ReadRecord {
+    of: (RepoId, u64),
+    at: Instant,
+    bot: BotUser,
+    record: Vec<RecordedChange>,
+}
+
 impl Session {
     /// Why the effect of a plan must not be sent any more: the pull request has another head, or, if the plan waited or is
-    /// for what happened long ago, a person has changed meanwhile what it would change. People whom somebody else took off or put on are left out of it.
+    /// for what happened long ago, somebody else has changed since what it would change. People whom somebody else took
+    /// off or put on are left out of it. `looked` is kept from one effect of the plan to the next.
     pub(super) async fn outdated(
         &self,
         plan: &Plan,
         delivery: &Delivery,
         effect: &Effect,
         action: &mut Action,
+        looked: &mut Option<ReadRecord>,
     ) -> Result<Option<String>, Work> {
         let view = self.office.view();
         if view.feature_level() < EFFECTS_LEVEL {
             return Ok(None);
         }
-        let age_ms = self.office.now_ms().saturating_sub(plan.planned_ms);
-        let long_ago = self.long_ago(&view, delivery, action);
-        let waited = effect.attempts > 0 || age_ms > millis(FRESH) || long_ago.is_some();
+        let now_ms = self.office.now_ms();
+        let happened = self.happened(&view, delivery, action);
+        let is_long_ago = happened.is_some_and(|happened| {
+            i128::from(now_ms.saturating_sub(happened.as_millisecond())) > LATE.as_millis()
+        });
+        let is_old = now_ms.saturating_sub(plan.planned_ms) > millis(FRESH);
+        let waited = effect.attempts > 0 || is_old || is_long_ago;
         let head = match effect.head_sha.as_str() {
             "" => plan.head_sha.as_str(),
             head => head,
@@ -62,18 +77,16 @@ impl Session {
         if let Some(why) = self.rewritten(action).await? {
             return Ok(Some(why));
         }
+        // By the forge's clock, if it told.
         let planned = Timestamp::from_millisecond(plan.planned_ms).unwrap_or(Timestamp::MAX);
-        let since = long_ago.unwrap_or(planned);
-        self.overruled(plan, since, action).await
+        let since = happened.unwrap_or(planned);
+        self.overruled(since, action, looked).await
     }
 
-    /// When that happened which the delivery tells of, if it is long ago and the action may undo what followed.
-    fn long_ago(&self, state: &State, delivery: &Delivery, action: &Action) -> Option<Timestamp> {
+    /// When that happened which the delivery tells of, for an action that may undo what followed.
+    fn happened(&self, state: &State, delivery: &Delivery, action: &Action) -> Option<Timestamp> {
         on_record(action)?;
-        let parsed = self.events.get(state, delivery).ok()?;
-        let now = Timestamp::from_millisecond(self.office.now_ms()).ok()?;
-        let happened = parsed.event.happened()?;
-        (now.duration_since(happened) > LATE).then_some(happened)
+        self.events.get(state, delivery).ok()?.event.happened()
     }
 
     /// Why a text must not be replaced: it is gone, or is neither what the new one was made from nor the new one.
@@ -107,28 +120,44 @@ impl Session {
         }
     }
 
-    /// Whether a person has changed since then what the action would change, by the forge's record.
+    /// Whether somebody else has changed since then what the action would change, by the forge's record.
     async fn overruled(
         &self,
-        plan: &Plan,
         since: Timestamp,
         action: &mut Action,
+        looked: &mut Option<ReadRecord>,
     ) -> Result<Option<String>, Work> {
-        let Some((repo, number)) = on_record(action) else {
+        let Some(of) = on_record(action) else {
             return Ok(None);
         };
-        // A plugin's writes may be another account's than ours.
-        let forge = self.tools.forges.of_plugin(&plan.plugin);
-        let read = async {
-            let bot = forge.bot_user(&repo.org).await?;
-            Ok((bot, forge.record(&repo, number).await?))
+        let known = looked.take();
+        let known = known.filter(|looked| looked.of == of && looked.at.elapsed() < FRESH);
+        let looked = looked.insert(match known {
+            Some(known) => known,
+            None => match self.read_record(of).await {
+                Ok(looked) => looked,
+                Err(error) => return unless_outage(&error, "cannot see who changed it since"),
+            },
+        });
+        let since = looked.record.iter().filter(|line| line.at > since);
+        let meanwhile = Meanwhile {
+            since: since.collect(),
+            bot: &looked.bot,
         };
-        let (bot, record) = match read.await {
-            Ok(read) => read,
-            Err(error) => return unless_outage(&error, "cannot see who changed it meanwhile"),
-        };
-        let since = record.iter().filter(|line| line.at > since).collect();
-        Ok(Meanwhile { since, bot: &bot }.overrules(action))
+        Ok(meanwhile.overrules(action))
+    }
+
+    async fn read_record(&self, of: (RepoId, u64)) -> Result<ReadRecord, ForgeError> {
+        let forge = self.tools.forge.as_ref();
+        let at = Instant::now();
+        let bot = forge.bot_user(&of.0.org).await?;
+        let record = forge.record(&of.0, of.1).await?;
+        Ok(ReadRecord {
+            of,
+            at,
+            bot,
+            record,
+        })
     }
 }
 
@@ -162,22 +191,22 @@ impl Meanwhile<'_> {
         match action {
             Action::AddLabel(effect) | Action::RemoveLabel(effect) => {
                 let same = |label: &str| label.eq_ignore_ascii_case(&effect.label);
-                self.by_person(|change| match change {
+                self.by_another(|change| match change {
                     Change::Labeled(label) | Change::Unlabeled(label) => same(label),
                     _ => false,
                 })
             }
             Action::EditIssue(effect) if effect.title.is_some() => {
-                self.by_person(|change| matches!(change, Change::Renamed(_)))
+                self.by_another(|change| matches!(change, Change::Renamed(_)))
             }
-            Action::Milestone(_) => self.by_person(|change| {
+            Action::Milestone(_) => self.by_another(|change| {
                 matches!(change, Change::Milestoned(_) | Change::Demilestoned(_))
             }),
             Action::Close(_) | Action::Reopen(_) => {
-                self.by_person(|change| matches!(change, Change::Closed | Change::Reopened))
+                self.by_another(|change| matches!(change, Change::Closed | Change::Reopened))
             }
             Action::PinIssue(_) => {
-                self.by_person(|change| matches!(change, Change::Pinned | Change::Unpinned))
+                self.by_another(|change| matches!(change, Change::Pinned | Change::Unpinned))
             }
             Action::Assign(effect) | Action::Unassign(effect) => {
                 self.spare(&mut effect.logins, |change| match change {
@@ -197,15 +226,15 @@ impl Meanwhile<'_> {
         }
     }
 
-    /// The last of these changes, if it is a person's.
-    fn by_person(&self, is_such: impl Fn(&Change) -> bool) -> Option<String> {
+    /// The last of these changes, if it is not ours.
+    fn by_another(&self, is_such: impl Fn(&Change) -> bool) -> Option<String> {
         let last = self.since.iter().rev().find(|line| is_such(&line.change))?;
         let by = &last.actor.login;
         let is_ours = by.is_empty() || self.bot.is(by);
         (!is_ours).then(|| format!("{} by {by} since it was decided", told(&last.change)))
     }
 
-    /// Takes out those whom a person has changed; why, if nobody is left.
+    /// Takes out those whom somebody else has changed; why, if nobody is left.
     fn spare(
         &self,
         logins: &mut Vec<String>,
@@ -213,7 +242,7 @@ impl Meanwhile<'_> {
     ) -> Option<String> {
         let mut why = Vec::new();
         logins.retain(|login| {
-            let overruled = self.by_person(|change| {
+            let overruled = self.by_another(|change| {
                 who(change).is_some_and(|changed| norm_login(changed) == norm_login(login))
             });
             let stays = overruled.is_none();
@@ -303,7 +332,7 @@ mod tests {
     const OURS: &str = "k8s-ci-robot";
 
     #[test]
-    fn the_last_word_is_a_persons() {
+    fn the_last_word_of_somebody_else_counts() {
         let renamed = |to: &str| Change::Renamed(to.to_owned());
         let theirs = [(OURS, renamed("Ours")), ("ann", renamed("Hers"))];
         assert_snapshot!(after(&theirs, retitle()), @r#"it was renamed to "Hers" by ann since it was decided"#);

@@ -11,7 +11,7 @@ use trireme_forge::{BotUser, Forge, ForgeError, NewPullRequest, PullRequest, Rep
 use trireme_proto::state::{CherryPickEffect, Delivery, EffectOutcome, Plan};
 
 use super::Session;
-use super::effects::{CLOCK_SLACK, millis, subject};
+use super::effects::{BEHIND, millis, subject};
 use super::write::{Answer, Failure};
 
 impl From<GitError> for Failure {
@@ -44,7 +44,7 @@ impl Session {
             }
         };
         // Plans of one pull request are carried out one after the other: what is older than the plan is not of it.
-        let since_ms = plan.planned_ms.saturating_sub(millis(CLOCK_SLACK));
+        let since_ms = plan.planned_ms.saturating_sub(millis(BEHIND));
         let number = match open_pull(forge, &repo, &to, effect).await? {
             Some(there) if there.created_at.as_millisecond() < since_ms => {
                 return Ok(Answer {

@@ -1,15 +1,17 @@
 //! What becomes of the label `lgtm`, from what was said or pushed and the facts around it.
 
+use std::collections::BTreeSet;
+
 use trireme_forge::webhook::{Event, PullRequestAction, PullRequestEvent};
 use trireme_forge::{
-    BotUser, IssueComment, ReviewState, User, UserKind, has_label, last_put_on, norm_login,
+    BotUser, Change, IssueComment, PullRequest, RecordedChange, ReviewState, User, UserKind,
+    has_label, norm_login,
 };
 use trireme_proto::state::effect::Action;
 
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, Missing};
 use crate::label_names::LGTM;
-use crate::plugin::LATE;
 use crate::respond::reply_to;
 use crate::text::commands;
 
@@ -24,6 +26,9 @@ pub(super) const COLLABORATORS_ONLY: &str = "changing LGTM is restricted to coll
 pub(super) const OWNERS_ONLY: &str =
     "adding LGTM is restricted to approvers and reviewers in OWNERS files.";
 pub(super) const NEW_CHANGES: &str = "New changes are detected. LGTM label has been removed.";
+
+/// People who are looked at for having approved of a push that comes late.
+const MAX_APPROVERS: usize = 20;
 
 fn tree_hash_comment(tree: &str) -> String {
     format!("LGTM label has been added.  <details>Git tree hash: {tree}</details>")
@@ -50,7 +55,7 @@ pub(super) struct Request {
     pub(super) html_url: String,
     pub(super) assignees: Vec<User>,
     pub(super) on: Target,
-    /// The head that they saw, if the event tells, or what is known of later pushes.
+    /// The head that they saw, if the event tells.
     pub(super) head: Option<String>,
 }
 
@@ -103,7 +108,7 @@ pub(super) fn request(event: &Event, options: &Options, bot: &BotUser) -> Option
             html_url: comment.html_url,
             assignees: comment.assignees,
             on: Target::new(&comment.repo, comment.number),
-            head: told_head(event),
+            head: comment.head,
         });
     }
     let Event::Review(event) = event else {
@@ -135,15 +140,10 @@ pub(super) fn request(event: &Event, options: &Options, bot: &BotUser) -> Option
     })
 }
 
-/// A comment says nothing of the head that it is about.
-fn told_head(event: &Event) -> Option<String> {
-    let pr = match event {
-        Event::PullRequest(event) => &event.pull_request,
-        Event::Review(event) => &event.pull_request,
-        Event::ReviewComment(event) => &event.pull_request,
-        _ => return None,
-    };
-    Some(pr.head.sha.clone())
+/// Tells who asked why not.
+pub(super) fn refuse(request: &Request, message: &str) -> Decision {
+    let reply = reply_to(&request.body, &request.html_url, &request.by, message);
+    Decision::from(vec![request.on.comment(reply)])
 }
 
 pub(super) fn decide_request(
@@ -153,10 +153,7 @@ pub(super) fn decide_request(
     facts: &Facts,
 ) -> Result<Decision, Missing> {
     let on = &request.on;
-    let refuse = |message| {
-        let reply = reply_to(&request.body, &request.html_url, &request.by, message);
-        Ok(Decision::from(vec![on.comment(reply)]))
-    };
+    let refuse = |message| Ok(refuse(request, message));
     let by_author = request.by_author();
     if by_author && request.add {
         return refuse(OWN_PR);
@@ -192,7 +189,9 @@ pub(super) fn decide_request(
                 }
                 let notices =
                     by_bot(bot, facts)?.filter(|comment| comment.body.contains(NEW_CHANGES));
-                decision.extend(on.prune(notices.map(|comment| comment.id).collect()));
+                if let Some(prune) = on.prune(notices.map(|comment| comment.id).collect()) {
+                    decision.push_for_head(head, prune);
+                }
             }
         }
         (false, true) => {
@@ -245,7 +244,7 @@ pub(super) fn is_push(event: &PullRequestEvent) -> bool {
     event.action == PullRequestAction::Synchronize && !event.pull_request.merged
 }
 
-/// `is_late`: the push was so long ago that who said so since has seen it.
+/// `is_late`: the push was so long ago that others may have approved of it since.
 pub(super) fn decide_push(
     event: &PullRequestEvent,
     is_late: bool,
@@ -270,11 +269,7 @@ pub(super) fn decide_push(
     {
         return Ok(Decision::nothing());
     }
-    // Put on after the push, and not by what was decided before it and was on its way.
-    if is_late
-        && let Some(at) = last_put_on(facts.record()?, LGTM)
-        && at.duration_since(pr.updated_at) > LATE
-    {
+    if is_late && is_approved_since(pr, options, bot, facts)? {
         return Ok(Decision::nothing());
     }
     let on = Target::new(&pr.repo, pr.number);
@@ -284,6 +279,51 @@ pub(super) fn decide_push(
     }
     effects.push(on.comment(NEW_CHANGES));
     Ok(effects.into())
+}
+
+/// Whether somebody who may has put the label on or asked for it after the pull request was pushed to. That it is on proves
+/// nothing: what asked for it may have come as late as the push.
+fn is_approved_since(
+    pr: &PullRequest,
+    options: &Options,
+    bot: &BotUser,
+    facts: &Facts,
+) -> Result<bool, Missing> {
+    let pushed = pr.updated_at;
+    let by_hand = |line: &RecordedChange| {
+        matches!(&line.change, Change::Labeled(label) if label.eq_ignore_ascii_case(LGTM))
+            && line.at > pushed
+            && !line.actor.login.is_empty()
+            && !bot.is(&line.actor.login)
+    };
+    if facts.record()?.iter().any(by_hand) {
+        return Ok(true);
+    }
+    let said = facts
+        .comments()?
+        .iter()
+        .filter(|comment| comment.created_at > pushed && asked(&comment.body) == Some(true));
+    let approved = facts.reviews()?.iter().filter(|review| {
+        let is_verdict = options.review_acts_as_lgtm && review.state == ReviewState::Approved;
+        review.submitted_at.is_some_and(|at| at > pushed)
+            && (is_verdict || asked(&review.body) == Some(true))
+    });
+    let said = said.map(|comment| &comment.author.login);
+    let approved = approved.map(|review| &review.author.login);
+    let by: BTreeSet<&String> = said
+        .chain(approved)
+        .filter(|login| **login != pr.author.login && !bot.is(login))
+        .collect();
+    for login in by.into_iter().take(MAX_APPROVERS) {
+        let may = match options.skip_collaborators {
+            true => is_owner(login, facts)?,
+            false => facts.is_collaborator(login)?,
+        };
+        if may {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// The tree that the newest untouched comment remembers.
@@ -300,7 +340,8 @@ fn stored_tree<'a>(comments: impl DoubleEndedIterator<Item = &'a IssueComment>) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use trireme_forge::{Change, Commit, RecordedChange, Signature, State};
+    use jiff::SignedDuration;
+    use trireme_forge::{Commit, Review, Signature, State};
 
     use crate::testing::{
         bot, bot_comment, comment_event, labels, owners, pull_request, pull_request_event,
@@ -337,7 +378,7 @@ mod tests {
 
     /// PLG-LGTM-006: what is bound to a head is the label and the tree that go with it, and nothing else.
     #[test]
-    fn plg_lgtm_006_a_push_since_leaves_out_the_label_alone() {
+    fn plg_lgtm_006_a_push_since_leaves_out_the_label_and_what_goes_with_it() {
         let head = pull_request().head.sha;
         let review = |state| review_event("rev", "", state);
         let other = || pull_request().base.sha;
@@ -345,12 +386,12 @@ mod tests {
             (
                 comment_event("rev", "/lgtm"),
                 &[][..],
-                "assign rev\n+lgtm HEAD\ncomment HEAD\ndelete [1]",
+                "assign rev\n+lgtm HEAD\ncomment HEAD\ndelete [1] HEAD",
             ),
             (
                 review(ReviewState::Approved),
                 &[],
-                "assign rev\n+lgtm HEAD\ncomment HEAD\ndelete [1]",
+                "assign rev\n+lgtm HEAD\ncomment HEAD\ndelete [1] HEAD",
             ),
             (comment_event("rev", "/lgtm"), &["lgtm"], "assign rev"),
             (
@@ -692,34 +733,66 @@ mod tests {
         }
     }
 
-    /// Who put it on since has seen the push, however late that is told.
+    /// Who approved after the push has seen it, however late that is told; the label alone does not tell of that.
     #[test]
     fn plg_lgtm_008_a_push_that_is_told_late_takes_away_what_was_there_before_it() {
         let push = pull_request_event("synchronize");
-        let pushed = push.pull_request.updated_at;
-        let decide = |is_late, after: i64| {
-            let line = RecordedChange {
-                change: Change::Labeled("lgtm".into()),
-                actor: User::new("k8s-ci-robot"),
-                at: pushed + jiff::SignedDuration::from_secs(after),
+        let at = |after: i64| push.pull_request.updated_at + SignedDuration::from_secs(after);
+        let labelled = |login: &str, after| RecordedChange {
+            change: Change::Labeled("lgtm".into()),
+            actor: User::new(login),
+            at: at(after),
+        };
+        let said = |login: &str, body: &str, after| IssueComment {
+            author: User::new(login),
+            created_at: at(after),
+            ..bot_comment(1, body)
+        };
+        let approved = |login: &str, after| {
+            let Event::Review(event) = review_event(login, "", ReviewState::Approved) else {
+                panic!("a review");
             };
+            Review {
+                submitted_at: Some(at(after)),
+                ..event.review
+            }
+        };
+        let ours = labelled("k8s-ci-robot", 60);
+        let stays = |line, comment, review, options: &Options| {
             let facts = Facts {
                 labels: Some(labels(&["lgtm"])),
                 record: Some(vec![line]),
+                comments: Some(Vec::from_iter(comment)),
+                reviews: Some(Vec::from_iter(review)),
+                collaborators: [("rev".to_owned(), true), ("eve".to_owned(), false)].into(),
                 ..Facts::default()
             };
-            let decision = decide_push(&push, is_late, &Options::default(), &bot(), &facts);
-            decision.unwrap().is_idle()
+            let decided = |is_late| decide_push(&push, is_late, options, &bot(), &facts);
+            assert!(!decided(false).unwrap().is_idle());
+            decided(true).unwrap().is_idle()
         };
-        for (is_late, after, stays) in [
-            (true, 31, true),
-            // It may have been on its way.
-            (true, 29, false),
-            (true, -31, false),
-            (false, 31, false),
+        let none = Options::default();
+        for (comment, expected) in [
+            (None, false),
+            (Some(said("rev", "/lgtm", 1)), true),
+            (Some(said("rev", "/lgtm", 0)), false),
+            (Some(said("rev", "/lgtm cancel", 1)), false),
+            (Some(said("eve", "/lgtm", 1)), false),
+            (Some(said("author", "/lgtm", 1)), false),
         ] {
-            assert_eq!(decide(is_late, after), stays, "{is_late} {after}");
+            let told = format!("{comment:?}");
+            assert_eq!(
+                stays(ours.clone(), comment, None, &none),
+                expected,
+                "{told}"
+            );
         }
+        assert!(stays(labelled("eve", 1), None, None, &none));
+        assert!(!stays(labelled("eve", 0), None, None, &none));
+        let verdict = || Some(approved("rev", 1));
+        assert!(stays(ours.clone(), None, verdict(), &reviews()));
+        assert!(!stays(ours.clone(), None, verdict(), &none));
+        assert!(!stays(ours, None, Some(approved("rev", -1)), &reviews()));
     }
 
     #[test]

@@ -9,9 +9,9 @@ use trireme_forge::webhook::Event;
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::payload::head_then;
+use crate::payload::{HeadThen, PUSHED_SINCE, TOO_LATE, head_then};
 use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
-use decide::Options;
+use decide::{Options, Request};
 use trireme_office::RunningConfig;
 
 pub(crate) struct Lgtm;
@@ -24,6 +24,30 @@ fn options(running: &RunningConfig, repo: &RepoId) -> Options {
         sticky_team: section.sticky_lgtm_team,
         skip_collaborators: running.plugins.skip_collaborators(&repo.org, &repo.repo),
     }
+}
+
+/// What to answer if the label is asked for by a comment on what has been pushed to since.
+async fn meant_for_former_head(
+    cx: &Planning<'_>,
+    event: &Event,
+    request: &Request,
+) -> Result<Option<&'static str>, PlanError> {
+    let Some(comment) = event.generic_comment() else {
+        return Ok(None);
+    };
+    // What tells its head is bound to that.
+    if !request.add || request.head.is_some() {
+        return Ok(None);
+    }
+    Ok(match head_then(cx, &comment)? {
+        HeadThen::Now => None,
+        HeadThen::Forgotten => Some(TOO_LATE),
+        HeadThen::Told(then) => {
+            let on = &request.on;
+            let now = cx.forge.pull_request(&on.repo, on.number).await?;
+            (now.head.sha != then).then_some(PUSHED_SINCE)
+        }
+    })
 }
 
 #[async_trait]
@@ -52,10 +76,10 @@ impl Plugin for Lgtm {
         };
         let options = options(cx.running, repo);
         let mut decision = Decision::nothing();
-        if let Some(mut request) = decide::request(event, &options, cx.bot) {
-            let comment = event.generic_comment();
-            let head_then = comment.and_then(|comment| head_then(cx.state, &comment));
-            request.head = request.head.or(head_then);
+        if let Some(request) = decide::request(event, &options, cx.bot) {
+            if let Some(refusal) = meant_for_former_head(cx, event, &request).await? {
+                return Ok(decide::refuse(&request, refusal));
+            }
             let decide = |facts: &Facts| decide::decide_request(&request, &options, cx.bot, facts);
             decision = gather(cx, &request.on, Facts::default(), decide).await?;
         }

@@ -21,14 +21,12 @@ use trireme_state::{ids::job_id, is_complete};
 
 use crate::decision::Decision;
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::payload::head_then;
+use crate::payload::{HeadThen, PUSHED_SINCE, TOO_LATE, head_then};
 use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin, outage};
 use asked::Ask;
 use decide::{Denied, Head, Known, OVERRIDDEN, Targets, Verdict};
 
 const NAME: &str = "override";
-const PUSHED_SINCE: &str =
-    "new commits were pushed after this comment. Comment again if it holds for them too.";
 
 pub(crate) struct Override;
 
@@ -117,9 +115,12 @@ impl Plugin for Override {
             }
         };
         // Whoever overrides a check has looked at what failed.
-        let head = match head_then(cx.state, &comment).filter(|then| *then != pr.head.sha) {
-            Some(_) => Err(Denied::Failed(PUSHED_SINCE.to_owned())),
-            None => head(cx, &comment, &pr).await?,
+        let head = match head_then(cx, &comment)? {
+            HeadThen::Told(then) if then != pr.head.sha => {
+                Err(Denied::Failed(PUSHED_SINCE.to_owned()))
+            }
+            HeadThen::Forgotten => Err(Denied::Failed(TOO_LATE.to_owned())),
+            HeadThen::Told(_) | HeadThen::Now => head(cx, &comment, &pr).await?,
         };
         let own = match &head {
             Ok(_) if asks.iter().any(|ask| matches!(ask, Ask::Force { .. })) => {

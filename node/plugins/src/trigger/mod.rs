@@ -237,8 +237,9 @@ impl Plugin for Trigger {
             let live = live_presubmits(cx, &on);
             let shown = own::shown(cx, pr);
             let moved = pull_request::moves(event);
-            let newest = own::is_newest(cx, pr);
             let newer = cx.newer(pr);
+            // An event that comes late must not tell about files that nobody sees any more.
+            let newest = newer.is_none_or(|known| known.head_sha == pr.head.sha);
             let decide = |facts: &Facts| {
                 let mut verdict =
                     pull_request::decide(event, newer, &options, cx.bot, &jobs, &live, facts)?;

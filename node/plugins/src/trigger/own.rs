@@ -158,13 +158,6 @@ fn may_be_heard(cx: &Planning<'_>, comment: &GenericComment, identifier: &str) -
     remembered.is_none_or(|own| is_relevant(body, own.presubmits.iter()))
 }
 
-/// Whether no newer head is known: an event that comes late must not tell about files that nobody sees any more.
-pub(super) fn is_newest(cx: &Planning<'_>, pr: &PullRequest) -> bool {
-    let RepoId { org, repo } = &pr.repo;
-    let known = cx.state.pull_request(org, repo, pr.number);
-    known.is_none_or(|pull| pull.head_sha == pr.head.sha)
-}
-
 /// What the pull request shows already.
 pub(super) fn shown<'a>(cx: &Planning<'a>, pr: &PullRequest) -> Option<&'a Context> {
     let RepoId { org, repo } = &pr.repo;
