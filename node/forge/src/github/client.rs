@@ -92,8 +92,7 @@ pub(super) fn agent(component: &str, plugin: &str) -> Arc<str> {
 /// as the list of all.
 fn leads_elsewhere(path: &str) -> bool {
     let path = path.split_once('?').map_or(path, |(path, _)| path);
-    path.split('/')
-        .any(|segment| matches!(segment, "." | ".."))
+    path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
 impl Client {
