@@ -18,7 +18,8 @@ use tokio::time::Instant;
 use super::{
     github::GitHubHere,
     people::{
-        ASSIGN, BOT, HELPER, HOLD, LABEL, Pulls, RETITLE, SWITCHED, Switched, UNASSIGN, WIP_LABEL,
+        ASSIGN, BOT, HELPER, HOLD, LABEL, LGTM, LGTM_LABEL, Pulls, RETITLE, SWITCHED, Switched,
+        UNASSIGN, WIP_LABEL,
     },
 };
 use crate::sim::{chronicle::Chronicle, cluster::Cluster};
@@ -106,6 +107,8 @@ struct Sent {
     comment: (u64, String),
     /// When the comment was.
     written: Option<Timestamp>,
+    /// When that happened which a pull request event tells of.
+    updated: Option<Timestamp>,
 }
 
 impl Sent {
@@ -125,6 +128,7 @@ impl Sent {
             title: text("/pull_request/title"),
             comment: (number("/comment/id").unwrap_or(0), text("/comment/body")),
             written: text("/comment/created_at").parse().ok(),
+            updated: text("/pull_request/updated_at").parse().ok(),
         }
     }
 
@@ -135,6 +139,10 @@ impl Sent {
     /// Where and which pull request.
     fn about(&self) -> Option<(RepoName, u64)> {
         Some((self.repo.clone()?, self.number?))
+    }
+
+    fn is_push(&self) -> bool {
+        self.event == "pull_request" && self.action == "synchronize"
     }
 
     fn is_new_title(&self) -> bool {
@@ -193,7 +201,7 @@ fn record(issue: &Issue, comments: &[&Comment]) -> Done {
     let known = SWITCHED
         .iter()
         .map(|switched| switched.label)
-        .chain([WIP_LABEL]);
+        .chain([LGTM_LABEL, WIP_LABEL]);
     let known: Vec<&'static str> = known.collect();
     for event in issue.events.iter().filter(|event| event.actor == BOT) {
         let (label, on) = match &event.what {
@@ -220,6 +228,8 @@ fn record(issue: &Issue, comments: &[&Comment]) -> Done {
     for comment in comments.iter().filter(|comment| comment.author == BOT) {
         let plugin = match comment.body.split("<details>").next() {
             Some(said) if said.contains('ツ') => "shrug",
+            // Which of these are said depends on what came when.
+            Some(said) if said.contains("New changes") || said.contains("new commits") => "lgtm",
             _ => "label",
         };
         done.answers
@@ -269,6 +279,7 @@ pub(super) fn judge(
     }
     plans(&view, &sent, &mut judged);
     let retitled = retitled(&view, &sent);
+    let pushed = pushed(&sent);
     let mut expected: BTreeMap<(RepoName, u64), Done> = BTreeMap::new();
     for guid in accepted.values() {
         let Some(sent) = sent.get(guid) else {
@@ -283,7 +294,13 @@ pub(super) fn judge(
         let seen = github.sandbox().read(|forge| {
             let (_, issue) = forge.issue(repo, *number)?;
             let mut wrong = overwritten(issue, &retitled);
-            wrong.extend(not_as_said(issue, &comments(forge, repo, *number)?));
+            let comments = comments(forge, repo, *number)?;
+            wrong.extend(not_as_said(issue, &comments));
+            wrong.extend(not_as_approved(
+                issue,
+                &comments,
+                pushed.get(&about).copied(),
+            ));
             seen(forge, repo, *number).map(|seen| (seen, wrong))
         });
         let seen = match seen {
@@ -347,6 +364,34 @@ fn not_as_said(issue: &Issue, comments: &[&Comment]) -> Vec<String> {
         (is_on != said).then(|| format!("{label} is on: {is_on}, the last word says {said}"))
     });
     wrong.collect()
+}
+
+/// When each pull request was last pushed to, in whole seconds.
+fn pushed(sent: &BTreeMap<String, Sent>) -> BTreeMap<(RepoName, u64), Timestamp> {
+    let mut pushed = BTreeMap::new();
+    let pushes = sent.values().filter(|sent| sent.is_push());
+    for (about, at) in pushes.filter_map(|sent| Some((sent.about()?, sent.updated?))) {
+        let last: &mut Timestamp = pushed.entry(about).or_insert(at);
+        *last = at.max(*last);
+    }
+    pushed
+}
+
+/// What was pushed last has the label if somebody approved of it after that, and else not. What was said in the second of
+/// the push may be for either head.
+fn not_as_approved(
+    issue: &Issue,
+    comments: &[&Comment],
+    pushed: Option<Timestamp>,
+) -> Option<String> {
+    let approves = |comment: &&&Comment| comment.body == LGTM;
+    let said = comments.iter().rev().find(approves)?.created_at.as_second();
+    let pushed = pushed.map_or(0, Timestamp::as_second);
+    let is_on = issue.labels.iter().any(|on| on == LGTM_LABEL);
+    let is_right = said == pushed || is_on == (said > pushed);
+    (!is_right).then(|| {
+        format!("{LGTM_LABEL} is on: {is_on}; it was said at {said} and pushed at {pushed} s")
+    })
 }
 
 fn is_wip(title: &str) -> bool {
@@ -491,6 +536,8 @@ fn effects(plan: &Plan, judged: &mut Judged) {
             // Only meant for what its condition says, of an effect before it.
             EffectState::Skipped if effect.condition.is_some() => {}
             EffectState::Skipped if is_overruled(effect) => {}
+            // What is for one head is not for the next.
+            EffectState::Skipped if plan.plugin == "lgtm" && !effect.head_sha.is_empty() => {}
             EffectState::Dead => {
                 judged.dead += 1;
                 judged.broken(format!(
@@ -533,7 +580,8 @@ fn compare(
         .filter(|title| !titled.insert(*title))
         .count() as u64;
     // What these come to in the end is looked at apart; on the way there they are put on and taken off in turns.
-    for label in [WIP_LABEL, HOLD.label] {
+    seen.answers.remove("lgtm");
+    for label in [LGTM_LABEL, WIP_LABEL, HOLD.label] {
         expected.labels.remove(label);
         let history = seen.labels.remove(label).unwrap_or_default();
         let in_turns = (0..history.len()).all(|n| history[n] == (n % 2 == 0));

@@ -7,8 +7,8 @@ use std::{io, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use tokio::time::{MissedTickBehavior, interval};
 use trireme_sandbox::forge::{
-    AccountKind, Commit, HeadFacts, IssueChange, Mergeability, NewPull, Permission, Refusal,
-    RepoName, Signature,
+    AccountKind, Commit, HeadFacts, IssueChange, Mergeability, NewHead, NewPull, Permission,
+    Refusal, RepoName, Signature,
 };
 
 use super::github::GitHubHere;
@@ -69,6 +69,8 @@ pub(super) const SWITCHED: [Switched; 4] = [
         off: "/unshrug",
     },
 ];
+pub(super) const LGTM_LABEL: &str = "lgtm";
+pub(super) const LGTM: &str = "/lgtm";
 pub(super) const WIP_LABEL: &str = "do-not-merge/work-in-progress";
 pub(super) const ASSIGN: &str = "/assign @helper";
 pub(super) const UNASSIGN: &str = "/unassign @helper";
@@ -92,7 +94,7 @@ pub(super) fn configuration() -> String {
     let mut text = "plugins:\n".to_owned();
     for org in orgs() {
         text.push_str(&format!(
-            "  {org}:\n    plugins: [assign, hold, label, lifecycle, retitle, shrug, wip]\n"
+            "  {org}:\n    plugins: [assign, hold, label, lgtm, lifecycle, retitle, shrug, wip]\n"
         ));
     }
     text
@@ -127,7 +129,7 @@ impl GitHubHere {
                     let members = &mut repo.collaborators;
                     members.insert(MEMBER.to_owned(), Permission::Write);
                     let labels = SWITCHED.iter().map(|switched| switched.label);
-                    for label in labels.chain([WIP_LABEL, BY_HAND]) {
+                    for label in labels.chain([LGTM_LABEL, WIP_LABEL, BY_HAND]) {
                         forge.create_label(BOT, &name, label, "ededed", None)?;
                     }
                 }
@@ -142,14 +144,7 @@ impl GitHubHere {
             let number = sandbox.change(|forge| {
                 let number = forge.reserve_number(&repo)?;
                 forge.open_pull(now, AUTHOR, &repo, new_pull(now, &repo, number, n))?;
-                // Nobody asks git.
-                let answer = Mergeability {
-                    base_sha: sha(0),
-                    head_sha: sha(n),
-                    merge_commit: Some(sha(n + (1 << 32))),
-                    rebaseable: true,
-                };
-                forge.set_mergeability(&repo, number, answer)?;
+                forge.set_mergeability(&repo, number, mergeable(n))?;
                 Ok(number)
             });
             pulls.push((repo, number.map_err(failed)?));
@@ -162,20 +157,33 @@ fn sha(n: u64) -> String {
     format!("{n:040x}")
 }
 
-fn new_pull(now: Timestamp, repo: &RepoName, number: u64, n: u64) -> NewPull {
+/// Nobody asks git.
+fn mergeable(n: u64) -> Mergeability {
+    Mergeability {
+        base_sha: sha(0),
+        head_sha: sha(n),
+        merge_commit: Some(sha(n + (1 << 32))),
+        rebaseable: true,
+    }
+}
+
+fn commits(now: Timestamp, n: u64) -> Vec<Commit> {
     let by = Signature {
         name: AUTHOR.to_owned(),
         email: String::new(),
         at: now,
     };
-    let commit = Commit {
+    vec![Commit {
         sha: sha(n),
         tree: String::new(),
         parents: Vec::new(),
         author: by.clone(),
         committer: by,
         message: "Change something".to_owned(),
-    };
+    }]
+}
+
+fn new_pull(now: Timestamp, repo: &RepoName, number: u64, n: u64) -> NewPull {
     NewPull {
         number,
         title: format!("Change {n}"),
@@ -188,7 +196,7 @@ fn new_pull(now: Timestamp, repo: &RepoName, number: u64, n: u64) -> NewPull {
         head_branch: format!("change-{n}"),
         head_sha: sha(n),
         head: HeadFacts {
-            commits: vec![commit],
+            commits: commits(now, n),
             ..HeadFacts::default()
         },
     }
@@ -235,6 +243,23 @@ impl People {
         Ok(all)
     }
 
+    /// Pushes one more commit.
+    fn push(&self, repo: &RepoName, number: u64, count: u64) -> Result<(), Refusal> {
+        let (now, n) = (self.github.now(), (1 << 33) + count);
+        self.github.sandbox().change(|forge| {
+            let to = NewHead {
+                sha: sha(n),
+                base_sha: sha(0),
+                facts: HeadFacts {
+                    commits: commits(now, n),
+                    ..HeadFacts::default()
+                },
+            };
+            forge.synchronize(now, AUTHOR, repo, number, to)?;
+            forge.set_mergeability(repo, number, mergeable(n))
+        })
+    }
+
     fn write(
         &self,
         repo: &RepoName,
@@ -245,12 +270,14 @@ impl People {
         let sandbox = self.github.sandbox();
         let member = sandbox.user(MEMBER);
         let text = match self.chance.below(16) {
-            0..=4 => self
+            0..=1 => self
                 .chance
                 .pick(&IDLE)
                 .copied()
                 .unwrap_or(IDLE[0])
                 .to_owned(),
+            2 => return self.push(repo, number, count),
+            3..=4 => LGTM.to_owned(),
             5..=9 => {
                 let which = self.chance.below(SWITCHED.len() as u64) as usize;
                 let on = &mut said.switched[which];
