@@ -9,20 +9,12 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-fn outage(arguments: &[&str]) -> Output {
+fn outage(seconds: &str, minutes: &str, seed: &str) -> Output {
+    let arguments = "--rate 20 --pulls 40 --away-after 6 --output json";
     Command::new(env!("CARGO_BIN_EXE_outage"))
-        .args([
-            "--rate",
-            "20",
-            "--seconds",
-            "30",
-            "--pulls",
-            "40",
-            "--output",
-            "json",
-        ])
-        .args(["--away-after", "12", "--away-minutes", "5"])
-        .args(arguments)
+        .args(arguments.split(' '))
+        .args(["--seconds", seconds, "--away-minutes", minutes])
+        .args(["--seed", seed])
         .output()
         .unwrap()
 }
@@ -30,7 +22,7 @@ fn outage(arguments: &[&str]) -> Output {
 /// HOOK-027, HOOK-043, GHC-006: while the forge is away lanes stand still, and nothing is lost, doubled or given up by that.
 #[test]
 fn a_forge_that_is_away_costs_no_webhook_and_no_try() {
-    let output = outage(&[]);
+    let output = outage("30", "5", "1");
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}{told}");
@@ -57,7 +49,7 @@ fn a_forge_that_is_away_costs_no_webhook_and_no_try() {
 #[test]
 fn a_seed_means_one_run() {
     let trace = || {
-        let output = outage(&["--seed", "7"]);
+        let output = outage("10", "1", "7");
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{told}");
         let account: Value = serde_json::from_slice(&output.stdout).unwrap();
