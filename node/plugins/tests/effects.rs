@@ -168,8 +168,9 @@ async fn until_tried(stage: &Stage, plugin: &str) {
 
 #[tokio::test]
 async fn what_a_person_has_changed_meanwhile_stays() {
+    let clock = clock_ahead();
     let stage = Stage::new(Setup {
-        world: World::builder().clock(clock_ahead()).member("lead"),
+        world: World::builder().clock(clock.clone()).member("lead"),
         plugins: "plugins: {acme/widget: {plugins: [hold]}}".to_owned(),
         ..Setup::default()
     })
@@ -179,6 +180,7 @@ async fn what_a_person_has_changed_meanwhile_stays() {
     let fault = labels_fail(&stage, None);
     stage.world.comment("author", &pr, "/hold").await;
     until_tried(&stage, "hold").await;
+    clock.advance(SignedDuration::from_secs(1));
     let label = "do-not-merge/hold";
     stage.world.grant("lead", Permission::Triage);
     stage.world.label("lead", &pr, label).await;
@@ -201,8 +203,9 @@ async fn what_a_person_has_changed_meanwhile_stays() {
 /// As above, for what is overwritten rather than put on: the forge's record tells who changed it last.
 #[tokio::test]
 async fn what_a_person_has_named_or_taken_off_meanwhile_stays() {
+    let clock = clock_ahead();
     let stage = Stage::new(Setup {
-        world: World::builder().clock(clock_ahead()).member("lead"),
+        world: World::builder().clock(clock.clone()).member("lead"),
         plugins: "plugins: {acme/widget: {plugins: [retitle, assign]}}".to_owned(),
         ..Setup::default()
     })
@@ -224,6 +227,7 @@ async fn what_a_person_has_named_or_taken_off_meanwhile_stays() {
         .await;
     until_tried(&stage, "retitle").await;
     until_tried(&stage, "assign").await;
+    clock.advance(SignedDuration::from_secs(1));
     stage.world.retitle("author", &pr, "Meanwhile").await;
     let (repo, reviewer) = (stage.world.repo(), ["reviewer".to_owned()]);
     lead.assign(repo, pr.number, &reviewer).unwrap();
