@@ -10,7 +10,9 @@ use async_trait::async_trait;
 use tokio::time::sleep;
 use trireme_config::Config;
 use trireme_office::{ConfigFeed, Controller, ControllerError, Office, OfficeError};
-use trireme_proto::state::{JobType, SweepBlobs, SweepDeliveries, SweepJobs, command::Body};
+use trireme_proto::state::{
+    Delivery, JobType, SweepBlobs, SweepDeliveries, SweepJobs, command::Body,
+};
 use trireme_prowjob::MetaDuration;
 use trireme_state::{
     JobFilter, State,
@@ -115,6 +117,8 @@ fn old_deliveries(state: &State, now_ms: i64, most_percent: u64) -> Vec<String> 
         .filter(|delivery| {
             delivery.handled_ms < now_ms - MAX_DEAD_AGE_MS || !dead.contains(&*delivery.guid)
         })
+        // Plugins look up what was pushed when (few and small).
+        .filter(|delivery| !is_push(delivery) || delivery.handled_ms < now_ms - MAX_DELIVERY_AGE_MS)
         // What has contents apart frees nothing before these may go.
         .filter(|delivery| delivery.blob.is_none() || delivery.received_ms < now_ms - BLOB_GRACE_MS)
         .take(MAX_SWEEP)
@@ -126,6 +130,11 @@ fn old_deliveries(state: &State, now_ms: i64, most_percent: u64) -> Vec<String> 
         })
         .map(|delivery| delivery.guid.clone())
         .collect()
+}
+
+/// Whether it tells of a push to a pull request.
+fn is_push(delivery: &Delivery) -> bool {
+    delivery.event == "pull_request" && delivery.action == "synchronize"
 }
 
 #[async_trait]

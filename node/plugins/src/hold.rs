@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 use trireme_forge::webhook::{Event, GenericAction, GenericComment};
-use trireme_forge::{Label, RepoId, has_label};
+use trireme_forge::{Label, RepoId, ReviewComment, has_label};
 
 use crate::decision::{Decision, Target};
 use crate::help::{Command, HelpScope, PluginHelp};
@@ -109,9 +109,15 @@ async fn overruled(
         return Ok(true);
     }
     let on_lines = cx.forge.review_comments(repo, number).await?;
-    Ok(on_lines
-        .iter()
-        .any(|said| asks(&said.body, said.created_at)))
+    // Written with a review, they are said when that is submitted.
+    let said_at = |said: &ReviewComment| {
+        let review = reviews
+            .iter()
+            .find(|review| Some(review.id) == said.review_id);
+        let submitted = review.and_then(|review| review.submitted_at);
+        submitted.map_or(said.created_at, |at| at.max(said.created_at))
+    };
+    Ok(on_lines.iter().any(|said| asks(&said.body, said_at(said))))
 }
 
 fn decide(comment: &GenericComment, labels: &[Label]) -> Decision {

@@ -128,7 +128,7 @@ mod text;
 pub use approve::cost;
 pub use config_maps::{ClusterError, ConfigMapId, ConfigMaps, Values};
 pub use controller::{
-    Equipment, ForgeOfPlugin, MAX_TRIES, OurHooks, PluginsController, REPAIR_EVERY, SETTLE,
+    Equipment, ForgeOfPlugin, MAX_TRIES, OurHooks, PluginsController, REPAIR_EVERY, ROUND, SETTLE,
 };
 pub use enablement::{Enablement, EnablementError};
 pub use help::PluginHelp;

@@ -1,7 +1,6 @@
 //! A delivery's body out of the record, and what former deliveries say.
 
 use std::io::Read as _;
-use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
@@ -18,15 +17,13 @@ use crate::plugin::{PlanError, Planning};
 const MAX_LOOKED_THROUGH: usize = 100_000;
 /// How far the forge's clock may be ahead of ours.
 const AHEAD: SignedDuration = SignedDuration::from_secs(60);
-/// Webhooks that were lost together are asked for one after the other: within this the others have come too.
-const ROUND: Duration = Duration::from_secs(5);
 /// For so long deliveries are in memory, handled ones included.
 const KEPT: SignedDuration = SignedDuration::from_hours(20);
 /// What is answered to a command that was meant for a former head.
-pub(crate) const PUSHED_SINCE: &str =
+const PUSHED_SINCE: &str =
     "new commits were pushed after this comment. Comment again if it holds for them too.";
 /// What is answered to one for which that cannot be told any more.
-pub(crate) const TOO_LATE: &str = "this came to be known too late to tell which commits it was meant for. Comment again if it holds for the present ones.";
+const TOO_LATE: &str = "this came to be known too late to tell which commits it was meant for. Comment again if it holds for the present ones.";
 
 /// A payload that cannot be read; the delivery is then nobody's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -77,7 +74,7 @@ struct Moved {
 
 /// The head that a text was written on, as far as can be told.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum HeadThen {
+enum HeadThen {
     /// This one.
     Told(String),
     /// No push since is known: that of now.
@@ -89,11 +86,8 @@ pub(crate) enum HeadThen {
 /// What a text says of the head that it was written on, or the webhooks of pushes since.
 ///
 /// # Errors
-/// [`PlanError::NotYet`] if it has just come and is late: what was lost with it may come yet.
-pub(crate) fn head_then(
-    cx: &Planning<'_>,
-    comment: &GenericComment,
-) -> Result<HeadThen, PlanError> {
+/// [`PlanError::NotYet`] if it came late and only now: what was lost with it may come yet.
+fn head_then(cx: &Planning<'_>, comment: &GenericComment) -> Result<HeadThen, PlanError> {
     if let Some(head) = &comment.head {
         return Ok(HeadThen::Told(head.clone()));
     }
@@ -101,12 +95,38 @@ pub(crate) fn head_then(
         return Ok(HeadThen::Now);
     };
     if cx.is_late(written) {
-        cx.settled_for(ROUND)?;
+        cx.settled_for(cx.round)?;
     }
     if cx.now.duration_since(written) > KEPT {
         return Ok(HeadThen::Forgotten);
     }
     Ok(head_at(cx.state, &comment.repo, comment.number, written))
+}
+
+/// What to answer to a command that is not meant for the head of now; `None` if it is.
+///
+/// # Errors
+/// The forge could not tell, or [`PlanError::NotYet`] while webhooks may come that tell of a push.
+pub(crate) async fn not_for_now(
+    cx: &Planning<'_>,
+    comment: &GenericComment,
+) -> Result<Option<&'static str>, PlanError> {
+    let then = head_then(cx, comment)?;
+    if then == HeadThen::Forgotten {
+        return Ok(Some(TOO_LATE));
+    }
+    let (repo, number) = (&comment.repo, comment.number);
+    let now = cx.forge.pull_request(repo, number).await?.head.sha;
+    if let HeadThen::Told(then) = then {
+        return Ok((then != now).then_some(PUSHED_SINCE));
+    }
+    let known = cx.state.pull_request(&repo.org, &repo.repo, number);
+    if known.is_none_or(|known| known.head_sha == now) {
+        return Ok(None);
+    }
+    // The forge shows a push of which no webhook has told yet: before the text or after it.
+    cx.settled_for(cx.round)?;
+    Ok(Some(PUSHED_SINCE))
 }
 
 /// The head that a pull request had at a time: what the first of the later pushes replaced.

@@ -131,6 +131,8 @@ pub struct Planning<'a> {
     pub has_clusters: bool,
     /// Whether the event is given up for this plugin if it fails again.
     pub last_try: bool,
+    /// Webhooks that were lost together are asked for one after the other: within this the others have come too.
+    pub(crate) round: Duration,
 }
 
 impl<'a> Planning<'a> {

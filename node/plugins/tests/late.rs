@@ -83,7 +83,12 @@ async fn plg_lgtm_006_a_late_lgtm_is_not_for_what_was_pushed_since() {
 #[tokio::test]
 async fn plg_lgtm_008_a_push_that_comes_as_late_as_the_lgtm_before_it() {
     let clock = long_ago();
-    let stage = stage(&clock, "lgtm").await;
+    let stage = Stage::new(Setup {
+        world: World::builder().clock(clock.clone()),
+        plugins: "plugins: {acme/widget: {plugins: [lgtm]}}\nlgtm: [{repos: [acme], store_tree_hash: true}]".to_owned(),
+        ..Setup::default()
+    })
+    .await;
     let pr = stage.world.pr("fix").opened_by("author").await;
     stage.settled().await;
     let hold = |event, action, millis| {
@@ -96,13 +101,19 @@ async fn plg_lgtm_008_a_push_that_comes_as_late_as_the_lgtm_before_it() {
         faults.on_hook(on, late, Some(1)).unwrap();
     };
     hold("issue_comment", "created", 1_000);
-    hold("pull_request", "synchronize", 3_000);
+    // After the comment has waited for what was lost with it.
+    hold("pull_request", "synchronize", 6_000);
     a_minute_later(&clock);
     stage.world.comment("reviewer", &pr, "/lgtm").await;
     a_minute_later(&clock);
     push(&stage, &pr).await;
     stage.settled().await;
     assert_eq!(stage.world.labels(&pr), [""; 0]);
+    let said = stage.said(&pr);
+    assert!(
+        said.len() == 1 && said[0].contains("new commits were pushed"),
+        "{said:?}"
+    );
 }
 
 /// PLG-LGTM-008: a push that is told late takes away no lgtm that was given after it.

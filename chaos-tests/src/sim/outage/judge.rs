@@ -385,7 +385,8 @@ fn not_as_approved(
     pushed: Option<Timestamp>,
 ) -> Option<String> {
     let approves = |comment: &&&Comment| comment.body == LGTM;
-    let said = comments.iter().rev().find(approves)?.created_at.as_second();
+    let said = comments.iter().rev().find(approves);
+    let said = said.map_or(i64::MIN, |comment| comment.created_at.as_second());
     let pushed = pushed.map_or(0, Timestamp::as_second);
     let is_on = issue.labels.iter().any(|on| on == LGTM_LABEL);
     let is_right = said == pushed || is_on == (said > pushed);

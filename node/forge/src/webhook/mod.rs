@@ -402,8 +402,9 @@ impl Event {
             Self::IssueComment(event) if event.action != "deleted" => {
                 Some(event.comment.updated_at)
             }
+            // Drafted earlier, said with its review.
             Self::ReviewComment(event) if event.action != "deleted" => {
-                Some(event.comment.updated_at)
+                Some(event.comment.updated_at.max(event.pull_request.updated_at))
             }
             Self::Review(event) if event.action == "submitted" => event.review.submitted_at,
             _ => None,
@@ -477,7 +478,8 @@ impl Event {
                     user: &comment.author,
                     node_id: &comment.node_id,
                     comment_id: Some(comment.id),
-                    at: Some(comment.created_at),
+                    // Drafted earlier, said with its review.
+                    at: Some(comment.created_at.max(event.pull_request.updated_at)),
                 };
                 Some(written.on_pull_request(action, &event.pull_request, &event.repository))
             }

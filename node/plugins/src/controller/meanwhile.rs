@@ -1,13 +1,14 @@
 //! What has changed since that happened which a plan was decided for. A plan may have waited, its webhook may have come late
 //! or tell of a former head: its effects must not undo what somebody else did since.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 use trireme_forge::{BotUser, Change, ForgeError, RecordedChange, RepoId, norm_login};
 use trireme_office::Work;
 use trireme_proto::state::effect::Action;
-use trireme_proto::state::{Delivery, Effect, Plan};
+use trireme_proto::state::{Delivery, Effect, EffectState, Plan};
 use trireme_state::{EFFECTS_LEVEL, State};
 
 use super::Session;
@@ -49,14 +50,17 @@ impl Session {
         });
         let is_old = now_ms.saturating_sub(plan.planned_ms) > millis(FRESH);
         let waited = effect.attempts > 0 || is_old || is_long_ago;
-        let head = match effect.head_sha.as_str() {
-            "" => plan.head_sha.as_str(),
-            head => head,
-        };
-        // A webhook that comes late makes a fresh plan for a former head.
+        let head = head_of(plan, effect);
+        // A webhook that comes late makes a fresh plan for a former head. What was begun for a head that goes away
+        // meanwhile is brought to its end: half of it would stay for good.
         let has_moved = || {
             let known = view.pull_request(&delivery.org, &delivery.repo, delivery.number);
+            let mut done = plan
+                .effects
+                .iter()
+                .filter(|done| done.state() == EffectState::Done);
             known.is_some_and(|known| known.head_sha != head)
+                && !done.any(|done| head_of(plan, done) == head)
         };
         if !head.is_empty() && delivery.number > 0 && (waited || has_moved()) {
             let repo = RepoId::new(&delivery.org, &delivery.repo);
@@ -158,6 +162,14 @@ impl Session {
             bot,
             record,
         })
+    }
+}
+
+/// The head that an effect is for; empty for any.
+fn head_of<'a>(plan: &'a Plan, effect: &'a Effect) -> &'a str {
+    match effect.head_sha.as_str() {
+        "" => &plan.head_sha,
+        head => head,
     }
 }
 

@@ -57,7 +57,7 @@ use inbox::{Events, Subject};
 use lanes::{Lane, Waiting};
 
 pub use chores::REPAIR_EVERY;
-pub use redelivery::{OurHooks, SETTLE};
+pub use redelivery::{OurHooks, ROUND, SETTLE};
 
 /// Issues, pull requests and refs whose deliveries are taken in at once.
 const INTAKE_WORKERS: usize = 32;
@@ -139,6 +139,7 @@ struct Tools {
     checked: Arc<Checked>,
     every: Duration,
     settle: Duration,
+    round: Duration,
     enablement: Enablement,
 }
 
@@ -171,6 +172,7 @@ impl PluginsController {
                 checked: Arc::default(),
                 every: REPAIR_EVERY,
                 settle: SETTLE,
+                round: ROUND,
                 enablement: Enablement::default(),
             }),
         })
@@ -189,6 +191,13 @@ impl PluginsController {
     #[must_use]
     pub fn only(mut self, enablement: Enablement) -> Self {
         Arc::make_mut(&mut self.tools).enablement = enablement;
+        self
+    }
+
+    /// Waits so long for what was lost with a webhook, instead of [`ROUND`].
+    #[must_use]
+    pub fn rounds_within(mut self, round: Duration) -> Self {
+        Arc::make_mut(&mut self.tools).round = round;
         self
     }
 

@@ -140,6 +140,7 @@ impl Session {
             checked: &self.tools.checked,
             has_clusters: self.tools.config_maps.is_some(),
             last_try,
+            round: self.tools.round,
         };
         let planning = AssertUnwindSafe(plugin.plan(&cx, &parsed.event)).catch_unwind();
         match tokio::time::timeout(PLAN_TIMEOUT, planning).await {

@@ -21,6 +21,8 @@ const MAX_ATTEMPTS: usize = 50_000;
 const MAX_ASKED: usize = 500;
 /// Attempts younger than this may still be under way.
 pub const SETTLE: Duration = Duration::from_secs(30);
+/// Webhooks that are asked for one after the other have come within this, but for a large loss.
+pub const ROUND: Duration = Duration::from_secs(60);
 /// How often an event is asked for before it is given up; the wait doubles each time.
 const MAX_TRIES: u32 = 5;
 /// Events remembered as asked for.

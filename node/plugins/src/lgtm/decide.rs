@@ -306,12 +306,18 @@ fn is_approved_since(
     let approved = facts.reviews()?.iter().filter(|review| {
         let is_verdict = options.review_acts_as_lgtm && review.state == ReviewState::Approved;
         review.submitted_at.is_some_and(|at| at > pushed)
-            && (is_verdict || asked(&review.body) == Some(true))
+            && asked(&review.body).unwrap_or(is_verdict)
     });
+    let on_lines = facts
+        .review_comments()?
+        .iter()
+        .filter(|comment| comment.created_at > pushed && asked(&comment.body) == Some(true));
     let said = said.map(|comment| &comment.author.login);
     let approved = approved.map(|review| &review.author.login);
+    let on_lines = on_lines.map(|comment| &comment.author.login);
     let by: BTreeSet<&String> = said
         .chain(approved)
+        .chain(on_lines)
         .filter(|login| **login != pr.author.login && !bot.is(login))
         .collect();
     for login in by.into_iter().take(MAX_APPROVERS) {
@@ -764,6 +770,7 @@ mod tests {
                 record: Some(vec![line]),
                 comments: Some(Vec::from_iter(comment)),
                 reviews: Some(Vec::from_iter(review)),
+                review_comments: Some(vec![]),
                 collaborators: [("rev".to_owned(), true), ("eve".to_owned(), false)].into(),
                 ..Facts::default()
             };

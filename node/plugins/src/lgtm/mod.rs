@@ -9,9 +9,9 @@ use trireme_forge::webhook::Event;
 use crate::decision::{Decision, Target};
 use crate::facts::{Facts, gather};
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::payload::{HeadThen, PUSHED_SINCE, TOO_LATE, head_then};
+use crate::payload::not_for_now;
 use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin};
-use decide::{Options, Request};
+use decide::Options;
 use trireme_office::RunningConfig;
 
 pub(crate) struct Lgtm;
@@ -24,30 +24,6 @@ fn options(running: &RunningConfig, repo: &RepoId) -> Options {
         sticky_team: section.sticky_lgtm_team,
         skip_collaborators: running.plugins.skip_collaborators(&repo.org, &repo.repo),
     }
-}
-
-/// What to answer if the label is asked for by a comment on what has been pushed to since.
-async fn meant_for_former_head(
-    cx: &Planning<'_>,
-    event: &Event,
-    request: &Request,
-) -> Result<Option<&'static str>, PlanError> {
-    let Some(comment) = event.generic_comment() else {
-        return Ok(None);
-    };
-    // What tells its head is bound to that.
-    if !request.add || request.head.is_some() {
-        return Ok(None);
-    }
-    Ok(match head_then(cx, &comment)? {
-        HeadThen::Now => None,
-        HeadThen::Forgotten => Some(TOO_LATE),
-        HeadThen::Told(then) => {
-            let on = &request.on;
-            let now = cx.forge.pull_request(&on.repo, on.number).await?;
-            (now.head.sha != then).then_some(PUSHED_SINCE)
-        }
-    })
 }
 
 #[async_trait]
@@ -77,7 +53,10 @@ impl Plugin for Lgtm {
         let options = options(cx.running, repo);
         let mut decision = Decision::nothing();
         if let Some(request) = decide::request(event, &options, cx.bot) {
-            if let Some(refusal) = meant_for_former_head(cx, event, &request).await? {
+            if request.add
+                && let Some(comment) = event.generic_comment()
+                && let Some(refusal) = not_for_now(cx, &comment).await?
+            {
                 return Ok(decide::refuse(&request, refusal));
             }
             let decide = |facts: &Facts| decide::decide_request(&request, &options, cx.bot, facts);

@@ -21,7 +21,7 @@ use trireme_state::{ids::job_id, is_complete};
 
 use crate::decision::Decision;
 use crate::help::{Command, HelpScope, PluginHelp};
-use crate::payload::{HeadThen, PUSHED_SINCE, TOO_LATE, head_then};
+use crate::payload::not_for_now;
 use crate::plugin::{Configured, EventKind, PlanError, Planning, Plugin, outage};
 use asked::Ask;
 use decide::{Denied, Head, Known, OVERRIDDEN, Targets, Verdict};
@@ -115,12 +115,14 @@ impl Plugin for Override {
             }
         };
         // Whoever overrides a check has looked at what failed.
-        let head = match head_then(cx, &comment)? {
-            HeadThen::Told(then) if then != pr.head.sha => {
-                Err(Denied::Failed(PUSHED_SINCE.to_owned()))
-            }
-            HeadThen::Forgotten => Err(Denied::Failed(TOO_LATE.to_owned())),
-            HeadThen::Told(_) | HeadThen::Now => head(cx, &comment, &pr).await?,
+        let forces = asks.iter().any(|ask| matches!(ask, Ask::Force { .. }));
+        let refusal = match forces {
+            true => not_for_now(cx, &comment).await?,
+            false => None,
+        };
+        let head = match refusal {
+            Some(refusal) => Err(Denied::Failed(refusal.to_owned())),
+            None => head(cx, &comment, &pr).await?,
         };
         let own = match &head {
             Ok(_) if asks.iter().any(|ask| matches!(ask, Ask::Force { .. })) => {

@@ -325,6 +325,7 @@ impl Stage {
         .unwrap()
         .repairing_every(self.setup.repairing_every)
         .settling_after(self.setup.settling_after)
+        .rounds_within(Duration::from_secs(2))
         .only(self.setup.only.clone());
         let stop = CancellationToken::new();
         let keeper = Keeper::new(self.store(), vec![Arc::new(controller)]);
