@@ -5,8 +5,8 @@ use std::io::Read as _;
 use bytes::Bytes;
 use jiff::{SignedDuration, Timestamp};
 use serde::Deserialize;
-use trireme_forge::RepoId;
 use trireme_forge::webhook::GenericComment;
+use trireme_forge::{PullRequest, RepoId};
 use trireme_proto::state::Delivery;
 use trireme_state::State;
 use trireme_state::limits::MAX_DELIVERY;
@@ -103,25 +103,31 @@ fn head_then(cx: &Planning<'_>, comment: &GenericComment) -> Result<HeadThen, Pl
     Ok(head_at(cx.state, &comment.repo, comment.number, written))
 }
 
-/// What to answer to a command that is not meant for the head of now; `None` if it is.
+/// What to answer to a command that is not meant for the head of now; `None` if it is. The pull request is read if it is
+/// not `read` yet.
 ///
 /// # Errors
 /// The forge could not tell, or [`PlanError::NotYet`] while webhooks may come that tell of a push.
 pub(crate) async fn not_for_now(
     cx: &Planning<'_>,
     comment: &GenericComment,
+    read: &mut Option<PullRequest>,
 ) -> Result<Option<&'static str>, PlanError> {
     let then = head_then(cx, comment)?;
     if then == HeadThen::Forgotten {
         return Ok(Some(TOO_LATE));
     }
     let (repo, number) = (&comment.repo, comment.number);
-    let now = cx.forge.pull_request(repo, number).await?.head.sha;
+    let pr = match read.take() {
+        Some(pr) => pr,
+        None => cx.forge.pull_request(repo, number).await?,
+    };
+    let now = &read.insert(pr).head.sha;
     if let HeadThen::Told(then) = then {
-        return Ok((then != now).then_some(PUSHED_SINCE));
+        return Ok((then != *now).then_some(PUSHED_SINCE));
     }
     let known = cx.state.pull_request(&repo.org, &repo.repo, number);
-    if known.is_none_or(|known| known.head_sha == now) {
+    if known.is_none_or(|known| known.head_sha == *now) {
         return Ok(None);
     }
     // The forge shows a push of which no webhook has told yet: before the text or after it.

@@ -53,14 +53,15 @@ impl Plugin for Lgtm {
         let options = options(cx.running, repo);
         let mut decision = Decision::nothing();
         if let Some(request) = decide::request(event, &options, cx.bot) {
+            let mut facts = Facts::default();
             if request.add
                 && let Some(comment) = event.generic_comment()
-                && let Some(refusal) = not_for_now(cx, &comment).await?
+                && let Some(refusal) = not_for_now(cx, &comment, &mut facts.pull_request).await?
             {
                 return Ok(decide::refuse(&request, refusal));
             }
             let decide = |facts: &Facts| decide::decide_request(&request, &options, cx.bot, facts);
-            decision = gather(cx, &request.on, Facts::default(), decide).await?;
+            decision = gather(cx, &request.on, facts, decide).await?;
         }
         if let Event::PullRequest(event) = event
             && decide::is_push(event)

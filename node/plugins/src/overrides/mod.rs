@@ -117,7 +117,7 @@ impl Plugin for Override {
         // Whoever overrides a check has looked at what failed.
         let forces = asks.iter().any(|ask| matches!(ask, Ask::Force { .. }));
         let refusal = match forces {
-            true => not_for_now(cx, &comment).await?,
+            true => not_for_now(cx, &comment, &mut Some(pr.clone())).await?,
             false => None,
         };
         let head = match refusal {
