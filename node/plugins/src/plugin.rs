@@ -29,7 +29,12 @@ const UNAUTHORIZED_PAUSE: Duration = Duration::from_secs(60);
 
 /// What is looked at so long after it happened has waited, was redriven, or was lost and brought again: more may have
 /// happened since.
-pub(crate) const LATE: SignedDuration = SignedDuration::from_secs(30);
+const LATE: SignedDuration = SignedDuration::from_secs(30);
+
+/// Whether it is long ago that this happened.
+pub(crate) fn is_late(happened: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(happened) > LATE
+}
 
 /// Something that reacts to webhooks. Stateless: what it knows it reads anew for every event.
 #[async_trait]
@@ -164,7 +169,7 @@ impl<'a> Planning<'a> {
 
     /// Whether it is long ago that this happened.
     pub(crate) fn is_late(&self, happened: Timestamp) -> bool {
-        self.now.duration_since(happened) > LATE
+        is_late(happened, self.now)
     }
 
     /// The pull request as it is known, if what the event tells is older: webhooks that were lost come late, and those of

@@ -31,19 +31,28 @@ async fn stage(clock: &Clock, plugins: &str) -> Stage {
     .await
 }
 
-/// The next webhook of this kind comes after those that follow it.
-fn overtaken(stage: &Stage, event: &str, action: &str) {
+/// A pull request, and all about it told.
+async fn opened(clock: &Clock, plugins: &str) -> (Stage, Pr) {
+    let stage = stage(clock, plugins).await;
+    let pr = stage.world.pr("fix").opened_by("author").await;
+    stage.settled().await;
+    (stage, pr)
+}
+
+/// The next webhook of this kind comes so much later.
+fn delayed(stage: &Stage, event: &str, action: &str, millis: u64) {
     let on = HookMatch {
         action: Some(action.to_owned()),
         ..HookMatch::event(event)
     };
-    let late = HookEffect::Delayed { millis: 2_000 };
-    stage
-        .world
-        .sandbox()
-        .faults()
-        .on_hook(on, late, Some(1))
-        .unwrap();
+    let faults = stage.world.sandbox().faults();
+    let late = HookEffect::Delayed { millis };
+    faults.on_hook(on, late, Some(1)).unwrap();
+}
+
+/// The next webhook of this kind comes after those that follow it.
+fn overtaken(stage: &Stage, event: &str, action: &str) {
+    delayed(stage, event, action, 2_000);
 }
 
 fn a_minute_later(clock: &Clock) {
@@ -59,9 +68,7 @@ async fn push(stage: &Stage, pr: &Pr) {
 #[tokio::test]
 async fn plg_lgtm_006_a_late_lgtm_is_not_for_what_was_pushed_since() {
     let clock = long_ago();
-    let stage = stage(&clock, "lgtm").await;
-    let pr = stage.world.pr("fix").opened_by("author").await;
-    stage.settled().await;
+    let (stage, pr) = opened(&clock, "lgtm").await;
     overtaken(&stage, "issue_comment", "created");
     a_minute_later(&clock);
     stage.world.comment("reviewer", &pr, "/lgtm").await;
@@ -91,18 +98,9 @@ async fn plg_lgtm_008_a_push_that_comes_as_late_as_the_lgtm_before_it() {
     .await;
     let pr = stage.world.pr("fix").opened_by("author").await;
     stage.settled().await;
-    let hold = |event, action, millis| {
-        let on = HookMatch {
-            action: Some(String::from(action)),
-            ..HookMatch::event(event)
-        };
-        let faults = stage.world.sandbox().faults();
-        let late = HookEffect::Delayed { millis };
-        faults.on_hook(on, late, Some(1)).unwrap();
-    };
-    hold("issue_comment", "created", 1_000);
+    delayed(&stage, "issue_comment", "created", 1_000);
     // After the comment has waited for what was lost with it.
-    hold("pull_request", "synchronize", 6_000);
+    delayed(&stage, "pull_request", "synchronize", 6_000);
     a_minute_later(&clock);
     stage.world.comment("reviewer", &pr, "/lgtm").await;
     a_minute_later(&clock);
@@ -120,9 +118,7 @@ async fn plg_lgtm_008_a_push_that_comes_as_late_as_the_lgtm_before_it() {
 #[tokio::test]
 async fn plg_lgtm_008_a_late_push_leaves_what_was_approved_since() {
     let clock = long_ago();
-    let stage = stage(&clock, "lgtm").await;
-    let pr = stage.world.pr("fix").opened_by("author").await;
-    stage.settled().await;
+    let (stage, pr) = opened(&clock, "lgtm").await;
     overtaken(&stage, "pull_request", "synchronize");
     a_minute_later(&clock);
     push(&stage, &pr).await;
@@ -141,8 +137,7 @@ async fn plg_lgtm_008_a_late_push_leaves_what_was_approved_since() {
 #[tokio::test]
 async fn plg_hold_001_a_late_command_undoes_no_later_one() {
     let clock = long_ago();
-    let stage = stage(&clock, "hold").await;
-    let pr = stage.world.pr("fix").opened_by("author").await;
+    let (stage, pr) = opened(&clock, "hold").await;
     stage.world.comment("author", &pr, "/hold").await;
     stage.settled().await;
     overtaken(&stage, "issue_comment", "created");
@@ -163,8 +158,7 @@ async fn plg_hold_001_a_late_command_undoes_no_later_one() {
 #[tokio::test]
 async fn plg_hold_001_a_late_command_undoes_no_later_review() {
     let clock = long_ago();
-    let stage = stage(&clock, "hold").await;
-    let pr = stage.world.pr("fix").opened_by("author").await;
+    let (stage, pr) = opened(&clock, "hold").await;
     stage.world.comment("author", &pr, "/hold").await;
     stage.settled().await;
     overtaken(&stage, "issue_comment", "created");

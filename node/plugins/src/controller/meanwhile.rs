@@ -14,7 +14,7 @@ use trireme_state::{EFFECTS_LEVEL, State};
 use super::Session;
 use super::effects::{millis, subject};
 use crate::decision::sha256_of;
-use crate::plugin::{LATE, outage};
+use crate::plugin::{is_late, outage};
 
 /// A plan that is older than this when an effect's turn comes has waited: what it was decided on is looked at again.
 const FRESH: Duration = Duration::from_secs(10);
@@ -45,9 +45,8 @@ impl Session {
         }
         let now_ms = self.office.now_ms();
         let happened = self.happened(&view, delivery, action);
-        let is_long_ago = happened.is_some_and(|happened| {
-            i128::from(now_ms.saturating_sub(happened.as_millisecond())) > LATE.as_millis()
-        });
+        let now = Timestamp::from_millisecond(now_ms).unwrap_or(Timestamp::MAX);
+        let is_long_ago = happened.is_some_and(|happened| is_late(happened, now));
         let is_old = now_ms.saturating_sub(plan.planned_ms) > millis(FRESH);
         let waited = effect.attempts > 0 || is_old || is_long_ago;
         let head = head_of(plan, effect);
