@@ -291,17 +291,17 @@ pub(super) fn judge(
     }
     for (repo, number) in pulls.iter() {
         let about = (repo.clone(), *number);
-        let seen = github.sandbox().read(|forge| {
-            let (_, issue) = forge.issue(repo, *number)?;
+        let seen: Result<_, Refusal> = github.sandbox().read(|forge| {
+            let (of, issue) = forge.issue(repo, *number)?;
             let mut wrong = overwritten(issue, &retitled);
-            let comments = comments(forge, repo, *number)?;
+            let comments = comments(of, issue);
             wrong.extend(not_as_said(issue, &comments));
             wrong.extend(not_as_approved(
                 issue,
                 &comments,
                 pushed.get(&about).copied(),
             ));
-            seen(forge, repo, *number).map(|seen| (seen, wrong))
+            Ok((record(issue, &comments), wrong))
         });
         let seen = match seen {
             Ok((seen, wrong)) => {
@@ -327,22 +327,10 @@ pub(super) fn judge(
     judged
 }
 
-fn seen(forge: &forge::Forge, repo: &RepoName, number: u64) -> Result<Done, Refusal> {
-    let (_, issue) = forge.issue(repo, number)?;
-    Ok(record(issue, &comments(forge, repo, number)?))
-}
-
 /// Oldest first.
-fn comments<'a>(
-    forge: &'a forge::Forge,
-    repo: &RepoName,
-    number: u64,
-) -> Result<Vec<&'a Comment>, Refusal> {
-    let (record_of, issue) = forge.issue(repo, number)?;
+fn comments<'a>(of: &'a forge::Repo, issue: &Issue) -> Vec<&'a Comment> {
     let comments = issue.comments.iter();
-    Ok(comments
-        .filter_map(|id| record_of.comments.get(id))
-        .collect())
+    comments.filter_map(|id| of.comments.get(id)).collect()
 }
 
 /// Labels that follow the last word and not the last that was heard of: a webhook that comes late undoes nothing.
